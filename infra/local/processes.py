@@ -1,0 +1,216 @@
+"""A child process that never outlives the one that started it.
+
+The kernel's "signal on the parent's death" is tied to the thread that forked, and a server started from a worker thread
+would die with that thread. So each child gets a watchdog instead: a `sh` that blocks on a pipe whose other end only this
+process holds. The pipe closes however this process ends, SIGKILL included, and then the watchdog ends the child and
+removes its files. Both live in sessions of their own, so a Ctrl-C in the terminal reaches the parent alone, which then
+stops things in its own order.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+HOST = "127.0.0.1"
+
+# Reads until the pipe closes. A line instead means that the child was stopped in order, and there is nothing left to do.
+_WATCHDOG = """
+read -r _ && exit 0
+kill -s "$1" "$2" 2>/dev/null
+n=0
+while kill -s 0 "$2" 2>/dev/null && [ "$n" -lt 50 ]; do sleep 0.1; n=$((n + 1)); done
+kill -s KILL "$2" 2>/dev/null
+[ -n "$3" ] && rm -rf -- "$3"
+"""
+
+
+class LocalServerError(RuntimeError):
+    """The root of what goes wrong with embedded servers.
+
+    LocalServerError
+    ├── PortTaken              another program listens on the port that was asked for
+    ├── EmbeddedPartsMissing   the `embedded` extra is not installed
+    └── ServerFailed           the server ended, or did not answer in time; carries the end of its log
+    """
+
+
+class PortTaken(LocalServerError):
+    """Another program listens on the port that was asked for."""
+
+    def __init__(self, port: int, setting: str) -> None:
+        """Name the port and the setting that changes it."""
+        self.port = port
+        self.setting = setting
+        super().__init__(f"port {port} on {HOST} is taken: end what listens there, or set {setting} to another port")
+
+
+class EmbeddedPartsMissing(LocalServerError):
+    """The embedded servers come with an extra that is not installed."""
+
+    def __init__(self, part: str) -> None:
+        """Name the missing part and the command that brings it."""
+        super().__init__(f"{part} is not installed: pip install 'teamfit-pipeline[embedded]'")
+
+
+class ServerFailed(LocalServerError):
+    """The server ended by itself, or was not ready before its deadline."""
+
+    def __init__(self, name: str, what: str, log: Path) -> None:
+        """Carry the end of the server's log, which says more than the exit code."""
+        tail = log.read_text(errors="replace")[-2000:] if log.exists() else "(no log)"
+        self.port_in_use = "already in use" in tail
+        super().__init__(f"{name} {what}; the end of {log}:\n{tail}")
+
+
+@dataclass(frozen=True)
+class Account:
+    """A system account that a child runs as; only a root process can switch to one."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def unprivileged_account() -> Account | None:
+    """Return the account for servers that refuse to run as root, or None when this process is not root."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return Account(name, entry.pw_uid, entry.pw_gid)
+    message = "running as root needs an account named postgres or nobody for the database; neither exists"
+    raise LocalServerError(message)
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago; whoever binds it must be ready to lose the race."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def require_free(port: int, setting: str) -> None:
+    """Raise PortTaken if something listens on the port already."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do: a port with only closing connections of a former server on it is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise PortTaken(port, setting) from error
+
+
+class GuardedProcess:
+    """One child with its watchdog. Starts at once; `stop` and `kill` may be repeated."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        name: str,
+        log: Path,
+        stop_signal: signal.Signals,
+        account: Account | None = None,
+        remove_on_death: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start the child and its watchdog.
+
+        Args:
+            command: the program and its arguments.
+            name: how messages call it.
+            log: where both output streams are appended.
+            stop_signal: what asks it to end in good order.
+            account: who it runs as, when this process is root.
+            remove_on_death: a folder that the watchdog removes if this process dies without stopping the child.
+            env: its whole environment; this process's own by default.
+        """
+        self.name = name
+        self.log = log
+        self._stop_signal = stop_signal
+        with log.open("ab") as output:
+            self._child = subprocess.Popen(  # noqa: S603 - our own binaries, no shell
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=log.parent,
+                env=env,
+                start_new_session=True,
+                **({"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}),
+            )
+        self._watchdog: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - a fixed script, arguments apart
+            # QUIT rather than the polite signal: Postgres then frees its shared memory without waiting for clients.
+            ["/bin/sh", "-c", _WATCHDOG, "sh", "QUIT" if stop_signal == signal.SIGINT else "TERM"]
+            + [str(self.pid), str(remove_on_death or "")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """The child's process ID."""
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the child lives."""
+        return self._child.poll() is None
+
+    def wait_ready(self, ready: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
+        """Wait until `ready` says so; the child is ended if it does not.
+
+        Raises:
+            ServerFailed: the child ended, or the time is over.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            if not self.running:
+                self._release_watchdog()
+                raise ServerFailed(self.name, f"ended with code {self._child.returncode}", self.log)
+            if time.monotonic() > deadline:
+                self.kill()
+                raise ServerFailed(self.name, f"was not ready after {timeout_s:.0f} s", self.log)
+            time.sleep(0.01)
+
+    def stop(self, *, timeout_s: float = 10.0) -> None:
+        """Ask the child to end, and kill it if it has not within the time."""
+        if self.running:
+            self._child.send_signal(self._stop_signal)
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(timeout_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the child by SIGKILL and take its exit code."""
+        if self.running:
+            self._child.kill()
+        self._child.wait()
+        self._release_watchdog()
+
+    def _release_watchdog(self) -> None:
+        if self._watchdog.returncode is None:
+            pipe: IO[bytes] | None = self._watchdog.stdin
+            if pipe is not None:
+                with suppress(BrokenPipeError):  # someone ended the watchdog from outside
+                    pipe.write(b"stopped\n")
+                    pipe.close()
+            self._watchdog.wait()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a server's folder; a file that the server's last process deletes meanwhile is no error."""
+    shutil.rmtree(folder, ignore_errors=True)
