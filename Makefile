@@ -1,0 +1,60 @@
+# Every target works from a fresh clone: it needs Python 3.11 or later and the package registry, nothing else.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+UV     := $(shell command -v uv 2>/dev/null)
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test check bench chaos lock clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv with the pinned, hashed dependencies
+$(STAMP): constraints.txt pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; try make PYTHON=python3.12")'
+ifeq ($(UV),)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+else
+	@test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) $(VENV)
+	uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints.txt
+	uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+endif
+	@touch $@
+
+demo: $(STAMP) ## Send jobs by all three ways in, watch them travel, print their activities
+	@$(BIN)/teamfit demo $(ARGS)
+
+up: $(STAMP) ## Run the whole pipeline on this machine until Ctrl-C
+	@$(BIN)/teamfit up $(ARGS)
+
+test: $(STAMP) ## Run the tests, on real servers
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## Check style, types, imports between folders, dead code, dependencies
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/vulture
+	$(BIN)/deptry .
+
+bench: $(STAMP) ## Measure the transport and the pipeline
+	$(BIN)/python -m infra.bench.transport $(ARGS)
+	$(BIN)/python -m infra.bench.pipeline $(ARGS)
+
+chaos: $(STAMP) ## Run the long fault tests: kill -9, flushes, stalls
+	$(BIN)/python -m pytest -m chaos --timeout=1800 $(ARGS)
+
+lock: $(STAMP) ## Pin the newest versions that pyproject.toml allows, with hashes
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet --output-file constraints.txt
+	@! grep -n '://' constraints.txt
+
+clean: ## Remove .venv and every cache
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

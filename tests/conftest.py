@@ -1,0 +1,119 @@
+"""One real Valkey and one real PostgreSQL for the whole run; a clean database of each for every test."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias
+
+import asyncpg
+import pytest
+import redis
+
+from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
+from infra.migrations import upgrade
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+_TEMPLATE = "template_migrated"
+_LOGICAL_DATABASES = 64
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    """The run's Valkey. A test that flushes all of it, kills or stalls it starts one of its own instead."""
+    with start_valkey(append_only=False, options=("--databases", str(_LOGICAL_DATABASES))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """The run's PostgreSQL. A test that kills or stalls it starts one of its own instead."""
+    with start_postgres(durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _logical_databases() -> Iterator[int]:
+    return itertools.cycle(range(_LOGICAL_DATABASES))
+
+
+@pytest.fixture
+def redis_url(valkey_server: Valkey, _logical_databases: Iterator[int]) -> str:
+    """A broker URL that sees no keys but the test's own.
+
+    Each test gets the next logical database, emptied: a worker that outlives its test writes where nobody looks for
+    the next sixty tests.
+    """
+    url = f"redis://127.0.0.1:{valkey_server.port}/{next(_logical_databases)}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture(scope="session")
+def _migrated_template(postgres_server: Postgres) -> str:
+    """The name of a database with the schema in it, which others are cloned from."""
+
+    async def make() -> None:
+        await _administer(postgres_server, f"CREATE DATABASE {_TEMPLATE}")
+        await upgrade(postgres_server.url_of(_TEMPLATE))
+        # A template with a visitor in it cannot be cloned.
+        await _administer(
+            postgres_server,
+            f"ALTER DATABASE {_TEMPLATE} ALLOW_CONNECTIONS false",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{_TEMPLATE}'",
+        )
+
+    _run_apart(make())
+    return _TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def _database_numbers() -> Iterator[int]:
+    return itertools.count(1)
+
+
+@pytest.fixture
+async def empty_database_url(postgres_server: Postgres, _database_numbers: Iterator[int]) -> AsyncIterator[str]:
+    """The URL of a database without tables, for tests of the migrations themselves."""
+    async for url in _own_database(postgres_server, next(_database_numbers), template="template1"):
+        yield url
+
+
+@pytest.fixture
+async def database_url(
+    postgres_server: Postgres, _migrated_template: str, _database_numbers: Iterator[int]
+) -> AsyncIterator[str]:
+    """The URL of a database with the current schema and no rows, the test's own."""
+    async for url in _own_database(postgres_server, next(_database_numbers), template=_migrated_template):
+        yield url
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Pool]:
+    """A pool of connections to the test's own database, for arranging rows and looking at them."""
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=5) as pool:
+        yield pool
+
+
+async def _own_database(server: Postgres, number: int, *, template: str) -> AsyncIterator[str]:
+    name = f"test_{number}"
+    await _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server.url_of(name)
+    await _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _administer(server: Postgres, *statements: str) -> None:
+    connection = await asyncpg.connect(server.url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _run_apart(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in a thread of its own, so that the test's event loop is not touched."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
