@@ -1,0 +1,71 @@
+"""Every error this project raises on purpose. The type decides the treatment; nobody matches on text.
+
+TeamfitError
+├── InvalidEvent        dead letter at once: the bytes are not an event this stage can read
+├── Refused             a business refusal with a stable `code`: a JobRejected fact, not a failure of the system
+├── Transient           this job may succeed later: tried again with backoff, at most `max_attempts` times
+├── Permanent           trying again cannot help: the job fails at once with a stable `code`
+└── DependencyDown      Postgres, the broker or the LLM is away: the stage holds; no attempt is spent
+"""
+
+from datetime import timedelta
+
+
+class TeamfitError(Exception):
+    """Root of the tree."""
+
+
+class InvalidEvent(TeamfitError):
+    """Bytes that are not a valid event. The message names the field and the fix."""
+
+
+class Refused(TeamfitError):
+    """A business rule said no.
+
+    Attributes:
+        code: stable and machine-readable, e.g. ``quota_exceeded``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Transient(TeamfitError):
+    """A failure of this one job that may pass.
+
+    Attributes:
+        code: stable and machine-readable, e.g. ``llm_rate_limited``.
+        retry_after: the earliest useful next try, when whoever failed has said so.
+    """
+
+    def __init__(self, code: str, message: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after = retry_after
+
+
+class Permanent(TeamfitError):
+    """A failure of this one job that the same input will always meet again.
+
+    Attributes:
+        code: stable and machine-readable, e.g. ``llm_refusal``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class DependencyDown(TeamfitError):
+    """Something every job needs is away. No job's fault, so no job's attempt is spent.
+
+    Attributes:
+        dependency: ``postgres``, ``broker`` or ``llm``.
+        retry_after: the earliest useful next try, when the dependency has said so.
+    """
+
+    def __init__(self, dependency: str, message: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.dependency = dependency
+        self.retry_after = retry_after

@@ -1,0 +1,33 @@
+"""How Alembic reaches the database: through SQLAlchemy's asyncpg dialect, so that the pipeline has one Postgres driver."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+# Any number will do, so long as it never changes: it keeps two deployments from migrating at the same time.
+_ADVISORY_LOCK = 20_310_401
+
+
+def _migrate(connection: Connection) -> None:
+    context.configure(connection=connection, version_table="teamfit_schema_version")
+    with context.begin_transaction():
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        context.run_migrations()
+
+
+async def _run() -> None:
+    url = make_url(context.config.attributes["database_url"]).set(drivername="postgresql+asyncpg")
+    engine = create_async_engine(url, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_migrate)
+            await connection.commit()
+    finally:
+        await engine.dispose()
+
+
+asyncio.run(_run())

@@ -1,0 +1,112 @@
+"""Postgres for one process: a pool opened on first use, and the place where asyncpg's outages become ours."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import asyncpg
+import orjson
+from asyncpg.pool import PoolConnectionProxy
+
+from infra.errors import DependencyDown
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+# What is raised when the server is away, restarting, full or read-only, as opposed to when a query is wrong.
+# TimeoutError (no free connection, no answer in time) is an OSError.
+_AWAY: tuple[type[BaseException], ...] = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    # Repeating the transaction is the documented answer to both, and no job's fault.
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+_ACQUIRE_TIMEOUT_S = 10.0
+_COMMAND_TIMEOUT_S = 60.0
+
+
+async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(
+            name, schema="pg_catalog", encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads
+        )
+
+
+def _down(error: BaseException) -> DependencyDown:
+    return DependencyDown("postgres", f"Postgres is away: {type(error).__name__}: {error}; check DATABASE_URL")
+
+
+class Database:
+    """A pool of at most `size` connections. `json` columns are read and written as Python values.
+
+    The pool opens when it is first needed, so a process starts, and says that it is not ready, while Postgres is away.
+    """
+
+    def __init__(self, url: str, *, size: int) -> None:
+        self._url = url
+        self._size = size
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._opening = asyncio.Lock()
+
+    async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._url,
+                    min_size=1,
+                    max_size=self._size,
+                    init=_prepare,
+                    timeout=_ACQUIRE_TIMEOUT_S,
+                    command_timeout=_COMMAND_TIMEOUT_S,
+                )
+            return self._pool
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Give a connection in a transaction that commits when the block ends and rolls back when it raises.
+
+        Raises:
+            DependencyDown: Postgres went away. Whether a commit under way took effect is then unknown, so callers
+                must be idempotent.
+        """
+        connection: PoolConnectionProxy[asyncpg.Record] | None = None
+        try:
+            pool = self._pool or await self._open()
+            async with pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection, connection.transaction():
+                yield connection
+        except _AWAY as error:
+            raise _down(error) from error
+        except asyncpg.InterfaceError as error:
+            # asyncpg raises it for a lost connection and for a wrong argument alike; only the first is an outage.
+            if connection is None or connection.is_closed():
+                raise _down(error) from error
+            raise
+
+    async def ping(self) -> None:
+        """Ask the server for a sign of life.
+
+        Raises:
+            DependencyDown: there was none within two seconds.
+        """
+        try:
+            async with asyncio.timeout(2), self.transaction() as connection:
+                await connection.execute("SELECT 1")
+        except TimeoutError as error:
+            raise _down(error) from error
+
+    async def close(self) -> None:
+        """Close every connection; wait for those in use at most five seconds."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(5):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()

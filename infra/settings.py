@@ -1,0 +1,101 @@
+"""Every setting of the pipeline, read from the environment (and a `.env` file in the working directory).
+
+The addresses keep their usual names (`DATABASE_URL`, `BROKER_URL`, `OPENAI_API_KEY`, `OPENAI_BASE_URL`); all others
+start with `TEAMFIT_`. Each description says what turning the value either way does.
+"""
+
+from functools import lru_cache
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CompletionFormat = Literal["json_schema", "json_object_with_schema", "json_object"]
+
+
+class Settings(BaseSettings):
+    """The pipeline's settings. Raises pydantic's ValidationError, naming the variable, when one is malformed."""
+
+    model_config = SettingsConfigDict(env_prefix="TEAMFIT_", env_file=".env", extra="ignore", frozen=True)
+
+    database_url: str = Field(
+        default="postgresql://localhost:5432/teamfit",
+        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        description="The Postgres database, as a URL.",
+    )
+    broker_url: str = Field(
+        default="redis://localhost:6379/0",
+        validation_alias=AliasChoices("BROKER_URL", "broker_url"),
+        description="The broker: `redis://`, `rediss://`, `unix://` (Redis Streams) or `kafka://`. "
+        "The query holds transport settings, e.g. `?lease=15s`.",
+    )
+    openai_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key"),
+        description="Key of the LLM endpoint. Without it the local stack starts an offline one.",
+    )
+    openai_base_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url"),
+        description="Base URL of any OpenAI-compatible endpoint; unset: OpenAI's own.",
+    )
+
+    signing_key: SecretStr | None = Field(
+        default=None,
+        description="Key that signs bearer tokens (HS256), at least 32 bytes. The API does not start without it.",
+    )
+
+    model: str = Field(default="gpt-4o-mini", description="Model that composes the activities.")
+    completion_format: CompletionFormat = Field(
+        default="json_schema",
+        description="How the endpoint is asked for JSON: a strict schema, `json_object` with the schema in the prompt's "
+        "place for it, or plain `json_object`. The answer is validated all the same.",
+    )
+    generation_concurrency: int = Field(
+        default=300,
+        ge=1,
+        description="LLM calls in flight per generation worker, for each of the two accepted topics. "
+        "Higher: more throughput and memory; lower: kinder to the endpoint's rate limits.",
+    )
+    generation_timeout_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="Longest one generation may take. Longer: patient with slow models; shorter: hung calls end sooner.",
+    )
+    materials_token_budget: int = Field(
+        default=2_000,
+        ge=0,
+        description="Most tokens of team materials put in a prompt. Higher: better informed and dearer answers.",
+    )
+    max_completion_tokens: int = Field(
+        default=4_000, ge=256, description="Most tokens an answer may have; a longer one is cut off and fails."
+    )
+
+    batch_size: int = Field(
+        default=200,
+        ge=1,
+        description="Deliveries that quota and projection handle in one transaction, at most. "
+        "Higher: more throughput under load; lower: shorter locks.",
+    )
+    max_attempts: int = Field(
+        default=3, ge=1, description="Tries of a stage before it gives a job up. Higher: more patience, more cost."
+    )
+    retry_base_s: float = Field(default=2.0, gt=0, description="Delay before the second try; doubled for each next one.")
+    retry_cap_s: float = Field(default=300.0, gt=0, description="Longest delay between two tries.")
+    stage_timeout_s: float = Field(
+        default=30.0, gt=0, description="Longest a quota, projection or failures handler may take before it is retried."
+    )
+    trust_threshold: float = Field(
+        default=0.5, ge=0, le=1, description="Lowest trust score that may request. Higher: stricter admission."
+    )
+    database_pool_size: int = Field(default=10, ge=1, description="Postgres connections per process, at most.")
+    topic_partitions: int = Field(
+        default=1, ge=1, description="Partitions per topic; more than 1 only to span a Redis Cluster or for Kafka."
+    )
+    log_format: Literal["console", "json"] = Field(default="json", description="Log lines for people or for machines.")
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """Return this process's settings, read once."""
+    return Settings()

@@ -1,0 +1,82 @@
+"""Group commit: many deliveries in hand at once share one transaction.
+
+Faust's `stream.take` acknowledges its whole buffer in a `finally`, also when the body was cancelled half-way
+(faust/streams.py, `take_events`), and adds its `within` to every quiet moment. Here each agent keeps its own delivery
+and its own acknowledgement, and the batch is whatever has gathered while the one before it ran: no waiting when the
+stream is quiet, large batches when it is not.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from infra.errors import DependencyDown
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Batcher(Generic[T, R]):
+    """Runs submitted items in batches, one batch at a time.
+
+    Args:
+        run: handles a batch and returns one result per item, in order. It must be safe to repeat.
+        max_size: items in one batch at most.
+        timeout_s: longest one batch may take.
+    """
+
+    def __init__(self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, max_size: int, timeout_s: float) -> None:
+        self._run = run
+        self._max_size = max_size
+        self._timeout_s = timeout_s
+        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._runner: asyncio.Task[None] | None = None
+
+    async def submit(self, item: T) -> R:
+        """Return the item's result.
+
+        Raises:
+            Exception: what `run` raised for this item. A batch that fails is repeated item by item, so that one bad
+                item fails alone, unless a dependency is down: then all are told at once.
+        """
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._drain())
+        return await future
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                await asyncio.sleep(0)  # let the other agents that were just handed a delivery join in
+                size = min(self._max_size, len(self._waiting))
+                await self._run_batch([self._waiting.popleft() for _ in range(size)])
+        finally:
+            self._runner = None
+
+    async def _run_batch(self, batch: list[tuple[T, "asyncio.Future[R]"]]) -> None:
+        live = [(item, future) for item, future in batch if not future.done()]
+        if not live:
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                results = await self._run([item for item, _ in live])
+        except DependencyDown as error:
+            _fail(live, error)
+        except Exception as error:  # noqa: BLE001 - handed to whoever submitted the item
+            if len(live) == 1:
+                _fail(live, error)
+                return
+            for one in live:
+                await self._run_batch([one])
+        else:
+            for (_, future), result in zip(live, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+
+def _fail(batch: Sequence[tuple[T, "asyncio.Future[R]"]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)

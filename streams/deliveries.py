@@ -1,0 +1,84 @@
+"""A delivery, a record to publish, and the outcomes a delivery can come to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import MappingProxyType
+from typing import TypeAlias
+
+from infra.errors import DependencyDown
+from streams.events import JobEvent
+
+_NO_HEADERS: Mapping[str, bytes] = MappingProxyType({})
+
+# Header names. An event that is tried again, or replayed, goes back to its topic for one consumer group alone.
+ATTEMPT = "attempt"
+FOR_GROUP = "for-group"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One hand-over of an entry to a stage, as the broker has it."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes] = _NO_HEADERS
+
+    @property
+    def attempt(self) -> int:
+        """Which try of the stage this is: 1, 2, … A header that is no number counts as 1."""
+        text = self.headers.get(ATTEMPT, b"1")
+        return int(text) if text.isdigit() and 0 < len(text) < 6 else 1  # noqa: PLR2004 - five digits are plenty
+
+    def is_for(self, group: str) -> bool:
+        """Whether this consumer group should act on it."""
+        return self.headers.get(FOR_GROUP, group.encode()) == group.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is to be written to a topic."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes] = _NO_HEADERS
+
+
+def record(topic: str, event: JobEvent) -> Record:
+    """Return the record that carries an event, keyed by its job."""
+    return Record(topic, event.key, event.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The effect is durable; what follows from it is to be published."""
+
+    publish: Sequence[Record] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLater:
+    """This try failed; another is scheduled after the delay."""
+
+    error: Exception
+    delay: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """The stage gives up: the original goes to the dead letters, and these records say what became of the job."""
+
+    error: Exception
+    publish: Sequence[Record] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A dependency is away: wait, then take the same delivery again. Nothing is spent and nothing is written."""
+
+    error: DependencyDown
+
+
+Outcome: TypeAlias = Settled | RetryLater | DeadLetter | Hold

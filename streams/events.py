@@ -1,0 +1,244 @@
+"""The events of the pipeline: CloudEvents 1.0 in structured JSON, as frozen Pydantic models.
+
+These models are the single source of the contract. `subject` is the job ID and the partition key; the extension
+attribute `run` (1, 2, …) counts the job's replays. Attributes and data fields that a reader does not know are ignored,
+so that a newer writer does not break an older reader.
+Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal, NewType, TypeAlias
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+
+from infra.errors import InvalidEvent
+
+JobId = NewType("JobId", UUID)
+OrganizationId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+TeamId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+# Long enough for any real wish, short enough that a prompt stays within every model's window.
+MAX_REQUIREMENTS = 10_000
+Requirements: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REQUIREMENTS)]
+
+_SOURCE = "teamfit"
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Requested(_Data):
+    """What a customer's team asks for."""
+
+    organization_id: OrganizationId
+    team_id: TeamId
+    requirements: Requirements
+
+
+class Accepted(Requested):
+    """The request, admitted: quota is reserved."""
+
+    priority: bool = False
+
+
+class Started(_Data):
+    """An LLM call is about to be made."""
+
+    organization_id: OrganizationId
+    attempt: int = Field(ge=1)
+
+
+class Progressed(_Data):
+    """A step of the generation that a waiting person may like to see."""
+
+    organization_id: OrganizationId
+    step: str
+
+
+class Completed(_Data):
+    """Three activities are saved in `customized_activities`."""
+
+    organization_id: OrganizationId
+    model: str
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+
+
+class Failed(_Data):
+    """The run ended without activities; its quota is released."""
+
+    organization_id: OrganizationId
+    code: str
+    error_message: str
+
+
+class Rejected(_Data):
+    """A business rule refused the run; `code` is stable."""
+
+    organization_id: OrganizationId
+    code: str
+    message: str
+
+
+class Cancelled(_Data):
+    """Somebody withdrew the job; its quota is released."""
+
+    organization_id: OrganizationId
+    reason: str
+
+
+class _Envelope(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    specversion: Literal["1.0"] = "1.0"
+    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    source: Annotated[str, StringConstraints(min_length=1, max_length=200)] = _SOURCE
+    subject: UUID = Field(description="The job ID.")
+    time: AwareDatetime
+    datacontenttype: Literal["application/json"] = "application/json"
+    run: int = Field(default=1, ge=1, le=2**31 - 1)
+    traceparent: str | None = None
+
+    @property
+    def job_id(self) -> JobId:
+        """The job this event is about."""
+        return JobId(self.subject)
+
+    @property
+    def key(self) -> bytes:
+        """The partition key: all events of one job share it."""
+        return str(self.subject).encode()
+
+    def encode(self) -> bytes:
+        """Return the event as CloudEvents JSON, in UTF-8."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class JobRequested(_Envelope):
+    """An upstream service asks for activities."""
+
+    type: Literal["teamfit.job.requested.v1"] = "teamfit.job.requested.v1"
+    data: Requested
+
+
+class JobAccepted(_Envelope):
+    """The quota stage admitted the job."""
+
+    type: Literal["teamfit.job.accepted.v1"] = "teamfit.job.accepted.v1"
+    data: Accepted
+
+
+class JobStarted(_Envelope):
+    """The generation stage took the job up."""
+
+    type: Literal["teamfit.job.started.v1"] = "teamfit.job.started.v1"
+    data: Started
+
+
+class JobProgressed(_Envelope):
+    """The generation stage got one step further."""
+
+    type: Literal["teamfit.job.progressed.v1"] = "teamfit.job.progressed.v1"
+    data: Progressed
+
+
+class JobCompleted(_Envelope):
+    """Terminal: the activities are there."""
+
+    type: Literal["teamfit.job.completed.v1"] = "teamfit.job.completed.v1"
+    data: Completed
+
+
+class JobFailed(_Envelope):
+    """Terminal: the run was given up."""
+
+    type: Literal["teamfit.job.failed.v1"] = "teamfit.job.failed.v1"
+    data: Failed
+
+
+class JobRejected(_Envelope):
+    """Terminal: the run was refused."""
+
+    type: Literal["teamfit.job.rejected.v1"] = "teamfit.job.rejected.v1"
+    data: Rejected
+
+
+class JobCancelled(_Envelope):
+    """Terminal: the run was withdrawn."""
+
+    type: Literal["teamfit.job.cancelled.v1"] = "teamfit.job.cancelled.v1"
+    data: Cancelled
+
+
+JobEvent: TypeAlias = (
+    JobRequested
+    | JobAccepted
+    | JobStarted
+    | JobProgressed
+    | JobCompleted
+    | JobFailed
+    | JobRejected
+    | JobCancelled
+)
+_ANY_EVENT: TypeAdapter[JobEvent] = TypeAdapter(Annotated[JobEvent, Field(discriminator="type")])
+
+
+def fact_id(job_id: JobId, run: int, kind: str) -> str:
+    """Return the ID of the one fact of this kind in a run.
+
+    It is a function of its arguments, so that a stage which repeats itself after a crash publishes the same event
+    again and every reader can tell.
+    """
+    return str(uuid5(NAMESPACE_URL, f"teamfit:{job_id}:{run}:{kind}"))
+
+
+def parse_event(raw: bytes | None) -> JobEvent:
+    """Read one event from the bytes of a stream entry.
+
+    Raises:
+        InvalidEvent: with a message that names each wrong field and what is wrong with it.
+    """
+    if not raw:
+        msg = "event: the entry has no `event` field, or it is empty; put the CloudEvents JSON there"
+        raise InvalidEvent(msg)
+    try:
+        return _ANY_EVENT.validate_json(raw)
+    except ValidationError as error:
+        raise InvalidEvent(_explain(error)) from error
+
+
+def _explain(error: ValidationError) -> str:
+    """Say which fields are wrong and why, without repeating the input: it may be long or private."""
+    complaints = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=True):
+        # The union puts the event's type in front of the path of each field; the reader knows the type.
+        path = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("teamfit."))
+        complaints.append(f"{path or 'event'}: {problem['msg']}")
+    return "; ".join(complaints)
+
+
+def job_requested(
+    *,
+    job_id: JobId,
+    organization_id: str,
+    team_id: str,
+    requirements: str,
+    at: datetime,
+    run: int = 1,
+    source: str = _SOURCE,
+) -> JobRequested:
+    """Build the request event of a run. Its ID follows from job and run: sent twice, it counts once.
+
+    Raises:
+        pydantic.ValidationError: a value is out of its bounds.
+    """
+    return JobRequested(
+        id=fact_id(job_id, run, "requested"),
+        source=source,
+        subject=job_id,
+        time=at,
+        run=run,
+        data=Requested(organization_id=organization_id, team_id=team_id, requirements=requirements),
+    )

@@ -1,0 +1,47 @@
+"""One Faust app per consumer group, and the agents that feed its stage."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import faust
+from faust.types import EventT, StreamT
+
+from infra.settings import Settings
+from streams.deliveries import Delivery
+from streams.stage import Stage
+
+
+def create_app(group: str, settings: Settings) -> faust.App:
+    """Return the Faust app of a consumer group. The app's ID is the group's name; the broker is the settings' URL."""
+    return faust.App(
+        group,
+        broker=settings.broker_url,
+        topic_partitions=settings.topic_partitions,
+        key_serializer="raw",
+        value_serializer="raw",
+        consumer_auto_offset_reset="earliest",
+        web_enabled=False,
+    )
+
+
+def attach(app: faust.App, topic: str, stage: Stage[Any], *, concurrency: int) -> None:
+    """Have `concurrency` agents take the topic's deliveries through the stage.
+
+    Acknowledging is explicit and comes last: Faust's own acknowledgement sits in a `finally` (faust/streams.py,
+    `_py_aiter`) and would settle what a cancelled agent never finished.
+    """
+
+    async def consume(stream: StreamT[bytes]) -> None:
+        async for event in stream.noack().events():
+            await stage.process(delivery_of(event))
+            event.ack()
+
+    source = app.topic(topic, key_type=bytes, value_type=bytes)
+    app.agent(source, name=f"{stage.group}:{topic}", concurrency=concurrency)(consume)
+
+
+def delivery_of(event: EventT[bytes]) -> Delivery:
+    """Return what the broker handed over: the bytes, before any codec."""
+    message = event.message
+    headers = message.headers.items() if isinstance(message.headers, Mapping) else message.headers or ()
+    return Delivery(message.topic, message.key, message.value, dict(headers))

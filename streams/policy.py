@@ -1,0 +1,52 @@
+"""How a stage fails: which outcome each class of error leads to. The table is DESIGN §5, "How a stage fails"."""
+
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+
+from infra.errors import DependencyDown, InvalidEvent, Permanent, Transient
+from streams.deliveries import DeadLetter, Delivery, Hold, RetryLater
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When and how often a stage tries again.
+
+    Attributes:
+        max_attempts: tries in all; more: more patience with a flaky job, and more cost.
+        base: delay before the second try, doubled for each further one.
+        cap: longest delay of ours; a longer `retry_after` of the other side is still obeyed.
+    """
+
+    max_attempts: int
+    base: timedelta
+    cap: timedelta
+
+    def delay(self, attempt: int, retry_after: timedelta | None) -> timedelta:
+        """Return how long to wait after this failed attempt: exponential, with jitter of half either way."""
+        backoff = min(self.base * 2 ** min(attempt - 1, 30), self.cap) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+        return max(backoff, retry_after or timedelta())
+
+    def outcome(self, error: Exception, delivery: Delivery) -> RetryLater | DeadLetter | Hold:
+        """Return what becomes of a delivery whose handler raised this error."""
+        match error:
+            case DependencyDown():
+                return Hold(error)
+            case InvalidEvent() | Permanent():
+                return DeadLetter(error)
+            case Transient() | TimeoutError() if delivery.attempt < self.max_attempts:
+                retry_after = error.retry_after if isinstance(error, Transient) else None
+                return RetryLater(error, self.delay(delivery.attempt, retry_after))
+            case _:
+                return DeadLetter(error)
+
+
+def error_code(error: Exception) -> str:
+    """Return the stable code that a customer sees for this error."""
+    match error:
+        case Transient() | Permanent():
+            return error.code
+        case TimeoutError():
+            return "timeout"
+        case _:
+            return "internal_error"

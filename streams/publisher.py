@@ -1,0 +1,49 @@
+"""Writing records to topics through a Faust app's producer, whatever the broker."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import faust
+from aiokafka.errors import KafkaError
+from faust.exceptions import FaustError
+from redis.exceptions import RedisError
+
+from infra.errors import DependencyDown
+from streams.deliveries import Record
+from streams.redis.errors import RedisTransportError
+
+
+class BrokerDown(DependencyDown):
+    """The broker did not confirm every record.
+
+    Attributes:
+        maybe_written: whether some may have been written all the same.
+    """
+
+    def __init__(self, message: str, *, maybe_written: bool) -> None:
+        super().__init__("broker", message)
+        self.maybe_written = maybe_written
+
+
+@dataclass(frozen=True, slots=True)
+class FaustPublisher:
+    """Publishes through the app's producer. Implements `streams.stage.Publisher`."""
+
+    app: faust.App
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """Return when the broker has confirmed all records.
+
+        Raises:
+            BrokerDown: it may not have them all. Publishing them again is how to repair that.
+        """
+        try:
+            producer = await self.app.maybe_start_producer()
+            sent = [
+                await producer.send(one.topic, one.key, one.value, None, None, dict(one.headers)) for one in records
+            ]
+            await asyncio.gather(*sent)
+        except (OSError, RedisError, KafkaError, FaustError, RedisTransportError) as error:
+            msg = f"the broker is away: {type(error).__name__}: {error}; check BROKER_URL"
+            raise BrokerDown(msg, maybe_written=getattr(error, "maybe_written", True)) from error

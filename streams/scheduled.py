@@ -1,0 +1,74 @@
+"""Records kept in `scheduled_events` until they are due: retries and delayed jobs. A restart keeps them; SQL shows them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import aiosql
+
+from infra.clock import Clock
+from infra.postgres import Connection, Database
+from streams.deliveries import Record
+
+_queries = aiosql.from_path(Path(__file__).with_name("scheduled.sql"), "asyncpg")
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledRetries:
+    """Keeps a stage's retries. Implements `streams.stage.RetrySchedule`."""
+
+    database: Database
+    clock: Clock
+
+    async def schedule(self, record: Record, delay: timedelta, *, reason: str) -> None:
+        """Keep the record until the delay has passed; repeating the call keeps it once.
+
+        Raises:
+            DependencyDown: Postgres is away; whether it was kept is unknown.
+        """
+        async with self.database.transaction() as connection:
+            await keep(connection, record, due_at=self.clock.now() + delay, reason=reason)
+
+
+async def keep(connection: Connection, record: Record, *, due_at: datetime, reason: str) -> None:
+    """Keep a record in the caller's transaction. The same topic, bytes and headers are kept once."""
+    await _queries.keep(
+        connection,
+        id=_identity(record),
+        topic=record.topic,
+        key=record.key,
+        event=record.value,
+        headers={name: value.decode(errors="replace") for name, value in record.headers.items()},
+        due_at=due_at,
+        reason=reason,
+    )
+
+
+async def take_due(connection: Connection, *, now: datetime, limit: int) -> Sequence[Record]:
+    """Remove and return what is due, oldest first, skipping rows that another taker holds.
+
+    The rows are gone only when the caller's transaction commits, so publish before that: a crash in between publishes
+    them again, which handlers tolerate.
+    """
+    rows = await _queries.take_due(connection, now=now, limit=limit)
+    return [
+        Record(
+            row["topic"],
+            row["key"],
+            row["event"],
+            {name: value.encode() for name, value in row["headers"].items()},
+        )
+        for row in rows
+    ]
+
+
+def _identity(record: Record) -> UUID:
+    digest = hashlib.sha256()
+    for part in (record.topic.encode(), record.key or b"", record.value or b""):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    for name, value in sorted(record.headers.items()):
+        digest.update(name.encode() + b"\0" + value + b"\0")
+    return uuid5(NAMESPACE_URL, digest.hexdigest())

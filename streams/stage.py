@@ -1,0 +1,180 @@
+"""The stage wrapper: it takes every delivery to exactly one durable outcome before the delivery is acknowledged.
+
+Faust drops what its codec cannot read and acknowledges in a `finally` what an agent's body gave up, so neither decoding
+nor failing is left to it. A handler writes to Postgres in one transaction and returns the records that follow; they are
+published next, and the agent acknowledges last. Dying after any of these steps repeats all of them, which is harmless
+because handlers are idempotent by (job, run) and facts have IDs that follow from what they say.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Generic, Protocol, TypeVar, assert_never
+
+import stamina
+import structlog
+
+from infra import telemetry
+from infra.errors import DependencyDown
+from streams.dead_letters import dead_letter
+from streams.deliveries import ATTEMPT, FOR_GROUP, DeadLetter, Delivery, Hold, Outcome, Record, RetryLater, Settled
+from streams.policy import RetryPolicy
+
+log = structlog.get_logger(__name__)
+E = TypeVar("E")
+
+_HOLD_FIRST_S = 0.2
+_HOLD_LONGEST_S = 5.0  # the longest a stage lies idle after its dependency is back
+
+
+class Publisher(Protocol):
+    """Whoever can write to topics."""
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """Return when the broker has all records. Raises DependencyDown when it may not have them all."""
+        ...
+
+
+class RetrySchedule(Protocol):
+    """Whoever can keep a record until it is due."""
+
+    async def schedule(self, record: Record, delay: timedelta, *, reason: str) -> None:
+        """Return when the record is durably kept; repeating the call keeps it once."""
+        ...
+
+
+async def _no_consequences(_event: object, _error: Exception) -> Sequence[Record]:
+    return ()
+
+
+@dataclass
+class Stage(Generic[E]):
+    """One consumer group's way of handling the deliveries of its topics.
+
+    Attributes:
+        group: the consumer group, also the stage's name in logs and dead letters.
+        decode: reads a delivery; raises InvalidEvent.
+        handle: makes the event's effect durable and returns what follows from it.
+        give_up: makes it durable that the stage gave the event up and returns what follows (a JobFailed, say).
+        timeout: longest one try may take; it then counts as transient.
+        held: why the stage stands still, or None.
+    """
+
+    group: str
+    decode: Callable[[Delivery], E]
+    handle: Callable[[E], Awaitable[Sequence[Record]]]
+    publisher: Publisher
+    retries: RetrySchedule
+    policy: RetryPolicy
+    timeout: timedelta
+    give_up: Callable[[E, Exception], Awaitable[Sequence[Record]]] = _no_consequences
+    held: str | None = field(default=None, init=False)
+    _probe: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+
+    async def process(self, delivery: Delivery) -> None:
+        """Take one delivery to a durable outcome, however long its dependencies are away.
+
+        Raises nothing but CancelledError; the caller acknowledges when this returns, and only then.
+        """
+        if not delivery.is_for(self.group):
+            return
+        if self.held is None:
+            try:
+                await self._take(delivery)
+            except Exception as error:  # noqa: BLE001 - whatever could not be settled is taken again, never lost
+                self._hold(error)
+            else:
+                return
+        await self._take_when_resumed(delivery)
+
+    async def _take(self, delivery: Delivery) -> None:
+        await self._settle(delivery, await self._decide(delivery))
+
+    async def _take_when_resumed(self, delivery: Delivery) -> None:
+        """Wait out a hold: one delivery at a time asks whether the stage can work again, the others follow it."""
+        while True:
+            async with self._probe:
+                if self.held is not None:
+                    async for attempt in stamina.retry_context(
+                        on=self._hold, attempts=None, timeout=None, wait_initial=_HOLD_FIRST_S, wait_max=_HOLD_LONGEST_S
+                    ):
+                        with attempt:
+                            await self._take(delivery)
+                    return
+            try:
+                await self._take(delivery)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._hold(error)
+            else:
+                return
+
+    async def _decide(self, delivery: Delivery) -> Outcome:
+        """Handle the delivery once. Any error becomes an outcome."""
+        event: E | None = None
+        try:
+            event = self.decode(delivery)
+            async with asyncio.timeout(self.timeout.total_seconds()):
+                return Settled(await self.handle(event))
+        except Exception as error:  # noqa: BLE001 - the one place where any error becomes an outcome
+            outcome = self.policy.outcome(error, delivery)
+            if isinstance(outcome, DeadLetter) and event is not None:
+                return await self._give_up(event, outcome)
+            return outcome
+
+    async def _give_up(self, event: E, outcome: DeadLetter) -> DeadLetter | Hold:
+        try:
+            return DeadLetter(outcome.error, publish=await self.give_up(event, outcome.error))
+        except DependencyDown as error:
+            return Hold(error)
+
+    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Make the outcome durable. Raises DependencyDown to have the delivery taken again from the start."""
+        match outcome:
+            case Hold(error=down):
+                raise down
+            case Settled(publish=records):
+                if records:
+                    await self.publisher.publish(records)
+            case RetryLater(error=error, delay=delay):
+                again = Record(delivery.topic, delivery.key, delivery.value, self._next_headers(delivery))
+                await self.retries.schedule(again, delay, reason=f"{type(error).__name__}: {error}")
+                log.warning("delivery.retried", **self._context(delivery), delay_s=delay.total_seconds(), why=str(error))
+            case DeadLetter(error=error, publish=records):
+                await self.publisher.publish([*records, dead_letter(delivery, group=self.group, error=error)])
+                log.error("delivery.dead_lettered", **self._context(delivery), why=str(error), exc_info=error)
+            case _:
+                assert_never(outcome)
+        self._resume()
+        telemetry.OUTCOMES.labels(self.group, type(outcome).__name__).inc()
+
+    def _next_headers(self, delivery: Delivery) -> dict[str, bytes]:
+        return {
+            **delivery.headers,
+            ATTEMPT: str(delivery.attempt + 1).encode(),
+            FOR_GROUP: self.group.encode(),
+        }
+
+    def _context(self, delivery: Delivery) -> dict[str, object]:
+        key = (delivery.key or b"").decode(errors="replace")
+        return {"stage": self.group, "topic": delivery.topic, "key": key, "attempt": delivery.attempt}
+
+    def _hold(self, error: Exception) -> bool | timedelta:
+        """Note that the stage stands still; return when to ask again, if the dependency has said so."""
+        if self.held is None:
+            expected = isinstance(error, DependencyDown)
+            log.log(
+                logging.WARNING if expected else logging.ERROR,
+                "stage.held",
+                stage=self.group,
+                why=str(error),
+                exc_info=None if expected else error,
+            )
+        self.held = f"{type(error).__name__}: {error}"
+        return (isinstance(error, DependencyDown) and error.retry_after) or True
+
+    def _resume(self) -> None:
+        if self.held is not None:
+            log.info("stage.resumed", stage=self.group)
+        self.held = None
