@@ -7,7 +7,7 @@ start with `TEAMFIT_`. Each description says what turning the value either way d
 from functools import lru_cache
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 CompletionFormat = Literal["json_schema", "json_object_with_schema", "json_object"]
@@ -16,27 +16,29 @@ CompletionFormat = Literal["json_schema", "json_object_with_schema", "json_objec
 class Settings(BaseSettings):
     """The pipeline's settings. Raises pydantic's ValidationError, naming the variable, when one is malformed."""
 
-    model_config = SettingsConfigDict(env_prefix="TEAMFIT_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TEAMFIT_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+    )
 
     database_url: str = Field(
         default="postgresql://localhost:5432/teamfit",
-        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        validation_alias="DATABASE_URL",
         description="The Postgres database, as a URL.",
     )
     broker_url: str = Field(
         default="redis://localhost:6379/0",
-        validation_alias=AliasChoices("BROKER_URL", "broker_url"),
+        validation_alias="BROKER_URL",
         description="The broker: `redis://`, `rediss://`, `unix://` (Redis Streams) or `kafka://`. "
         "The query holds transport settings, e.g. `?lease=15s`.",
     )
     openai_api_key: SecretStr | None = Field(
         default=None,
-        validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key"),
+        validation_alias="OPENAI_API_KEY",
         description="Key of the LLM endpoint. Without it the local stack starts an offline one.",
     )
     openai_base_url: str | None = Field(
         default=None,
-        validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url"),
+        validation_alias="OPENAI_BASE_URL",
         description="Base URL of any OpenAI-compatible endpoint; unset: OpenAI's own.",
     )
 
@@ -48,8 +50,8 @@ class Settings(BaseSettings):
     model: str = Field(default="gpt-4o-mini", description="Model that composes the activities.")
     completion_format: CompletionFormat = Field(
         default="json_schema",
-        description="How the endpoint is asked for JSON: a strict schema, `json_object` with the schema in the prompt's "
-        "place for it, or plain `json_object`. The answer is validated all the same.",
+        description="How the endpoint is asked for JSON: by a strict schema, by `json_object` with the schema in the "
+        "prompt, or by `json_object` alone. The answer is validated all the same.",
     )
     generation_concurrency: int = Field(
         default=300,
@@ -60,7 +62,7 @@ class Settings(BaseSettings):
     generation_timeout_s: float = Field(
         default=120.0,
         gt=0,
-        description="Longest one generation may take. Longer: patient with slow models; shorter: hung calls end sooner.",
+        description="Longest one generation may take. Longer: patient with slow models; shorter: a hung call ends.",
     )
     materials_token_budget: int = Field(
         default=2_000,
@@ -80,7 +82,9 @@ class Settings(BaseSettings):
     max_attempts: int = Field(
         default=3, ge=1, description="Tries of a stage before it gives a job up. Higher: more patience, more cost."
     )
-    retry_base_s: float = Field(default=2.0, gt=0, description="Delay before the second try; doubled for each next one.")
+    retry_base_s: float = Field(
+        default=2.0, gt=0, description="Delay before the second try; doubled for each next one."
+    )
     retry_cap_s: float = Field(default=300.0, gt=0, description="Longest delay between two tries.")
     stage_timeout_s: float = Field(
         default=30.0, gt=0, description="Longest a quota, projection or failures handler may take before it is retried."

@@ -26,7 +26,9 @@ class Batcher(Generic[T, R]):
         timeout_s: longest one batch may take.
     """
 
-    def __init__(self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, max_size: int, timeout_s: float) -> None:
+    def __init__(
+        self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, max_size: int, timeout_s: float
+    ) -> None:
         self._run = run
         self._max_size = max_size
         self._timeout_s = timeout_s

@@ -9,11 +9,13 @@ from typing import TypeAlias
 from infra.errors import DependencyDown
 from streams.events import JobEvent
 
-_NO_HEADERS: Mapping[str, bytes] = MappingProxyType({})
-
 # Header names. An event that is tried again, or replayed, goes back to its topic for one consumer group alone.
 ATTEMPT = "attempt"
 FOR_GROUP = "for-group"
+
+
+def _no_headers() -> Mapping[str, bytes]:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Delivery:
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: Mapping[str, bytes] = _NO_HEADERS
+    headers: Mapping[str, bytes] = field(default_factory=_no_headers)
 
     @property
     def attempt(self) -> int:
@@ -43,7 +45,7 @@ class Record:
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: Mapping[str, bytes] = _NO_HEADERS
+    headers: Mapping[str, bytes] = field(default_factory=_no_headers)
 
 
 def record(topic: str, event: JobEvent) -> Record:
@@ -71,7 +73,7 @@ class DeadLetter:
     """The stage gives up: the original goes to the dead letters, and these records say what became of the job."""
 
     error: Exception
-    publish: Sequence[Record] = field(default=())
+    publish: Sequence[Record] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ TeamId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64
 
 # Long enough for any real wish, short enough that a prompt stays within every model's window.
 MAX_REQUIREMENTS = 10_000
-Requirements: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REQUIREMENTS)]
+Requirements: TypeAlias = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REQUIREMENTS)
+]
 
 _SOURCE = "teamfit"
 
@@ -173,14 +175,7 @@ class JobCancelled(_Envelope):
 
 
 JobEvent: TypeAlias = (
-    JobRequested
-    | JobAccepted
-    | JobStarted
-    | JobProgressed
-    | JobCompleted
-    | JobFailed
-    | JobRejected
-    | JobCancelled
+    JobRequested | JobAccepted | JobStarted | JobProgressed | JobCompleted | JobFailed | JobRejected | JobCancelled
 )
 _ANY_EVENT: TypeAdapter[JobEvent] = TypeAdapter(Annotated[JobEvent, Field(discriminator="type")])
 

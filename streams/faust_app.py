@@ -1,9 +1,10 @@
 """One Faust app per consumer group, and the agents that feed its stage."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import faust
+from faust.streams import Stream
 from faust.types import EventT, StreamT
 
 from infra.settings import Settings
@@ -32,7 +33,7 @@ def attach(app: faust.App, topic: str, stage: Stage[Any], *, concurrency: int) -
     """
 
     async def consume(stream: StreamT[bytes]) -> None:
-        async for event in stream.noack().events():
+        async for event in cast("Stream[bytes]", stream).noack().events():
             await stage.process(delivery_of(event))
             event.ack()
 

@@ -1,7 +1,7 @@
 """Each run of a job ends in exactly one way, decided by whoever first writes its row in `job_outcomes`.
 
-Completing, failing, rejecting and cancelling a run all pass through here, inside the transaction of their effect, so two
-stages can never both end a run: the second one reads what the first has decided.
+Completing, failing, rejecting and cancelling a run all pass through here, inside the transaction of their effect, so
+two stages can never both end a run: the second one reads what the first has decided.
 """
 
 from collections.abc import Sequence

@@ -24,7 +24,8 @@ class RetryPolicy:
 
     def delay(self, attempt: int, retry_after: timedelta | None) -> timedelta:
         """Return how long to wait after this failed attempt: exponential, with jitter of half either way."""
-        backoff = min(self.base * 2 ** min(attempt - 1, 30), self.cap) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+        doubled: int = 2 ** min(attempt - 1, 30)
+        backoff = min(self.base * doubled, self.cap) * random.uniform(0.5, 1.5)
         return max(backoff, retry_after or timedelta())
 
     def outcome(self, error: Exception, delivery: Delivery) -> RetryLater | DeadLetter | Hold:

@@ -1,10 +1,11 @@
-"""Records kept in `scheduled_events` until they are due: retries and delayed jobs. A restart keeps them; SQL shows them."""
+"""Records kept in `scheduled_events` until they are due: retries, delayed jobs. A restart keeps them; SQL shows them."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import aiosql
@@ -35,13 +36,14 @@ class ScheduledRetries:
 
 async def keep(connection: Connection, record: Record, *, due_at: datetime, reason: str) -> None:
     """Keep a record in the caller's transaction. The same topic, bytes and headers are kept once."""
+    # Headers are bytes, and `jsonb` takes neither NUL nor what is no UTF-8.
     await _queries.keep(
         connection,
         id=_identity(record),
         topic=record.topic,
         key=record.key,
         event=record.value,
-        headers={name: value.decode(errors="replace") for name, value in record.headers.items()},
+        headers={name: quote_from_bytes(value) for name, value in record.headers.items()},
         due_at=due_at,
         reason=reason,
     )
@@ -59,7 +61,7 @@ async def take_due(connection: Connection, *, now: datetime, limit: int) -> Sequ
             row["topic"],
             row["key"],
             row["event"],
-            {name: value.encode() for name, value in row["headers"].items()},
+            {name: unquote_to_bytes(value) for name, value in row["headers"].items()},
         )
         for row in rows
     ]

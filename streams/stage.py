@@ -7,13 +7,11 @@ because handlers are idempotent by (job, run) and facts have IDs that follow fro
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Generic, Protocol, TypeVar, assert_never
 
-import stamina
 import structlog
 
 from infra import telemetry
@@ -25,8 +23,8 @@ from streams.policy import RetryPolicy
 log = structlog.get_logger(__name__)
 E = TypeVar("E")
 
-_HOLD_FIRST_S = 0.2
-_HOLD_LONGEST_S = 5.0  # the longest a stage lies idle after its dependency is back
+# The cap is about the longest that a stage lies idle after its dependency is back.
+PROBING = RetryPolicy(max_attempts=1, base=timedelta(seconds=0.2), cap=timedelta(seconds=5))
 
 
 class Publisher(Protocol):
@@ -59,6 +57,7 @@ class Stage(Generic[E]):
         handle: makes the event's effect durable and returns what follows from it.
         give_up: makes it durable that the stage gave the event up and returns what follows (a JobFailed, say).
         timeout: longest one try may take; it then counts as transient.
+        probing: how long a held stage waits before it asks again.
         held: why the stage stands still, or None.
     """
 
@@ -70,7 +69,10 @@ class Stage(Generic[E]):
     policy: RetryPolicy
     timeout: timedelta
     give_up: Callable[[E, Exception], Awaitable[Sequence[Record]]] = _no_consequences
+    probing: RetryPolicy = PROBING
     held: str | None = field(default=None, init=False)
+    _probes: int = field(default=0, init=False, repr=False)
+    _until_next_probe: timedelta = field(default=timedelta(), init=False, repr=False)
     _probe: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
 
     async def process(self, delivery: Delivery) -> None:
@@ -80,35 +82,31 @@ class Stage(Generic[E]):
         """
         if not delivery.is_for(self.group):
             return
-        if self.held is None:
-            try:
-                await self._take(delivery)
-            except Exception as error:  # noqa: BLE001 - whatever could not be settled is taken again, never lost
-                self._hold(error)
-            else:
-                return
-        await self._take_when_resumed(delivery)
-
-    async def _take(self, delivery: Delivery) -> None:
-        await self._settle(delivery, await self._decide(delivery))
+        if self.held is not None or not await self._settled(delivery):
+            await self._take_when_resumed(delivery)
 
     async def _take_when_resumed(self, delivery: Delivery) -> None:
-        """Wait out a hold: one delivery at a time asks whether the stage can work again, the others follow it."""
+        """Wait out a hold. One delivery at a time asks whether the stage can work again.
+
+        They take turns, so that one which can never be settled does not keep the others waiting behind it.
+        """
         while True:
             async with self._probe:
                 if self.held is not None:
-                    async for attempt in stamina.retry_context(
-                        on=self._hold, attempts=None, timeout=None, wait_initial=_HOLD_FIRST_S, wait_max=_HOLD_LONGEST_S
-                    ):
-                        with attempt:
-                            await self._take(delivery)
-                    return
-            try:
-                await self._take(delivery)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._hold(error)
-            else:
+                    await asyncio.sleep(self._until_next_probe.total_seconds())
+                    if await self._settled(delivery):
+                        return
+                    continue
+            if await self._settled(delivery):
                 return
+
+    async def _settled(self, delivery: Delivery) -> bool:
+        try:
+            await self._settle(delivery, await self._decide(delivery))
+        except Exception as error:  # noqa: BLE001 - whatever could not be settled is taken again, never lost
+            self._hold(error)
+            return False
+        return True
 
     async def _decide(self, delivery: Delivery) -> Outcome:
         """Handle the delivery once. Any error becomes an outcome."""
@@ -140,7 +138,9 @@ class Stage(Generic[E]):
             case RetryLater(error=error, delay=delay):
                 again = Record(delivery.topic, delivery.key, delivery.value, self._next_headers(delivery))
                 await self.retries.schedule(again, delay, reason=f"{type(error).__name__}: {error}")
-                log.warning("delivery.retried", **self._context(delivery), delay_s=delay.total_seconds(), why=str(error))
+                log.warning(
+                    "delivery.retried", **self._context(delivery), delay_s=delay.total_seconds(), why=str(error)
+                )
             case DeadLetter(error=error, publish=records):
                 await self.publisher.publish([*records, dead_letter(delivery, group=self.group, error=error)])
                 log.error("delivery.dead_lettered", **self._context(delivery), why=str(error), exc_info=error)
@@ -160,21 +160,21 @@ class Stage(Generic[E]):
         key = (delivery.key or b"").decode(errors="replace")
         return {"stage": self.group, "topic": delivery.topic, "key": key, "attempt": delivery.attempt}
 
-    def _hold(self, error: Exception) -> bool | timedelta:
-        """Note that the stage stands still; return when to ask again, if the dependency has said so."""
-        if self.held is None:
-            expected = isinstance(error, DependencyDown)
-            log.log(
-                logging.WARNING if expected else logging.ERROR,
-                "stage.held",
-                stage=self.group,
-                why=str(error),
-                exc_info=None if expected else error,
-            )
+    def _hold(self, error: Exception) -> None:
+        """Stand still. An outage is expected and says when it is over; anything else is a bug that someone must see."""
+        if isinstance(error, DependencyDown):
+            retry_after = error.retry_after
+            if self.held is None:
+                log.warning("stage.held", stage=self.group, why=str(error))
+        else:
+            retry_after = None
+            log.error("stage.held", stage=self.group, why=str(error), exc_info=error)
         self.held = f"{type(error).__name__}: {error}"
-        return (isinstance(error, DependencyDown) and error.retry_after) or True
+        self._probes += 1
+        self._until_next_probe = self.probing.delay(self._probes, retry_after)
 
     def _resume(self) -> None:
         if self.held is not None:
             log.info("stage.resumed", stage=self.group)
         self.held = None
+        self._probes = 0

@@ -1,0 +1,289 @@
+"""The stage wrapper: one durable outcome for every delivery, whatever its handler does."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+
+from infra.errors import DependencyDown, InvalidEvent, Permanent, Transient
+from streams import dead_letters
+from streams.deliveries import ATTEMPT, FOR_GROUP, Delivery, Record
+from streams.policy import RetryPolicy
+from streams.stage import Stage
+
+POLICY = RetryPolicy(max_attempts=3, base=timedelta(seconds=2), cap=timedelta(minutes=5))
+AT_ONCE = RetryPolicy(max_attempts=1, base=timedelta(), cap=timedelta())
+DELIVERY = Delivery("job-requests", b"key", b"value")
+FACT = Record("job-events", b"key", b"fact")
+
+
+@dataclass
+class Topics:
+    """A broker that remembers, and that can be away for the next few calls."""
+
+    away: int = 0
+    written: list[Record] = field(default_factory=list)
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        if self.away:
+            self.away -= 1
+            raise DependencyDown("broker", "the broker is away")
+        self.written.extend(records)
+
+    def named(self, topic: str) -> list[Record]:
+        return [one for one in self.written if one.topic == topic]
+
+
+@dataclass
+class Later:
+    """A retry schedule that remembers."""
+
+    kept: list[tuple[Record, timedelta]] = field(default_factory=list)
+
+    async def schedule(self, record: Record, delay: timedelta, *, reason: str) -> None:
+        assert reason
+        self.kept.append((record, delay))
+
+
+@dataclass
+class Script:
+    """A handler that raises what its script says, then succeeds."""
+
+    errors: list[Exception] = field(default_factory=list)
+    calls: int = 0
+
+    async def handle(self, event: bytes | None) -> Sequence[Record]:
+        self.calls += 1
+        assert event == b"value"
+        if self.errors:
+            raise self.errors.pop(0)
+        return (FACT,)
+
+
+def _value(delivery: Delivery) -> bytes | None:
+    return delivery.value
+
+
+def stage_of(script: Script, topics: Topics, later: Later, **more: object) -> Stage[bytes | None]:
+    stage: Stage[bytes | None] = Stage(
+        group="quota",
+        decode=_value,
+        handle=script.handle,
+        publisher=topics,
+        retries=later,
+        policy=POLICY,
+        timeout=timedelta(seconds=5),
+        probing=AT_ONCE,
+    )
+    for name, value in more.items():
+        setattr(stage, name, value)
+    return stage
+
+
+async def test_what_follows_is_published_when_the_handler_returns() -> None:
+    """A handler's records reach their topics before the delivery counts as processed."""
+    topics, later = Topics(), Later()
+    await stage_of(Script(), topics, later).process(DELIVERY)
+    assert topics.written == [FACT]
+    assert not later.kept
+
+
+async def test_a_transient_failure_is_scheduled_for_this_group_alone() -> None:
+    """A retry is kept with the next attempt's number and addressed to the group that failed."""
+    topics, later = Topics(), Later()
+    await stage_of(Script([Transient("llm_timeout", "slow")]), topics, later).process(DELIVERY)
+    [(again, delay)] = later.kept
+    assert again.value == b"value"
+    assert again.headers == {ATTEMPT: b"2", FOR_GROUP: b"quota"}
+    assert timedelta(seconds=1) <= delay <= timedelta(seconds=3)
+    assert not topics.written
+
+
+async def test_retry_after_is_obeyed() -> None:
+    """A retry is never due before the moment that the other side has named."""
+    later = Later()
+    error = Transient("llm_rate_limited", "429", retry_after=timedelta(minutes=20))
+    await stage_of(Script([error]), Topics(), later).process(DELIVERY)
+    assert later.kept[0][1] >= timedelta(minutes=20)
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt"),
+    [
+        (Transient("llm_timeout", "slow"), b"3"),
+        (Permanent("llm_refusal", "no"), b"1"),
+        (InvalidEvent("data.team_id: missing"), b"1"),
+        (ZeroDivisionError("a bug"), b"1"),
+    ],
+)
+async def test_what_cannot_succeed_becomes_a_dead_letter_with_its_bytes(error: Exception, attempt: bytes) -> None:
+    """The original bytes and headers are kept, with the error and its traceback."""
+    topics, later = Topics(), Later()
+    delivery = Delivery("job-requests", b"key", b"value", {"trace": b"\xff", ATTEMPT: attempt})
+    await stage_of(Script([error]), topics, later).process(delivery)
+    [letter] = topics.named("dead-letters")
+    assert (letter.key, letter.value, letter.headers["trace"]) == (b"key", b"value", b"\xff")
+    assert letter.headers[dead_letters.GROUP] == b"quota"
+    assert letter.headers[dead_letters.TOPIC] == b"job-requests"
+    assert letter.headers[dead_letters.ERROR] == str(error).encode()
+    assert type(error).__name__.encode() in letter.headers[dead_letters.TRACEBACK]
+    assert not later.kept
+
+
+async def test_giving_up_says_what_became_of_the_job() -> None:
+    """The records of `give_up` are published together with the dead letter."""
+
+    async def give_up(_event: bytes | None, _error: Exception) -> Sequence[Record]:
+        return (FACT,)
+
+    topics = Topics()
+    await stage_of(Script([Permanent("llm_refusal", "no")]), topics, Later(), give_up=give_up).process(DELIVERY)
+    assert topics.named("job-events") == [FACT]
+    assert len(topics.named("dead-letters")) == 1
+
+
+async def test_bytes_that_cannot_be_read_are_a_dead_letter_and_no_jobs_failure() -> None:
+    """Without an event there is no job to give up."""
+
+    def refuse(_delivery: Delivery) -> bytes:
+        raise InvalidEvent("data.team_id: field required")
+
+    topics = Topics()
+    await stage_of(Script(), topics, Later(), decode=refuse).process(DELIVERY)
+    assert [one.topic for one in topics.written] == ["dead-letters"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script([DependencyDown("postgres", "away")] * 7),
+        Script([DependencyDown("llm", "away")] * 2 + [Transient("x", "y")]),
+    ],
+)
+async def test_an_outage_spends_no_attempt(script: Script) -> None:
+    """While a dependency is away the stage waits; afterwards the same delivery goes on as if nothing had been."""
+    topics, later = Topics(), Later()
+    transient = any(isinstance(error, Transient) for error in script.errors)
+    stage = stage_of(script, topics, later)
+    await stage.process(DELIVERY)
+    assert stage.held is None
+    assert not topics.named("dead-letters")
+    assert [record.headers[ATTEMPT] for record, _ in later.kept] == ([b"2"] if transient else [])
+
+
+async def test_a_broker_that_is_away_delays_the_facts_and_loses_none() -> None:
+    """Publishing is repeated, through an idempotent handler, until the broker confirms."""
+    topics = Topics(away=5)
+    await stage_of(Script(), topics, Later()).process(DELIVERY)
+    assert topics.written == [FACT]
+
+
+async def test_a_held_stage_asks_with_one_delivery_at_a_time() -> None:
+    """A hundred deliveries in hand do not become a hundred probes of a dependency that is down."""
+    probes = most = 0
+    up = asyncio.Event()
+
+    async def handle(_event: bytes | None) -> Sequence[Record]:
+        nonlocal probes, most
+        probes += 1
+        most = max(most, probes)
+        await asyncio.sleep(0)
+        probes -= 1
+        if not up.is_set():
+            raise DependencyDown("llm", "away")
+        return ()
+
+    stage = stage_of(Script(), Topics(), Later(), handle=handle)
+    stage.held = "away"
+    held = [asyncio.create_task(stage.process(DELIVERY)) for _ in range(100)]
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert most == 1
+    up.set()
+    await asyncio.gather(*held)
+    assert stage.held is None
+
+
+async def test_a_handler_that_hangs_is_ended_and_tried_again() -> None:
+    """The stage's timeout counts as a transient failure."""
+
+    async def hang(_event: bytes | None) -> Sequence[Record]:
+        await asyncio.Event().wait()
+        return ()
+
+    later = Later()
+    await stage_of(Script(), Topics(), later, handle=hang, timeout=timedelta(milliseconds=10)).process(DELIVERY)
+    assert later.kept[0][0].headers[ATTEMPT] == b"2"
+
+
+async def test_an_event_for_another_group_is_none_of_this_stages_business() -> None:
+    """A replay addressed to one group has no effect in the others."""
+    script = Script()
+    await stage_of(script, Topics(), Later()).process(Delivery("t", None, b"value", {FOR_GROUP: b"projection"}))
+    assert script.calls == 0
+
+
+@pytest.mark.parametrize("broken", ["publish", "schedule", "give_up"])
+async def test_an_error_while_settling_holds_the_delivery_instead_of_losing_it(broken: str) -> None:
+    """Even a bug in what makes an outcome durable only delays the delivery."""
+    script = Script([Transient("x", "y")] * 2 if broken == "schedule" else [])
+    topics, later = Topics(), Later()
+    stage = stage_of(script, topics, later)
+    fail_once: list[Callable[[], None]] = [_raise_bug]
+
+    async def publish(records: Sequence[Record]) -> None:
+        if fail_once:
+            fail_once.pop()()
+        await topics.publish(records)
+
+    async def schedule(record: Record, delay: timedelta, *, reason: str) -> None:
+        if fail_once:
+            fail_once.pop()()
+        await later.schedule(record, delay, reason=reason)
+
+    async def give_up(_event: bytes | None, _error: Exception) -> Sequence[Record]:
+        if fail_once:
+            fail_once.pop()()
+        return ()
+
+    if broken == "give_up":
+        script.errors = [Permanent("x", "y")] * 2
+        stage.give_up = give_up
+    stage.publisher = type("P", (), {"publish": staticmethod(publish)})()
+    stage.retries = type("R", (), {"schedule": staticmethod(schedule)})()
+    await stage.process(DELIVERY)
+    assert bool(topics.written) != bool(later.kept)
+    assert not fail_once
+
+
+def _raise_bug() -> None:
+    raise KeyError("a bug in settling")
+
+
+async def test_a_delivery_that_cannot_be_settled_does_not_block_the_others() -> None:
+    """Deliveries take turns at probing a held stage, so one for which settling always fails delays only itself."""
+    stage = stage_of(Script(), Topics(), Later())
+    settled: list[bytes | None] = []
+
+    async def handle(event: bytes | None) -> Sequence[Record]:
+        return (Record("t", None, event),)
+
+    async def publish(records: Sequence[Record]) -> None:
+        await asyncio.sleep(0)
+        for one in records:
+            if one.value == b"poison":
+                _raise_bug()
+            settled.append(one.value)
+
+    stage.handle = handle
+    stage.publisher = type("P", (), {"publish": staticmethod(publish)})()
+    poison = asyncio.create_task(stage.process(Delivery("t", None, b"poison")))
+    await asyncio.sleep(0)
+    healthy = [asyncio.create_task(stage.process(Delivery("t", None, b"%d" % number))) for number in range(50)]
+    async with asyncio.timeout(10):
+        await asyncio.gather(*healthy)
+    assert len(settled) == 50
+    assert not poison.done()
+    poison.cancel()
