@@ -1,10 +1,10 @@
--- name: decide!
+-- name: decide(job_ids, runs, outcome)!
 -- Writes how runs ended; a run that is decided keeps its first outcome.
 INSERT INTO job_outcomes (job_id, run, outcome)
 SELECT job_id, run, :outcome
 FROM unnest(:job_ids::uuid[], :runs::int[]) AS undecided (job_id, run)
 ON CONFLICT (job_id, run) DO NOTHING;
 
--- name: outcome_of$
+-- name: outcome_of(job_id, run)$
 -- The outcome of one run, or NULL while it is undecided.
 SELECT outcome FROM job_outcomes WHERE job_id = :job_id AND run = :run;

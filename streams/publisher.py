@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from infra.errors import DependencyDown
 from streams.deliveries import Record
-from streams.redis.errors import TransportError
+from streams.redis.errors import EntryRefused, TransportError
 
 
 class BrokerDown(DependencyDown):
@@ -44,6 +44,9 @@ class FaustPublisher:
                 await producer.send(one.topic, one.key, one.value, None, None, dict(one.headers)) for one in records
             ]
             await asyncio.gather(*sent)
+        except EntryRefused as error:
+            msg = f"the broker takes no entries now: {error}; look at its memory and its access rules"
+            raise BrokerDown(msg, maybe_written=False) from error
         except (OSError, RedisError, KafkaError, FaustError, TransportError) as error:
             msg = f"the broker is away: {type(error).__name__}: {error}; check BROKER_URL"
             raise BrokerDown(msg, maybe_written=getattr(error, "maybe_written", True)) from error

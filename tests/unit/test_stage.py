@@ -11,6 +11,7 @@ from infra.errors import DependencyDown, InvalidEvent, Permanent, Transient
 from streams import dead_letters
 from streams.deliveries import ATTEMPT, FOR_GROUP, Delivery, Record
 from streams.policy import RetryPolicy
+from streams.redis.dead_letter import DEAD_LETTER_ERROR, DEAD_LETTER_GROUP, DEAD_LETTER_TOPIC
 from streams.stage import Stage
 
 POLICY = RetryPolicy(max_attempts=3, base=timedelta(seconds=2), cap=timedelta(minutes=5))
@@ -125,9 +126,9 @@ async def test_what_cannot_succeed_becomes_a_dead_letter_with_its_bytes(error: E
     await stage_of(Script([error]), topics, later).process(delivery)
     [letter] = topics.named("dead-letters")
     assert (letter.key, letter.value, letter.headers["trace"]) == (b"key", b"value", b"\xff")
-    assert letter.headers[dead_letters.GROUP] == b"quota"
-    assert letter.headers[dead_letters.TOPIC] == b"job-requests"
-    assert letter.headers[dead_letters.ERROR] == str(error).encode()
+    assert letter.headers[DEAD_LETTER_GROUP] == b"quota"
+    assert letter.headers[DEAD_LETTER_TOPIC] == b"job-requests"
+    assert letter.headers[DEAD_LETTER_ERROR] == str(error).encode()
     assert type(error).__name__.encode() in letter.headers[dead_letters.TRACEBACK]
     assert not later.kept
 

@@ -1,0 +1,69 @@
+"""The schema, on an empty database and on one that has served the Celery tasks."""
+
+from uuid import UUID
+
+import asyncpg
+
+from infra.migrations import upgrade
+
+CELERY_DAYS = """
+CREATE TABLE customization_jobs (
+    job_id varchar(64) PRIMARY KEY, organization_id text, team_id text, status varchar(20) NOT NULL,
+    error_message text, created_at timestamp DEFAULT now(), completed_at timestamp
+);
+CREATE TABLE customized_activities (
+    id serial PRIMARY KEY, job_id varchar(64) REFERENCES customization_jobs (job_id), title text, description text
+);
+INSERT INTO customization_jobs (job_id, organization_id, team_id, status, created_at)
+VALUES ('4d2f1c3e-0000-4000-8000-000000000001', 'acme', 'team-1', 'completed', '2025-03-01 12:00');
+INSERT INTO customized_activities (job_id, title, description)
+SELECT '4d2f1c3e-0000-4000-8000-000000000001', 'Title ' || n, 'Text' FROM generate_series(1, 3) AS n;
+"""
+COLUMNS = """
+SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns
+WHERE table_schema = 'public' ORDER BY 1, 2
+"""
+
+
+async def test_rows_of_the_celery_days_are_kept(empty_database_url: str) -> None:
+    """Jobs and activities written before the pipeline keep their values and get positions and UUIDs."""
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        await connection.execute(CELERY_DAYS)
+        await upgrade(empty_database_url)
+        job = await connection.fetchrow("SELECT * FROM customization_jobs")
+        activities = await connection.fetch("SELECT * FROM customized_activities ORDER BY position")
+    finally:
+        await connection.close()
+    assert job is not None
+    assert job["job_id"] == UUID("4d2f1c3e-0000-4000-8000-000000000001")
+    assert (job["status"], job["organization_id"], job["run"]) == ("completed", "acme", 1)
+    assert [(one["position"], one["title"]) for one in activities] == [(1, "Title 1"), (2, "Title 2"), (3, "Title 3")]
+
+
+async def test_migrating_twice_changes_nothing(empty_database_url: str) -> None:
+    """A second deployment finds the schema as the first one left it."""
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        await upgrade(empty_database_url)
+        first = await connection.fetch(COLUMNS)
+        await upgrade(empty_database_url)
+        second = await connection.fetch(COLUMNS)
+    finally:
+        await connection.close()
+    assert first == second
+    assert {"quota_ledger", "job_events", "failed_events"} <= {row["table_name"] for row in first}
+
+
+async def test_step_by_step_and_at_once_give_the_same_schema(
+    empty_database_url: str, database: "asyncpg.Pool[asyncpg.Record]"
+) -> None:
+    """A database that was migrated release by release equals one that was created afresh."""
+    for revision in ("0001", "0002", "head"):
+        await upgrade(empty_database_url, revision=revision)
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        stepwise = await connection.fetch(COLUMNS)
+    finally:
+        await connection.close()
+    assert stepwise == await database.fetch(COLUMNS)

@@ -1,0 +1,80 @@
+"""Records kept until they are due."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from infra.postgres import Database
+from streams.deliveries import Record
+from streams.events import JobId
+from streams.outcomes import RunOutcome, decide_outcome
+from streams.scheduled import ScheduledRetries, take_due
+
+NOON = datetime(2031, 4, 1, 12, tzinfo=UTC)
+RECORD = Record("job-requests", b"key", b"\xff\x00", {"attempt": b"2", "odd": b"\x00\xff%"})
+
+
+@dataclass
+class ManualClock:
+    """A clock that stands where it was set."""
+
+    time: datetime = NOON
+
+    def now(self) -> datetime:
+        return self.time
+
+
+@pytest.fixture
+async def postgres(database_url: str) -> AsyncIterator[Database]:
+    """The pipeline's own view of the test's database."""
+    database = Database(database_url, size=4)
+    yield database
+    await database.close()
+
+
+async def due(database: Database, now: datetime, limit: int = 100) -> list[Record]:
+    async with database.transaction() as connection:
+        return list(await take_due(connection, now=now, limit=limit))
+
+
+async def test_a_record_comes_back_byte_for_byte_when_it_is_due(postgres: Database) -> None:
+    """Keys, values and headers survive, whatever bytes they hold; nothing comes early; nothing comes twice."""
+    await ScheduledRetries(postgres, ManualClock()).schedule(RECORD, timedelta(minutes=1), reason="test")
+    assert await due(postgres, NOON + timedelta(seconds=59)) == []
+    assert await due(postgres, NOON + timedelta(seconds=60)) == [RECORD]
+    assert await due(postgres, NOON + timedelta(days=1)) == []
+
+
+async def test_keeping_a_record_twice_keeps_it_once(postgres: Database) -> None:
+    """A stage that repeats itself after a crash does not double its retry."""
+    retries = ScheduledRetries(postgres, ManualClock())
+    await asyncio.gather(*(retries.schedule(RECORD, timedelta(), reason="test") for _ in range(4)))
+    assert await due(postgres, NOON) == [RECORD]
+
+
+async def test_two_takers_never_take_the_same_record(postgres: Database) -> None:
+    """What one taker holds the other skips, without waiting for it."""
+    retries = ScheduledRetries(postgres, ManualClock())
+    for number in range(4):
+        await retries.schedule(Record("t", None, b"%d" % number), timedelta(), reason="test")
+    async with postgres.transaction() as first, postgres.transaction() as second:
+        one = await take_due(first, now=NOON, limit=2)
+        two = await take_due(second, now=NOON, limit=4)
+    assert sorted(record.value or b"" for record in [*one, *two]) == [b"0", b"1", b"2", b"3"]
+
+
+async def test_a_run_ends_in_one_way_however_many_decide_it(postgres: Database) -> None:
+    """Completing, failing and cancelling at the same moment, each repeated: all read the same decision."""
+    job_id = JobId(uuid4())
+
+    async def decide(outcome: RunOutcome) -> RunOutcome:
+        async with postgres.transaction() as connection:
+            return await decide_outcome(connection, job_id, 1, outcome)
+
+    choices: list[RunOutcome] = ["completed", "failed", "cancelled"]
+    decisions = await asyncio.gather(*(decide(outcome) for outcome in choices * 3))
+    assert len(set(decisions)) == 1
