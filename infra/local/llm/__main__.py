@@ -1,0 +1,47 @@
+"""`python -m infra.local.llm --port N [--latency S]`: run the offline server until it is told to stop.
+
+How it is told to misbehave: see `infra/local/llm/misbehaviour.py`, or `--help`.
+"""
+
+import argparse
+import sys
+
+import uvloop
+from aiohttp import web
+
+from infra.local.llm import misbehaviour
+from infra.local.llm.server import create_app
+from infra.local.processes import HOST, PortTaken, require_free
+
+
+def main() -> int:
+    """Serve until a signal ends it; a port that is taken is a plain message and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.local.llm",
+        description="An OpenAI-compatible server that composes activities offline.",
+        epilog=f"{misbehaviour.__doc__}\nModes: {', '.join(misbehaviour.Mode)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--port", type=int, required=True, help="the port on the loopback interface")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds that each answer takes (default 0)")
+    arguments = parser.parse_args()
+    try:
+        require_free(arguments.port, "--port")
+    except PortTaken as error:
+        print(error, file=sys.stderr)  # noqa: T201 - a command's own message
+        return 2
+    web.run_app(
+        create_app(latency_s=arguments.latency),
+        host=HOST,
+        port=arguments.port,
+        # One line per call would cost more than the call.
+        access_log=None,
+        print=None,
+        shutdown_timeout=1,
+        loop=uvloop.new_event_loop(),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""How the offline server is told to fail, and what it counts.
+
+`PUT /control` with a JSON object sets what the next calls meet; `GET /control` says what is set and what was counted;
+`DELETE /control` sets everything back, counts included.
+
+    {"mode": "429", "count": 2, "retry_after": 1.5}    the next two calls are refused, those after them are answered
+    {"mode": "slow", "latency": 30}                     every call takes 30 s, until something else is set
+    {"mode": "ok", "latency": 0.2}                      every call is answered after 0.2 s
+
+A single call can name its mode in the header `X-Offline-Mode`. The prompt cannot: it is data.
+"""
+
+from collections import Counter
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_SLOW_S = 30.0
+
+
+class Mode(StrEnum):
+    """What a call meets."""
+
+    OK = "ok"
+    RATE_LIMITED = "429"
+    SERVER_ERROR = "500"
+    BAD_KEY = "401"
+    RUBBISH = "rubbish"
+    TWO_ACTIVITIES = "two_activities"
+    FOUR_ACTIVITIES = "four_activities"
+    TRUNCATED = "truncated"
+    REFUSAL = "refusal"
+    CONTENT_FILTER = "content_filter"
+    SLOW = "slow"
+    RESET = "reset"
+    SCHEMA_UNSUPPORTED = "schema_unsupported"
+
+
+class Order(BaseModel):
+    """What the next calls meet, as `PUT /control` takes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Mode = Mode.OK
+    count: Annotated[int, Field(ge=1)] | None = None
+    """How many calls meet the mode before they are answered again; all of them if absent."""
+    retry_after: Annotated[float, Field(ge=0)] | None = None
+    """Seconds, for the `Retry-After` header of a 429."""
+    latency: Annotated[float, Field(ge=0)] | None = None
+    """Seconds that each call takes; the server's own latency if absent, 30 for `slow`."""
+
+
+class Tally(BaseModel):
+    """What was counted since the start or the last `DELETE /control`."""
+
+    received: int = 0
+    in_flight: int = 0
+    answered: int = 0
+    by_mode: dict[str, int] = Field(default_factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Control:
+    """The current order and the counts."""
+
+    def __init__(self, latency_s: float) -> None:
+        self._latency_s = latency_s
+        self.reset()
+
+    def reset(self) -> None:
+        """Answer every call again, and count from zero."""
+        self.order = Order()
+        self._remaining: int | None = None
+        self.tally = Tally()
+        self._by_mode: Counter[str] = Counter()
+
+    def obey(self, order: Order) -> None:
+        """Let the next calls meet this order."""
+        self.order = order
+        self._remaining = order.count
+
+    def take(self, named: Mode | None) -> tuple[Mode, float]:
+        """Count a call, and return its mode and its latency in seconds."""
+        order = self.order
+        if named is not None:
+            order = Order(mode=named)
+        elif self._remaining is not None:
+            self._remaining -= 1
+            if self._remaining == 0:
+                self.obey(Order(latency=order.latency if order.mode == Mode.OK else None))
+        self.tally.received += 1
+        self._by_mode[order.mode.value] += 1
+        usual = _SLOW_S if order.mode == Mode.SLOW else self._latency_s
+        return order.mode, usual if order.latency is None else order.latency
+
+    def report(self) -> dict[str, object]:
+        """Return the order and the counts, as `GET /control` gives them."""
+        self.tally.by_mode = dict(self._by_mode)
+        return {**self.order.model_dump(), "remaining": self._remaining, "calls": self.tally.model_dump()}

@@ -1,0 +1,228 @@
+"""The routes: `POST /v1/chat/completions`, `GET /v1/models`, and `/control` for tests."""
+
+import asyncio
+import itertools
+import math
+import socket
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infra.local.llm.composer import compose
+from infra.local.llm.misbehaviour import Control, Mode, Order
+
+MODEL = "teamfit-offline-composer"
+
+# A prompt may hold a megabyte of materials, and JSON escapes can make several of one.
+_MAX_REQUEST_BYTES = 16 * 1024 * 1024
+_CHARS_PER_TOKEN = 4
+_RUBBISH = "Sure! Here are three activities your team will love:\n1. {title: Trust fall, duration: some}\n2."
+_CONTROL = web.AppKey("control", Control)
+_NUMBERS = web.AppKey("numbers", itertools.count)
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "\n".join(str(part.get("text", "")) for part in self.content)
+        return self.content or ""
+
+
+class _Format(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: dict[str, Any] | None = None
+
+
+class _Call(BaseModel):
+    """The part of a chat completion request that is looked at."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str
+    messages: list[_Message]
+    response_format: _Format = _Format()
+    stream: bool = False
+
+
+class _ApiError(Exception):
+    """An answer in the shape of OpenAI's errors."""
+
+    def __init__(
+        self, status: int, message: str, *, kind: str, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def create_app(*, latency_s: float = 0.0) -> web.Application:
+    """Make the application; every answer takes `latency_s` unless `/control` says otherwise."""
+    app = web.Application(client_max_size=_MAX_REQUEST_BYTES)
+    app[_CONTROL] = Control(latency_s)
+    app[_NUMBERS] = itertools.count(1)
+    app.router.add_post("/v1/chat/completions", _complete)
+    app.router.add_get("/v1/models", _models)
+    app.router.add_get("/control", _report)
+    app.router.add_put("/control", _obey)
+    app.router.add_delete("/control", _reset)
+    return app
+
+
+def _json(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=orjson.dumps(body), status=status, headers=headers, content_type="application/json")
+
+
+async def _models(_: web.Request) -> web.Response:
+    model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "teamfit (offline)"}
+    return _json({"object": "list", "data": [model]})
+
+
+async def _report(request: web.Request) -> web.Response:
+    return _json(request.app[_CONTROL].report())
+
+
+async def _obey(request: web.Request) -> web.Response:
+    try:
+        order = Order.model_validate_json(await request.read())
+    except ValidationError as error:
+        return _json({"error": str(error)}, status=422)
+    request.app[_CONTROL].obey(order)
+    return _json(request.app[_CONTROL].report())
+
+
+async def _reset(request: web.Request) -> web.Response:
+    request.app[_CONTROL].reset()
+    return _json(request.app[_CONTROL].report())
+
+
+async def _complete(request: web.Request) -> web.Response:
+    control = request.app[_CONTROL]
+    tally = control.tally
+    body = await request.read()
+    retry_after = control.order.retry_after
+    named = request.headers.get("X-Offline-Mode")
+    mode, latency_s = control.take(Mode(named) if named in set(Mode) else None)
+    tally.in_flight += 1
+    try:
+        if latency_s:
+            await asyncio.sleep(latency_s)
+        if mode is Mode.RESET:
+            _abort(request)
+        call = _parse(body)
+        _refuse(mode, call)
+        answer = _answer(call, mode, number=next(request.app[_NUMBERS]))
+        tally.answered += 1
+        tally.prompt_tokens += answer["usage"]["prompt_tokens"]
+        tally.completion_tokens += answer["usage"]["completion_tokens"]
+        return _json(answer)
+    except _ApiError as error:
+        headers = {"Retry-After": f"{retry_after:g}"} if error.status == 429 and retry_after is not None else None  # noqa: PLR2004 - the HTTP status
+        return _json(error.body, status=error.status, headers=headers)
+    finally:
+        tally.in_flight -= 1
+
+
+def _parse(body: bytes) -> _Call:
+    try:
+        call = _Call.model_validate(orjson.loads(body))
+    except (ValidationError, orjson.JSONDecodeError) as error:
+        raise _ApiError(400, f"We could not read the request: {error}", kind="invalid_request_error") from error
+    if call.stream:
+        raise _ApiError(400, "The offline composer does not stream.", kind="invalid_request_error", param="stream")
+    if call.response_format.type == "json_schema" and not call.response_format.json_schema:
+        message = "Missing required parameter: 'response_format.json_schema'."
+        raise _ApiError(400, message, kind="invalid_request_error", param="response_format.json_schema")
+    if call.response_format.type == "json_object" and not any("json" in m.text.lower() for m in call.messages):
+        # OpenAI's own rule, and an easy one to break unseen against a laxer server.
+        message = "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
+        raise _ApiError(400, message, kind="invalid_request_error", param="messages")
+    return call
+
+
+def _refuse(mode: Mode, call: _Call) -> None:
+    """Raise the error that the mode asks for, if it asks for one."""
+    if mode is Mode.RATE_LIMITED:
+        message = f"Rate limit reached for {MODEL} (told so by /control)."
+        raise _ApiError(429, message, kind="requests", code="rate_limit_exceeded")
+    if mode is Mode.SERVER_ERROR:
+        raise _ApiError(500, "The server had an error (told so by /control).", kind="server_error")
+    if mode is Mode.BAD_KEY:
+        message = "Incorrect API key provided (told so by /control)."
+        raise _ApiError(401, message, kind="invalid_request_error", code="invalid_api_key")
+    if mode is Mode.SCHEMA_UNSUPPORTED and call.response_format.type == "json_schema":
+        message = "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."
+        raise _ApiError(400, message, kind="invalid_request_error", param="response_format")
+
+
+def _answer(call: _Call, mode: Mode, *, number: int) -> dict[str, Any]:
+    prompt_chars = sum(len(message.text) for message in call.messages)
+    content, finish_reason, refusal = _content(call, mode)
+    usage = {
+        "prompt_tokens": math.ceil(prompt_chars / _CHARS_PER_TOKEN),
+        "completion_tokens": math.ceil(len(content or refusal or "") / _CHARS_PER_TOKEN),
+    }
+    return {
+        "id": f"chatcmpl-offline-{number}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": MODEL,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": content, "refusal": refusal},
+                "logprobs": None,
+                "finish_reason": finish_reason,
+            }
+        ],
+        "usage": usage | {"total_tokens": sum(usage.values())},
+    }
+
+
+def _content(call: _Call, mode: Mode) -> tuple[str | None, str, str | None]:
+    """Return the answer's text, why it ended, and the refusal instead of a text if there is one."""
+    if mode is Mode.REFUSAL:
+        return None, "stop", "I'm sorry, but I can't help with that request."
+    if mode is Mode.CONTENT_FILTER:
+        return "", "content_filter", None
+    if mode is Mode.RUBBISH:
+        return _RUBBISH, "stop", None
+    count = {Mode.TWO_ACTIVITIES: 2, Mode.FOUR_ACTIVITIES: 4}.get(mode, 3)
+    # The system message is the pipeline's own wording; what the team wants is in the others.
+    activities = compose(_text_of(call.messages), count=count)
+    if call.response_format.type == "text":
+        content = "\n\n".join(f"{item['title']}: {item['description']}" for item in activities)
+    else:
+        content = orjson.dumps({"activities": activities}).decode()
+    if mode is Mode.TRUNCATED:
+        return content[: len(content) // 2], "length", None
+    return content, "stop", None
+
+
+def _text_of(messages: Sequence[_Message]) -> str:
+    return "\n".join(message.text for message in messages if message.role not in {"system", "developer"})
+
+
+def _abort(request: web.Request) -> None:
+    """Reset the connection, as a proxy that dies would: the client cannot know whether its call was billed."""
+    transport = request.transport
+    if transport is not None:
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
+            linger_not = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
+        transport.abort()
+    # The answer that would follow has nobody to go to.
+    raise ConnectionResetError
