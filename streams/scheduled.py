@@ -1,4 +1,4 @@
-"""Records kept in `scheduled_events` until they are due: retries, delayed jobs. A restart keeps them; SQL shows them."""
+"""Records in `scheduled_events` until they are due: retries, delayed jobs. A restart keeps them, SQL shows them."""
 
 import hashlib
 from collections.abc import Sequence

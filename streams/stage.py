@@ -15,9 +15,10 @@ from typing import Generic, Protocol, TypeVar, assert_never
 import structlog
 
 from infra import telemetry
-from infra.errors import DependencyDown
+from infra.errors import DependencyDown, InvalidEvent, Permanent
 from streams.dead_letters import dead_letter
 from streams.deliveries import ATTEMPT, FOR_GROUP, DeadLetter, Delivery, Hold, Outcome, Record, RetryLater, Settled
+from streams.failure_window import FailureWindow
 from streams.policy import RetryPolicy
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,7 @@ class Stage(Generic[E]):
         give_up: makes it durable that the stage gave the event up and returns what follows (a JobFailed, say).
         timeout: longest one try may take; it then counts as transient.
         probing: how long a held stage waits before it asks again.
+        window: holds the stage when most of its recent tries failed.
         held: why the stage stands still, or None.
     """
 
@@ -70,6 +72,7 @@ class Stage(Generic[E]):
     timeout: timedelta
     give_up: Callable[[E, Exception], Awaitable[Sequence[Record]]] = _no_consequences
     probing: RetryPolicy = PROBING
+    window: FailureWindow = field(default_factory=FailureWindow)
     held: str | None = field(default=None, init=False)
     _probes: int = field(default=0, init=False, repr=False)
     _until_next_probe: timedelta = field(default=timedelta(), init=False, repr=False)
@@ -114,12 +117,18 @@ class Stage(Generic[E]):
         try:
             event = self.decode(delivery)
             async with asyncio.timeout(self.timeout.total_seconds()):
-                return Settled(await self.handle(event))
+                outcome: Outcome = Settled(await self.handle(event))
         except Exception as error:  # noqa: BLE001 - the one place where any error becomes an outcome
             outcome = self.policy.outcome(error, delivery)
+            if not isinstance(error, DependencyDown | InvalidEvent | Permanent) and self.window.failed():
+                return Hold(
+                    DependencyDown("stage", f"most deliveries fail, lately with {type(error).__name__}: {error}")
+                )
             if isinstance(outcome, DeadLetter) and event is not None:
                 return await self._give_up(event, outcome)
             return outcome
+        self.window.succeeded()
+        return outcome
 
     async def _give_up(self, event: E, outcome: DeadLetter) -> DeadLetter | Hold:
         try:
@@ -143,7 +152,7 @@ class Stage(Generic[E]):
                 )
             case DeadLetter(error=error, publish=records):
                 await self.publisher.publish([*records, dead_letter(delivery, group=self.group, error=error)])
-                log.error("delivery.dead_lettered", **self._context(delivery), why=str(error), exc_info=error)
+                log.error("delivery.dead_lettered", **self._context(delivery), why=str(error))
             case _:
                 assert_never(outcome)
         self._resume()

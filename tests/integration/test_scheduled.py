@@ -37,6 +37,7 @@ async def postgres(database_url: str) -> AsyncIterator[Database]:
 
 
 async def due(database: Database, now: datetime, limit: int = 100) -> list[Record]:
+    """Take what is due at a moment."""
     async with database.transaction() as connection:
         return list(await take_due(connection, now=now, limit=limit))
 

@@ -68,6 +68,7 @@ def _value(delivery: Delivery) -> bytes | None:
 
 
 def stage_of(script: Script, topics: Topics, later: Later, **more: object) -> Stage[bytes | None]:
+    """Build a stage on these fakes; `more` sets its other attributes."""
     stage: Stage[bytes | None] = Stage(
         group="quota",
         decode=_value,
@@ -288,3 +289,41 @@ async def test_a_delivery_that_cannot_be_settled_does_not_block_the_others() -> 
     assert len(settled) == 50
     assert not poison.done()
     poison.cancel()
+
+
+async def test_a_bad_deploy_holds_the_stage_instead_of_failing_the_backlog() -> None:
+    """When most tries fail, jobs are held, not spent; when tries succeed again, every held job goes on."""
+    topics, later = Topics(), Later()
+    broken = True
+
+    async def handle(_event: bytes | None) -> Sequence[Record]:
+        await asyncio.sleep(0)
+        if broken:
+            _raise_bug()
+        return (FACT,)
+
+    stage = stage_of(Script(), topics, later, handle=handle)
+    backlog = [asyncio.create_task(stage.process(DELIVERY)) for _ in range(200)]
+    for _ in range(200):
+        await asyncio.sleep(0)
+    spent = len(topics.named("dead-letters"))
+    assert spent < stage.window.minimum
+    assert stage.held is not None
+    assert "most deliveries fail" in stage.held
+    broken = False
+    await asyncio.gather(*backlog)
+    assert len(topics.named("dead-letters")) == spent
+    assert len(topics.named("job-events")) == 200 - spent
+
+
+async def test_a_flood_of_unreadable_events_does_not_hold_the_stage() -> None:
+    """What is wrong with an event is not wrong with the stage."""
+
+    def refuse(_delivery: Delivery) -> bytes:
+        raise InvalidEvent("data.team_id: field required")
+
+    topics = Topics()
+    stage = stage_of(Script(), topics, Later(), decode=refuse)
+    for _ in range(100):
+        await stage.process(DELIVERY)
+    assert len(topics.named("dead-letters")) == 100
