@@ -4,13 +4,17 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
 _POLL_S = 0.02
 
 
+@overload
+async def wait_for(condition: Callable[[], Awaitable[T]], *, deadline_s: float = 15.0, what: str) -> T: ...
+@overload
+async def wait_for(condition: Callable[[], T], *, deadline_s: float = 15.0, what: str) -> T: ...
 async def wait_for(condition: Callable[[], T | Awaitable[T]], *, deadline_s: float = 15.0, what: str) -> T:
     """Return the first true value of `condition`, asked again and again.
 

@@ -1,8 +1,8 @@
 """The files of an embedded PostgreSQL: its programs, its cluster, its password, and what they need when we are root.
 
-Postgres refuses to run as root. A root process therefore hands the cluster to an account that every system has, and makes
-sure that this account can reach both the data and the programs: folders in the system's temporary folder are opened for
-passing through, and programs inside a home folder that is closed to others are copied next to the data.
+Postgres refuses to run as root. A root process therefore hands the cluster to an account that every system has, and
+makes sure that this account can reach both the data and the programs: folders in the system's temporary folder are
+opened for passing through, and programs inside a home that is closed to others are copied next to the data.
 """
 
 import ctypes
@@ -89,7 +89,8 @@ class PostgresFiles:
             "log_timezone": "UTC",
         }
         if not durable:
-            options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+            # `synchronous_commit` stays on: else a commit may still be in the server's own memory when it is killed.
+            options |= {"fsync": "off", "full_page_writes": "off"}
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return [str(self._programs / "postgres"), "-D", str(self._data), *settings]
 
@@ -112,7 +113,7 @@ class PostgresFiles:
             psutil.wait_procs(backends, timeout=5)
 
     def release(self) -> None:
-        """Remove the shared memory segment that a killed server left behind; after a stop in good order there is none."""
+        """Remove the shared memory segment of a killed server; after a stop in good order there is none."""
         segment = self._pid_file_line(_SHARED_MEMORY_LINE).split()
         if len(segment) == len(("key", "id")):
             remove = 0  # IPC_RMID; it fails with an error code, which is fine, if the segment is gone
@@ -146,7 +147,9 @@ class PostgresFiles:
             text=True,
             cwd=self._folder,
             check=False,
-            **({"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}),
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
         )
         if result.returncode != 0:
             message = f"{command[0]} ended with code {result.returncode}:\n{result.stdout}{result.stderr}"

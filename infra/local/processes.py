@@ -1,8 +1,8 @@
 """A child process that never outlives the one that started it.
 
 The kernel's "signal on the parent's death" is tied to the thread that forked, and a server started from a worker thread
-would die with that thread. So each child gets a watchdog instead: a `sh` that blocks on a pipe whose other end only this
-process holds. The pipe closes however this process ends, SIGKILL included, and then the watchdog ends the child and
+would die with that thread. So each child gets a watchdog instead: a `sh` that blocks on a pipe whose other end this
+process alone holds. The pipe closes however this process ends, SIGKILL included; then the watchdog ends the child and
 removes its files. Both live in sessions of their own, so a Ctrl-C in the terminal reaches the parent alone, which then
 stops things in its own order.
 """
@@ -22,7 +22,7 @@ from typing import IO
 
 HOST = "127.0.0.1"
 
-# Reads until the pipe closes. A line instead means that the child was stopped in order, and there is nothing left to do.
+# Reads until the pipe closes. A line instead means that the child was stopped in order: nothing is left to do.
 _WATCHDOG = """
 read -r _ && exit 0
 kill -s "$1" "$2" 2>/dev/null
@@ -140,7 +140,7 @@ class GuardedProcess:
         self.log = log
         self._stop_signal = stop_signal
         with log.open("ab") as output:
-            self._child = subprocess.Popen(  # noqa: S603 - our own binaries, no shell
+            self._child: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - our own binaries, no shell
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -148,7 +148,9 @@ class GuardedProcess:
                 cwd=log.parent,
                 env=env,
                 start_new_session=True,
-                **({"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}),
+                user=account.uid if account else None,
+                group=account.gid if account else None,
+                extra_groups=[] if account else None,
             )
         self._watchdog: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - a fixed script, arguments apart
             # QUIT rather than the polite signal: Postgres then frees its shared memory without waiting for clients.

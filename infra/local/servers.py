@@ -139,6 +139,7 @@ class Server(ABC):
                 self._process.stop()
             self._process = None
 
+    @abstractmethod
     def _cleanup(self) -> None:
         """Give back what outlives the process elsewhere than in the data folder."""
 
@@ -173,7 +174,7 @@ class Valkey(Server):
 
     name = "valkey"
 
-    def __init__(  # noqa: PLR0913 - options of one server, each with a default
+    def __init__(
         self,
         data_dir: Path | None = None,
         *,
@@ -222,6 +223,9 @@ class Valkey(Server):
             probe.sendall(b"PING\r\n")
             return probe.recv(64).startswith(b"+PONG")
         return False
+
+    def _cleanup(self) -> None:
+        """All that Valkey leaves is in its folder."""
 
 
 class Postgres(Server):

@@ -34,7 +34,7 @@ async def test_an_empty_database_has_no_tables(empty_database_url: str) -> None:
 
 
 async def test_waiting_ends_as_soon_as_the_condition_holds() -> None:
-    """`wait_for` returns the value, from plain and from async conditions, and takes a failed assertion for "not yet"."""
+    """`wait_for` returns the value of plain and async conditions, and takes a failed assertion for "not yet"."""
     answers = iter([0, 0, 7])
     assert await wait_for(lambda: next(answers), what="a number") == 7
 

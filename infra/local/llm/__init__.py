@@ -1,5 +1,5 @@
 """An OpenAI-compatible server that works offline: it composes activities from the prompt, and misbehaves when told to.
 
-It stands in for a real endpoint in the local stack and in tests, on the wire, so that the `openai` package runs as it does
-in production. Its model is called `teamfit-offline-composer`, and it costs well under a millisecond of CPU for each call.
+It stands in for a real endpoint in the local stack and in tests, on the wire, so that the `openai` package runs as it
+does in production. Its model is called `teamfit-offline-composer`; a call costs well under a millisecond of CPU.
 """

@@ -1,7 +1,7 @@
-"""Three activities from a prompt's words: a small catalog, filtered by setting, ranked by theme, fitted to size and time.
+"""Three activities from a prompt's words: a small catalog, ranked by setting and theme, fitted to size and time.
 
-The same prompt always gives the same answer, and another team's prompt most likely another. The prompt is data: its words
-choose among our texts, and none of them is repeated in the answer.
+The same prompt always gives the same answer, and another team's prompt most likely another. The prompt is data: its
+words choose among our texts, and none of them is repeated in the answer.
 """
 
 import re

@@ -1,8 +1,8 @@
 """The routes: `POST /v1/chat/completions`, `GET /v1/models`, and `/control` for tests."""
 
 import asyncio
-import itertools
 import math
+import secrets
 import socket
 import struct
 import time
@@ -23,7 +23,6 @@ _MAX_REQUEST_BYTES = 16 * 1024 * 1024
 _CHARS_PER_TOKEN = 4
 _RUBBISH = "Sure! Here are three activities your team will love:\n1. {title: Trust fall, duration: some}\n2."
 _CONTROL = web.AppKey("control", Control)
-_NUMBERS = web.AppKey("numbers", itertools.count)
 
 
 class _Message(BaseModel):
@@ -72,7 +71,6 @@ def create_app(*, latency_s: float = 0.0) -> web.Application:
     """Make the application; every answer takes `latency_s` unless `/control` says otherwise."""
     app = web.Application(client_max_size=_MAX_REQUEST_BYTES)
     app[_CONTROL] = Control(latency_s)
-    app[_NUMBERS] = itertools.count(1)
     app.router.add_post("/v1/chat/completions", _complete)
     app.router.add_get("/v1/models", _models)
     app.router.add_get("/control", _report)
@@ -123,7 +121,7 @@ async def _complete(request: web.Request) -> web.Response:
             _abort(request)
         call = _parse(body)
         _refuse(mode, call)
-        answer = _answer(call, mode, number=next(request.app[_NUMBERS]))
+        answer = _answer(call, mode)
         tally.answered += 1
         tally.prompt_tokens += answer["usage"]["prompt_tokens"]
         tally.completion_tokens += answer["usage"]["completion_tokens"]
@@ -147,7 +145,9 @@ def _parse(body: bytes) -> _Call:
         raise _ApiError(400, message, kind="invalid_request_error", param="response_format.json_schema")
     if call.response_format.type == "json_object" and not any("json" in m.text.lower() for m in call.messages):
         # OpenAI's own rule, and an easy one to break unseen against a laxer server.
-        message = "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
+        message = (
+            "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
+        )
         raise _ApiError(400, message, kind="invalid_request_error", param="messages")
     return call
 
@@ -167,7 +167,7 @@ def _refuse(mode: Mode, call: _Call) -> None:
         raise _ApiError(400, message, kind="invalid_request_error", param="response_format")
 
 
-def _answer(call: _Call, mode: Mode, *, number: int) -> dict[str, Any]:
+def _answer(call: _Call, mode: Mode) -> dict[str, Any]:
     prompt_chars = sum(len(message.text) for message in call.messages)
     content, finish_reason, refusal = _content(call, mode)
     usage = {
@@ -175,7 +175,7 @@ def _answer(call: _Call, mode: Mode, *, number: int) -> dict[str, Any]:
         "completion_tokens": math.ceil(len(content or refusal or "") / _CHARS_PER_TOKEN),
     }
     return {
-        "id": f"chatcmpl-offline-{number}",
+        "id": f"chatcmpl-offline-{secrets.token_hex(8)}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": MODEL,

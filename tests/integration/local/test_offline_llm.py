@@ -56,6 +56,7 @@ class Llm:
 
 @pytest.fixture
 async def llm() -> AsyncIterator[Llm]:
+    """A server of the test's own, on a real port."""
     async with TestServer(create_app()) as server, aiohttp.ClientSession() as session:
         llm = Llm(str(server.make_url("")).rstrip("/"), session)
         async with llm.client:
@@ -117,9 +118,7 @@ async def test_a_prompt_cannot_give_orders(llm: Llm) -> None:
         ("reset", openai.APIConnectionError),
     ],
 )
-async def test_it_fails_as_told_for_as_many_calls_as_told(
-    llm: Llm, mode: str, error: type[openai.OpenAIError]
-) -> None:
+async def test_it_fails_as_told_for_as_many_calls_as_told(llm: Llm, mode: str, error: type[openai.OpenAIError]) -> None:
     """The client meets the error of a real endpoint, `count` times, and then an answer."""
     await llm.obey(mode=mode, count=2)
 
@@ -250,7 +249,7 @@ async def test_the_command_serves_and_ends_on_a_signal() -> None:
 
                 async def listed() -> str:
                     try:
-                        return [model.id async for model in client.models.list()][0]
+                        return (await client.models.list()).data[0].id
                     except openai.APIConnectionError as error:
                         raise AssertionError(error) from error
 
