@@ -1,0 +1,69 @@
+"""Sends acknowledgements: entry by entry in meaning, in batches on the wire, and only for what is still owned."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from .health import Health
+from .partition import CHUNK, Partition
+from .server import AWAY, Backoff, Client, RedisError, is_missing_group
+
+__all__ = ["Acknowledger"]
+
+_LOOP = "acknowledging"
+
+
+class Acknowledger:
+    """Collects acknowledgements of all partitions and sends them after a short linger."""
+
+    def __init__(
+        self, client: Client, partitions: Callable[[], Iterable[Partition]], linger_s: float, health: Health
+    ) -> None:
+        self._client = client
+        self._partitions = partitions
+        self._linger_s = linger_s
+        self._health = health
+        self._due = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self.notify = self._due.set
+
+    async def run(self) -> None:
+        """Send what is acknowledged, until cancelled."""
+        backoff = Backoff()
+        while True:
+            await self._due.wait()
+            # Waiting a little turns hundreds of acknowledgements into one command.
+            await asyncio.sleep(self._linger_s)
+            self._due.clear()
+            try:
+                await self.flush()
+            except (*AWAY, RedisError) as error:
+                self._health.failing(_LOOP, error)
+                self._due.set()
+                await asyncio.sleep(backoff.wait())
+            else:
+                self._health.alive(_LOOP)
+                backoff.reset()
+
+    async def flush(self) -> None:
+        """Send everything that is acknowledged by now. What could not be sent stays due."""
+        async with self._sending:
+            for partition in self._partitions():
+                while partition.tags.has_acknowledged:
+                    await self._send(partition)
+
+    async def _send(self, partition: Partition) -> None:
+        entry_ids = partition.tags.take_acknowledged(CHUNK)
+        try:
+            [lost] = await partition.fenced(self._client, "acknowledge", entry_ids)
+        except BaseException as error:
+            if is_missing_group(error):
+                # The stream or the group was flushed away: there is nothing left to acknowledge.
+                partition.tags.settle(entry_ids)
+                return
+            partition.tags.put_back(entry_ids)
+            raise
+        if lost:
+            partition.lost(lost)
+        partition.tags.settle(entry_ids)

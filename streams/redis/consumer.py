@@ -1,0 +1,346 @@
+"""The consumer: what Faust asks of a transport's reading side, in terms of streams, groups and leases."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+from faust.transport import base
+from faust.transport.consumer import Consumer as FaustConsumer
+from faust.types import TP, ConsumerMessage, Message
+from faust.types.transports import TPorTopicSet
+from mode import Service
+
+from .acknowledge import Acknowledger
+from .channels import Channels
+from .delivery_tags import DeliveryTags, NeverAcknowledged
+from .fetch import TopicReader
+from .groups import create_groups
+from .keys import stream_key
+from .leader import Leader
+from .lease import Lease
+from .partition import Partition
+from .server import AWAY, Backoff, Client, RedisCluster, RedisError, run_script
+from .trim import Trimmer
+
+if TYPE_CHECKING:
+    from .transport import Transport
+
+__all__ = ["Consumer", "Fetcher"]
+
+
+class Fetcher(base.Fetcher):
+    """Faust's fetcher, which ends the reads that wait on the server before it is cancelled."""
+
+    async def on_stop(self) -> None:
+        """Stop reading: nothing more is fetched once this returns."""
+        await cast("Consumer", self.app.consumer).stop_reading()
+        await super().on_stop()
+
+
+class Consumer(FaustConsumer):
+    """Reads topics as a member of the app's consumer group."""
+
+    consumer_stopped_errors = ()
+
+    def __init__(self, transport: Transport, *args: Any, **kwargs: Any) -> None:
+        super().__init__(transport, *args, **kwargs)
+        self.settings = transport.settings
+        self.health = transport.state
+        self.group: str = self.app.conf.id
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        self.client: Client = transport.server.open()
+        self.channels = Channels(self.app)
+        self.reading = False
+        self._transport = transport
+        self._partitions: dict[TP, Partition] = {}
+        self._assigned: set[TP] = set()
+        self._readers: dict[str, TopicReader] = {}
+        self._reader_tasks: set[asyncio.Task[None]] = set()
+        self._topics_changed = asyncio.Event()
+        self._leader_topics: set[str] = set()
+        # Faust's accelerated iterator writes into these directly; see `DeliveryTags.append`.
+        self._acked = cast(Any, {})
+        self._acked_index = cast(Any, _Always(NeverAcknowledged()))
+        self._unacked_messages = set()
+        lease_s = self.settings.lease.total_seconds()
+        self.acknowledger = Acknowledger(
+            self.client, self._all_partitions, self.settings.ack_linger.total_seconds(), self.health
+        )
+        self.lease = Lease(self.client, self._all_partitions, lease_s, self.health)
+        self.trimmer = Trimmer(
+            self.client,
+            self._all_partitions,
+            transport.retention_s,
+            self.settings.trim_interval.total_seconds(),
+            self.health,
+        )
+        lock = f"{self.settings.prefix}{self.group}:leader"
+        self.leader = Leader(self.client, lock, self.settings.leader_ttl.total_seconds(), self.health)
+
+    # Starting
+
+    async def on_start(self) -> None:
+        """Start the background loops."""
+        self._transport.refuse_unsupported()
+        for loop in (self.lease.run(), self.acknowledger.run(), self.trimmer.run(), self.leader.run()):
+            self.add_future(loop)
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Read these topics from now on.
+
+        Faust waits for this to return before it finishes an assignment, so the assignment itself happens in a
+        background task: within this call it would wait for itself.
+        """
+        wanted = set(topics)
+        self._leader_topics = wanted & self.randomly_assigned_topics
+        tps = {
+            TP(topic, partition)
+            for topic in wanted - self._leader_topics
+            for partition in range(self._transport.partitions(topic))
+        }
+        self.add_future(self._assign(tps))
+
+    async def _assign(self, tps: set[TP]) -> None:
+        for tp in tps - set(self._partitions):
+            self._partitions[tp] = self._new_partition(tp)
+        await self._create_all_groups([self._partitions[tp] for tp in tps])
+        self.app.on_rebalance_start()
+        self._assigned = tps
+        await self.on_partitions_assigned(tps, self.app.consumer_generation_id)
+        self._topics_changed.set()
+
+    def _new_partition(self, tp: TP) -> Partition:
+        tags = DeliveryTags(self.acknowledger.notify)
+        self._acked[tp] = tags
+        stream = stream_key(tp.topic, tp.partition, self._transport.partitions(tp.topic), self.settings.prefix)
+        return Partition(tp, stream.encode(), self.group, self.name, tags)
+
+    async def _create_all_groups(self, partitions: Iterable[Partition]) -> None:
+        backoff = Backoff()
+        for partition in partitions:
+            while True:
+                try:
+                    await self.create_groups(partition)
+                except AWAY as error:
+                    self.health.failing("joining the group", error)
+                    await self.sleep(backoff.wait())
+                else:
+                    break
+        self.health.forget("joining the group")
+
+    async def create_groups(self, partition: Partition) -> None:
+        """Create this app's group, and those that the topic declares, unless they exist."""
+        declared = self._transport.declared_groups(partition.tp.topic)
+        await create_groups(self.client, partition.stream, {self.group, *declared})
+
+    async def client_id(self, client: Client) -> int | None:
+        """The server's number for a client's connection, to unblock it by; None where that does not work."""
+        return None
+
+    # Reading
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        self.reading = True
+        while self.reading and not fetcher.should_stop:
+            self._topics_changed.clear()
+            self._start_readers()
+            await self._topics_changed.wait()
+
+    def _start_readers(self) -> None:
+        by_topic: dict[str, list[Partition]] = {}
+        for tp in sorted(self._assigned):
+            by_topic.setdefault(tp.topic, []).append(self._partitions[tp])
+        for topic, partitions in by_topic.items():
+            if topic not in self._readers:
+                reader = self._readers[topic] = TopicReader(self, topic, partitions, self._transport.server.open())
+                task = asyncio.create_task(self._supervise(reader), name=f"fetch {topic}")
+                self._reader_tasks.add(task)
+                task.add_done_callback(self._reader_tasks.discard)
+
+    async def _supervise(self, reader: TopicReader) -> None:
+        try:
+            await reader.run()
+        except Exception as error:  # noqa: BLE001 - a loop that dies silently would leave the worker deaf
+            await self.crash(error)
+
+    async def stop_reading(self) -> None:
+        """Fetch nothing more; returns when no read is under way."""
+        self.reading = False
+        self._topics_changed.set()
+        tasks = list(self._reader_tasks)
+        if not tasks:
+            return
+        with contextlib.suppress(RedisError, *AWAY):
+            await asyncio.gather(*(reader.unblock() for reader in self._readers.values()))
+        _, late = await asyncio.wait(tasks, timeout=self.settings.block.total_seconds() + 0.5)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=1.0)
+        self._readers.clear()
+
+    # Acknowledging
+
+    def ack(self, message: Message) -> bool:
+        """Mark a message as done; it is sent to the server in a batch."""
+        if message.acked:
+            return False
+        message.acked = True
+        self._unacked_messages.discard(message)
+        if not self.app.topics.acks_enabled_for(message.topic):
+            return False
+        self._acked[message.tp].append(message.offset)
+        self._n_acked += 1
+        return True
+
+    async def commit(self, topics: TPorTopicSet | None = None, start_new_transaction: bool = True) -> bool:
+        """Send what is acknowledged, now."""
+        state = self.app.sensors.on_commit_initiated(self)
+        try:
+            await self.acknowledger.flush()
+        except (*AWAY, RedisError) as error:
+            self.log.warning("commit.failed error=%r; what is acknowledged stays due", error)
+            return False
+        self.app.sensors.on_commit_completed(self, state)
+        return True
+
+    # Stopping
+
+    async def wait_empty(self) -> None:
+        """Let agents finish what they have started, for at most the drain time; everything else is handed back at once."""
+        started = {(message.tp, message.offset) for message in self._unacked_messages}
+        await self._hand_back(started, deliveries_before=True)
+        deadline = monotonic() + self.settings.drain.total_seconds()
+        while self._unacked_messages and monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        await self.commit()
+        self._close_tags()
+
+    def _close_tags(self) -> None:
+        for partition in self._partitions.values():
+            partition.tags.close()
+
+    async def on_stop(self) -> None:
+        """Hand back what agents did not finish, and leave the group."""
+        self._close_tags()
+        await self.stop_reading()
+        await self.commit()
+        await self._hand_back(set(), deliveries_before=False)
+        await self.leader.resign()
+        for partition in self._all_partitions():
+            with contextlib.suppress(RedisError, *AWAY):
+                await run_script(self.client, "remove_consumers", partition.stream, self.group, self.name, 0)
+
+    async def on_shutdown(self) -> None:
+        """Close the connections, when nothing uses them any more."""
+        await self.client.aclose()
+
+    async def _hand_back(self, started: set[tuple[TP, int]], *, deliveries_before: bool) -> None:
+        """Let other workers take what this one will not do, without waiting for the lease to run out.
+
+        Args:
+            started: deliveries to keep.
+            deliveries_before: nobody has worked on these, so set the delivery count back to what it was before.
+        """
+        idle_ms = int(self.settings.lease.total_seconds() * 1000) + 1
+        for partition in self._all_partitions():
+            tags = partition.tags
+            by_count: dict[int, list[bytes]] = {}
+            keep = {tags.entry_id(tag) for tp, tag in started if tp == partition.tp}
+            for entry_id in tags.unacknowledged():
+                if entry_id not in keep:
+                    by_count.setdefault(tags.deliveries(entry_id) - 1, []).append(entry_id)
+            for count, entry_ids in by_count.items():
+                with contextlib.suppress(RedisError, *AWAY):
+                    recorded = str(count) if deliveries_before else ""
+                    await partition.fenced(self.client, "hand_back", entry_ids, idle_ms, recorded)
+                tags.lose(entry_ids)
+
+    # What Faust asks about positions. Redis keeps them itself, so these have little to say.
+
+    def assignment(self) -> set[TP]:
+        """The partitions that are read; the leader partition too while this worker is the leader."""
+        if self.leader.is_leader:
+            return self._assigned | {TP(topic, 0) for topic in self._leader_topics}
+        return set(self._assigned)
+
+    def _all_partitions(self) -> list[Partition]:
+        return list(self._partitions.values())
+
+    async def perform_seek(self) -> None:
+        """Nothing to seek: the group remembers what was delivered."""
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Nothing to seek."""
+        return {}
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """Nothing to seek."""
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        """Nothing to seek."""
+
+    async def position(self, tp: TP) -> int | None:
+        """The last delivery tag."""
+        partition = self._partitions.get(tp)
+        return partition.tags.delivered_total if partition else None
+
+    def highwater(self, tp: TP) -> int:
+        """The last delivery tag."""
+        partition = self._partitions.get(tp)
+        return partition.tags.delivered_total if partition else 0
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """The last delivery tags."""
+        return {tp: self.highwater(tp) for tp in partitions}
+
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        """Tags start at one."""
+        return dict.fromkeys(partitions, 1)
+
+    def topic_partitions(self, topic: str) -> int | None:
+        """How many partitions a topic has."""
+        return self._transport.partitions(topic)
+
+    def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
+        """Which partition a key belongs to."""
+        if partition is not None:
+            return partition
+        return self._transport.partition_for(topic, key)
+
+    async def create_topic(self, topic: str, partitions: int, replication: int, **kwargs: Any) -> None:
+        """Streams need not be created; remembers how many partitions there are."""
+        self._transport.declare(topic, partitions)
+
+    def _new_topicpartition(self, topic: str, partition: int) -> TP:
+        return TP(topic, partition)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:
+        raise NotImplementedError("this transport has its own fetch loop")
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        raise NotImplementedError("this transport has its own fetch loop")
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        raise NotImplementedError("this transport acknowledges entry by entry")
+
+
+class _Always(dict[Any, Any]):
+    """A mapping that holds one value under every key."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self._value = value
+
+    def __missing__(self, _key: Any) -> Any:
+        return self._value
+
+
+__all__ += ["RedisCluster", "Service"]

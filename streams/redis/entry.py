@@ -1,0 +1,98 @@
+"""The layout of a stream entry, so that any language can read and write it.
+
+    XADD job-requests * key 7c9e event '{"type": "..."}' h:traceparent 00-4bf9-...
+
+| field | holds |
+| --- | --- |
+| `key` | the key's bytes; left out when there is no key |
+| `event` | the value's bytes; empty or left out when there is no value |
+| `h:<name>` | the header `<name>` |
+| `ts` | the event's own time in milliseconds since 1970; left out, the time in the entry's ID counts |
+
+Other fields are ignored. An entry that lacks everything is still an entry: it decodes to a value of None, so that the
+application decides about it. Nothing here needs Faust or redis-py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+__all__ = ["Entry", "Headers", "decode_entry", "encode_entry"]
+
+Headers = Mapping[str, bytes | str] | Iterable[tuple[str, bytes | str]]
+
+_KEY = b"key"
+_EVENT = b"event"
+_TIMESTAMP = b"ts"
+_HEADER = b"h:"
+
+
+class Entry(NamedTuple):
+    """A decoded entry. `timestamp` is in seconds since 1970."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    timestamp: float
+
+
+def encode_entry(
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers | None = None,
+    timestamp: float | None = None,
+) -> dict[bytes, bytes]:
+    """The fields to write with `XADD`.
+
+    Args:
+        key: decides the partition, and the order that is kept.
+        value: the event; None is written as an empty `event`.
+        headers: a name given twice keeps its last value, as a stream entry is a map.
+        timestamp: the event's own time, in seconds since 1970.
+    """
+    fields: dict[bytes, bytes] = {}
+    if key is not None:
+        fields[_KEY] = key
+    fields[_EVENT] = b"" if value is None else value
+    if headers:
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        for name, header in pairs:
+            fields[_HEADER + name.encode()] = header.encode() if isinstance(header, str) else header
+    if timestamp is not None:
+        fields[_TIMESTAMP] = str(int(timestamp * 1000)).encode()
+    return fields
+
+
+def decode_entry(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes]) -> Entry:
+    """Read an entry. Never fails, whatever somebody wrote by hand.
+
+    Args:
+        entry_id: its ID in the stream, whose first part is a time in milliseconds.
+        fields: as the server sends them, flat (name, value, name, value, …), or as a mapping.
+    """
+    if isinstance(fields, Mapping):
+        fields = [part for pair in fields.items() for part in pair]
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: list[tuple[str, bytes]] = []
+    timestamp_ms: bytes | None = None
+    for index in range(0, len(fields), 2):
+        name = fields[index]
+        if name == _EVENT:
+            value = fields[index + 1] or None
+        elif name == _KEY:
+            key = fields[index + 1]
+        elif name == _TIMESTAMP:
+            timestamp_ms = fields[index + 1]
+        elif name.startswith(_HEADER):
+            headers.append((name[2:].decode(errors="replace"), fields[index + 1]))
+    return Entry(key, value, headers, _seconds(timestamp_ms) or int(entry_id.partition(b"-")[0]) / 1000)
+
+
+def _seconds(timestamp_ms: bytes | None) -> float | None:
+    # `isdigit` accepts ASCII digits only for bytes, so `int` cannot fail on what passes. The length is bounded because
+    # Python refuses to convert very long digit strings, and the year 9999 needs 15.
+    if timestamp_ms is None or not timestamp_ms.isdigit() or len(timestamp_ms) > 15:
+        return None
+    return int(timestamp_ms) / 1000

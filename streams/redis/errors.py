@@ -1,0 +1,42 @@
+"""What can go wrong between Faust and the server.
+
+TransportError
+├── InvalidSettings     the broker URL has an unknown or malformed parameter; raised at start
+├── UnsupportedFeature  a Faust feature that Redis Streams cannot carry; raised at start
+├── BrokerUnavailable   the server cannot be reached or is not ready; `maybe_written` says whether a write may have happened
+└── EntryRefused        the server answered and refused this entry (too large, no permission, out of memory): not written
+"""
+
+from __future__ import annotations
+
+__all__ = ["BrokerUnavailable", "EntryRefused", "InvalidSettings", "TransportError", "UnsupportedFeature"]
+
+
+class TransportError(Exception):
+    """Root of every error that this transport raises itself."""
+
+
+class InvalidSettings(TransportError, ValueError):
+    """The broker URL has a parameter that is unknown or malformed; the message names it."""
+
+
+class UnsupportedFeature(TransportError):
+    """The app uses a Faust feature that needs Kafka; the message says what to use instead."""
+
+
+class BrokerUnavailable(TransportError, ConnectionError):
+    """The server is away, still loading, or turned into a replica.
+
+    Attributes:
+        maybe_written: False when nothing can have been recorded (the connection was refused, or the server answered
+            that it does not take writes now): the caller may say so to its own caller. True when the entry was sent
+            and the answer is missing: it may be in the stream, and repeating the send may write it twice.
+    """
+
+    def __init__(self, message: str, *, maybe_written: bool) -> None:
+        super().__init__(message)
+        self.maybe_written = maybe_written
+
+
+class EntryRefused(TransportError):
+    """The server answered that it will not take this entry. It was not written; repeating it will not help."""

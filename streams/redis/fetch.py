@@ -1,0 +1,152 @@
+"""Reads one topic and hands its entries to the agents.
+
+This replaces Faust's own fetch loop, which starts four tasks for every event. Each topic has its own loop, so one that
+is held back does not hold back others. A round takes over what dead consumers left, if a scan is due, and then reads
+new entries; both ask for no more than the agents have room for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from faust.types import ConsumerMessage
+
+from .entry import decode_entry
+from .partition import Partition
+from .reclaim import Claimed, Reclaimer
+from .server import AWAY, Backoff, Client, RedisError, forget_connections, is_missing_group
+from .window import Window
+
+if TYPE_CHECKING:
+    from .consumer import Consumer
+
+__all__ = ["TopicReader"]
+
+log = logging.getLogger(__name__)
+
+# While an agent has no room, how often to look again. Short enough that a waiting agent does not notice.
+_POLL_S = (0.001, 0.02)
+
+
+class TopicReader:
+    """The fetch loop of one topic."""
+
+    def __init__(self, consumer: Consumer, topic: str, partitions: Sequence[Partition], client: Client) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._partitions = {partition.stream: partition for partition in partitions}
+        self._client = client
+        settings = consumer.settings
+        self._settings = settings
+        self._window = Window(min(settings.prefetch, consumer.app.conf.stream_buffer_maxsize))
+        self._reclaimer = Reclaimer(client, settings)
+        self._loop_name = f"fetching {topic}"
+        self._next_scan = 0.0
+        self._unread = False
+        self._client_id: int | None = None
+        consumer.health.expect(self._loop_name, (settings.block + settings.timeout).total_seconds())
+
+    async def run(self) -> None:
+        """Read until the consumer stops reading."""
+        backoff = Backoff()
+        while self._consumer.reading:
+            try:
+                await self._round()
+            except (*AWAY, RedisError) as error:
+                await self._recover(error, backoff)
+            else:
+                backoff.reset()
+        self._consumer.health.forget(self._loop_name)
+
+    async def unblock(self) -> None:
+        """End a read that waits on the server, so that stopping need not wait for it."""
+        if self._client_id is not None:
+            await self._consumer.client.execute_command("CLIENT UNBLOCK", self._client_id)
+
+    async def _recover(self, error: BaseException, backoff: Backoff) -> None:
+        self._unread = True  # the reply that got lost may have carried entries
+        self._client_id = None
+        if is_missing_group(error):
+            for partition in self._partitions.values():
+                await self._consumer.create_groups(partition)
+            log.warning("group.recreated topic=%s at the beginning of the stream", self._topic)
+            return
+        self._consumer.health.failing(self._loop_name, error)
+        log.warning("fetch.failed topic=%s error=%r", self._topic, error)
+        await forget_connections(self._client, error)
+        # When the server has been away, every lease looks expired. Wait until living owners have had time to renew.
+        self._next_scan = monotonic() + self._settings.lease.total_seconds() / 2
+        await asyncio.sleep(backoff.wait())
+
+    async def _round(self) -> None:
+        queued, idle_agents = self._consumer.channels.demand(self._topic)
+        delivered = sum(partition.tags.delivered_total for partition in self._partitions.values())
+        held = sum(len(partition.tags) for partition in self._partitions.values())
+        self._window.observe(delivered - queued)
+        room = min(self._window.room(queued, idle_agents), self._settings.max_unacknowledged - held)
+        if room <= 0:
+            self._consumer.health.alive(self._loop_name)
+            await asyncio.sleep(_POLL_S[0] if self._window.size else _POLL_S[1])
+            return
+        if self._unread:
+            for partition in self._partitions.values():
+                await self._deliver_claimed(partition, await self._reclaimer.claim_unread(partition))
+            self._unread = False
+        elif monotonic() >= self._next_scan and await self._scan(room):
+            return
+        await self._read(room)
+
+    async def _scan(self, room: int) -> bool:
+        """Take over expired entries; True when more of them wait, so that they come before new ones."""
+        more = False
+        for partition in self._partitions.values():
+            claimed, waiting = await self._reclaimer.claim(partition, room)
+            more = more or waiting
+            await self._deliver_claimed(partition, claimed)
+        if more:
+            self._consumer.health.alive(self._loop_name)
+            await asyncio.sleep(_POLL_S[1])
+        else:
+            self._next_scan = monotonic() + self._settings.scan.total_seconds()
+        return more
+
+    async def _read(self, room: int) -> None:
+        if self._client_id is None:
+            self._client_id = await self._consumer.client_id(self._client)
+        count = max(room // len(self._partitions), 1)
+        wait_s = min(self._settings.block.total_seconds(), max(self._next_scan - monotonic(), 0.001))
+        streams = list(self._partitions)
+        group, consumer = self._consumer.group, self._consumer.name
+        reply = await self._client.execute_command(
+            "XREADGROUP", "GROUP", group, consumer, "COUNT", count, "BLOCK", int(wait_s * 1000) or 1,
+            "STREAMS", *streams, *[">"] * len(streams),
+        )  # fmt: skip
+        self._consumer.health.alive(self._loop_name)
+        for stream, entries in reply or ():
+            await self._deliver(self._partitions[stream], entries)
+
+    async def _deliver_claimed(self, partition: Partition, claimed: Iterable[Claimed]) -> None:
+        for entry in claimed:
+            await self._deliver(partition, [(entry.entry_id, entry.fields)], entry.deliveries)
+
+    async def _deliver(
+        self, partition: Partition, entries: Sequence[tuple[bytes, list[bytes]]], deliveries: int = 1
+    ) -> None:
+        """Give each entry a tag and put it into the channels of all agents that read the topic."""
+        deliver_tag = partition.tags.deliver
+        tp = partition.tp
+        topic, number = tp
+        messages = []
+        for entry_id, fields in entries:
+            tag = deliver_tag(entry_id, deliveries)
+            if tag is None:
+                continue
+            key, value, headers, timestamp = decode_entry(entry_id, fields)
+            messages.append(
+                ConsumerMessage(topic, number, tag, timestamp, 0, headers, key, value, None, tp=tp, generation_id=0)
+            )
+        await self._consumer.channels.put(tp, messages)

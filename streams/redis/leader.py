@@ -1,0 +1,74 @@
+"""One leader among the workers of an app, for `@app.timer(on_leader=True)` and `@app.crontab(on_leader=True)`.
+
+Faust calls a worker the leader when its assignment holds the leader partition. On Kafka the broker assigns it; here a lock
+with a time-to-live does. A worker counts itself the leader only until shortly before its lock would expire,
+measured on its own clock from before it asked: so it knows that it lost the lock before another can have it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from time import monotonic
+
+from redis.asyncio.lock import Lock
+from redis.exceptions import LockError
+
+from .health import Health
+from .server import AWAY, Client, RedisError
+
+__all__ = ["Leader"]
+
+log = logging.getLogger(__name__)
+
+_LOOP = "leader election"
+
+
+class Leader:
+    """This worker's claim to be the leader."""
+
+    def __init__(self, client: Client, name: str, ttl_s: float, health: Health) -> None:
+        self._lock = Lock(client, name, timeout=ttl_s, blocking=False, thread_local=False)
+        self._ttl_s = ttl_s
+        self._health = health
+        self._until = 0.0
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this worker is the leader at this moment."""
+        return monotonic() < self._until
+
+    async def run(self) -> None:
+        """Get the lock or keep it, until cancelled."""
+        while True:
+            try:
+                await self._round()
+            except (*AWAY, RedisError) as error:
+                self._health.failing(_LOOP, error)
+            else:
+                self._health.alive(_LOOP)
+            await asyncio.sleep(self._ttl_s / 4)
+
+    async def _round(self) -> None:
+        asked = monotonic()
+        was_leader = self.is_leader
+        if self._lock.local.token is not None:
+            try:
+                await self._lock.reacquire()
+            except LockError:
+                self._lock.local.token = None
+                self._until = 0.0
+        if self._lock.local.token is None and not await self._lock.acquire(blocking=False):
+            return
+        # A tenth less than the server's time-to-live covers the difference between two clocks' speeds.
+        self._until = asked + self._ttl_s * 0.9
+        if not was_leader:
+            log.info("leader.elected lock=%s", self._lock.name)
+
+    async def resign(self) -> None:
+        """Give the lock back, so that another worker leads at once."""
+        self._until = 0.0
+        if self._lock.local.token is not None:
+            with contextlib.suppress(LockError, RedisError, *AWAY):
+                await self._lock.release()

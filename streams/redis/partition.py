@@ -1,0 +1,47 @@
+"""One partition of a topic, as a worker sees it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from faust.types import TP
+
+from .delivery_tags import DeliveryTags
+from .server import Client, run_script
+
+__all__ = ["CHUNK", "Partition"]
+
+log = logging.getLogger(__name__)
+
+# The most IDs in one script call. Lua's `unpack` fails somewhere below 8,000, and the server serves nobody else meanwhile.
+CHUNK = 1000
+
+
+@dataclass(slots=True)
+class Partition:
+    """A stream, the group that reads it, and what this consumer holds of it."""
+
+    tp: TP
+    stream: bytes
+    group: str
+    consumer: str
+    tags: DeliveryTags
+
+    async def fenced(self, client: Client, script: str, entry_ids: list[bytes], *args: str | int) -> list[Any]:
+        """Run a script on entries that this consumer should own; returns what the script returned, by chunk."""
+        results = []
+        for start in range(0, len(entry_ids), CHUNK):
+            chunk = sorted(entry_ids[start : start + CHUNK])
+            results.append(await run_script(client, script, self.stream, self.group, self.consumer, *args, *chunk))
+        return results
+
+    def lost(self, entry_ids: list[bytes]) -> None:
+        """Other consumers have taken these entries over; what this one still does for them has no effect."""
+        unfinished = self.tags.lose(entry_ids)
+        if entry_ids:
+            log.warning(
+                "lease.lost stream=%s group=%s entries=%d unfinished=%d: another consumer has taken them over",
+                self.stream.decode(), self.group, len(entry_ids), unfinished,
+            )  # fmt: skip

@@ -1,0 +1,185 @@
+"""The transport's settings, read from the broker URL's query.
+
+    redis://127.0.0.1:6379/0?lease=15s&max_deliveries=5&dead_letter_topic=dead-letters
+
+Times take a unit (`250ms`, `15s`, `10m`, `2h`, `7d`; a bare number is seconds), sizes too (`512k`, `64m`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from typing import Any
+
+from yarl import URL
+
+from .errors import InvalidSettings
+
+__all__ = ["RedisSettings"]
+
+_TIME_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+_SIZE_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text)
+    if match is None:
+        raise ValueError("a time such as 250ms, 15s, 10m, 2h or 7d")
+    return timedelta(seconds=float(match[1]) * _TIME_UNITS[match[2]])
+
+
+def _positive(text: str) -> timedelta:
+    value = _duration(text)
+    if value <= timedelta(0):
+        raise ValueError("a time above zero, such as 15s")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError("a whole number above zero")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"([1-9]\d*)([kmg]?)b?", text.lower())
+    if match is None:
+        raise ValueError("a size such as 512k or 64m")
+    return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
+        raise ValueError("true or false")
+    return text.lower() in {"true", "1", "yes"}
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError("some text")
+    return text
+
+
+def _by_topic(text: str) -> tuple[str, int]:
+    topic, _, number = text.rpartition(":")
+    if not topic:
+        raise ValueError("<topic>:<number>")
+    return topic, _count(number)
+
+
+def _topic_groups(text: str) -> tuple[str, tuple[str, ...]]:
+    topic, *groups = text.split(":")
+    if not topic or not groups or not all(groups):
+        raise ValueError("<topic>:<group>:<group>…")
+    return topic, tuple(groups)
+
+
+def _setting(default: Any, parse: Callable[[str], Any], *, many: bool = False) -> Any:
+    metadata = {"parse": parse, "many": many}
+    if many:
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisSettings:
+    """Everything that can be set, with defaults that suit most agents.
+
+    Each field is a parameter of the broker URL's query.
+    """
+
+    lease: timedelta = _setting(timedelta(seconds=15), _positive)
+    """How long a silent worker keeps its entries. Longer: slower recovery after a crash. Shorter: an agent that blocks
+    the event loop for two thirds of it loses its work to another worker."""
+
+    scan: timedelta = _setting(timedelta(seconds=1), _positive)
+    """How often a worker looks for entries whose lease ran out. Longer: fewer commands on idle streams. Shorter:
+    recovery comes closer to one lease."""
+
+    max_deliveries: int = _setting(5, _count)
+    """How often an entry is handed over before it counts as poison. Higher: a passing fault costs fewer dead letters.
+    Lower: an entry that kills its worker does so less often."""
+
+    dead_letter_topic: str = _setting("dead-letters", _text)
+    """Where poison entries go, with their bytes and the reason."""
+
+    drain: timedelta = _setting(timedelta(seconds=10), _duration)
+    """How long a stopping worker waits for work that agents have started. Longer: less work is done twice after a
+    deployment. Shorter: faster stops. What is not done by then is handed to the other workers."""
+
+    prefetch: int = _setting(1000, _count)
+    """The most entries of one topic that wait in a worker for an agent. The transport keeps about 50 ms of the agent's
+    work in hand and never more than this. Higher: a little more throughput for agents that only pass events on.
+    Lower: less memory for large events."""
+
+    max_unacknowledged: int = _setting(10_000, _count)
+    """The most entries of one topic that a worker holds in all, started ones included. It bounds agents that take
+    events and never acknowledge them."""
+
+    ack_linger: timedelta = _setting(timedelta(milliseconds=5), _duration)
+    """How long an acknowledgement waits for company. Longer: fewer, larger commands. Shorter: fewer events are repeated
+    after a `kill -9`."""
+
+    retention: timedelta = _setting(timedelta(minutes=10), _duration)
+    """How long an entry stays after every group has acknowledged it, for topics that do not set their own `retention`.
+    Longer: more memory; a group that joins late finds more. Zero: trimmed at once."""
+
+    trim_interval: timedelta = _setting(timedelta(seconds=5), _positive)
+    """How often acknowledged entries are trimmed."""
+
+    groups: Mapping[str, tuple[str, ...]] = _setting(None, _topic_groups, many=True)
+    """Groups that must see every entry of a topic though they may not have started yet:
+    `groups=job-requests:quota:projection`, repeated for each topic. A topic's own `config={"groups": [...]}` does the
+    same. They are created at the beginning of the stream, so nothing is trimmed before they have acknowledged it."""
+
+    partitions: Mapping[str, int] = _setting(None, _by_topic, many=True)
+    """Partitions by topic, `partitions=orders:4`, repeated for each. Producers and consumers must agree on it."""
+
+    prefix: str = _setting("", _text)
+    """Put before every key that this transport touches."""
+
+    send_buffer: int = _setting(10_000, _count)
+    """The most entries that wait to be written; a send beyond it waits. Higher: larger bursts are absorbed."""
+
+    send_buffer_bytes: int = _setting(64 * 1024**2, _size)
+    """As `send_buffer`, in bytes."""
+
+    leader_ttl: timedelta = _setting(timedelta(seconds=10), _positive)
+    """How long a silent leader stays the leader. Shorter: leader-only timers resume sooner after a crash."""
+
+    block: timedelta = _setting(timedelta(seconds=2), _positive)
+    """How long one read waits on an idle stream."""
+
+    timeout: timedelta = _setting(timedelta(seconds=5), _positive)
+    """How long the server may take to answer, or to accept a connection, before it counts as away."""
+
+    cluster: bool = _setting(default=False, parse=_switch)
+    """The URL names nodes of a Redis Cluster."""
+
+    sentinel: str | None = _setting(None, _text)
+    """The URL names Sentinels, and this is the master's name."""
+
+    @classmethod
+    def from_urls(cls, urls: Sequence[URL]) -> RedisSettings:
+        """Read the query of the first URL; the others only add hosts.
+
+        Raises:
+            InvalidSettings: a parameter is unknown or malformed; the message names it.
+        """
+        known = {item.name: item for item in fields(cls)}
+        values: dict[str, Any] = {}
+        for name, text in urls[0].query.items():
+            item = known.get(name)
+            if item is None:
+                raise InvalidSettings(f"broker URL: unknown parameter {name!r}; known are {', '.join(sorted(known))}")
+            try:
+                value = item.metadata["parse"](text)
+            except ValueError as error:
+                raise InvalidSettings(f"broker URL: {name}={text!r} must be {error}") from None
+            if item.metadata["many"]:
+                values.setdefault(name, {})[value[0]] = value[1]
+            else:
+                values[name] = value
+        return cls(**values)

@@ -1,0 +1,115 @@
+"""The transport itself: what `faust.transports` points at."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+from faust.transport import base
+from faust.types import AppT
+from faust.types.settings import Settings
+from mode.utils.times import want_seconds
+from yarl import URL
+
+from .consumer import Consumer, Fetcher
+from .errors import UnsupportedFeature
+from .health import Health
+from .keys import partition_for
+from .producer import Producer
+from .server import Server
+from .settings import RedisSettings
+
+__all__ = ["Transport"]
+
+
+class Transport(base.Transport):
+    """Faust on Redis Streams."""
+
+    Consumer: ClassVar[type[Any]] = Consumer
+    Producer: ClassVar[type[Any]] = Producer
+    Fetcher: ClassVar[type[Any]] = Fetcher
+
+    driver_version = f"redis-streams (redis-py {version('redis')})"
+
+    def __init__(self, url: list[URL], app: AppT, loop: Any = None) -> None:
+        super().__init__(url, app, loop)
+        self.settings = RedisSettings.from_urls(url)
+        self.server = Server(url, self.settings)
+        self.state = Health()
+        self._declared: dict[str, int] = {}
+
+    def health(self) -> list[str]:
+        """What is wrong now, one sentence each; empty when all is well. Asks nobody: safe on every request."""
+        return self.state.problems()
+
+    def declare(self, topic: str, partitions: int) -> None:
+        """Remember how many partitions a topic has."""
+        self._declared[topic] = partitions
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has.
+
+        The broker URL decides, then the topic itself, then the app's `topic_partitions`. Faust's own default of 8 is
+        made for Kafka: unless the app sets it, a topic has one partition, and its stream has the topic's name.
+        """
+        configured = self.settings.partitions.get(topic)
+        if configured is not None:
+            return configured
+        for channel in self._channels(topic):
+            if channel.partitions:
+                return int(channel.partitions)
+        return self._declared.get(topic) or self._default_partitions()
+
+    def _default_partitions(self) -> int:
+        _, options = self.app._default_options  # type: ignore[attr-defined]
+        explicit = options.get("topic_partitions") is not None or "TOPIC_PARTITIONS" in os.environ
+        conf: Settings = self.app.conf
+        changed = conf.topic_partitions != Settings.topic_partitions.default
+        return int(conf.topic_partitions) if explicit or changed else 1
+
+    def partition_for(self, topic: str, key: bytes | None) -> int:
+        """The partition that a key belongs to."""
+        return partition_for(key or b"", self.partitions(topic))
+
+    def retention_s(self, topic: str) -> float:
+        """How many seconds a topic keeps what every group has acknowledged."""
+        for channel in self._channels(topic):
+            if channel.retention is not None:
+                return float(want_seconds(channel.retention))
+        return self.settings.retention.total_seconds()
+
+    def declared_groups(self, topic: str) -> set[str]:
+        """The groups that must see every entry of a topic, though they may not have started yet."""
+        groups = set(self.settings.groups.get(topic, ()))
+        for channel in self._channels(topic):
+            declared = (channel.config or {}).get("groups", ())
+            groups.update(declared.split() if isinstance(declared, str) else declared)
+        return groups
+
+    def _channels(self, topic: str) -> list[Any]:
+        return [channel for channel in self.app.topics if topic in channel.topics]
+
+    def refuse_unsupported(self) -> None:
+        """Fail at start rather than work by halves.
+
+        Raises:
+            UnsupportedFeature: the app uses what Redis Streams cannot carry.
+        """
+        conf = self.app.conf
+        tables = sorted(self.app.tables)
+        if tables:
+            raise UnsupportedFeature(
+                f"tables ({', '.join(tables)}) need a changelog topic that is read from the start, which Redis Streams with"
+                " trimming do not keep: store the state in a database, or use kafka://"
+            )
+        if self.app.in_transaction:
+            raise UnsupportedFeature(
+                "processing_guarantee='exactly_once' needs Kafka's transactions: use the default, and make handlers idempotent"
+            )
+        if conf.stream_publish_on_commit:
+            raise UnsupportedFeature(
+                "stream_publish_on_commit needs offsets that are committed in order: send, await it, then acknowledge"
+            )
+        if conf.producer_threaded:
+            raise UnsupportedFeature("producer_threaded exists for Kafka only: this producer is asynchronous already")

@@ -1,0 +1,62 @@
+"""Trimming: removes what every group has acknowledged, and never what a group has still to see.
+
+`MAXLEN` on write would be simpler, and under backlog it deletes work that nobody saw. Instead each worker asks the server now
+and then for the oldest entry that some group still needs, and trims below it; one script, so that no group can join in
+between. Groups that a topic declares exist from the first start of any worker, so they count before they run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable
+
+from .health import Health
+from .partition import Partition
+from .server import AWAY, Client, RedisError, run_script
+
+__all__ = ["Trimmer"]
+
+log = logging.getLogger(__name__)
+
+_LOOP = "trimming"
+
+
+class Trimmer:
+    """Trims all partitions that this worker reads."""
+
+    def __init__(
+        self,
+        client: Client,
+        partitions: Callable[[], Iterable[Partition]],
+        retention_s: Callable[[str], float],
+        every_s: float,
+        health: Health,
+    ) -> None:
+        self._client = client
+        self._partitions = partitions
+        self._retention_s = retention_s
+        self._every_s = every_s
+        self._health = health
+
+    async def run(self) -> None:
+        """Trim, until cancelled."""
+        while True:
+            # Jittered, so that a fleet spreads the work instead of repeating it at the same moment.
+            await asyncio.sleep(self._every_s * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
+            try:
+                for partition in self._partitions():
+                    await self.trim(partition)
+            except (*AWAY, RedisError) as error:
+                self._health.failing(_LOOP, error)
+            else:
+                self._health.alive(_LOOP)
+
+    async def trim(self, partition: Partition) -> int:
+        """Trim one partition; returns how many entries were removed."""
+        retention_ms = int(self._retention_s(partition.tp.topic) * 1000)
+        removed = int(await run_script(self._client, "trim", partition.stream, retention_ms))
+        if removed:
+            log.debug("stream.trimmed stream=%s entries=%d", partition.stream.decode(), removed)
+        return removed
