@@ -1,0 +1,184 @@
+"""Admission: each requested run is admitted, with a unit of quota held for it, or refused with a stable code."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import structlog
+
+from consumers.quota import ledger
+from consumers.quota.decisions import Decision, decide, ineligible, period_of
+from consumers.quota.ledger import Overtaken, Run
+from infra import telemetry
+from infra.clock import Clock
+from infra.errors import InvalidEvent
+from infra.postgres import Connection, Database
+from streams.deliveries import Delivery, Record, record
+from streams.events import (
+    Accepted,
+    JobAccepted,
+    JobId,
+    JobRejected,
+    JobRequested,
+    Rejected,
+    fact_id,
+    parse_event,
+)
+from streams.outcomes import RunOutcome, fail_run, reject_runs
+from streams.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS
+
+log = structlog.get_logger(__name__)
+
+# What one request of a batch comes to: the facts to publish, or why it is no valid request. The latter is handed back
+# rather than raised, so that one bad request does not undo its neighbours.
+Admission: TypeAlias = Sequence[Record] | InvalidEvent
+
+
+def decode_request(delivery: Delivery) -> JobRequested:
+    """Read a delivery of `job-requests`.
+
+    Raises:
+        InvalidEvent: it is malformed, or another type of event.
+    """
+    event = parse_event(delivery.value)
+    if not isinstance(event, JobRequested):
+        raise InvalidEvent(
+            f"type: {event.type!r} does not belong on {delivery.topic}; expected 'teamfit.job.requested.v1'"
+        )
+    return event
+
+
+@dataclass(frozen=True, slots=True)
+class Admissions:
+    """Decides about requests, in batches.
+
+    Attributes:
+        trust_threshold: lowest trust score that may request; higher is stricter.
+    """
+
+    database: Database
+    clock: Clock
+    trust_threshold: float
+
+    async def admit(self, requests: Sequence[JobRequested]) -> Sequence[Admission]:
+        """Decide a batch in one transaction with a fixed number of statements, and return what each request comes to.
+
+        The first decision about a run stands: a repeat gets the same facts again, byte for byte, as long as the run
+        still waits for them. A run that ended meanwhile gets none.
+
+        Raises:
+            DependencyDown: Postgres is away; whether the decisions were kept is unknown, and asking again is safe.
+        """
+        while True:
+            try:
+                async with self.database.transaction() as connection:
+                    admissions, refused = await self._admit(connection, requests)
+            except Overtaken:
+                continue
+            for decision in refused:
+                telemetry.JOBS.labels("rejected").inc()
+                log.info(
+                    "quota.rejected",
+                    job_id=str(decision.job_id),
+                    run=decision.run,
+                    organization_id=decision.organization_id,
+                    code=decision.code,
+                )
+            return admissions
+
+    async def _admit(
+        self, connection: Connection, requests: Sequence[JobRequested]
+    ) -> tuple[Sequence[Admission], Sequence[Decision]]:
+        """Return what each request comes to, and the decisions that newly refused one."""
+        now = self.clock.now()
+        job_ids = {request.job_id for request in requests}
+        standings = await ledger.standings(connection, requests)
+        eligible = {
+            request.data.organization_id
+            for request, standing in zip(requests, standings, strict=True)
+            if ineligible(request, standing, trust_threshold=self.trust_threshold) is None
+        }
+        # What follows is read under the lock: another worker's decisions about these organizations are all in it.
+        used = await ledger.open_usage(connection, eligible, period=period_of(now))
+        known = await ledger.decisions(connection, job_ids)
+        ended = await ledger.outcomes(connection, job_ids)
+
+        owners = {job_id: decision.organization_id for (job_id, _), decision in known.items()}
+        undecided = {}
+        for request, standing in zip(requests, standings, strict=True):
+            run = (request.job_id, request.run)
+            if run in known or run in ended or run in undecided:
+                continue
+            if owners.setdefault(request.job_id, request.data.organization_id) == request.data.organization_id:
+                undecided[run] = (request, standing)
+        new = decide(list(undecided.values()), used=used, trust_threshold=self.trust_threshold, at=now)
+        await ledger.enter(connection, new, at=now)
+        refused = [decision for decision in new if decision.state == "rejected"]
+        if refused:
+            await reject_runs(connection, sorted((decision.job_id, decision.run) for decision in refused))
+            # Somebody may have ended one of them in another way just before; a run has one terminal fact.
+            ended = await ledger.outcomes(connection, job_ids)
+        known.update({(decision.job_id, decision.run): decision for decision in new})
+        admissions = [_admission(request, owners, known, ended) for request in requests]
+        return admissions, [decision for decision in refused if ended[decision.job_id, decision.run] == "rejected"]
+
+    async def give_up(self, request: JobRequested, error: Exception) -> Sequence[Record]:
+        """Fail the run of a request that this stage cannot decide; return the JobFailed fact."""
+        if isinstance(error, InvalidEvent):
+            # The run belongs to another organization, and goes on.
+            return ()
+        return await fail_run(self.database, self.clock, request, error)
+
+
+def _admission(
+    request: JobRequested,
+    owners: Mapping[JobId, str],
+    known: Mapping[Run, Decision],
+    ended: Mapping[Run, RunOutcome],
+) -> Admission:
+    if owners.get(request.job_id, request.data.organization_id) != request.data.organization_id:
+        return InvalidEvent(
+            f"subject: job {request.job_id} belongs to another organization than {request.data.organization_id}; "
+            "use a new UUID for each job"
+        )
+    run = (request.job_id, request.run)
+    decision, outcome = known.get(run), ended.get(run)
+    if decision is None:
+        return ()
+    if decision.state == "reserved" and outcome is None:
+        return (_accepted(request, decision),)
+    if decision.state == "rejected" and outcome == "rejected":
+        return (record(JOB_EVENTS, _rejected(request, decision)),)
+    return ()
+
+
+def _accepted(request: JobRequested, decision: Decision) -> Record:
+    event = JobAccepted(
+        id=fact_id(request.job_id, request.run, "accepted"),
+        subject=request.job_id,
+        time=decision.decided_at,
+        run=request.run,
+        traceparent=request.traceparent,
+        data=Accepted(
+            organization_id=request.data.organization_id,
+            team_id=request.data.team_id,
+            requirements=request.data.requirements,
+            priority=decision.priority,
+        ),
+    )
+    return record(JOB_ACCEPTED_PRIORITY if decision.priority else JOB_ACCEPTED, event)
+
+
+def _rejected(request: JobRequested, decision: Decision) -> JobRejected:
+    return JobRejected(
+        id=fact_id(request.job_id, request.run, "rejected"),
+        subject=request.job_id,
+        time=decision.decided_at,
+        run=request.run,
+        traceparent=request.traceparent,
+        data=Rejected(
+            organization_id=request.data.organization_id,
+            code=decision.code or "rejected",
+            message=decision.message or "",
+        ),
+    )

@@ -1,0 +1,123 @@
+"""The quota ledger: one row per run, and the counters that admission locks.
+
+    (none) ──▶ reserved ──▶ charged     the run completed
+       │          └───────▶ released    it failed, was cancelled or rejected
+       ├─────▶ rejected                 a rule refused it
+       └─────▶ released                 it ended before any reservation: nothing may be reserved for it any more
+
+A row moves only along these arrows. Counters move in the same statement, or at least the same transaction, by the rows
+that moved.
+
+Locks are taken in one order by everybody: counters by (organization, period), then ledger rows by (job, run), then
+`job_outcomes`. Whoever changes a reservation holds the lock on its counter. What was read before a wait may be stale
+when the wait is over: then `Overtaken` is raised, and the caller takes its transaction from the start, which now sees
+what overtook it.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TypeAlias
+
+import aiosql
+
+from consumers.quota.decisions import Decision, LedgerState, Standing
+from infra.errors import TeamfitError
+from infra.postgres import Connection
+from streams.events import JobId, JobRequested
+from streams.outcomes import RunOutcome
+
+Run: TypeAlias = tuple[JobId, int]
+UsageKey: TypeAlias = tuple[str, str]
+
+_queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
+
+
+class Overtaken(TeamfitError):
+    """Another transaction decided one of these runs meanwhile: roll back, and begin again."""
+
+
+async def standings(connection: Connection, requests: Sequence[JobRequested]) -> list[Standing]:
+    """Read what the backend knows about each request, in their order."""
+    rows = _queries.standings(
+        connection,
+        organization_ids=[request.data.organization_id for request in requests],
+        team_ids=[request.data.team_id for request in requests],
+    )
+    return [Standing(**row) async for row in rows]
+
+
+async def open_usage(connection: Connection, organization_ids: Collection[str], *, period: str) -> dict[str, int]:
+    """Lock the counters of these organizations, made where they are missing; return the units taken of each."""
+    if not organization_ids:
+        return {}
+    await _queries.open_usage(connection, organization_ids=sorted(organization_ids), period=period)
+    used = await lock_usage(connection, [(organization_id, period) for organization_id in organization_ids])
+    return {organization_id: units for (organization_id, _), units in used.items()}
+
+
+async def lock_usage(connection: Connection, keys: Iterable[UsageKey]) -> dict[UsageKey, int]:
+    """Lock counters until the transaction ends; return the units taken of each that exists."""
+    wanted = list(keys)
+    rows = _queries.lock_usage(
+        connection, organization_ids=[key[0] for key in wanted], periods=[key[1] for key in wanted]
+    )
+    return {(row["organization_id"], row["period"]): row["used"] async for row in rows}
+
+
+async def decisions(connection: Connection, job_ids: Collection[JobId]) -> dict[Run, Decision]:
+    """Read every decision about these jobs, of any run."""
+    rows = _queries.decisions(connection, job_ids=list(job_ids))
+    return {(row["job_id"], row["run"]): Decision(**row) async for row in rows}
+
+
+async def outcomes(connection: Connection, job_ids: Collection[JobId]) -> dict[Run, RunOutcome]:
+    """Read how the runs of these jobs ended, where they have."""
+    rows = _queries.outcomes(connection, job_ids=list(job_ids))
+    return {(row["job_id"], row["run"]): row["outcome"] async for row in rows}
+
+
+async def enter(connection: Connection, entries: Collection[Decision], *, at: datetime) -> None:
+    """Write first decisions, and count the reservations among them; their counters must be locked.
+
+    Raises:
+        Overtaken: one of the runs has a decision.
+    """
+    if not entries:
+        return
+    ordered = sorted(entries, key=lambda entry: (entry.job_id, entry.run))
+    inserted = await _queries.insert_decisions(
+        connection,
+        job_ids=[entry.job_id for entry in ordered],
+        runs=[entry.run for entry in ordered],
+        organization_ids=[entry.organization_id for entry in ordered],
+        periods=[entry.period for entry in ordered],
+        states=[entry.state for entry in ordered],
+        codes=[entry.code for entry in ordered],
+        messages=[entry.message for entry in ordered],
+        priorities=[entry.priority for entry in ordered],
+        at=at,
+    )
+    if inserted != len(ordered):
+        raise Overtaken(f"{len(ordered) - inserted} of {len(ordered)} runs were decided by another worker meanwhile")
+    reserved = Counter((entry.organization_id, entry.period) for entry in ordered if entry.state == "reserved")
+    if reserved:
+        (period,) = {period for _, period in reserved}
+        await _queries.count_reservations(
+            connection,
+            organization_ids=[organization_id for organization_id, _ in reserved],
+            units=list(reserved.values()),
+            period=period,
+        )
+
+
+async def settle(connection: Connection, ended: Mapping[Run, LedgerState], *, at: datetime) -> None:
+    """Charge or release reservations whose counters are locked. Runs that hold none are left as they are."""
+    await _queries.settle(
+        connection,
+        job_ids=[job_id for job_id, _ in ended],
+        runs=[run for _, run in ended],
+        states=list(ended.values()),
+        at=at,
+    )

@@ -1,0 +1,85 @@
+-- name: standings
+-- What admission must know about each request, in the order asked.
+SELECT
+    organizations.id IS NOT NULL AS organization_exists,
+    coalesce(organizations.trust_score, 0) AS trust_score,
+    teams.id IS NOT NULL AS team_exists,
+    subscriptions.plan,
+    subscriptions.status,
+    coalesce(subscriptions.monthly_quota, 0) AS monthly_quota,
+    coalesce(subscriptions.priority, false) AS priority
+FROM unnest(:organization_ids::text[], :team_ids::text[]) WITH ORDINALITY AS asked (organization_id, team_id, place)
+LEFT JOIN organizations ON organizations.id = asked.organization_id
+LEFT JOIN teams ON teams.id = asked.team_id AND teams.organization_id = asked.organization_id
+LEFT JOIN subscriptions ON subscriptions.organization_id = asked.organization_id
+ORDER BY asked.place;
+
+-- name: open_usage!
+-- Makes the counters of a period where they are missing. The organizations come sorted: two workers that open the same
+-- counters wait for each other in one order.
+INSERT INTO quota_usage (organization_id, period)
+SELECT organization_id, :period FROM unnest(:organization_ids::text[]) AS opened (organization_id)
+ON CONFLICT (organization_id, period) DO NOTHING;
+
+-- name: lock_usage
+-- Locks counters until the transaction ends and returns the units taken. Everybody locks in this one order, so nobody
+-- deadlocks; whoever changes a reservation holds its counter's lock.
+SELECT quota_usage.organization_id, quota_usage.period, quota_usage.reserved + quota_usage.charged AS used
+FROM quota_usage
+WHERE (quota_usage.organization_id, quota_usage.period) IN (
+    SELECT organization_id, period
+    FROM unnest(:organization_ids::text[], :periods::text[]) AS wanted (organization_id, period)
+)
+ORDER BY quota_usage.organization_id, quota_usage.period
+FOR UPDATE;
+
+-- name: decisions
+-- Every decision so far about these jobs, of any run.
+SELECT job_id, run, organization_id, period, state, code, message, priority, decided_at
+FROM quota_ledger
+WHERE job_id = ANY(:job_ids::uuid[]);
+
+-- name: outcomes
+-- How the runs of these jobs have ended, where they have.
+SELECT job_id, run, outcome FROM job_outcomes WHERE job_id = ANY(:job_ids::uuid[]);
+
+-- name: insert_decisions$
+-- Writes first decisions and returns how many. A run that somebody else has just entered is left alone; if that is not
+-- committed yet, this waits for it. The runs come sorted, so that those who wait do so in one order.
+WITH inserted AS (
+    INSERT INTO quota_ledger
+        (job_id, run, organization_id, period, state, code, message, priority, decided_at, settled_at)
+    SELECT
+        job_id, run, organization_id, period, state, code, message, priority, :at,
+        CASE WHEN state = 'released' THEN :at::timestamptz END
+    FROM unnest(
+        :job_ids::uuid[], :runs::int[], :organization_ids::text[], :periods::text[], :states::text[],
+        :codes::text[], :messages::text[], :priorities::boolean[]
+    ) AS decided (job_id, run, organization_id, period, state, code, message, priority)
+    ON CONFLICT (job_id, run) DO NOTHING
+    RETURNING 1
+)
+SELECT count(*) FROM inserted;
+
+-- name: count_reservations!
+-- Adds new reservations to the locked counters of one period.
+UPDATE quota_usage SET reserved = quota_usage.reserved + added.units
+FROM unnest(:organization_ids::text[], :units::int[]) AS added (organization_id, units)
+WHERE quota_usage.organization_id = added.organization_id AND quota_usage.period = :period;
+
+-- name: settle!
+-- Charges or releases reservations, each once, and moves the locked counters by exactly the rows that changed.
+WITH settled AS (
+    UPDATE quota_ledger SET state = ended.state, settled_at = :at
+    FROM unnest(:job_ids::uuid[], :runs::int[], :states::text[]) AS ended (job_id, run, state)
+    WHERE quota_ledger.job_id = ended.job_id AND quota_ledger.run = ended.run AND quota_ledger.state = 'reserved'
+    RETURNING quota_ledger.organization_id, quota_ledger.period, quota_ledger.state
+), moved AS (
+    SELECT organization_id, period, count(*) AS units, count(*) FILTER (WHERE state = 'charged') AS charges
+    FROM settled
+    GROUP BY organization_id, period
+)
+UPDATE quota_usage
+SET reserved = quota_usage.reserved - moved.units, charged = quota_usage.charged + moved.charges
+FROM moved
+WHERE quota_usage.organization_id = moved.organization_id AND quota_usage.period = moved.period;

@@ -1,0 +1,116 @@
+"""Settlement: a run that completed is charged the unit held for it; one that ended in any other way gives it back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import structlog
+
+from consumers.quota import ledger
+from consumers.quota.decisions import Decision, LedgerState, period_of
+from consumers.quota.ledger import Overtaken
+from infra.clock import Clock
+from infra.errors import InvalidEvent
+from infra.postgres import Connection, Database
+from streams.deliveries import Delivery
+from streams.events import (
+    JobAccepted,
+    JobCancelled,
+    JobCompleted,
+    JobFailed,
+    JobProgressed,
+    JobRejected,
+    JobRequested,
+    JobStarted,
+    parse_event,
+)
+
+log = structlog.get_logger(__name__)
+
+TerminalFact: TypeAlias = JobCompleted | JobFailed | JobRejected | JobCancelled
+Fact: TypeAlias = TerminalFact | JobStarted | JobProgressed
+_TERMINAL: Final = (JobCompleted, JobFailed, JobRejected, JobCancelled)
+
+
+def decode_fact(delivery: Delivery) -> Fact:
+    """Read a delivery of `job-events`.
+
+    Raises:
+        InvalidEvent: it is malformed, or a type that has a topic of its own.
+    """
+    event = parse_event(delivery.value)
+    if isinstance(event, JobRequested | JobAccepted):
+        raise InvalidEvent(
+            f"type: {event.type!r} does not belong on {delivery.topic}; expected 'teamfit.job.' started, progressed, "
+            "completed, failed, rejected or cancelled, version v1"
+        )
+    return event
+
+
+def settles(fact: Fact) -> bool:
+    """Whether the fact ends its run."""
+    return isinstance(fact, _TERMINAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlements:
+    """Settles reservations, in batches."""
+
+    database: Database
+    clock: Clock
+
+    async def settle(self, facts: Sequence[Fact]) -> Sequence[None]:
+        """Settle a batch in one transaction with a fixed number of statements. Repeating it changes nothing.
+
+        Of several facts about a run the first counts. A fact that comes before its run's reservation (the run was
+        cancelled, or given up, while its request still waited) closes the run in the ledger, so that the request finds
+        it closed and reserves nothing that nobody would ever settle.
+
+        Raises:
+            DependencyDown: Postgres is away; whether it was settled is unknown, and asking again is safe.
+        """
+        while True:
+            try:
+                async with self.database.transaction() as connection:
+                    await self._settle(connection, facts)
+            except Overtaken:
+                continue
+            return [None] * len(facts)
+
+    async def _settle(self, connection: Connection, facts: Sequence[Fact]) -> None:
+        now = self.clock.now()
+        ending: dict[ledger.Run, TerminalFact] = {}
+        for fact in facts:
+            if isinstance(fact, _TERMINAL):
+                ending.setdefault((fact.job_id, fact.run), fact)
+        known = await ledger.decisions(connection, {job_id for job_id, _ in ending})
+        reserved: dict[ledger.Run, LedgerState] = {
+            run: "charged" if isinstance(fact, JobCompleted) else "released"
+            for run, fact in ending.items()
+            if run in known and known[run].state == "reserved"
+        }
+        if reserved:
+            await ledger.lock_usage(connection, {(known[run].organization_id, known[run].period) for run in reserved})
+        unknown = [fact for run, fact in ending.items() if run not in known]
+        # A request under way may be about to enter one of these runs. Its uncommitted row makes this wait, and be
+        # overtaken; ours makes the request wait, and find the run closed. Neither misses the other.
+        await ledger.enter(connection, [self._closed(fact) for fact in unknown], at=now)
+        if reserved:
+            await ledger.settle(connection, reserved, at=now)
+
+    def _closed(self, fact: TerminalFact) -> Decision:
+        if isinstance(fact, JobCompleted):
+            # Never by our own stages: they generate only what was reserved. Charging now could overspend the quota.
+            log.warning("quota.completed_without_reservation", job_id=str(fact.job_id), run=fact.run)
+        now = self.clock.now()
+        return Decision(
+            job_id=fact.job_id,
+            run=fact.run,
+            organization_id=fact.data.organization_id,
+            period=period_of(now),
+            state="released",
+            code=None,
+            message=f"{fact.type} came before any reservation",
+            priority=False,
+            decided_at=now,
+        )

@@ -1,0 +1,77 @@
+"""The Faust app of the quota stage: wiring and nothing else."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from consumers.quota.admission import Admission, Admissions, decode_request
+from consumers.quota.settlement import Fact, Settlements, decode_fact, settles
+from infra.clock import SystemClock
+from infra.errors import InvalidEvent
+from infra.postgres import Database
+from infra.settings import settings
+from streams.batching import Batcher
+from streams.deliveries import Record
+from streams.events import JobRequested
+from streams.faust_app import attach, create_app
+from streams.policy import RetryPolicy
+from streams.publisher import FaustPublisher
+from streams.scheduled import ScheduledRetries
+from streams.stage import Stage
+from streams.topics import JOB_EVENTS, JOB_REQUESTS, QUOTA
+
+_settings = settings()
+_clock = SystemClock()
+_database = Database(_settings.database_url, size=_settings.database_pool_size)
+_policy = RetryPolicy(
+    max_attempts=_settings.max_attempts,
+    base=timedelta(seconds=_settings.retry_base_s),
+    cap=timedelta(seconds=_settings.retry_cap_s),
+)
+_timeout = timedelta(seconds=_settings.stage_timeout_s)
+
+app = create_app(QUOTA, _settings)
+
+_admissions = Admissions(_database, _clock, trust_threshold=_settings.trust_threshold)
+_settlements = Settlements(_database, _clock)
+_requests: Batcher[JobRequested, Admission] = Batcher(
+    _admissions.admit, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
+)
+_facts: Batcher[Fact, None] = Batcher(
+    _settlements.settle, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
+)
+
+
+async def _admit(request: JobRequested) -> Sequence[Record]:
+    admission = await _requests.submit(request)
+    if isinstance(admission, InvalidEvent):
+        raise admission
+    return admission
+
+
+async def _settle(fact: Fact) -> Sequence[Record]:
+    if settles(fact):
+        await _facts.submit(fact)
+    return ()
+
+
+requests_stage: Stage[JobRequested] = Stage(
+    group=QUOTA,
+    decode=decode_request,
+    handle=_admit,
+    give_up=_admissions.give_up,
+    publisher=FaustPublisher(app),
+    retries=ScheduledRetries(_database, _clock),
+    policy=_policy,
+    timeout=_timeout,
+)
+facts_stage: Stage[Fact] = Stage(
+    group=QUOTA,
+    decode=decode_fact,
+    handle=_settle,
+    publisher=FaustPublisher(app),
+    retries=ScheduledRetries(_database, _clock),
+    policy=_policy,
+    timeout=_timeout,
+)
+attach(app, JOB_REQUESTS, requests_stage, concurrency=_settings.batch_size)
+attach(app, JOB_EVENTS, facts_stage, concurrency=_settings.batch_size)
