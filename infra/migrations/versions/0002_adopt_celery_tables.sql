@@ -80,3 +80,72 @@ FROM (
 WHERE activity.ctid = numbered.place AND activity.position IS NULL;
 ALTER TABLE customized_activities ALTER COLUMN position SET NOT NULL;
 CREATE UNIQUE INDEX IF NOT EXISTS customized_activities_job_id_position ON customized_activities (job_id, position);
+
+-- What is left of the Celery days must neither stop the pipeline from writing a row nor be misread by it: naive times are
+-- UTC, enumerated and numbered columns become text, columns that only the old code filled may stay empty, and rules about
+-- rows that the old code wrote (references to teams, a list of allowed statuses) do not bind a table of observed facts.
+DO $$
+DECLARE
+    found record;
+BEGIN
+    FOR found IN
+        SELECT DISTINCT rule.conname
+        FROM pg_constraint AS rule
+        JOIN pg_attribute AS col ON col.attrelid = rule.conrelid AND col.attnum = ANY (rule.conkey)
+        WHERE rule.conrelid = to_regclass('customization_jobs')
+            AND rule.contype IN ('f', 'c') AND col.attname IN ('organization_id', 'team_id', 'status')
+    LOOP
+        EXECUTE format('ALTER TABLE customization_jobs DROP CONSTRAINT %I', found.conname);
+    END LOOP;
+    FOR found IN
+        SELECT table_name, column_name FROM information_schema.columns
+        WHERE table_schema = current_schema() AND data_type = 'timestamp without time zone'
+            AND table_name IN ('customization_jobs', 'customized_activities')
+    LOOP
+        EXECUTE format(
+            'ALTER TABLE %I ALTER COLUMN %I TYPE timestamptz USING %I AT TIME ZONE ''UTC''',
+            found.table_name, found.column_name, found.column_name
+        );
+    END LOOP;
+    FOR found IN
+        SELECT column_name FROM information_schema.columns
+        WHERE table_schema = current_schema() AND table_name = 'customization_jobs' AND data_type <> 'text'
+            AND column_name IN ('organization_id', 'team_id', 'requirements', 'status', 'error_code', 'error_message')
+    LOOP
+        EXECUTE format(
+            'ALTER TABLE customization_jobs ALTER COLUMN %I TYPE text USING %I::text',
+            found.column_name, found.column_name
+        );
+    END LOOP;
+    FOR found IN
+        SELECT col.attrelid::regclass AS adopted, col.attname
+        FROM pg_attribute AS col
+        WHERE col.attrelid IN (to_regclass('customization_jobs'), to_regclass('customized_activities'))
+            AND col.attnum > 0 AND col.attnotnull AND NOT col.atthasdef AND col.attidentity = ''
+            AND col.attname NOT IN ('job_id', 'status', 'position', 'title')
+            AND NOT EXISTS (
+                SELECT FROM pg_index AS key
+                WHERE key.indrelid = col.attrelid AND key.indisprimary AND col.attnum = ANY (key.indkey)
+            )
+    LOOP
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', found.adopted, found.attname);
+    END LOOP;
+    -- SQLAlchemy makes such keys in Python, where the pipeline does not pass by.
+    FOR found IN
+        SELECT col.attrelid::regclass AS adopted, col.attname
+        FROM pg_attribute AS col
+        JOIN pg_index AS key ON key.indrelid = col.attrelid AND key.indisprimary AND col.attnum = ANY (key.indkey)
+        WHERE col.attrelid IN (to_regclass('customization_jobs'), to_regclass('customized_activities'))
+            AND col.attname <> 'job_id' AND col.atttypid = 'uuid'::regtype AND NOT col.atthasdef
+    LOOP
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT gen_random_uuid()', found.adopted, found.attname);
+    END LOOP;
+END $$;
+UPDATE customization_jobs SET created_at = coalesce(completed_at, now()) WHERE created_at IS NULL;
+ALTER TABLE customization_jobs ALTER COLUMN created_at SET DEFAULT now(), ALTER COLUMN created_at SET NOT NULL;
+
+-- Nobody but operators can see a job that no organization owns; most owners follow from the team.
+UPDATE customization_jobs AS job
+SET organization_id = team.organization_id::text
+FROM teams AS team
+WHERE team.id::text = job.team_id AND job.organization_id IS NULL;

@@ -1,0 +1,118 @@
+"""Archiving events and folding them into the read model: one transaction, five statements, however large the batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiosql
+import asyncpg
+import structlog
+
+from consumers.projection.fold import JobState, fold, is_foreign, status_of
+from infra import telemetry
+from infra.postgres import Connection, Database
+from streams.deliveries import Delivery, Record
+from streams.events import JobEvent, JobId, parse_event
+
+log = structlog.get_logger(__name__)
+
+_queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
+
+
+def decode(delivery: Delivery) -> JobEvent:
+    """Read a delivery. Raises InvalidEvent."""
+    return parse_event(delivery.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """Keeps `job_events` and `customization_jobs`."""
+
+    database: Database
+
+    async def project(self, events: Sequence[JobEvent]) -> Sequence[Sequence[Record]]:
+        """Archive the events and fold those that are new; nothing follows from any of them.
+
+        The transaction commits before this returns. An event that is in the archive is not folded again, so repeating
+        the call, with the same batch or another one that overlaps, changes nothing.
+
+        Raises:
+            DependencyDown: Postgres is away; whether the batch was committed is then unknown.
+        """
+        async with self.database.transaction() as connection:
+            ended = await project(connection, events)
+        for state in ended:
+            telemetry.JOBS.labels(state.status).inc()
+        return [()] * len(events)
+
+
+async def project(connection: Connection, events: Sequence[JobEvent]) -> Sequence[JobState]:
+    """Archive and fold in the caller's transaction. Returns the jobs whose newest run has come to its end by this."""
+    before = await _lock(connection, sorted({event.job_id for event in events}))
+    after = dict(before)
+    for event in await _archive(connection, events):
+        state = after[event.job_id]
+        if is_foreign(state, event):
+            log.warning("event.foreign", job_id=str(event.job_id), event_id=event.id, type=event.type)
+        after[event.job_id] = fold(state, event)
+    await _write(connection, [state for job_id, state in after.items() if state != before[job_id]])
+    unfounded = [job_id for job_id, state in after.items() if state.run == 0]
+    if unfounded:
+        await _queries.drop_unfounded(connection, job_ids=unfounded)
+    return [state for job_id, state in after.items() if state.ended and _moved(before[job_id], state)]
+
+
+def _moved(before: JobState, after: JobState) -> bool:
+    return (before.run, before.status) != (after.run, after.status)
+
+
+async def _lock(connection: Connection, job_ids: Sequence[JobId]) -> dict[JobId, JobState]:
+    """Lock the jobs' rows, made where they are missing, before anything is archived.
+
+    The order of a job's events in the archive is thus the order of folding them, whichever workers do it.
+    """
+    await _queries.add_missing(connection, job_ids=job_ids)
+    rows = await _queries.lock_states(connection, job_ids=job_ids)
+    return {JobId(row["job_id"]): _state(row) for row in rows}
+
+
+def _state(row: asyncpg.Record) -> JobState:
+    if row["run"] == 0:
+        return JobState(JobId(row["job_id"]))
+    columns = dict(row)
+    return JobState(**{**columns, "status": status_of(columns["status"])})
+
+
+async def _archive(connection: Connection, events: Sequence[JobEvent]) -> list[JobEvent]:
+    """Add the events to the archive and return the new ones, in its order."""
+    rows = await _queries.archive(
+        connection,
+        job_ids=[event.job_id for event in events],
+        event_ids=[event.id for event in events],
+        runs=[event.run for event in events],
+        types=[event.type for event in events],
+        organization_ids=[event.data.organization_id for event in events],
+        times=[event.time for event in events],
+        events=[event.encode().decode() for event in events],
+    )
+    first = {(event.job_id, event.id): event for event in reversed(events)}
+    return [first[JobId(row["job_id"]), row["event_id"]] for row in sorted(rows, key=lambda row: int(row["sequence"]))]
+
+
+async def _write(connection: Connection, states: Sequence[JobState]) -> None:
+    if not states:
+        return
+    await _queries.write_states(
+        connection,
+        job_ids=[state.job_id for state in states],
+        organization_ids=[state.organization_id for state in states],
+        team_ids=[state.team_id for state in states],
+        requirements=[state.requirements for state in states],
+        runs=[state.run for state in states],
+        statuses=[state.status for state in states],
+        error_codes=[state.error_code for state in states],
+        error_messages=[state.error_message for state in states],
+        created_at=[state.created_at for state in states],
+        started_at=[state.started_at for state in states],
+        completed_at=[state.completed_at for state in states],
+    )

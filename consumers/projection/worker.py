@@ -1,0 +1,37 @@
+"""Wires the projection to Faust, and does nothing else."""
+
+from datetime import timedelta
+
+from consumers.projection.handlers import Projection, decode
+from infra.clock import SystemClock
+from infra.postgres import Database
+from infra.settings import settings
+from streams.batching import Batcher
+from streams.faust_app import attach, create_app
+from streams.policy import RetryPolicy
+from streams.publisher import FaustPublisher
+from streams.scheduled import ScheduledRetries
+from streams.stage import Stage
+from streams.topics import JOB_EVENTS, JOB_REQUESTS, PROJECTION
+
+_settings = settings()
+_database = Database(_settings.database_url, size=_settings.database_pool_size)
+_projection = Projection(_database)
+
+app = create_app(PROJECTION, _settings)
+stage = Stage(
+    group=PROJECTION,
+    decode=decode,
+    handle=Batcher(_projection.project, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s).submit,
+    publisher=FaustPublisher(app),
+    retries=ScheduledRetries(_database, SystemClock()),
+    policy=RetryPolicy(
+        max_attempts=_settings.max_attempts,
+        base=timedelta(seconds=_settings.retry_base_s),
+        cap=timedelta(seconds=_settings.retry_cap_s),
+    ),
+    # A batch may wait for the one before it, so a delivery is given the time of two.
+    timeout=timedelta(seconds=2 * _settings.stage_timeout_s),
+)
+attach(app, JOB_REQUESTS, stage, concurrency=_settings.batch_size)
+attach(app, JOB_EVENTS, stage, concurrency=_settings.batch_size)

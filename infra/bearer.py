@@ -1,0 +1,55 @@
+"""The FastAPI dependency that knows a request's caller, for every router to ask."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from infra.auth import Caller, InvalidToken, read_token
+from infra.problems import Problem
+
+_scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="Made by `teamfit token --organization ORG`.")
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """Checks the bearer token of a request against the signing key, and that it has the scope a route asks for.
+
+    Use as a dependency: `caller: Annotated[Caller, Depends(Authenticated(key, scope=JOBS))]`.
+    """
+
+    key: str
+    scope: str
+
+    async def __call__(
+        self,
+        request: Request,
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)],
+    ) -> Caller:
+        """Return the caller.
+
+        Raises:
+            Problem: 401 without a valid token, 403 without the scope.
+        """
+        if credentials is None:
+            sent = "is not a bearer token" if "authorization" in request.headers else "is missing"
+            raise _unauthenticated("unauthenticated", f"the Authorization header {sent}; send `Bearer <token>`")
+        try:
+            caller = read_token(self.key, credentials.credentials)
+        except InvalidToken as error:
+            raise _unauthenticated(error.code, str(error), challenge=', error="invalid_token"') from error
+        if self.scope not in caller.scopes:
+            challenge = _challenge(f', error="insufficient_scope", scope="{self.scope}"')
+            raise Problem(
+                403, "insufficient_scope", f"the bearer token lacks the scope `{self.scope}`", headers=challenge
+            )
+        return caller
+
+
+def _unauthenticated(code: str, detail: str, *, challenge: str = "") -> Problem:
+    return Problem(401, code, detail, headers=_challenge(challenge))
+
+
+def _challenge(parameters: str) -> dict[str, str]:
+    return {"WWW-Authenticate": f'Bearer realm="teamfit"{parameters}'}
