@@ -1,0 +1,192 @@
+"""Reading a dead letter, whatever it is: bytes that are no event, no JSON, no UTF-8; headers that are missing or wrong.
+
+Nothing here raises for what it reads. The original key and event are kept byte for byte. What is said about them goes
+to text columns, which take neither NUL nor half a surrogate pair and should not take a megabyte: such text is mended and
+cut. Where the bytes were an event, or nearly, its fields are found, so that the letter can be found by them.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeAlias
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import orjson
+
+from streams.dead_letters import ERROR_TYPE, TRACEBACK
+from streams.deliveries import Delivery
+from streams.redis.dead_letter import (
+    DEAD_LETTER_DELIVERIES,
+    DEAD_LETTER_ERROR,
+    DEAD_LETTER_GROUP,
+    DEAD_LETTER_REASON,
+    DEAD_LETTER_TIME,
+    DEAD_LETTER_TOPIC,
+)
+
+# A header as a `json` column keeps it: text, or {"base64": "..."} when its bytes are not text that Postgres takes.
+Header: TypeAlias = str | dict[str, str]
+
+_UNKNOWN = "unknown"
+_LONGEST_NAME = 200  # names are indexed, and an index entry must fit a third of a page
+_LONGEST_MESSAGE = 4_000
+_LONGEST_TRACEBACK = 16_000
+_LARGEST_INTEGER = 2**31 - 1  # of a Postgres `integer`
+_LONGEST_SEARCHED = 65_536  # an event puts its attributes first; nobody needs a regular expression run over the rest
+
+_TEXT_FIELD = re.compile(r'"(id|type|subject|organization_id|traceparent)"\s*:\s*"((?:[^"\\]|\\.)*)"')
+_RUN_FIELD = re.compile(r'"run"\s*:\s*(\d{1,10})\b')
+_TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A row of `failed_events`.
+
+    Attributes:
+        id: follows from topic, stage, key and event: the same entry failing again, or being told of again, is one row.
+        failed_at: None when the letter does not say.
+    """
+
+    id: UUID
+    topic: str
+    stage: str
+    reason: str
+    key: bytes | None
+    event: bytes | None
+    headers: Mapping[str, Header]
+    error_type: str
+    error_message: str
+    traceback: str | None
+    attempts: int
+    failed_at: datetime | None
+    event_id: str | None
+    event_type: str | None
+    job_id: UUID | None
+    run: int | None
+    organization_id: str | None
+    trace_id: str | None
+
+
+def read_dead_letter(delivery: Delivery) -> DeadLetter:
+    """Read a delivery of `dead-letters`, written by a stage or by the transport. Raises nothing."""
+    headers = delivery.headers
+    topic = _header(headers, DEAD_LETTER_TOPIC) or _text(delivery.topic, _LONGEST_NAME)
+    stage = _header(headers, DEAD_LETTER_GROUP) or _UNKNOWN
+    reason = _header(headers, DEAD_LETTER_REASON) or _UNKNOWN
+    traceback = _decoded(headers.get(TRACEBACK))
+    fields = _fields(delivery.value)
+    job_id = _uuid(fields.get("subject")) or _uuid(_decoded(delivery.key))
+    deliveries = _integer(_decoded(headers.get(DEAD_LETTER_DELIVERIES))) or 1
+    return DeadLetter(
+        id=_identity(topic, stage, delivery.key, delivery.value),
+        topic=topic,
+        stage=stage,
+        reason=reason,
+        key=delivery.key,
+        event=delivery.value,
+        headers=_original_headers(headers),
+        error_type=_header(headers, ERROR_TYPE) or reason,
+        error_message=_text(_decoded(headers.get(DEAD_LETTER_ERROR)) or "the letter does not say", _LONGEST_MESSAGE),
+        # The end of a traceback says what broke.
+        traceback=None if traceback is None else _text(traceback[-_LONGEST_TRACEBACK:], _LONGEST_TRACEBACK),
+        attempts=max(delivery.attempt, deliveries),
+        failed_at=_time(_decoded(headers.get(DEAD_LETTER_TIME))),
+        event_id=_name(fields.get("id")),
+        event_type=_name(fields.get("type")),
+        job_id=job_id,
+        run=_integer(fields.get("run")),
+        organization_id=_name(fields.get("organization_id")),
+        trace_id=_trace_id(fields.get("traceparent")) or _trace_id(_decoded(headers.get("traceparent"))),
+    )
+
+
+def _identity(topic: str, stage: str, key: bytes | None, event: bytes | None) -> UUID:
+    digest = hashlib.sha256()
+    for part in (topic.encode(), stage.encode(), key, event):
+        # A missing part differs from an empty one, and no two lists of parts read the same.
+        digest.update(b"-" if part is None else len(part).to_bytes(8, "big") + part)
+    return uuid5(NAMESPACE_URL, f"teamfit:dead-letter:{digest.hexdigest()}")
+
+
+def _original_headers(headers: Mapping[str, bytes]) -> dict[str, Header]:
+    return {
+        _text(name, _LONGEST_NAME): _kept(value)
+        for name, value in headers.items()
+        if not name.startswith("dead-letter-")
+    }
+
+
+def _kept(value: bytes) -> Header:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    return {"base64": base64.b64encode(value).decode()} if "\0" in text else text
+
+
+def _fields(raw: bytes | None) -> dict[str, object]:
+    """Find the fields of an event by their names; in bytes that are no JSON, as far as they look like it."""
+    if not raw:
+        return {}
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        text = raw[:_LONGEST_SEARCHED].decode(errors="replace")
+        found: dict[str, object] = {}
+        for name, value in _TEXT_FIELD.findall(text):
+            found.setdefault(name, value)
+        if run := _RUN_FIELD.search(text):
+            found["run"] = run.group(1)
+        return found
+    if not isinstance(document, dict):
+        return {}
+    data = document.get("data")
+    return {**document, "organization_id": data.get("organization_id") if isinstance(data, dict) else None}
+
+
+def _decoded(value: bytes | None) -> str | None:
+    return None if value is None else value.decode(errors="replace")
+
+
+def _header(headers: Mapping[str, bytes], name: str) -> str | None:
+    return _name(_decoded(headers.get(name)))
+
+
+def _name(value: object) -> str | None:
+    return _text(value, _LONGEST_NAME) if isinstance(value, str) and value else None
+
+
+def _text(value: str, longest: int) -> str:
+    """Return text that a `text` or `json` column takes."""
+    return value[:longest].encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _uuid(value: object) -> UUID | None:
+    try:
+        return UUID(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _integer(value: object) -> int | None:
+    """Return a positive number that an `integer` column takes, from a number or its digits."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(_LARGEST_INTEGER)):
+        value = int(value)
+    return value if type(value) is int and 0 < value <= _LARGEST_INTEGER else None
+
+
+def _time(value: str | None) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(value or "")
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _trace_id(value: object) -> str | None:
+    match = _TRACE_ID.fullmatch(value) if isinstance(value, str) else None
+    return match.group(1) if match else None

@@ -1,0 +1,51 @@
+"""The Faust app of the failures stage: wiring and nothing else."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from consumers.failures.handlers import FailedEvents, HoldPolicy
+from consumers.failures.letters import DeadLetter, read_dead_letter
+from infra.clock import SystemClock
+from infra.postgres import Database
+from infra.settings import settings
+from streams.batching import Batcher
+from streams.deliveries import Record
+from streams.faust_app import attach, create_app
+from streams.publisher import FaustPublisher
+from streams.scheduled import ScheduledRetries
+from streams.stage import Stage
+from streams.topics import DEAD_LETTERS, FAILURES
+
+# Letters may be large, and this many wait in memory together.
+_CONCURRENCY = 50
+
+_settings = settings()
+_clock = SystemClock()
+_database = Database(_settings.database_url, size=_settings.database_pool_size)
+
+app = create_app(FAILURES, _settings)
+
+_letters: Batcher[DeadLetter, None] = Batcher(
+    FailedEvents(_database, _clock).keep, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
+)
+
+
+async def _keep(letter: DeadLetter) -> Sequence[Record]:
+    await _letters.submit(letter)
+    return ()
+
+
+stage: Stage[DeadLetter] = Stage(
+    group=FAILURES,
+    decode=read_dead_letter,
+    handle=_keep,
+    publisher=FaustPublisher(app),
+    retries=ScheduledRetries(_database, _clock),
+    policy=HoldPolicy(
+        max_attempts=_settings.max_attempts,
+        base=timedelta(seconds=_settings.retry_base_s),
+        cap=timedelta(seconds=_settings.retry_cap_s),
+    ),
+    timeout=timedelta(seconds=_settings.stage_timeout_s),
+)
+attach(app, DEAD_LETTERS, stage, concurrency=_CONCURRENCY)
