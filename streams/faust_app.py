@@ -10,6 +10,7 @@ from faust.types import EventT, StreamT
 from infra.settings import Settings
 from streams.deliveries import Delivery
 from streams.stage import Stage
+from streams.topics import CONSUMER_GROUPS
 
 
 def create_app(group: str, settings: Settings) -> faust.App:
@@ -37,8 +38,15 @@ def attach(app: faust.App, topic: str, stage: Stage[Any], *, concurrency: int) -
             await stage.process(delivery_of(event))
             event.ack()
 
-    source = app.topic(topic, key_type=bytes, value_type=bytes)
+    source = app.topic(topic, key_type=bytes, value_type=bytes, config=_topic_config(app, topic))
     app.agent(source, name=f"{stage.group}:{topic}", concurrency=concurrency)(consume)
+
+
+def _topic_config(app: faust.App, topic: str) -> dict[str, Any]:
+    # Redis trims a stream of what its groups have acknowledged, so it must know those that have not started yet.
+    # Kafka keeps by time, and refuses configuration that it does not know.
+    on_kafka = app.conf.broker[0].scheme == "kafka"
+    return {} if on_kafka else {"groups": list(CONSUMER_GROUPS[topic])}
 
 
 def delivery_of(event: EventT[bytes]) -> Delivery:
