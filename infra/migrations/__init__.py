@@ -7,8 +7,12 @@ ships after. The tables of the TEAMFIT backend may be there already, with rows f
 import asyncio
 from pathlib import Path
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+
+from infra.errors import DependencyDown
 
 _FOLDER = Path(__file__).parent
 
@@ -21,5 +25,13 @@ def _config(database_url: str) -> Config:
 
 
 async def upgrade(database_url: str, *, revision: str = "head") -> None:
-    """Bring the database to a revision. Runs one at a time per database; running it again changes nothing."""
-    await asyncio.to_thread(command.upgrade, _config(database_url), revision)
+    """Bring the database to a revision. Runs one at a time per database; running it again changes nothing.
+
+    Raises:
+        DependencyDown: the database cannot be reached.
+    """
+    try:
+        await asyncio.to_thread(command.upgrade, _config(database_url), revision)
+    except (OSError, ArgumentError, InterfaceError, OperationalError, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        # Some come from asyncpg as they are, some dressed by SQLAlchemy.
+        raise DependencyDown("postgres", f"cannot reach the database: {error}; check DATABASE_URL") from error

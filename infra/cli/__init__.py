@@ -1,0 +1,136 @@
+"""The command `teamfit`. Each command imports what it needs when it runs: a worker must not carry the API in memory."""
+
+# ruff: noqa: PLC0415 - for the reason above
+
+import signal
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.cli.errors import plain_errors
+
+app = typer.Typer(
+    help="TEAMFIT's job pipeline: Faust agents on Redis Streams, a Postgres read model, activities from an LLM.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+class Stage(StrEnum):
+    """The stages that run as processes of their own."""
+
+    QUOTA = "quota"
+    GENERATION = "generation"
+    PROJECTION = "projection"
+    FAILURES = "failures"
+    SCHEDULE = "schedule"
+
+
+@app.command()
+@plain_errors()
+def worker(
+    stage: Annotated[Stage, typer.Argument(help="Which stage to run.", show_choices=True)],
+    ready_file: Annotated[
+        Path | None, typer.Option(help="A file to make once the stage consumes, and to remove when it stops.")
+    ] = None,
+) -> None:
+    """Run one stage until SIGTERM or Ctrl-C, which let it finish what it has begun.
+
+    The same as `faust -A consumers.STAGE worker`, with this project's log format.
+    """
+    from infra.cli.worker import run_stage
+
+    run_stage(stage.value, ready_file=ready_file)
+
+
+@app.command()
+@plain_errors()
+def api(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65535)] = 8000,
+) -> None:
+    """Serve the HTTP API until SIGTERM or Ctrl-C, which let it finish the requests that it has begun."""
+    from infra.cli.api import serve
+
+    serve(host, port)
+
+
+@app.command()
+@plain_errors()
+def migrate() -> None:
+    """Bring the database at DATABASE_URL to the newest schema. Running it again changes nothing."""
+    import asyncio
+
+    from infra.migrations import upgrade
+    from infra.settings import settings
+
+    asyncio.run(upgrade(settings().database_url))
+    typer.echo("The database has the newest schema.")
+
+
+@app.command()
+@plain_errors()
+def token(
+    organization: Annotated[str, typer.Option(help="The organization that the token speaks for.")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="A right that it gives; 'jobs' by default. May be repeated.")
+    ] = None,
+    ttl: Annotated[int, typer.Option(help="How long the token is valid, in seconds.", min=1)] = 3600,
+) -> None:
+    """Print a bearer token, signed with TEAMFIT_SIGNING_KEY."""
+    from infra.cli.api import signed_token
+
+    typer.echo(signed_token(organization, scopes=scope or ["jobs"], ttl=timedelta(seconds=ttl)))
+
+
+@app.command()
+@plain_errors()
+def up(
+    port: Annotated[int, typer.Option(help="The API's port.", min=1, max=65535)] = 8000,
+    llm_latency: Annotated[float, typer.Option(help="Seconds that the offline LLM takes to answer.", min=0)] = 1.0,
+) -> None:
+    """Run the whole pipeline on this machine until Ctrl-C; print addresses, tokens, and commands to try.
+
+    OPENAI_API_KEY or OPENAI_BASE_URL, BROKER_URL and DATABASE_URL each replace their embedded part when they are set.
+    Everything that was started is stopped in the end, and its data removed.
+    """
+    from infra.cli.up import run
+
+    _end_on_signals()
+    run(port=port, llm_latency_s=llm_latency)
+
+
+@app.command()
+@plain_errors()
+def demo(
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")
+    ] = False,
+) -> None:
+    """Start the pipeline, send jobs by all three ways in, watch them travel, print their activities, and stop.
+
+    Ends with code 0 if every job ended as it should, and with a reason if not.
+    """
+    from infra.cli.demo import run
+
+    _end_on_signals()
+    run(as_json=as_json)
+
+
+def _end_on_signals() -> None:
+    """Let SIGTERM and a closed terminal end this process as Ctrl-C does: everything is cleaned up on the way out."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(_number: int, _frame: object) -> None:
+        # A second one must not cut the clean-up short, which has deadlines of its own.
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in signals:
+        signal.signal(number, interrupt)

@@ -1,0 +1,41 @@
+"""What a user did wrong, or what is missing, said in a line instead of a traceback."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from infra.errors import TeamfitError
+from infra.local.environment import variable
+from infra.local.processes import LocalServerError
+from infra.settings import Settings
+from streams.redis.errors import TransportError
+
+_FAILED = 1
+_MISUSED = 2
+_INTERRUPTED = 130
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn the errors that a user can act on into a message on standard error and an exit code. Bugs pass through."""
+    try:
+        yield
+    except ValidationError as error:
+        if error.title != Settings.__name__:
+            raise
+        for problem in error.errors(include_url=False, include_input=False):
+            _say(f"{variable(str(problem['loc'][0]))}: {problem['msg']} (the README's table of settings explains it)")
+        raise typer.Exit(_MISUSED) from error
+    except (LocalServerError, TeamfitError, TransportError) as error:
+        _say(str(error))
+        raise typer.Exit(_FAILED) from error
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        raise typer.Exit(_INTERRUPTED) from error
+
+
+def _say(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"teamfit: {message}", style="red", markup=False, highlight=False)

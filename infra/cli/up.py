@@ -1,0 +1,86 @@
+"""`teamfit up`: the local stack, kept running, with everything printed that is needed to try it."""
+
+import json
+import threading
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from rich.console import Console
+
+from infra.local.organizations import ACME, BIRCH
+from infra.local.stack import Stack
+from infra.settings import settings
+from streams.events import JobId, job_requested
+from streams.topics import JOB_REQUESTS
+
+_LOOK_S = 0.5
+
+
+def run(*, port: int, llm_latency_s: float) -> None:
+    """Run the stack until a signal ends it.
+
+    Raises:
+        LocalServerError: a part could not be started, or ended by itself.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    stack = Stack(
+        settings(),
+        api_port=port,
+        llm_latency_s=llm_latency_s,
+        report=lambda step: console.print(f"{step} …", style="dim", markup=False),
+    )
+    try:
+        with stack:
+            console.print(_instructions(stack), markup=False)
+            look = threading.Event()
+            while not look.wait(_LOOK_S):
+                stack.check()
+    except KeyboardInterrupt:
+        console.print("Stopped; nothing is left behind.")
+
+
+def _instructions(stack: Stack) -> str:
+    acme, birch = stack.token(ACME.id), stack.token(BIRCH.id)
+    body = json.dumps(
+        {"organization_id": ACME.id, "team_id": ACME.team.id, "requirements": "An hour outdoors for 9 people"}
+    )
+    event = job_requested(
+        job_id=JobId(uuid4()),
+        organization_id=ACME.id,
+        team_id=ACME.team.id,
+        requirements="An hour outdoors for 9 people",
+        at=datetime.now(UTC),
+        source="redis-cli",
+    )
+    llm = stack.settings.openai_base_url or "OpenAI"
+    return f"""
+API         {stack.api_url}  (its documentation: {stack.api_url}/docs)
+Broker      {stack.settings.broker_url}
+Database    {stack.settings.database_url}
+LLM         {llm}{"  (offline: it composes activities without a model)" if stack.offline else ""}
+Logs        {stack.folder}
+
+Tokens, valid for a day:
+Acme        {acme}
+Birch       {birch}
+
+Request activities over HTTP:
+curl -sS {stack.api_url}/api/activities/generate-custom -H 'Authorization: Bearer {acme}' \
+-H 'Content-Type: application/json' -d '{body}'
+
+Request activities by a plain entry in the stream:
+{_redis_cli(stack)} XADD {JOB_REQUESTS} '*' key {event.subject} event '{event.encode().decode()}'
+
+See what became of that entry:
+curl -sS {stack.api_url}/api/jobs/{event.subject} -H 'Authorization: Bearer {acme}'
+
+Ctrl-C stops everything.
+"""
+
+
+def _redis_cli(stack: Stack) -> str:
+    address = urlsplit(stack.broker_address)
+    if address.scheme == "redis" and not address.password:
+        return f"redis-cli -h {address.hostname} -p {address.port or 6379} -n {address.path.strip('/') or 0}"
+    return f"redis-cli -u '{stack.broker_address}'"

@@ -1,0 +1,61 @@
+"""Running one stage in this process: its Faust app under faust.Worker, on uvloop, with our logging."""
+
+import asyncio
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+import faust
+import structlog
+import uvloop
+
+from infra.settings import settings
+from infra.telemetry import configure_logging
+
+log = structlog.get_logger(__name__)
+
+# Where each stage's Faust app is. Imported by name, so that a worker loads its own stage and nothing else.
+_APPS: Final = {
+    "quota": "consumers.quota.worker",
+    "generation": "consumers.generation.worker",
+    "projection": "consumers.projection.worker",
+    "failures": "consumers.failures.worker",
+    "schedule": "producers.schedule.worker",
+}
+
+
+class _Worker(faust.Worker):
+    """Faust's worker, which says when it consumes, and does not dawdle at its end."""
+
+    def __init__(self, app: faust.App, *, ready_file: Path | None, loop: asyncio.AbstractEventLoop) -> None:
+        # Faust's own logging and its spinner would write over ours.
+        super().__init__(app, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
+        self.spinner = None
+        self._ready_file = ready_file
+
+    async def on_startup_finished(self) -> None:
+        """Say that partitions are assigned and agents run."""
+        await super().on_startup_finished()
+        log.info("worker.ready", stage=self.app.conf.id)
+        if self._ready_file is not None:
+            self._ready_file.touch()
+
+    async def on_stop(self) -> None:
+        """Say that no more work is taken."""
+        if self._ready_file is not None:
+            self._ready_file.unlink(missing_ok=True)
+        await super().on_stop()
+
+    async def _sentinel_task(self) -> None:
+        # mode sleeps a second here for stragglers; the app's own stop has waited for all of ours.
+        await asyncio.sleep(0)
+
+
+def run_stage(stage: str, *, ready_file: Path | None) -> None:
+    """Run a stage until a signal stops it. Ends the process: with code 0 after a stop in good order."""
+    configure_logging(settings().log_format)
+    loop = uvloop.new_event_loop()
+    # Faust looks the loop up while the app is made.
+    asyncio.set_event_loop(loop)
+    app: faust.App = import_module(_APPS[stage]).app
+    _Worker(app, ready_file=ready_file, loop=loop).execute_from_commandline()

@@ -1,0 +1,257 @@
+"""The whole pipeline on this machine: servers, stages and API as child processes, started in order, stopped together.
+
+Every part that the settings already name (`DATABASE_URL`, `BROKER_URL`, an LLM endpoint) is used as it is; the others
+are embedded. All children hang on this process: however it ends, they end too (see `processes`).
+"""
+
+import asyncio
+import http.client
+import secrets
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from pydantic import SecretStr
+
+from infra.auth import issue_token, signing_key
+from infra.local.environment import environment
+from infra.local.organizations import seed
+from infra.local.processes import (
+    HOST,
+    GuardedProcess,
+    ServerFailed,
+    free_port,
+    remove_folder,
+    require_free,
+)
+from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
+from infra.migrations import upgrade
+from infra.settings import Settings
+
+STAGES: Final = ("quota", "generation", "projection", "failures", "schedule")
+API: Final = "api"
+_LLM: Final = "llm"
+
+# Generous: a cold disk and a busy machine may take long to import everything; a child that dies ends the wait at once.
+_READY_S = 60.0
+_TOKEN_LIFETIME = timedelta(days=1)
+
+
+class Stack:
+    """The running pipeline; a context manager.
+
+    Entering and leaving block for some seconds and start event loops of their own, so an async caller hands both to a
+    thread. `kill` and `start` take one part down and bring it back, as a crash and its supervisor would.
+
+    Attributes:
+        settings: what the children run with, the addresses of the embedded parts included.
+        folder: holds the children's logs; removed in the end.
+        valkey: the embedded broker, or None when the settings name one.
+        postgres: the embedded database, or None when the settings name one.
+        offline: whether the offline LLM server answers instead of a real endpoint.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        api_port: int | None = None,
+        llm_latency_s: float = 1.0,
+        broker_parameters: str = "",
+        durable: bool = True,
+        parts: Iterable[str] = (*STAGES, API),
+        report: Callable[[str], None] = lambda _step: None,
+    ) -> None:
+        """Remember what to start.
+
+        Args:
+            settings: the user's own; see the module for what they replace.
+            api_port: the API's port; a free one by default.
+            llm_latency_s: how long the offline LLM takes for each answer.
+            broker_parameters: the query of the embedded broker's URL, such as "lease=2s".
+            durable: whether the embedded database survives a crash of the machine; off is faster.
+            parts: which stages to run, and whether the API.
+            report: called with each step of the start, for people to read.
+        """
+        self.settings = settings
+        self.valkey: Valkey | None = None
+        self.postgres: Postgres | None = None
+        self.offline = settings.openai_api_key is None and settings.openai_base_url is None
+        self._fixed_port = api_port is not None
+        self._port = api_port or free_port()
+        self._llm_latency_s = llm_latency_s
+        self._broker_parameters = broker_parameters
+        self._durable = durable
+        self._parts = tuple(parts)
+        self._report = report
+        self._children: dict[str, GuardedProcess] = {}
+
+    @property
+    def api_url(self) -> str:
+        """The API's address."""
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def broker_address(self) -> str:
+        """The broker's URL without the transport's settings, for plain Redis clients."""
+        return self.settings.broker_url.partition("?")[0]
+
+    def token(self, organization_id: str) -> str:
+        """Return a bearer token for an organization."""
+        return issue_token(signing_key(self.settings), organization_id=organization_id, lifetime=_TOKEN_LIFETIME)
+
+    def __enter__(self) -> Self:
+        """Start everything and wait until it is ready.
+
+        Raises:
+            LocalServerError: a part did not start; the message says which and holds the end of its log.
+            TeamfitError: the database cannot be migrated or reached.
+        """
+        # Said before anything is started, so that a taken port costs no wait.
+        if self._fixed_port:
+            require_free(self._port, "--port")
+        self.folder = Path(tempfile.mkdtemp(prefix="teamfit-run-"))
+        try:
+            self._start_servers()
+            self._report("preparing the database")
+            asyncio.run(self._prepare_database())
+            self._report("starting the stages and the API")
+            self.start(*self._parts)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop everything."""
+        self.close()
+
+    def start(self, *names: str) -> None:
+        """Start parts that do not run, and wait until all of them are ready.
+
+        Raises:
+            LocalServerError: one ended, or was not ready in time; the message holds the end of its log.
+        """
+        for name in names:
+            self._ready_file(name).unlink(missing_ok=True)
+            self._children[name] = self._child(name, self._command(name))
+        for name in names:
+            self._wait_ready(name, self._children[name])
+
+    def kill(self, name: str) -> None:
+        """End one part by SIGKILL."""
+        self._children.pop(name).kill()
+
+    def stop(self, name: str) -> None:
+        """Ask one part to end in good order."""
+        self._children.pop(name).stop()
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ID of every child and embedded server, by name."""
+        servers = {server.name: server.pid for server in (self.valkey, self.postgres) if server and server.running}
+        return {name: child.pid for name, child in self._children.items()} | servers
+
+    def check(self) -> None:
+        """Look whether every child still lives.
+
+        Raises:
+            LocalServerError: one has ended by itself; the message holds the end of its log.
+        """
+        for child in self._children.values():
+            if not child.running:
+                raise ServerFailed(child.name, "ended by itself", child.log)
+        for server in (self.valkey, self.postgres):
+            if server is not None and not server.running:
+                raise ServerFailed(server.name, "ended by itself", server.log)
+
+    def close(self) -> None:
+        """Stop everything that was started, what depends on others first, and remove its files; may be repeated."""
+        children, self._children = self._children, {}
+        llm = children.pop(_LLM, None)
+        _all_at_once([child.stop for child in children.values()])
+        rest = [part.stop for part in (llm, self.valkey, self.postgres) if part is not None]
+        self.valkey = self.postgres = None
+        _all_at_once(rest)
+        remove_folder(self.folder)
+
+    def _start_servers(self) -> None:
+        given = self.settings.model_fields_set
+        updates: dict[str, object] = {}
+        llm_port = free_port()
+        if self.offline:
+            self._report("starting the offline LLM server")
+            self._children[_LLM] = self._child(
+                _LLM, ["-m", "infra.local.llm", "--port", str(llm_port), "--latency", str(self._llm_latency_s)]
+            )
+            updates |= {"openai_base_url": f"http://{HOST}:{llm_port}/v1", "openai_api_key": SecretStr("offline")}
+        if "broker_url" not in given:
+            self._report("starting Valkey")
+            self.valkey = start_valkey()
+            updates["broker_url"] = f"{self.valkey.url}?{self._broker_parameters}".rstrip("?")
+        if "database_url" not in given:
+            self._report("starting PostgreSQL")
+            self.postgres = start_postgres(durable=self._durable)
+            updates["database_url"] = self.postgres.url
+        if self.settings.signing_key is None:
+            updates["signing_key"] = SecretStr(secrets.token_urlsafe(32))
+        self.settings = self.settings.model_copy(update=updates)
+        if self.offline:
+            self._children[_LLM].wait_ready(lambda: _answers(llm_port, "/v1/models"), timeout_s=_READY_S)
+
+    async def _prepare_database(self) -> None:
+        await upgrade(self.settings.database_url)
+        await seed(self.settings.database_url)
+
+    def _command(self, name: str) -> list[str]:
+        if name == API:
+            return ["-m", "infra.cli", "api", "--host", HOST, "--port", str(self._port)]
+        return ["-m", "infra.cli", "worker", name, "--ready-file", str(self._ready_file(name))]
+
+    def _child(self, name: str, arguments: list[str]) -> GuardedProcess:
+        return GuardedProcess(
+            [sys.executable, *arguments],
+            name=name,
+            log=self.folder / f"{name}.log",
+            stop_signal=signal.SIGTERM,
+            # Any of the children will do: its watchdog removes the folder that they share.
+            remove_on_death=self.folder,
+            env=environment(self.settings),
+        )
+
+    def _wait_ready(self, name: str, child: GuardedProcess) -> None:
+        if name == API:
+            child.wait_ready(lambda: _answers(self._port, "/readyz"), timeout_s=_READY_S)
+        else:
+            child.wait_ready(self._ready_file(name).exists, timeout_s=_READY_S)
+
+    def _ready_file(self, name: str) -> Path:
+        return self.folder / f"{name}.ready"
+
+
+def _answers(port: int, path: str) -> bool:
+    with (
+        suppress(OSError, http.client.HTTPException),
+        closing(http.client.HTTPConnection(HOST, port, timeout=5)) as connection,
+    ):
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    return False
+
+
+def _all_at_once(stops: list[Callable[[], None]]) -> None:
+    """Run every stop, each in a thread of its own, and raise the first error when all are through."""
+    if not stops:
+        return
+    with ThreadPoolExecutor(len(stops)) as threads:
+        results = [threads.submit(stop) for stop in stops]
+    for result in results:
+        result.result()
