@@ -1,8 +1,8 @@
 """Reading a dead letter, whatever it is: bytes that are no event, no JSON, no UTF-8; headers that are missing or wrong.
 
 Nothing here raises for what it reads. The original key and event are kept byte for byte. What is said about them goes
-to text columns, which take neither NUL nor half a surrogate pair and should not take a megabyte: such text is mended and
-cut. Where the bytes were an event, or nearly, its fields are found, so that the letter can be found by them.
+to text columns, which take neither NUL nor half a surrogate pair and should not take a megabyte: such text is mended
+and cut. Where the bytes were an event, or nearly, its fields are found, so that the letter can be found by them.
 """
 
 import base64

@@ -1,4 +1,4 @@
--- name: keep!
+-- name: keep(ids, topics, stages, reasons, keys, events, headers, error_types, error_messages, tracebacks, attempts, occurrences, first_times, last_times, event_ids, event_types, job_ids, runs, organization_ids, trace_ids, failure_ids, failure_times)!
 -- Writes dead letters, or adds what is new about those that are there. A letter that is delivered again carries a time
 -- that is known; a new failure of the same entry carries one that is not. Only the first and last times are kept, so a
 -- failure is new if it lies outside of them: letters of one entry that come out of order may be counted too few, never

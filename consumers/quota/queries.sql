@@ -1,4 +1,4 @@
--- name: standings
+-- name: standings(organization_ids, team_ids)
 -- What admission must know about each request, in the order asked.
 SELECT
     organizations.id IS NOT NULL AS organization_exists,
@@ -14,14 +14,14 @@ LEFT JOIN teams ON teams.id = asked.team_id AND teams.organization_id = asked.or
 LEFT JOIN subscriptions ON subscriptions.organization_id = asked.organization_id
 ORDER BY asked.place;
 
--- name: open_usage!
+-- name: open_usage(period, organization_ids)!
 -- Makes the counters of a period where they are missing. The organizations come sorted: two workers that open the same
 -- counters wait for each other in one order.
 INSERT INTO quota_usage (organization_id, period)
 SELECT organization_id, :period FROM unnest(:organization_ids::text[]) AS opened (organization_id)
 ON CONFLICT (organization_id, period) DO NOTHING;
 
--- name: lock_usage
+-- name: lock_usage(organization_ids, periods)
 -- Locks counters until the transaction ends and returns the units taken. Everybody locks in this one order, so nobody
 -- deadlocks; whoever changes a reservation holds its counter's lock.
 SELECT quota_usage.organization_id, quota_usage.period, quota_usage.reserved + quota_usage.charged AS used
@@ -33,17 +33,17 @@ WHERE (quota_usage.organization_id, quota_usage.period) IN (
 ORDER BY quota_usage.organization_id, quota_usage.period
 FOR UPDATE;
 
--- name: decisions
+-- name: decisions(job_ids)
 -- Every decision so far about these jobs, of any run.
 SELECT job_id, run, organization_id, period, state, code, message, priority, decided_at
 FROM quota_ledger
 WHERE job_id = ANY(:job_ids::uuid[]);
 
--- name: outcomes
+-- name: outcomes(job_ids)
 -- How the runs of these jobs have ended, where they have.
 SELECT job_id, run, outcome FROM job_outcomes WHERE job_id = ANY(:job_ids::uuid[]);
 
--- name: insert_decisions$
+-- name: insert_decisions(at, job_ids, runs, organization_ids, periods, states, codes, messages, priorities)$
 -- Writes first decisions and returns how many. A run that somebody else has just entered is left alone; if that is not
 -- committed yet, this waits for it. The runs come sorted, so that those who wait do so in one order.
 WITH inserted AS (
@@ -61,13 +61,13 @@ WITH inserted AS (
 )
 SELECT count(*) FROM inserted;
 
--- name: count_reservations!
+-- name: count_reservations(organization_ids, units, period)!
 -- Adds new reservations to the locked counters of one period.
 UPDATE quota_usage SET reserved = quota_usage.reserved + added.units
 FROM unnest(:organization_ids::text[], :units::int[]) AS added (organization_id, units)
 WHERE quota_usage.organization_id = added.organization_id AND quota_usage.period = :period;
 
--- name: settle!
+-- name: settle(at, job_ids, runs, states)!
 -- Charges or releases reservations, each once, and moves the locked counters by exactly the rows that changed.
 WITH settled AS (
     UPDATE quota_ledger SET state = ended.state, settled_at = :at
