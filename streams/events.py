@@ -10,18 +10,37 @@ from datetime import datetime
 from typing import Annotated, Literal, NewType, TypeAlias
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 
 from infra.errors import InvalidEvent
 
 JobId = NewType("JobId", UUID)
-OrganizationId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-TeamId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds the character NUL, which Postgres cannot keep; remove it")
+    return text
+
+
+OrganizationId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_without_nul)]
+TeamId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_without_nul)]
 
 # Long enough for any real wish, short enough that a prompt stays within every model's window.
 MAX_REQUIREMENTS = 10_000
 Requirements: TypeAlias = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REQUIREMENTS)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REQUIREMENTS),
+    AfterValidator(_without_nul),
 ]
 
 _SOURCE = "teamfit"
@@ -95,7 +114,7 @@ class _Envelope(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     specversion: Literal["1.0"] = "1.0"
-    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    id: Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_without_nul)]
     source: Annotated[str, StringConstraints(min_length=1, max_length=200)] = _SOURCE
     subject: UUID = Field(description="The job ID.")
     time: AwareDatetime

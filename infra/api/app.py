@@ -1,0 +1,64 @@
+"""Composes the API from the routers of producers and consumers, and opens and closes what they need."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+import consumers.projection.api
+import producers.intake.api
+from infra import problems
+from infra.api import health
+from infra.api.body_limit import BodyLimit
+from infra.auth import signing_key
+from infra.clock import SystemClock
+from infra.postgres import Database
+from infra.settings import Settings
+from infra.settings import settings as process_settings
+from producers.broker import Broker
+from producers.intake.intake import Intake
+
+# Four bytes for each of the 10,000 characters that requirements may have, and room for the rest.
+LONGEST_BODY = 64 * 1024
+
+_DESCRIPTION = """Ask for custom team-building activities and poll what became of the job.
+
+Send `Authorization: Bearer <token>`. Errors are problem documents (RFC 9457) with a stable `code`."""
+
+
+def create_api(settings: Settings | None = None) -> FastAPI:
+    """Return the API. Postgres and the broker may be away: `/readyz` says so, and requests get 503 until they are back.
+
+    Args:
+        settings: the process's own when left out, so that this can be uvicorn's `factory`.
+
+    Raises:
+        NoSigningKey: TEAMFIT_SIGNING_KEY is missing or too short; the message says how to make one.
+    """
+    settings = settings or process_settings()
+    key = signing_key(settings)
+    database = Database(settings.database_url, size=settings.database_pool_size)
+    broker = Broker(settings, name="api")
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await broker.close()
+            await database.close()
+
+    api = FastAPI(
+        title="TEAMFIT activities",
+        version=version("teamfit-pipeline"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+    )
+    problems.install(api)
+    api.add_middleware(BodyLimit, limit=LONGEST_BODY)
+    intake = Intake(database, broker, SystemClock(), settings.trust_threshold)
+    api.include_router(producers.intake.api.create_router(intake, key))
+    api.include_router(consumers.projection.api.create_router(database, key))
+    api.include_router(health.create_router({"database": database.ping, "broker": broker.ping}))
+    return api

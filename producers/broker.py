@@ -1,0 +1,104 @@
+"""A connection to the broker for processes that only publish: a Faust app without agents, so it works on any broker."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import faust
+import structlog
+from aiokafka.errors import KafkaError
+
+from infra.errors import DependencyDown
+from infra.settings import Settings
+from streams.deliveries import Record
+from streams.faust_app import create_app
+from streams.publisher import BrokerDown, FaustPublisher
+from streams.redis.transport import Transport as RedisTransport
+
+log = structlog.get_logger(__name__)
+
+_PING_S = 2.0
+_CLOSE_S = 5.0
+
+
+class Broker:
+    """Publishes records. Implements `streams.stage.Publisher`.
+
+    The connection opens when it is first needed, so a process starts, and says that it is not ready, while the broker
+    is away.
+
+    Args:
+        name: the Faust app's ID, seen in the broker's list of clients.
+        timeout: longest a publish may take; after it nobody knows whether the records were written.
+    """
+
+    def __init__(self, settings: Settings, *, name: str, timeout: timedelta = timedelta(seconds=3)) -> None:
+        self._settings = settings
+        self._name = name
+        self._timeout_s = timeout.total_seconds()
+        self._app: faust.App | None = None
+        self._starting = asyncio.Lock()
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """Return when the broker has confirmed all records.
+
+        Raises:
+            BrokerDown: it may not have them all; `maybe_written` says whether it may have some.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await FaustPublisher(await self._started()).publish(records)
+        except TimeoutError as error:
+            raise BrokerDown(f"the broker did not answer in {self._timeout_s:g} s", maybe_written=True) from error
+
+    async def ping(self) -> None:
+        """Ask the broker for a sign of life.
+
+        Raises:
+            BrokerDown: there was none within two seconds.
+        """
+        try:
+            async with asyncio.timeout(_PING_S):
+                await self._ping(await self._started())
+        except BrokerDown:
+            raise
+        except Exception as error:
+            raise BrokerDown(f"the broker is away: {type(error).__name__}: {error}", maybe_written=False) from error
+
+    async def close(self) -> None:
+        """Write what is left and close the connection, in at most five seconds."""
+        app, self._app = self._app, None
+        if app is None:
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await app.producer.stop()
+        except TimeoutError:
+            log.warning("broker.close_timed_out", name=self._name)
+
+    async def _started(self) -> faust.App:
+        async with self._starting:
+            if self._app is not None:
+                return self._app
+            app = create_app(self._name, self._settings)
+            try:
+                await app.maybe_start_producer()
+            except (OSError, KafkaError) as error:
+                # A service that failed to start stays marked as started, so the next caller begins with a new app.
+                await app.producer.stop()
+                raise BrokerDown(f"the broker is away: {error}; check BROKER_URL", maybe_written=False) from error
+            self._app = app
+            return app
+
+    async def _ping(self, app: faust.App) -> None:
+        transport = app.producer_transport
+        if isinstance(transport, RedisTransport):
+            client = transport.server.open()
+            try:
+                await client.ping()
+            finally:
+                await client.aclose()
+            return
+        # aiokafka has no ping; it answers this by asking a broker, and says whether one replied.
+        if not await app.producer._producer.client.force_metadata_update():  # type: ignore[attr-defined] # noqa: SLF001
+            raise DependencyDown("broker", "no Kafka broker answered")

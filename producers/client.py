@@ -1,0 +1,178 @@
+"""The client for upstream services that put requests straight into the stream. It needs only `redis` and `pydantic`.
+
+    async with JobRequests.connect("redis://localhost:6379/0") as requests:
+        job_id = await requests.submit(
+            organization_id="acme", team_id="team-1", requirements="Two hours outdoors", idempotency_key="order-42"
+        )
+
+A request is in the broker when `submit` returns; what becomes of it is read over HTTP. Repeats are harmless: the same
+organization and idempotency key are the same job and the same event.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from urllib.parse import parse_qsl, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError
+
+from infra.errors import DependencyDown
+from producers.job_ids import job_id_for
+from streams.events import JobId, JobRequested, job_requested
+from streams.redis.entry import encode_entry
+from streams.redis.keys import partition_for, stream_key
+from streams.topics import JOB_REQUESTS
+
+_CHUNK = 500  # requests in one round trip: more gain little, and hold up whoever shares the server
+_RETRIES = 3
+_TIMEOUT_S = 5.0
+
+
+class SubmitFailed(DependencyDown):
+    """The broker did not confirm every request; some may be in it all the same.
+
+    Attributes:
+        job_ids: the jobs of the requests, in their order, those that were not tried included.
+    """
+
+    def __init__(self, message: str, job_ids: Sequence[JobId]) -> None:
+        super().__init__("broker", message)
+        self.job_ids = job_ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request for `submit_many`. Without an idempotency key each submission is a job of its own."""
+
+    organization_id: str
+    team_id: str
+    requirements: str
+    idempotency_key: str | None = None
+
+
+class JobRequests:
+    """The topic of requests, for writing. Made by `connect`."""
+
+    def __init__(self, redis: Redis, *, source: str, prefix: str, partitions: int) -> None:
+        self._redis = redis
+        self._source = source
+        self._prefix = prefix
+        self._partitions = partitions
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls, broker_url: str, *, source: str = "upstream", partitions: int = 1
+    ) -> "AsyncIterator[JobRequests]":
+        """Give a client whose connections close when the block ends. The first one opens with the first request.
+
+        Args:
+            broker_url: as in the pipeline's BROKER_URL; of its query, `prefix` and `partitions` are obeyed.
+            source: your service's name, recorded in each event.
+            partitions: as in the pipeline's TEAMFIT_TOPIC_PARTITIONS.
+
+        Raises:
+            ValueError: the URL is not one that this client can use.
+        """
+        query = dict(parse_qsl(urlsplit(broker_url).query))
+        topic, _, number = query.get("partitions", "").rpartition(":")
+        redis = Redis.from_url(
+            _plain(broker_url, query),
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
+            # Repeating an XADD may write an entry twice; the pipeline counts it once.
+            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), _RETRIES),
+            retry_on_error=[BusyLoadingError, ReadOnlyError],
+        )
+        try:
+            yield cls(
+                redis,
+                source=source,
+                prefix=query.get("prefix", ""),
+                partitions=int(number) if topic == JOB_REQUESTS else partitions,
+            )
+        finally:
+            await redis.aclose()
+
+    async def submit(
+        self, *, organization_id: str, team_id: str, requirements: str, idempotency_key: str | None = None
+    ) -> JobId:
+        """Return the job of the request, once the broker has it.
+
+        Args:
+            organization_id: whose request it is.
+            team_id: for which of its teams.
+            requirements: what the team wishes, in its own words.
+            idempotency_key: your name for the request: with the same key, a repeat is the same job.
+
+        Raises:
+            pydantic.ValidationError: a value is out of its bounds; nothing was sent.
+            SubmitFailed: the broker did not confirm. Submit again, with an idempotency key, to be sure.
+        """
+        request = Request(
+            organization_id=organization_id,
+            team_id=team_id,
+            requirements=requirements,
+            idempotency_key=idempotency_key,
+        )
+        return (await self.submit_many([request]))[0]
+
+    async def submit_many(self, requests: Iterable[Request]) -> list[JobId]:
+        """Return the jobs of the requests, in their order, once the broker has them all. Sent in few round trips.
+
+        Raises:
+            pydantic.ValidationError: a value of any request is out of its bounds; nothing was sent.
+            SubmitFailed: the broker did not confirm them all. Submit all again, with idempotency keys, to be sure.
+        """
+        events = [self._event(request) for request in requests]
+        job_ids = [event.job_id for event in events]
+        remaining = iter(events)
+        try:
+            while chunk := list(islice(remaining, _CHUNK)):
+                await self._write(chunk)
+        except (RedisError, OSError) as error:
+            message = (
+                f"Connection to broker failed: {type(error).__name__}: {error}; the requests may or may not have been "
+                "taken, so submit them again with the same idempotency keys"
+            )
+            raise SubmitFailed(message, job_ids) from error
+        return job_ids
+
+    def _event(self, request: Request) -> JobRequested:
+        return job_requested(
+            job_id=job_id_for(request.organization_id, request.idempotency_key),
+            organization_id=request.organization_id,
+            team_id=request.team_id,
+            requirements=request.requirements,
+            at=datetime.now(UTC),
+            source=self._source,
+        )
+
+    async def _write(self, events: Sequence[JobRequested]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for event in events:
+            partition = partition_for(event.key, self._partitions)
+            stream = stream_key(JOB_REQUESTS, partition, self._partitions, self._prefix)
+            fields = encode_entry(event.key, event.encode())
+            pipeline.execute_command("XADD", stream, "*", *(part for pair in fields.items() for part in pair))
+        await pipeline.execute()
+
+
+def _plain(broker_url: str, query: dict[str, str]) -> str:
+    """Return the URL without the settings that are the transport's, which redis-py would refuse.
+
+    Raises:
+        ValueError: the broker is of a kind that this client does not speak to.
+    """
+    parts = urlsplit(broker_url)
+    if parts.scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError(f"broker URL: {parts.scheme}:// is not Redis; send requests over HTTP instead")
+    for kind in ("cluster", "sentinel"):
+        if query.get(kind, "false").lower() not in {"false", "0", "no"}:
+            raise ValueError(f"broker URL: this client does not support {kind} yet; send requests over HTTP instead")
+    return parts._replace(query="").geturl()

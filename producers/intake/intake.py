@@ -1,0 +1,122 @@
+"""Accepting a request: recorded in Postgres and published to the broker, in one transaction.
+
+Publishing comes before the commit, so a broker that refuses leaves nothing recorded. When nobody knows whether the
+broker has the event, the record is kept and the same event is published again a little later: a repeat changes nothing,
+because job and event keep their IDs. When the commit fails after publishing, the job runs, and its caller, who heard an
+error, finds it again with the same idempotency key.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import aiosql
+import structlog
+
+from infra.clock import Clock
+from infra.postgres import Connection, Database
+from infra.problems import Problem
+from producers.intake.admission import Standing, period_of, refusal
+from producers.job_ids import job_id_for
+from streams.deliveries import record
+from streams.events import JobId, JobRequested, Requested, job_requested
+from streams.publisher import BrokerDown
+from streams.scheduled import keep
+from streams.stage import Publisher
+from streams.topics import JOB_REQUESTS
+
+log = structlog.get_logger(__name__)
+
+_queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
+
+# Long enough for a broker that stalled to be back, short enough that nobody who polls notices.
+_PUBLISH_AGAIN = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """Takes requests in.
+
+    Attributes:
+        trust_threshold: lowest trust score that may request.
+    """
+
+    database: Database
+    publisher: Publisher
+    clock: Clock
+    trust_threshold: float
+
+    async def accept(self, request: Requested, *, idempotency_key: str | None) -> JobId:
+        """Record and publish a request; return its job. With a key, a repeat returns the first job and does nothing.
+
+        Raises:
+            Problem: the request would be refused, or the key was used for another request.
+            DependencyDown: the broker or Postgres is away. If the broker, nothing is recorded.
+        """
+        job_id = job_id_for(request.organization_id, idempotency_key)
+        event = job_requested(
+            job_id=job_id,
+            organization_id=request.organization_id,
+            team_id=request.team_id,
+            requirements=request.requirements,
+            at=self.clock.now(),
+        )
+        async with self.database.transaction() as connection:
+            if idempotency_key is not None and await _is_repeat(connection, event):
+                return job_id
+            await self._check(connection, request)
+            if await _record(connection, event, idempotency_key):
+                await self._publish(connection, event)
+                log.info("request.accepted", job_id=str(job_id), organization_id=request.organization_id)
+            else:
+                # A request with the same key was being accepted meanwhile.
+                await _is_repeat(connection, event)
+        return job_id
+
+    async def _check(self, connection: Connection, request: Requested) -> None:
+        now = self.clock.now()
+        row = await _queries.standing(
+            connection,
+            organization_id=request.organization_id,
+            team_id=request.team_id,
+            period=period_of(now),
+        )
+        problem = refusal(Standing(**row), trust_threshold=self.trust_threshold, now=now)
+        if problem is not None:
+            raise problem
+
+    async def _publish(self, connection: Connection, event: JobRequested) -> None:
+        one = record(JOB_REQUESTS, event)
+        try:
+            await self.publisher.publish([one])
+        except BrokerDown as error:
+            if not error.maybe_written:
+                raise
+            log.warning("request.publish_unconfirmed", job_id=str(event.job_id), why=str(error))
+            await keep(connection, one, due_at=self.clock.now() + _PUBLISH_AGAIN, reason="publish unconfirmed")
+
+
+async def _is_repeat(connection: Connection, event: JobRequested) -> bool:
+    """Whether this job was accepted before. Raises Problem when that was for something else."""
+    stored = await _queries.recorded_event(connection, job_id=event.job_id)
+    if stored is None:
+        return False
+    if JobRequested.model_validate(stored).data != event.data:
+        raise Problem(
+            422,
+            "idempotency_key_reused",
+            "this Idempotency-Key was used for a request with another body; use a new key for a new request",
+        )
+    return True
+
+
+async def _record(connection: Connection, event: JobRequested, idempotency_key: str | None) -> bool:
+    recorded = await _queries.record(
+        connection,
+        job_id=event.job_id,
+        organization_id=event.data.organization_id,
+        team_id=event.data.team_id,
+        idempotency_key=idempotency_key,
+        event=event.model_dump(mode="json", exclude_none=True),
+    )
+    return recorded is not None

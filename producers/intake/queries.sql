@@ -1,0 +1,26 @@
+-- name: standing^
+-- What the early check must know about a request's organization, team, subscription and used quota. Nothing is locked.
+SELECT
+    organizations.id IS NOT NULL AS organization_exists,
+    teams.id IS NOT NULL AS team_exists,
+    coalesce(organizations.trust_score, 0) AS trust_score,
+    subscriptions.plan,
+    subscriptions.status,
+    coalesce(subscriptions.monthly_quota, 0) AS monthly_quota,
+    coalesce(quota_usage.reserved + quota_usage.charged, 0) AS used
+FROM (SELECT :organization_id::text AS organization_id, :team_id::text AS team_id) AS asked
+LEFT JOIN organizations ON organizations.id = asked.organization_id
+LEFT JOIN teams ON teams.id = asked.team_id AND teams.organization_id = asked.organization_id
+LEFT JOIN subscriptions ON subscriptions.organization_id = asked.organization_id
+LEFT JOIN quota_usage ON quota_usage.organization_id = asked.organization_id AND quota_usage.period = :period;
+
+-- name: record$
+-- Records an accepted request; returns its ID, or NULL when this job is recorded. Waits for a transaction that records it.
+INSERT INTO job_requests (job_id, organization_id, team_id, idempotency_key, event)
+VALUES (:job_id, :organization_id, :team_id, :idempotency_key, :event)
+ON CONFLICT DO NOTHING
+RETURNING job_id;
+
+-- name: recorded_event$
+-- The event of a request that was accepted before.
+SELECT event FROM job_requests WHERE job_id = :job_id;

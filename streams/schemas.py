@@ -1,0 +1,149 @@
+"""Writes the contract of the events for people and programs that do not read Python: `python -m streams.schemas`.
+
+From the Pydantic models it makes a JSON Schema for each event type in `docs/schemas/`, and `docs/asyncapi.json`, an
+AsyncAPI 3 document that says which of them travel on which topic. `--check` writes nothing and fails if a file is not
+current.
+Source: https://www.asyncapi.com/docs/reference/specification/v3.0.0
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias, get_args
+
+import orjson
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
+
+from streams.events import (
+    JobAccepted,
+    JobCancelled,
+    JobCompleted,
+    JobEvent,
+    JobFailed,
+    JobProgressed,
+    JobRejected,
+    JobRequested,
+    JobStarted,
+)
+from streams.topics import CONSUMER_GROUPS, DEAD_LETTERS, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, JOB_REQUESTS
+
+Json: TypeAlias = dict[str, Any]
+
+DOCS: Final = Path(__file__).parent.parent / "docs"
+
+_ON_TOPIC: Mapping[str, tuple[type[BaseModel], ...]] = {
+    JOB_REQUESTS: (JobRequested,),
+    JOB_ACCEPTED: (JobAccepted,),
+    JOB_ACCEPTED_PRIORITY: (JobAccepted,),
+    JOB_EVENTS: (JobStarted, JobProgressed, JobCompleted, JobFailed, JobRejected, JobCancelled),
+}
+_ABOUT: Mapping[str, str] = {
+    JOB_REQUESTS: "What customers' teams ask for. Upstream services may write here.",
+    JOB_ACCEPTED: "Requests that the quota stage admitted.",
+    JOB_ACCEPTED_PRIORITY: "The same, for plans with priority.",
+    JOB_EVENTS: "Facts about jobs.",
+    DEAD_LETTERS: "Entries that could not be processed, byte for byte, and in headers where they came from and why.",
+}
+
+
+class _Contract(GenerateJsonSchema):
+    """Pydantic leaves what has a default optional; in our events `type` and `specversion` are told apart by presence."""
+
+    def generate(self, schema: Any, mode: JsonSchemaMode = "validation") -> JsonSchemaValue:  # noqa: ANN401 - theirs
+        made = super().generate(schema, mode)
+        made["required"] = sorted({*made.get("required", ()), "type"})
+        return {"$schema": self.schema_dialect, **made}
+
+
+def type_of(model: type[BaseModel]) -> str:
+    """Return the CloudEvents type of an event model, such as `teamfit.job.requested.v1`."""
+    return str(model.model_fields["type"].default)
+
+
+def documents() -> Iterator[tuple[Path, bytes]]:
+    """Give each file's path, below `docs/`, and what it should hold."""
+    for model in get_args(JobEvent):
+        yield Path("schemas") / f"{type_of(model)}.json", _json(_schema(model))
+    yield Path("asyncapi.json"), _json(_asyncapi())
+
+
+def _schema(model: type[BaseModel]) -> Json:
+    return model.model_json_schema(schema_generator=_Contract)
+
+
+def _asyncapi() -> Json:
+    models: tuple[type[BaseModel], ...] = get_args(JobEvent)
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "TEAMFIT events",
+            "version": "1.0.0",
+            "description": "CloudEvents 1.0 in structured JSON, in the field `event` of Redis Streams entries.",
+        },
+        "defaultContentType": "application/cloudevents+json",
+        "channels": {
+            topic: {
+                "address": topic,
+                "description": about,
+                "messages": {
+                    model.__name__: {"$ref": f"#/components/messages/{model.__name__}"}
+                    for model in _ON_TOPIC.get(topic, ())
+                },
+            }
+            for topic, about in _ABOUT.items()
+        },
+        "operations": {
+            f"{group}-reads-{topic}": {"action": "receive", "channel": {"$ref": f"#/channels/{topic}"}}
+            for topic, groups in CONSUMER_GROUPS.items()
+            for group in groups
+        },
+        "components": {
+            "messages": {
+                model.__name__: {
+                    "name": type_of(model),
+                    "summary": model.__doc__,
+                    "payload": {
+                        "schemaFormat": "application/schema+json;version=draft-2020-12",
+                        "schema": {"$ref": f"schemas/{type_of(model)}.json"},
+                    },
+                }
+                for model in models
+            }
+        },
+    }
+
+
+def _json(document: Json) -> bytes:
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def outdated(docs: Path) -> list[Path]:
+    """Return the files that are not as the models would have them, and schemas of events that are no more."""
+    expected = {docs / name: content for name, content in documents()}
+    stale = [path for path, content in expected.items() if not path.is_file() or path.read_bytes() != content]
+    return stale + [path for path in (docs / "schemas").glob("*.json") if path not in expected]
+
+
+def write(docs: Path) -> None:
+    """Write every document and remove schemas of events that are no more."""
+    (docs / "schemas").mkdir(parents=True, exist_ok=True)
+    for name, content in documents():
+        (docs / name).write_bytes(content)
+    for path in outdated(docs):
+        path.unlink()
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; return its exit status."""
+    if "--check" not in arguments:
+        write(DOCS)
+        return 0
+    stale = outdated(DOCS)
+    for path in stale:
+        sys.stderr.write(f"{path}: not current; run `python -m streams.schemas`\n")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
