@@ -8,3 +8,13 @@ ON CONFLICT (job_id, run) DO NOTHING;
 -- name: outcome_of(job_id, run)$
 -- The outcome of one run, or NULL while it is undecided.
 SELECT outcome FROM job_outcomes WHERE job_id = :job_id AND run = :run;
+
+-- name: complete(job_ids, runs)
+-- Writes that runs were completed and returns the outcome that stands. Sorted, so that two writers cannot deadlock.
+INSERT INTO job_outcomes (job_id, run, outcome)
+SELECT job_id, run, 'completed'
+FROM unnest(:job_ids::uuid[], :runs::int[]) AS undecided (job_id, run)
+ORDER BY job_id, run
+-- The update changes nothing; without it a decided run would not be returned.
+ON CONFLICT (job_id, run) DO UPDATE SET outcome = job_outcomes.outcome
+RETURNING job_id, run, outcome;

@@ -1,0 +1,223 @@
+"""The record of every attempt at a run, and the token that decides whose result counts.
+
+started ──▶ saved        its activities are in `customized_activities`, and the run is completed
+        ├─▶ failed       the call gave nothing, or the run had ended before the answer came
+        └─▶ abandoned    a newer attempt took the run over; maybe billed, and its late answer changes nothing
+
+A worker that died and one that is merely stalled look alike from outside, so a redelivered event always begins a new
+attempt with a new token, and takes the run away from the older one. Only an attempt that is still `started` may save.
+Both happen under the lock of the attempt's row, so they cannot both succeed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TypeAlias
+from uuid import UUID, uuid4
+
+import aiosql
+
+from consumers.generation.llm import Completion
+from consumers.generation.llm_errors import Usage
+from consumers.generation.prompt import BYTES_PER_TOKEN, Material, Team
+from infra.clock import Clock
+from infra.postgres import Connection, Database
+from streams.events import JobAccepted, JobId
+from streams.outcomes import RunOutcome, complete_runs
+
+_queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
+
+_Run: TypeAlias = tuple[JobId, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A started attempt. `team` is None when the organization has no such team."""
+
+    job_id: JobId
+    run: int
+    number: int
+    token: UUID
+    team: Team | None = None
+
+    @property
+    def key(self) -> _Run:
+        """The run that this is an attempt at."""
+        return self.job_id, self.run
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A completed run: when it was saved and what it cost."""
+
+    usage: Usage
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that ended before without being completed. `error_code`: that of its last attempt, if it had one."""
+
+    outcome: RunOutcome
+    error_code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How an attempt failed."""
+
+    attempt: Attempt
+    code: str
+    usage: Usage | None = None
+    maybe_billed: bool = False
+
+
+Begun: TypeAlias = Attempt | Saved | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """The attempts in Postgres. Every method is one transaction for a whole batch, and is safe to repeat.
+
+    Each raises DependencyDown when Postgres is away.
+    """
+
+    database: Database
+    clock: Clock
+    materials_token_budget: int
+
+    async def begin(self, events: Sequence[JobAccepted]) -> list[Begun]:
+        """Begin an attempt at each run and read its team; a run that has ended is not begun again.
+
+        Two deliveries of one run in the same batch are begun one after the other: the second takes it over.
+        """
+        begun: list[Begun | None] = [None] * len(events)
+        async with self.database.transaction() as connection:
+            teams = await self._teams(connection, {event.data.team_id for event in events})
+            while missing := [place for place, one in enumerate(begun) if one is None]:
+                # One place for each run: the statement cannot begin the same run twice.
+                places = {(events[place].job_id, events[place].run): place for place in reversed(missing)}
+                for key, one in (await self._begin_once(connection, list(places))).items():
+                    place = places[key]
+                    begun[place] = _with_team(one, events[place], teams)
+        return [one for one in begun if one is not None]
+
+    async def _begin_once(self, connection: Connection, runs: list[_Run]) -> dict[_Run, Begun]:
+        """Begin each run, but for those that another worker began meanwhile: they are left out, to be begun again."""
+        job_ids, numbers = [job_id for job_id, _ in runs], [run for _, run in runs]
+        now = self.clock.now()
+        # Two statements, so that the second sees what a save, for which the first had to wait, has committed.
+        await _queries.abandon(connection, job_ids=job_ids, runs=numbers, now=now)
+        tokens = {run: uuid4() for run in runs}
+        begun: dict[_Run, Begun] = {}
+        for row in await _queries.begin(
+            connection, job_ids=job_ids, runs=numbers, tokens=list(tokens.values()), now=now
+        ):
+            key = (JobId(row["job_id"]), row["run"])
+            if row["attempt"] is not None:
+                begun[key] = Attempt(*key, row["attempt"], tokens[key])
+            elif row["outcome"] == "completed" and row["finished_at"] is not None:
+                usage = Usage(row["model"] or "", row["prompt_tokens"] or 0, row["completion_tokens"] or 0)
+                begun[key] = Saved(usage, row["finished_at"])
+            elif row["outcome"] is not None:
+                begun[key] = Ended(row["outcome"], row["error_code"])
+        return begun
+
+    async def _teams(self, connection: Connection, team_ids: set[str]) -> dict[str, Team]:
+        rows = await _queries.teams(
+            connection, team_ids=sorted(team_ids), max_bytes=self.materials_token_budget * BYTES_PER_TOKEN
+        )
+        return {
+            row["id"]: Team(
+                team_id=row["id"],
+                organization_id=row["organization_id"],
+                name=row["name"],
+                size=row["size"],
+                description=row["description"],
+                materials=[Material(*material) for material in row["materials"]],
+            )
+            for row in rows
+        }
+
+    async def save(self, answers: Sequence[tuple[Attempt, Completion]]) -> list[Saved | None]:
+        """Save the activities and decide that the runs are completed, for each attempt that still holds its run.
+
+        Returns:
+            None for an attempt that does not: nothing but its own cost was recorded.
+        """
+        now = self.clock.now()
+        saved_at: dict[UUID, datetime] = {}
+        async with self.database.transaction() as connection:
+            attempts = [attempt for attempt, _ in answers]
+            cost = _cost([completion.usage for _, completion in answers])
+            for row in await _queries.answered(connection, now=now, **_identity(attempts), **cost):
+                if row["state"] == "saved":
+                    saved_at[row["token"]] = row["finished_at"]
+            holding = [one for one in attempts if one.token in saved_at]
+            completed = await complete_runs(connection, [one.key for one in holding])
+            late = [one for one in holding if one.key not in completed]
+            if late:
+                await _queries.too_late(connection, **_identity(late))
+            held = {one.token for one in holding} - {one.token for one in late}
+            await _save_activities(connection, [answer for answer in answers if answer[0].token in held])
+        return [
+            Saved(completion.usage, saved_at[attempt.token]) if attempt.token in held else None
+            for attempt, completion in answers
+        ]
+
+    async def fail(self, failures: Sequence[Failure]) -> list[None]:
+        """Record how attempts failed. One that no longer holds its run only has its cost recorded."""
+        async with self.database.transaction() as connection:
+            await _queries.fail(
+                connection,
+                now=self.clock.now(),
+                error_codes=[failure.code for failure in failures],
+                maybe_billed=[failure.maybe_billed for failure in failures],
+                **_identity([failure.attempt for failure in failures]),
+                **_cost([failure.usage for failure in failures]),
+            )
+        return [None] * len(failures)
+
+    async def give_up(self, job_id: JobId, run: int, *, error_code: str) -> None:
+        """End what is left unfinished of a run that the stage gives up; none of its attempts can save any more."""
+        async with self.database.transaction() as connection:
+            await _queries.give_up(connection, job_id=job_id, run=run, error_code=error_code, now=self.clock.now())
+
+
+def _with_team(begun: Begun, event: JobAccepted, teams: Mapping[str, Team]) -> Begun:
+    if not isinstance(begun, Attempt):
+        return begun
+    team = teams.get(event.data.team_id)
+    # A team of another organization is as good as none: its materials are nobody else's business.
+    return replace(begun, team=team) if team and team.organization_id == event.data.organization_id else begun
+
+
+def _identity(attempts: Sequence[Attempt]) -> dict[str, Sequence[object]]:
+    # By primary key as well as by token, which has no index of its own.
+    return {
+        "job_ids": [attempt.job_id for attempt in attempts],
+        "runs": [attempt.run for attempt in attempts],
+        "attempts": [attempt.number for attempt in attempts],
+        "tokens": [attempt.token for attempt in attempts],
+    }
+
+
+def _cost(usages: Sequence[Usage | None]) -> dict[str, Sequence[object]]:
+    return {
+        "models": [usage and usage.model for usage in usages],
+        "prompt_tokens": [usage and usage.prompt_tokens for usage in usages],
+        "completion_tokens": [usage and usage.completion_tokens for usage in usages],
+    }
+
+
+async def _save_activities(connection: Connection, answers: Sequence[tuple[Attempt, Completion]]) -> None:
+    if not answers:
+        return
+    await _queries.save_activities(
+        connection,
+        job_ids=[attempt.job_id for attempt, _ in answers],
+        runs=[attempt.run for attempt, _ in answers],
+        activities=[completion.activities.encode() for _, completion in answers],
+        **_cost([completion.usage for _, completion in answers]),
+    )

@@ -1,0 +1,190 @@
+"""What the generation stage does with one accepted job. Neither Faust nor redis is known here.
+
+A run takes four steps: begin an attempt, say that it started, call the LLM, save. The first and the last share their
+transactions with whatever other jobs are in flight, so that hundreds of jobs cost a few round trips.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import structlog
+
+from consumers.generation.attempts import Attempt, Attempts, Ended, Failure, Saved
+from consumers.generation.llm import Completion, Llm
+from consumers.generation.llm_errors import LlmFailure
+from consumers.generation.prompt import Team, messages, system_message, user_message
+from infra import telemetry
+from infra.clock import Clock
+from infra.errors import DependencyDown, Permanent
+from infra.postgres import Database
+from infra.settings import Settings
+from streams.batching import Batcher
+from streams.deliveries import Record, record
+from streams.events import Completed, JobAccepted, JobCompleted, JobId, JobStarted, Started, fact_id
+from streams.outcomes import fail_run
+from streams.policy import error_code
+from streams.stage import Publisher
+from streams.topics import JOB_EVENTS
+
+log = structlog.get_logger(__name__)
+
+_Run: TypeAlias = tuple[JobId, int]
+
+
+class Generation:
+    """The stage's handlers.
+
+    Args:
+        publisher: for the one fact that goes out before the job is done, JobStarted.
+    """
+
+    def __init__(self, *, database: Database, llm: Llm, publisher: Publisher, clock: Clock, settings: Settings) -> None:
+        self._database = database
+        self._llm = llm
+        self._publisher = publisher
+        self._clock = clock
+        self._token_budget = settings.materials_token_budget
+        self._system = system_message(settings.completion_format)
+        self._attempts = Attempts(database, clock, settings.materials_token_budget)
+        size, timeout_s = settings.batch_size, settings.stage_timeout_s
+        self._begin = Batcher(self._attempts.begin, max_size=size, timeout_s=timeout_s)
+        self._save = Batcher(self._attempts.save, max_size=size, timeout_s=timeout_s)
+        self._fail = Batcher(self._attempts.fail, max_size=size, timeout_s=timeout_s)
+        self._turns = _Turns()
+        # Answers that are paid for but could not be saved, because Postgres went away. The stage takes such a delivery
+        # again when Postgres is back, and need not pay again.
+        self._unsaved: dict[_Run, tuple[Attempt, Completion]] = {}
+
+    async def handle(self, event: JobAccepted) -> Sequence[Record]:
+        """Generate a job's activities, save them, and return the JobCompleted that follows.
+
+        A run that is completed already gives the same JobCompleted again, and no call is made. One that another attempt
+        took over meanwhile, or that ended in another way, gives nothing.
+
+        Raises:
+            Transient: the LLM gave nothing useful this time.
+            Permanent: it never will for this job; or the run was given up before, and has to be given up again because
+                the facts that say so may not have gone out.
+            DependencyDown: Postgres, the broker or the LLM is away, or the LLM is not configured as it needs.
+        """
+        key = (event.job_id, event.run)
+        # Two deliveries of one run in this process wait for each other: the second finds it completed and pays nothing.
+        async with self._turns.of(key):
+            kept = self._unsaved.pop(key, None)
+            if kept is not None and (facts := await self._saved(event, *kept)):
+                return facts
+            begun = await self._begin.submit(event)
+            if not isinstance(begun, Attempt):
+                return _already_ended(event, begun)
+            return await self._saved(event, begun, await self._answer(event, begun))
+
+    async def give_up(self, event: JobAccepted, error: Exception) -> Sequence[Record]:
+        """End the run as failed, and return the JobFailed that follows; nothing if it had ended in another way.
+
+        Raises:
+            DependencyDown: Postgres is away.
+        """
+        await self._attempts.give_up(event.job_id, event.run, error_code=error_code(error))
+        facts = await fail_run(self._database, self._clock, event, error)
+        if facts:
+            telemetry.JOBS.labels("failed").inc()
+        return facts
+
+    async def _answer(self, event: JobAccepted, attempt: Attempt) -> Completion:
+        """Call the LLM once; a failure is on record before it is raised."""
+        try:
+            team = _team(event, attempt)
+            # Before the call, so that a broker that is away costs nothing.
+            await self._publisher.publish((record(JOB_EVENTS, self._started(event, attempt)),))
+            prompt = user_message(event.data.requirements, team, materials_token_budget=self._token_budget)
+            return await self._llm.complete(messages(self._system, prompt))
+        except LlmFailure as failure:
+            await self._fail.submit(Failure(attempt, failure.code, failure.usage, failure.maybe_billed))
+            raise failure.error from failure
+        except Permanent as error:
+            await self._fail.submit(Failure(attempt, error.code))
+            raise
+        except DependencyDown as error:
+            await self._fail.submit(Failure(attempt, f"{error.dependency}_unavailable"))
+            raise
+
+    async def _saved(self, event: JobAccepted, attempt: Attempt, completion: Completion) -> Sequence[Record]:
+        """Save an answer and return the fact that follows, or nothing if the attempt no longer holds its run."""
+        try:
+            saved = await self._save.submit((attempt, completion))
+        except DependencyDown:
+            self._unsaved[attempt.key] = attempt, completion
+            raise
+        except TimeoutError as error:
+            self._unsaved[attempt.key] = attempt, completion
+            raise DependencyDown("postgres", "Postgres did not save an answer in time") from error
+        if saved is None:
+            log.warning("generation.superseded", job_id=str(event.job_id), run=event.run, attempt=attempt.number)
+            return ()
+        telemetry.JOBS.labels("completed").inc()
+        return (record(JOB_EVENTS, _completed(event, saved)),)
+
+    def _started(self, event: JobAccepted, attempt: Attempt) -> JobStarted:
+        return JobStarted(
+            id=fact_id(event.job_id, event.run, "started"),
+            subject=event.job_id,
+            time=self._clock.now(),
+            run=event.run,
+            traceparent=event.traceparent,
+            data=Started(organization_id=event.data.organization_id, attempt=attempt.number),
+        )
+
+
+def _team(event: JobAccepted, attempt: Attempt) -> Team:
+    if attempt.team is None:
+        message = f"organization {event.data.organization_id} has no team {event.data.team_id}"
+        raise Permanent("team_not_found", message)
+    return attempt.team
+
+
+def _completed(event: JobAccepted, saved: Saved) -> JobCompleted:
+    """Build the fact from what is saved alone, so that a repeat gives the same bytes."""
+    return JobCompleted(
+        id=fact_id(event.job_id, event.run, "completed"),
+        subject=event.job_id,
+        time=saved.at,
+        run=event.run,
+        traceparent=event.traceparent,
+        data=Completed(
+            organization_id=event.data.organization_id,
+            model=saved.usage.model,
+            prompt_tokens=saved.usage.prompt_tokens,
+            completion_tokens=saved.usage.completion_tokens,
+        ),
+    )
+
+
+def _already_ended(event: JobAccepted, ended: Saved | Ended) -> Sequence[Record]:
+    if isinstance(ended, Saved):
+        return (record(JOB_EVENTS, _completed(event, ended)),)
+    if ended.outcome == "failed":
+        # The worker that gave it up may have died before its JobFailed and its dead letter went out.
+        code = ended.error_code or "internal_error"
+        raise Permanent(code, f"the run was given up before: {code}")
+    return ()
+
+
+class _Turns:
+    """A lock for each run that is in hand."""
+
+    def __init__(self) -> None:
+        self._locks: dict[_Run, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def of(self, key: _Run) -> AsyncIterator[None]:
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(key)
+            if users > 1:
+                self._locks[key] = lock, users - 1

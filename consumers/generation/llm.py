@@ -1,0 +1,188 @@
+"""One call to the LLM: a prompt goes in, three validated activities or an LlmFailure come out."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+import httpx2
+import openai
+from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat.completion_create_params import ResponseFormat
+from openai.types.shared_params import ResponseFormatJSONObject, ResponseFormatJSONSchema
+from pydantic import BaseModel, ValidationError
+
+from consumers.generation.activities import SCHEMA, Activities
+from consumers.generation.llm_errors import LlmFailure, Usage, timed_out, translate
+from infra import telemetry
+from infra.errors import Permanent, Transient
+from infra.settings import CompletionFormat, Settings
+
+_CONNECT_TIMEOUT_S = 10.0
+# Below what servers usually allow an idle connection (uvicorn, which serves many compatible endpoints: 5 s), so that a
+# call is not sent into a connection that is just being closed.
+_KEEPALIVE_S = 4.0
+# Some endpoints need no key, but the package does.
+_NO_KEY: Final = "no-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A valid answer and what it cost."""
+
+    activities: Activities
+    usage: Usage
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Answer(BaseModel):
+    """The part of a chat completion that we read. The package's own model costs several times as much to fill."""
+
+    model: str = ""
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+class Llm:
+    """The configured endpoint. Its client is made at the first call, in the event loop that makes it.
+
+    Args:
+        settings: model, address, format and limits.
+        connections: calls in flight at most; the client keeps as many connections as can be in use, and as many again
+            for those that are being closed.
+    """
+
+    def __init__(self, settings: Settings, *, connections: int) -> None:
+        self._settings = settings
+        self._connections = connections
+        self._client: openai.AsyncOpenAI | None = None
+        self._format = _response_format(settings.completion_format)
+
+    async def complete(self, messages: list[ChatCompletionMessageParam]) -> Completion:
+        """Make one call; nothing is retried here.
+
+        Raises:
+            LlmFailure: there are no activities; it says why, and what is known of the cost.
+        """
+        started = time.perf_counter()
+        try:
+            content = await self._call(messages)
+        finally:
+            telemetry.LLM_SECONDS.observe(time.perf_counter() - started)
+        return read(content, fallback_model=self._settings.model)
+
+    async def _call(self, messages: list[ChatCompletionMessageParam]) -> bytes:
+        limit_s = self._settings.generation_timeout_s
+        limit = asyncio.timeout(limit_s)
+        try:
+            client = self._client or self._open()
+            async with limit:
+                response = await client.chat.completions.with_raw_response.create(
+                    model=self._settings.model,
+                    messages=messages,
+                    response_format=self._format,
+                    max_completion_tokens=self._settings.max_completion_tokens,
+                )
+                return response.content
+        except (openai.OpenAIError, aiohttp.ClientError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                raise timed_out(limit_s) from error
+            raise translate(error, completion_format=self._settings.completion_format) from error
+
+    def _open(self) -> openai.AsyncOpenAI:
+        key = self._settings.openai_api_key
+        if key is None and self._settings.openai_base_url is not None:
+            api_key: str | None = _NO_KEY
+        else:
+            # Without a key for OpenAI itself the package says so, and we say it to the operator.
+            api_key = key.get_secret_value() if key else None
+        self._client = openai.AsyncOpenAI(
+            api_key=api_key,
+            base_url=self._settings.openai_base_url,
+            max_retries=0,
+            # Only connecting has a limit of its own; the whole call is bounded in `_call`.
+            timeout=openai.Timeout(None, connect=_CONNECT_TIMEOUT_S),
+            http_client=openai.DefaultAioHttpClient(
+                limits=httpx2.Limits(max_connections=2 * self._connections, keepalive_expiry=_KEEPALIVE_S)
+            ),
+        )
+        return self._client
+
+    async def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+
+def _response_format(completion_format: CompletionFormat) -> ResponseFormat:
+    match completion_format:
+        case "json_schema":
+            return ResponseFormatJSONSchema(
+                type="json_schema", json_schema={"name": "activities", "strict": True, "schema": SCHEMA}
+            )
+        case "json_object" | "json_object_with_schema":
+            return ResponseFormatJSONObject(type="json_object")
+
+
+def read(content: bytes, *, fallback_model: str) -> Completion:
+    """Return the activities in the body of an answer, and count its tokens.
+
+    Raises:
+        LlmFailure: there are none; its usage holds the tokens if the body names them.
+    """
+    try:
+        answer = _Answer.model_validate_json(content)
+    except ValidationError as error:
+        raise _invalid("the endpoint's answer is no chat completion", error, usage=None) from error
+    usage = None
+    if answer.usage is not None:
+        usage = Usage(answer.model or fallback_model, answer.usage.prompt_tokens, answer.usage.completion_tokens)
+        telemetry.LLM_TOKENS.labels("prompt").inc(usage.prompt_tokens)
+        telemetry.LLM_TOKENS.labels("completion").inc(usage.completion_tokens)
+    if not answer.choices:
+        raise _invalid("the answer holds no choice", None, usage=usage)
+    activities = _activities(answer.choices[0], usage)
+    return Completion(activities, usage or Usage(answer.model or fallback_model, 0, 0))
+
+
+def _activities(choice: _Choice, usage: Usage | None) -> Activities:
+    match choice.finish_reason:
+        case "length":
+            message = "the answer was cut off at its limit (TEAMFIT_MAX_COMPLETION_TOKENS)"
+            raise LlmFailure(Permanent("llm_truncated", message), usage=usage, maybe_billed=usage is None)
+        case "content_filter":
+            message = "the LLM's content filter stopped the answer"
+            raise LlmFailure(Permanent("llm_content_filter", message), usage=usage, maybe_billed=usage is None)
+    if choice.message.refusal:
+        message = "the LLM refused to answer this request"
+        raise LlmFailure(Permanent("llm_refusal", message), usage=usage, maybe_billed=usage is None)
+    try:
+        return Activities.model_validate_json(choice.message.content or "")
+    except ValidationError as error:
+        raise _invalid("the answer is not three valid activities", error, usage=usage) from error
+
+
+def _invalid(what: str, error: ValidationError | None, *, usage: Usage | None) -> LlmFailure:
+    """Say which fields are wrong, not what stands in them: it may be long or private."""
+    if error is not None:
+        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        path = ".".join(str(part) for part in problem["loc"]) or "body"
+        more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+        what = f"{what} ({path}: {problem['type']}{more})"
+    return LlmFailure(Transient("llm_invalid_output", what), usage=usage, maybe_billed=usage is None)

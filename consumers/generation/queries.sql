@@ -1,0 +1,177 @@
+-- name: abandon!
+-- Takes the runs away from older attempts: whoever still works on one can no longer save. Waits for a save under way.
+-- Sorted locks would need a subquery for nothing: two workers rarely begin the same runs, and a deadlock is repeated.
+UPDATE generation_attempts AS older
+SET state = 'abandoned', maybe_billed = true, finished_at = :now
+FROM unnest(:job_ids::uuid[], :runs::int[]) AS wanted (job_id, run)
+WHERE older.job_id = wanted.job_id AND older.run = wanted.run AND older.state = 'started';
+
+-- name: begin
+-- Starts the next attempt of each run that has not ended. Returns for each run its new attempt, or how it ended and
+-- what its last attempt left (for a completed run: the one that was saved). A run for which another worker began an
+-- attempt at the same moment comes back with neither.
+WITH wanted AS (
+    SELECT job_id, run, token
+    FROM unnest(:job_ids::uuid[], :runs::int[], :tokens::uuid[]) AS wanted (job_id, run, token)
+), begun AS (
+    INSERT INTO generation_attempts (job_id, run, attempt, token, state, started_at)
+    SELECT
+        job_id,
+        run,
+        1 + coalesce((
+            SELECT max(older.attempt) FROM generation_attempts AS older
+            WHERE older.job_id = wanted.job_id AND older.run = wanted.run
+        ), 0),
+        token,
+        'started',
+        :now
+    FROM wanted
+    WHERE NOT EXISTS (
+        SELECT FROM job_outcomes AS ended WHERE ended.job_id = wanted.job_id AND ended.run = wanted.run
+    )
+    ORDER BY job_id, run
+    ON CONFLICT (job_id, run, attempt) DO NOTHING
+    RETURNING job_id, run, attempt
+)
+SELECT
+    wanted.job_id,
+    wanted.run,
+    begun.attempt,
+    ended.outcome,
+    last.error_code,
+    last.model,
+    last.prompt_tokens,
+    last.completion_tokens,
+    last.finished_at
+FROM wanted
+LEFT JOIN begun USING (job_id, run)
+LEFT JOIN job_outcomes AS ended ON ended.job_id = wanted.job_id AND ended.run = wanted.run
+LEFT JOIN LATERAL (
+    SELECT * FROM generation_attempts AS attempt
+    WHERE attempt.job_id = ended.job_id AND attempt.run = ended.run
+    ORDER BY attempt.state = 'saved' DESC, attempt.attempt DESC
+    LIMIT 1
+) AS last ON true;
+
+-- name: teams
+-- Teams with their newest materials, as many as may matter to a prompt of `max_bytes`.
+SELECT
+    team.id,
+    team.organization_id,
+    team.name,
+    team.size,
+    team.description,
+    coalesce((
+        SELECT jsonb_agg(
+            jsonb_build_array(material.title, left(material.content, :max_bytes), length(material.content) > :max_bytes)
+            ORDER BY material.id DESC
+        )
+        FROM (
+            SELECT
+                id,
+                left(title, 200) AS title,
+                content,
+                coalesce(sum(octet_length(content)) OVER (
+                    ORDER BY id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                ), 0) AS bytes_before
+            FROM team_materials
+            WHERE team_id = team.id
+            ORDER BY id DESC
+            LIMIT 200
+        ) AS material
+        WHERE material.bytes_before < :max_bytes
+    ), '[]') AS materials
+FROM teams AS team
+WHERE team.id = ANY(:team_ids::text[]);
+
+-- name: answered
+-- Records what answers cost, and marks those attempts saved that still hold their run. The caller saves their activities
+-- in the same transaction. A late answer of an attempt that lost its run changes only that attempt's own record.
+UPDATE generation_attempts AS attempt
+SET
+    state = CASE WHEN attempt.state = 'started' THEN 'saved' ELSE attempt.state END,
+    finished_at = CASE WHEN attempt.state = 'started' THEN :now ELSE attempt.finished_at END,
+    model = answer.model,
+    prompt_tokens = answer.prompt_tokens,
+    completion_tokens = answer.completion_tokens
+FROM unnest(
+    :job_ids::uuid[], :runs::int[], :attempts::int[], :tokens::uuid[],
+    :models::text[], :prompt_tokens::int[], :completion_tokens::int[]
+) AS answer (job_id, run, attempt, token, model, prompt_tokens, completion_tokens)
+WHERE attempt.job_id = answer.job_id AND attempt.run = answer.run AND attempt.attempt = answer.attempt
+    AND attempt.token = answer.token
+RETURNING attempt.token, attempt.state, attempt.finished_at;
+
+-- name: too_late!
+-- Takes back `saved` from attempts whose run had ended in another way (it was cancelled, say) before the answer came.
+UPDATE generation_attempts AS attempt
+SET state = 'failed', error_code = 'run_ended'
+FROM unnest(:job_ids::uuid[], :runs::int[], :attempts::int[], :tokens::uuid[]) AS late (job_id, run, attempt, token)
+WHERE attempt.job_id = late.job_id AND attempt.run = late.run AND attempt.attempt = late.attempt
+    AND attempt.token = late.token;
+
+-- name: save_activities!
+-- Writes the activities of completed runs, each run's as one JSON array, in place of those of an earlier run. Model and
+-- token counts are those of the one call that made all three.
+INSERT INTO customized_activities (
+    job_id, position, run, title, description, duration_minutes, group_size, materials, steps, objective,
+    model, prompt_tokens, completion_tokens
+)
+SELECT
+    answer.job_id,
+    item.position,
+    answer.run,
+    item.activity ->> 'title',
+    item.activity ->> 'description',
+    (item.activity ->> 'duration_minutes')::int,
+    item.activity -> 'group_size',
+    item.activity -> 'materials',
+    item.activity -> 'steps',
+    item.activity ->> 'objective',
+    answer.model,
+    answer.prompt_tokens,
+    answer.completion_tokens
+FROM unnest(
+    :job_ids::uuid[], :runs::int[], :activities::text[], :models::text[], :prompt_tokens::int[], :completion_tokens::int[]
+) AS answer (job_id, run, activities, model, prompt_tokens, completion_tokens)
+CROSS JOIN LATERAL jsonb_array_elements(answer.activities::jsonb) WITH ORDINALITY AS item (activity, position)
+ON CONFLICT (job_id, position) DO UPDATE SET
+    run = excluded.run,
+    title = excluded.title,
+    description = excluded.description,
+    duration_minutes = excluded.duration_minutes,
+    group_size = excluded.group_size,
+    materials = excluded.materials,
+    steps = excluded.steps,
+    objective = excluded.objective,
+    model = excluded.model,
+    prompt_tokens = excluded.prompt_tokens,
+    completion_tokens = excluded.completion_tokens,
+    created_at = excluded.created_at
+WHERE customized_activities.run <= excluded.run;
+
+-- name: fail!
+-- Records how attempts failed and what they cost. One that has lost its run stays as it is but for the cost.
+UPDATE generation_attempts AS attempt
+SET
+    state = CASE WHEN attempt.state = 'started' THEN 'failed' ELSE attempt.state END,
+    error_code = coalesce(attempt.error_code, failure.error_code),
+    finished_at = CASE WHEN attempt.state = 'started' THEN :now ELSE attempt.finished_at END,
+    maybe_billed = attempt.maybe_billed OR failure.maybe_billed,
+    model = failure.model,
+    prompt_tokens = failure.prompt_tokens,
+    completion_tokens = failure.completion_tokens
+FROM unnest(
+    :job_ids::uuid[], :runs::int[], :attempts::int[], :tokens::uuid[], :error_codes::text[], :maybe_billed::bool[],
+    :models::text[], :prompt_tokens::int[], :completion_tokens::int[]
+) AS failure (
+    job_id, run, attempt, token, error_code, maybe_billed, model, prompt_tokens, completion_tokens
+)
+WHERE attempt.job_id = failure.job_id AND attempt.run = failure.run AND attempt.attempt = failure.attempt
+    AND attempt.token = failure.token AND attempt.state <> 'saved';
+
+-- name: give_up!
+-- Ends the attempts of a run that the stage gives up while it does not know how they went (a stage timeout, a bug).
+UPDATE generation_attempts
+SET state = 'failed', error_code = :error_code, maybe_billed = true, finished_at = :now
+WHERE job_id = :job_id AND run = :run AND state = 'started';

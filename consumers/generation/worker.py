@@ -1,0 +1,63 @@
+"""The generation stage's Faust app: `faust -A consumers.generation worker`."""
+
+from datetime import timedelta
+from typing import Any
+
+from consumers.generation.handlers import Generation
+from consumers.generation.llm import Llm
+from infra.clock import SystemClock
+from infra.errors import InvalidEvent
+from infra.postgres import Database
+from infra.settings import settings
+from streams.deliveries import Delivery
+from streams.events import JobAccepted, parse_event
+from streams.faust_app import attach, create_app
+from streams.policy import RetryPolicy
+from streams.publisher import FaustPublisher
+from streams.scheduled import ScheduledRetries
+from streams.stage import Stage
+from streams.topics import GENERATION, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY
+
+_TOPICS = (JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY)
+
+_settings = settings()
+_clock = SystemClock()
+_database = Database(_settings.database_url, size=_settings.database_pool_size)
+_llm = Llm(_settings, connections=len(_TOPICS) * _settings.generation_concurrency)
+
+app = create_app(GENERATION, _settings)
+_publisher = FaustPublisher(app)
+_generation = Generation(database=_database, llm=_llm, publisher=_publisher, clock=_clock, settings=_settings)
+
+
+def _decode(delivery: Delivery) -> JobAccepted:
+    event = parse_event(delivery.value)
+    if not isinstance(event, JobAccepted):
+        raise InvalidEvent(f"type: {delivery.topic} carries teamfit.job.accepted.v1, not {event.type}")
+    return event
+
+
+stage = Stage(
+    group=GENERATION,
+    decode=_decode,
+    handle=_generation.handle,
+    give_up=_generation.give_up,
+    publisher=_publisher,
+    retries=ScheduledRetries(_database, _clock),
+    policy=RetryPolicy(
+        max_attempts=_settings.max_attempts,
+        base=timedelta(seconds=_settings.retry_base_s),
+        cap=timedelta(seconds=_settings.retry_cap_s),
+    ),
+    # The LLM call has its own limit and says so itself; this one is for Postgres and the broker around it.
+    timeout=timedelta(seconds=_settings.generation_timeout_s + _settings.stage_timeout_s),
+)
+for _topic in _TOPICS:
+    attach(app, _topic, stage, concurrency=_settings.generation_concurrency)
+
+
+@app.on_before_shutdown.connect
+async def _close(*_: Any, **__: Any) -> None:  # noqa: ANN401 - Faust's signals pass what they like
+    """Faust sends this when the agents have come to rest."""
+    await _llm.close()
+    await _database.close()
