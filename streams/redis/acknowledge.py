@@ -47,23 +47,28 @@ class Acknowledger:
                 backoff.reset()
 
     async def flush(self) -> None:
-        """Send everything that is acknowledged by now. What could not be sent stays due."""
+        """Send everything that is acknowledged by now. What could not be sent stays due.
+
+        Only by now: what is acknowledged meanwhile waits for company again, or each round trip would carry a handful.
+        """
         async with self._sending:
             for partition in self._partitions():
-                while partition.tags.has_acknowledged:
-                    await self._send(partition)
+                due = partition.tags.acknowledged
+                while due > 0:
+                    due -= await self._send(partition, min(due, CHUNK))
 
-    async def _send(self, partition: Partition) -> None:
-        entry_ids = partition.tags.take_acknowledged(CHUNK)
+    async def _send(self, partition: Partition, most: int) -> int:
+        entry_ids = partition.tags.take_acknowledged(most)
         try:
             [lost] = await partition.fenced(self._client, "acknowledge", entry_ids)
         except BaseException as error:
             if is_missing_group(error):
                 # The stream or the group was flushed away: there is nothing left to acknowledge.
                 partition.tags.settle(entry_ids)
-                return
+                return most
             partition.tags.put_back(entry_ids)
             raise
         if lost:
             partition.lost(lost)
         partition.tags.settle(entry_ids)
+        return most

@@ -56,7 +56,7 @@ class Channels:
         channels = self.of(tp)
         if len(channels) != 1:
             for message in messages:
-                await app.topics.on_message(message)  # type: ignore[attr-defined]
+                await app.topics.on_message(message)
             return
         [channel] = channels
         decode = channel.decode

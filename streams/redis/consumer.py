@@ -15,7 +15,8 @@ from faust.transport import base
 from faust.transport.consumer import Consumer as FaustConsumer
 from faust.types import TP, ConsumerMessage, Message
 from faust.types.transports import TPorTopicSet
-from mode import Service
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from .acknowledge import Acknowledger
 from .channels import Channels
@@ -26,7 +27,7 @@ from .keys import stream_key
 from .leader import Leader
 from .lease import Lease
 from .partition import Partition
-from .server import AWAY, Backoff, Client, RedisCluster, RedisError, run_script
+from .server import AWAY, Backoff, Client, RedisError, run_script
 from .trim import Trimmer
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ class Consumer(FaustConsumer):
         self._topics_changed = asyncio.Event()
         self._leader_topics: set[str] = set()
         # Faust's accelerated iterator writes into these directly; see `DeliveryTags.append`.
-        self._acked = cast(Any, {})
-        self._acked_index = cast(Any, _Always(NeverAcknowledged()))
+        self._tags: dict[TP, DeliveryTags] = {}
+        self._acked = cast("Any", self._tags)
+        self._acked_index = cast("Any", _Always(NeverAcknowledged()))
         self._unacked_messages = set()
         lease_s = self.settings.lease.total_seconds()
         self.acknowledger = Acknowledger(
@@ -118,7 +120,7 @@ class Consumer(FaustConsumer):
 
     def _new_partition(self, tp: TP) -> Partition:
         tags = DeliveryTags(self.acknowledger.notify)
-        self._acked[tp] = tags
+        self._tags[tp] = tags
         stream = stream_key(tp.topic, tp.partition, self._transport.partitions(tp.topic), self.settings.prefix)
         return Partition(tp, stream.encode(), self.group, self.name, tags)
 
@@ -141,8 +143,16 @@ class Consumer(FaustConsumer):
         await create_groups(self.client, partition.stream, {self.group, *declared})
 
     async def client_id(self, client: Client) -> int | None:
-        """The server's number for a client's connection, to unblock it by; None where that does not work."""
-        return None
+        """The server's number for a client's connection, to unblock it by; None where that does not work.
+
+        It needs a client with one connection of its own, which a Cluster's client is not.
+        """
+        if not isinstance(client, Redis):
+            return None
+        try:
+            return int(await client.execute_command("CLIENT ID"))
+        except ResponseError:  # not permitted: stopping then waits for the read to time out
+            return None
 
     # Reading
 
@@ -196,7 +206,7 @@ class Consumer(FaustConsumer):
         self._unacked_messages.discard(message)
         if not self.app.topics.acks_enabled_for(message.topic):
             return False
-        self._acked[message.tp].append(message.offset)
+        self._tags[message.tp].append(message.offset)
         self._n_acked += 1
         return True
 
@@ -214,11 +224,11 @@ class Consumer(FaustConsumer):
     # Stopping
 
     async def wait_empty(self) -> None:
-        """Let agents finish what they have started, for at most the drain time; everything else is handed back at once."""
+        """Let agents finish what they have started, for at most the drain time; hand back everything else at once."""
         started = {(message.tp, message.offset) for message in self._unacked_messages}
         await self._hand_back(started, deliveries_before=True)
         deadline = monotonic() + self.settings.drain.total_seconds()
-        while self._unacked_messages and monotonic() < deadline:
+        while self._unacked_messages and monotonic() < deadline:  # noqa: ASYNC110 - nobody sets an event
             await asyncio.sleep(0.01)
         await self.commit()
         self._close_tags()
@@ -341,6 +351,3 @@ class _Always(dict[Any, Any]):
 
     def __missing__(self, _key: Any) -> Any:
         return self._value
-
-
-__all__ += ["RedisCluster", "Service"]

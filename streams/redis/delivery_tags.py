@@ -115,9 +115,9 @@ class DeliveryTags:
         return list(self._delivered.values())
 
     @property
-    def has_acknowledged(self) -> bool:
-        """Whether acknowledgements wait to be sent."""
-        return bool(self._acknowledged)
+    def acknowledged(self) -> int:
+        """How many acknowledgements wait to be sent."""
+        return len(self._acknowledged)
 
     @property
     def delivered_total(self) -> int:

@@ -26,6 +26,7 @@ _KEY = b"key"
 _EVENT = b"event"
 _TIMESTAMP = b"ts"
 _HEADER = b"h:"
+_LONGEST_TIMESTAMP = 15  # digits up to the year 9999; Python refuses to convert very long strings of digits
 
 
 class Entry(NamedTuple):
@@ -91,8 +92,7 @@ def decode_entry(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes
 
 
 def _seconds(timestamp_ms: bytes | None) -> float | None:
-    # `isdigit` accepts ASCII digits only for bytes, so `int` cannot fail on what passes. The length is bounded because
-    # Python refuses to convert very long digit strings, and the year 9999 needs 15.
-    if timestamp_ms is None or not timestamp_ms.isdigit() or len(timestamp_ms) > 15:
+    # `isdigit` accepts ASCII digits only for bytes, so `int` cannot fail on what passes.
+    if timestamp_ms is None or not timestamp_ms.isdigit() or len(timestamp_ms) > _LONGEST_TIMESTAMP:
         return None
     return int(timestamp_ms) / 1000

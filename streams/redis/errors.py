@@ -3,8 +3,8 @@
 TransportError
 ├── InvalidSettings     the broker URL has an unknown or malformed parameter; raised at start
 ├── UnsupportedFeature  a Faust feature that Redis Streams cannot carry; raised at start
-├── BrokerUnavailable   the server cannot be reached or is not ready; `maybe_written` says whether a write may have happened
-└── EntryRefused        the server answered and refused this entry (too large, no permission, out of memory): not written
+├── BrokerUnavailable   the server is away or not ready; `maybe_written` says whether a write may have happened
+└── EntryRefused        the server refused this entry (too large, no permission, out of memory): not written
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One leader among the workers of an app, for `@app.timer(on_leader=True)` and `@app.crontab(on_leader=True)`.
 
-Faust calls a worker the leader when its assignment holds the leader partition. On Kafka the broker assigns it; here a lock
-with a time-to-live does. A worker counts itself the leader only until shortly before its lock would expire,
+Faust calls a worker the leader when its assignment holds the leader partition. On Kafka the broker assigns it; here a
+lock with a time-to-live does. A worker counts itself the leader only until shortly before its lock would expire,
 measured on its own clock from before it asked: so it knows that it lost the lock before another can have it.
 """
 

@@ -1,11 +1,12 @@
 """The lease: a consumer's time-limited hold on the entries it was given.
 
-The server keeps, for each pending entry, its consumer and how long it has been idle. A worker that lives sets the idle time
-of all that it holds back to zero three times a lease; an entry that stays idle for a whole lease belongs to whoever
-claims it. So a worker keeps its entries however long an agent takes, and a dead one loses them within one lease.
+The server keeps, for each pending entry, its consumer and how long it has been idle. A worker that lives sets the idle
+time of all that it holds back to zero three times a lease; an entry that stays idle for a whole lease belongs to
+whoever claims it. So a worker keeps its entries however long an agent takes, and a dead one loses them within one
+lease.
 
-The renewal is fenced: a script renews only what this consumer still owns. Without the fence, a worker that was stopped for
-a minute and wakes would take back entries that others are processing. What it lost is dropped here, and its late
+The renewal is fenced: a script renews only what this consumer still owns. Without the fence, a worker that was stopped
+for a minute and wakes would take back entries that others are processing. What it lost is dropped here, and its late
 acknowledgement is refused by the same fence.
 """
 

@@ -15,7 +15,8 @@ __all__ = ["CHUNK", "Partition"]
 
 log = logging.getLogger(__name__)
 
-# The most IDs in one script call. Lua's `unpack` fails somewhere below 8,000, and the server serves nobody else meanwhile.
+# The most IDs in one script call. Lua's `unpack` fails somewhere below 8,000, and the server serves nobody else
+# meanwhile.
 CHUNK = 1000
 
 

@@ -106,7 +106,7 @@ class Producer(FaustProducer):
         partitions = self._transport.partitions(topic)
         if partition is None:
             partition = self._transport.partition_for(topic, key)
-        fields = encode_entry(key, value, headers, timestamp)  # type: ignore[arg-type]
+        fields = encode_entry(key, value, headers, timestamp)
         stream = stream_key(topic, partition, partitions, self.settings.prefix)
         command: tuple[bytes | str, ...] = ("XADD", stream, "*", *(part for pair in fields.items() for part in pair))
         size = sum(map(len, command))
@@ -202,7 +202,8 @@ class Producer(FaustProducer):
             BrokerUnavailable: no connection could be made, or it broke.
         """
         client = self._client
-        assert client is not None
+        if client is None:
+            raise BrokerUnavailable("the producer is not started", maybe_written=False)
         if not isinstance(client, Redis):
             pipeline = client.pipeline(transaction=False)
             for command in commands:

@@ -3,9 +3,9 @@
 An entry that has been idle for a lease has no living owner. Claiming it counts as a delivery; one that has had its last
 delivery goes to the dead letters instead.
 
-An entry that kills its worker drags its neighbours along: whatever that worker held counts one more delivery. So the last
-allowed delivery is a trial, alone: one entry at a time for each topic and worker. The poison fails its trial and becomes a dead
-letter; each neighbour passes its own.
+An entry that kills its worker drags its neighbours along: whatever that worker held counts one more delivery. So the
+last allowed delivery is a trial, alone: one entry at a time for each topic and worker. The poison fails its trial and
+becomes a dead letter; each neighbour passes its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ __all__ = ["Claimed", "Reclaimer"]
 
 log = logging.getLogger(__name__)
 
-# How many expired entries one scan looks at. XPENDING's IDLE filter walks the list in the server, so this bounds the work.
+# How many expired entries one scan looks at. XPENDING's IDLE filter walks the list in the server, so this bounds the
+# work.
 _SCAN = 500
 
 
@@ -78,9 +79,7 @@ class Reclaimer:
 
     async def remove_silent_consumers(self, partition: Partition) -> None:
         """Forget consumers that hold nothing and have not been heard of for ten leases."""
-        await run_script(
-            self._client, "remove_consumers", partition.stream, partition.group, "", self._lease_ms * 10
-        )
+        await run_script(self._client, "remove_consumers", partition.stream, partition.group, "", self._lease_ms * 10)
 
     def _on_trial(self) -> bool:
         return self._trial is not None and self._trial[0].tags.holds(self._trial[1])
@@ -92,9 +91,7 @@ class Reclaimer:
 
     async def _pending(self, partition: Partition, *args: str | int) -> list[Any]:
         try:
-            rows: list[Any] = await self._client.execute_command(
-                "XPENDING", partition.stream, partition.group, *args
-            )
+            rows: list[Any] = await self._client.execute_command("XPENDING", partition.stream, partition.group, *args)
         except ResponseError as error:
             if is_missing_group(error):
                 return []

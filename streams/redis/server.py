@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
@@ -20,14 +20,18 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     ClusterError,
-    ConnectionError as RedisConnectionError,
     MasterDownError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
-    TimeoutError as RedisTimeoutError,
     TryAgainError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
 )
 from yarl import URL
 
@@ -63,12 +67,13 @@ class Backoff:
         self._next = first
 
     def reset(self) -> None:
+        """Begin small again."""
         self._next = self._first
 
     def wait(self) -> float:
         """Seconds to wait before the next attempt. Jittered, so that a fleet does not come back in step."""
         wait, self._next = self._next, min(self._next * 2, self._most)
-        return wait * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        return wait * random.uniform(0.5, 1.0)
 
 
 def is_missing_group(error: BaseException) -> bool:
@@ -133,17 +138,17 @@ class Server:
         }
         client = self._open(options)
         for command in _RAW:
-            client.set_response_callback(command, _raw)
+            client.set_response_callback(command, cast("Any", _raw))
         return client
 
     def _open(self, options: dict[str, Any]) -> Client:
         first = self.urls[0]
-        credentials = {"username": first.user, "password": first.password}
+        credentials: dict[str, Any] = {"username": first.user, "password": first.password}
         retry = Retry(NoBackoff(), 0)
         if first.scheme == "unix":
             path_options = {"unix_socket_path": first.path, **credentials, **options}
             return Redis(**path_options, retry=retry)
-        tls = {"ssl": True} if first.scheme == "rediss" else {}
+        tls: dict[str, Any] = {"ssl": True} if first.scheme == "rediss" else {}
         hosts = [(url.host or "127.0.0.1", url.port or 6379) for url in self.urls]
         if self.settings.cluster:
             nodes = [ClusterNode(host, port) for host, port in hosts]

@@ -22,6 +22,8 @@ from .settings import RedisSettings
 
 __all__ = ["Transport"]
 
+_FAUST_PARTITIONS = 8  # the default of Faust's `topic_partitions`, made for Kafka
+
 
 class Transport(base.Transport):
     """Faust on Redis Streams."""
@@ -62,11 +64,10 @@ class Transport(base.Transport):
         return self._declared.get(topic) or self._default_partitions()
 
     def _default_partitions(self) -> int:
-        _, options = self.app._default_options  # type: ignore[attr-defined]
+        _, options = self.app._default_options
         explicit = options.get("topic_partitions") is not None or "TOPIC_PARTITIONS" in os.environ
         conf: Settings = self.app.conf
-        changed = conf.topic_partitions != Settings.topic_partitions.default
-        return int(conf.topic_partitions) if explicit or changed else 1
+        return int(conf.topic_partitions) if explicit or conf.topic_partitions != _FAUST_PARTITIONS else 1
 
     def partition_for(self, topic: str, key: bytes | None) -> int:
         """The partition that a key belongs to."""
@@ -100,12 +101,13 @@ class Transport(base.Transport):
         tables = sorted(self.app.tables)
         if tables:
             raise UnsupportedFeature(
-                f"tables ({', '.join(tables)}) need a changelog topic that is read from the start, which Redis Streams with"
-                " trimming do not keep: store the state in a database, or use kafka://"
+                f"tables ({', '.join(tables)}) need a changelog topic that is read from the start, which trimmed"
+                " streams do not keep: store the state in a database, or use kafka://"
             )
         if self.app.in_transaction:
             raise UnsupportedFeature(
-                "processing_guarantee='exactly_once' needs Kafka's transactions: use the default, and make handlers idempotent"
+                "processing_guarantee='exactly_once' needs Kafka's transactions: use the default, and make handlers"
+                " idempotent"
             )
         if conf.stream_publish_on_commit:
             raise UnsupportedFeature(

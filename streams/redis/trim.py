@@ -1,8 +1,9 @@
 """Trimming: removes what every group has acknowledged, and never what a group has still to see.
 
-`MAXLEN` on write would be simpler, and under backlog it deletes work that nobody saw. Instead each worker asks the server now
-and then for the oldest entry that some group still needs, and trims below it; one script, so that no group can join in
-between. Groups that a topic declares exist from the first start of any worker, so they count before they run.
+`MAXLEN` on write would be simpler, and under backlog it deletes work that nobody saw. Instead each worker asks the
+server now and then for the oldest entry that some group still needs, and trims below it; one script, so that no group
+can join in between. Groups that a topic declares exist from the first start of any worker, so they count before they
+run.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Trimmer:
         """Trim, until cancelled."""
         while True:
             # Jittered, so that a fleet spreads the work instead of repeating it at the same moment.
-            await asyncio.sleep(self._every_s * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
+            await asyncio.sleep(self._every_s * random.uniform(0.75, 1.25))
             try:
                 for partition in self._partitions():
                     await self.trim(partition)
