@@ -1,0 +1,135 @@
+"""The admission rules, without a database."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.quota.admission import decode_request
+from consumers.quota.decisions import Standing, decide, ineligible, period_of
+from consumers.quota.settlement import decode_fact, settles
+from infra.errors import InvalidEvent
+from streams.deliveries import Delivery
+from streams.events import Accepted, JobAccepted, JobId, JobRequested, JobStarted, Started, job_requested
+
+NOON = datetime(2031, 4, 15, 12, tzinfo=UTC)
+JOB = JobId(UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7"))
+
+
+def standing(
+    *,
+    organization_exists: bool = True,
+    trust_score: float = 0.9,
+    team_exists: bool = True,
+    plan: str | None = "team",
+    status: str | None = "active",
+    monthly_quota: int = 50,
+) -> Standing:
+    """An organization that may request, but for what the test changes."""
+    return Standing(
+        organization_exists=organization_exists,
+        trust_score=trust_score,
+        team_exists=team_exists,
+        plan=plan,
+        status=status,
+        monthly_quota=monthly_quota,
+        priority=False,
+    )
+
+
+def request(organization_id: str = "acme", job_id: JobId = JOB, run: int = 1) -> JobRequested:
+    """A request of the organization's red team."""
+    return job_requested(
+        job_id=job_id, organization_id=organization_id, team_id="red", requirements="a quiet hour", at=NOON, run=run
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "code"),
+    [
+        (standing(organization_exists=False, team_exists=False, plan=None, trust_score=0), "organization_not_found"),
+        (standing(team_exists=False, plan="free", trust_score=0), "team_not_found"),
+        (standing(plan=None, status=None, trust_score=0), "subscription_required"),
+        (standing(plan="free", trust_score=0), "subscription_required"),
+        (standing(status="past_due", trust_score=0), "subscription_required"),
+        (standing(trust_score=0.49), "trust_too_low"),
+    ],
+)
+def test_the_first_rule_that_refuses_gives_the_code(known: Standing, code: str) -> None:
+    """Rules are asked in a fixed order, so a customer with several problems always hears of the same one first."""
+    refused = ineligible(request(), known, trust_threshold=0.5)
+    assert refused is not None
+    assert refused.code == code
+    assert str(JOB) in str(refused)
+    assert "acme" in str(refused)
+
+
+def test_a_trust_score_at_the_threshold_is_enough() -> None:
+    """The threshold is the lowest score that may request, not the highest that may not."""
+    assert ineligible(request(), standing(trust_score=0.5), trust_threshold=0.5) is None
+
+
+def test_a_full_quota_is_said_with_its_numbers_and_period() -> None:
+    """The refusal names the job, the run, the limit and the month, and what to do."""
+    [decision] = decide([(request(run=2), standing())], used={"acme": 50}, trust_threshold=0.5, at=NOON)
+    assert (decision.state, decision.code) == ("rejected", "quota_exceeded")
+    assert decision.message == (
+        f"job {JOB} run 2: organization acme has used its monthly quota (0 of 50 left in 2031-04); "
+        "wait for the next month, or upgrade the plan"
+    )
+
+
+def test_a_quota_lowered_below_its_use_admits_nobody() -> None:
+    """A plan that was downgraded in mid-month leaves no negative rest behind in the message."""
+    [decision] = decide([(request(), standing(monthly_quota=5))], used={"acme": 9}, trust_threshold=0.5, at=NOON)
+    assert "(0 of 5 left in 2031-04)" in (decision.message or "")
+
+
+def test_the_period_is_the_month_in_utc() -> None:
+    """Midnight of Sydney on the first of May is still April."""
+    assert period_of(datetime(2031, 5, 1, 0, tzinfo=timezone(timedelta(hours=10)))) == "2031-04"
+
+
+@given(
+    organizations=st.lists(st.sampled_from(["acme", "globex", "initech"]), max_size=40),
+    quotas=st.fixed_dictionaries({name: st.integers(0, 10) for name in ("acme", "globex", "initech")}),
+    used=st.fixed_dictionaries({name: st.integers(0, 10) for name in ("acme", "globex", "initech")}),
+)
+def test_the_first_requests_of_an_organization_take_what_is_left(
+    organizations: list[str], quotas: dict[str, int], used: dict[str, int]
+) -> None:
+    """With k units left exactly the first k requests are admitted, whatever other organizations ask in between."""
+    asked = [(request(name, JobId(uuid4())), standing(monthly_quota=quotas[name])) for name in organizations]
+    decisions = decide(asked, used=used, trust_threshold=0.5, at=NOON)
+    for name, quota in quotas.items():
+        states = [decision.state for decision in decisions if decision.organization_id == name]
+        admitted = min(max(quota - used[name], 0), len(states))
+        assert states == ["reserved"] * admitted + ["rejected"] * (len(states) - admitted)
+
+
+def test_a_fact_on_the_topic_of_requests_is_refused_by_its_type() -> None:
+    """The message names the field, what it holds and what belongs there."""
+    event = JobStarted(id="1", subject=JOB, time=NOON, data=Started(organization_id="acme", attempt=1))
+    with pytest.raises(InvalidEvent, match=r"type: 'teamfit.job.started.v1'.*'teamfit.job.requested.v1'"):
+        decode_request(Delivery("job-requests", None, event.encode()))
+
+
+def test_a_request_on_the_topic_of_facts_is_refused_by_its_type() -> None:
+    """Requests and acceptances have topics of their own; on job-events nobody would act on them."""
+    accepted = JobAccepted(
+        id="1",
+        subject=JOB,
+        time=NOON,
+        data=Accepted(organization_id="acme", team_id="red", requirements="a quiet hour"),
+    )
+    for event in (request(), accepted):
+        with pytest.raises(InvalidEvent, match=rf"type: '{event.type}' does not belong on job-events; expected"):
+            decode_fact(Delivery("job-events", None, event.encode()))
+
+
+def test_a_fact_that_ends_no_run_settles_nothing() -> None:
+    """A start costs the quota stage no transaction."""
+    event = JobStarted(id="1", subject=JOB, time=NOON, data=Started(organization_id="acme", attempt=1))
+    assert not settles(decode_fact(Delivery("job-events", None, event.encode())))
