@@ -179,6 +179,8 @@ class Consumer(FaustConsumer):
             await reader.run()
         except Exception as error:  # noqa: BLE001 - a loop that dies silently would leave the worker deaf
             await self.crash(error)
+        finally:
+            await reader.close()
 
     async def stop_reading(self) -> None:
         """Fetch nothing more; returns when no read is under way."""

@@ -60,7 +60,11 @@ class TopicReader:
                 await self._recover(error, backoff)
             else:
                 backoff.reset()
+
+    async def close(self) -> None:
+        """Close the connection, when nothing is read any more."""
         self._consumer.health.forget(self._loop_name)
+        await self._client.aclose()
 
     async def unblock(self) -> None:
         """End a read that waits on the server, so that stopping need not wait for it."""
