@@ -1,0 +1,55 @@
+"""The layout of an entry."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.redis.entry import decode_entry, encode_entry
+
+
+def flat(fields: dict[bytes, bytes]) -> list[bytes]:
+    return [part for pair in fields.items() for part in pair]
+
+
+@given(
+    key=st.none() | st.binary(),
+    value=st.binary(min_size=1),
+    headers=st.dictionaries(st.text(), st.binary()),
+    milliseconds=st.none() | st.integers(min_value=1, max_value=10**14),
+)
+def test_what_is_encoded_decodes_to_the_same(
+    key: bytes | None, value: bytes, headers: dict[str, bytes], milliseconds: int | None
+) -> None:
+    """Key, value, headers and timestamp survive the round trip, whatever bytes they hold."""
+    timestamp = None if milliseconds is None else milliseconds / 1000
+    entry = decode_entry(b"5000-0", flat(encode_entry(key, value, headers, timestamp)))
+    assert (entry.key, entry.value, dict(entry.headers)) == (key, value, headers)
+    assert entry.timestamp == pytest.approx(5.0 if timestamp is None else timestamp, abs=0.001)
+
+
+@given(st.lists(st.tuples(st.binary(), st.binary())))
+def test_decoding_never_fails(fields: list[tuple[bytes, bytes]]) -> None:
+    """Whatever somebody wrote by hand becomes an entry: the application decides about it, not a traceback."""
+    entry = decode_entry(b"5000-1", [part for pair in fields for part in pair])
+    assert entry.timestamp >= 0
+
+
+def test_no_value_and_an_empty_value_are_the_same() -> None:
+    """None is written as an empty `event`, since an entry needs a field; both read back as None."""
+    assert encode_entry(None, None) == {b"event": b""}
+    assert decode_entry(b"1-0", [b"event", b""]).value is None
+    assert decode_entry(b"1-0", [b"other", b"field"]).value is None
+
+
+def test_the_time_of_an_entry_is_in_its_id_unless_it_says_otherwise() -> None:
+    """An entry without `ts`, or with a `ts` that is no number, has the time at which the server got it."""
+    assert decode_entry(b"1700000000250-3", []).timestamp == 1_700_000_000.25
+    assert decode_entry(b"1700000000250-3", [b"ts", b"yesterday"]).timestamp == 1_700_000_000.25
+    assert decode_entry(b"1700000000250-3", [b"ts", b"1500"]).timestamp == 1.5
+
+
+def test_headers_may_be_text_or_pairs() -> None:
+    """Headers are taken as a mapping or as pairs, of bytes or of text."""
+    expected = {b"event": b"v", b"h:a": b"1"}
+    assert encode_entry(None, b"v", {"a": "1"}) == expected
+    assert encode_entry(None, b"v", [("a", b"1")]) == expected
