@@ -41,8 +41,8 @@ async def reject_runs(connection: Connection, runs: Sequence[tuple[JobId, int]])
 
 async def complete_runs(connection: Connection, runs: Sequence[tuple[JobId, int]]) -> set[tuple[JobId, int]]:
     """Decide that these runs were completed, unless they are decided; return those whose outcome is `completed`."""
-    rows = await _queries.complete(connection, job_ids=[job_id for job_id, _ in runs], runs=[run for _, run in runs])
-    return {(JobId(row["job_id"]), row["run"]) for row in rows if row["outcome"] == "completed"}
+    rows = _queries.complete(connection, job_ids=[job_id for job_id, _ in runs], runs=[run for _, run in runs])
+    return {(JobId(row["job_id"]), row["run"]) async for row in rows if row["outcome"] == "completed"}
 
 
 async def fail_run(

@@ -104,14 +104,14 @@ class Attempts:
         return [one for one in begun if one is not None]
 
     async def _begin_once(self, connection: Connection, runs: list[_Run]) -> dict[_Run, Begun]:
-        """Begin each run, but for those that another worker began meanwhile: they are left out, to be begun again."""
         job_ids, numbers = [job_id for job_id, _ in runs], [run for _, run in runs]
         now = self.clock.now()
-        # Two statements, so that the second sees what a save, for which the first had to wait, has committed.
+        # Three statements: each sees what another worker's begin or save, for which the one before it had to wait, did.
+        await _queries.lock_runs(connection, job_ids=job_ids, runs=numbers)
         await _queries.abandon(connection, job_ids=job_ids, runs=numbers, now=now)
         tokens = {run: uuid4() for run in runs}
         begun: dict[_Run, Begun] = {}
-        for row in await _queries.begin(
+        async for row in _queries.begin(
             connection, job_ids=job_ids, runs=numbers, tokens=list(tokens.values()), now=now
         ):
             key = (JobId(row["job_id"]), row["run"])
@@ -125,7 +125,7 @@ class Attempts:
         return begun
 
     async def _teams(self, connection: Connection, team_ids: set[str]) -> dict[str, Team]:
-        rows = await _queries.teams(
+        rows = _queries.teams(
             connection, team_ids=sorted(team_ids), max_bytes=self.materials_token_budget * BYTES_PER_TOKEN
         )
         return {
@@ -137,7 +137,7 @@ class Attempts:
                 description=row["description"],
                 materials=[Material(*material) for material in row["materials"]],
             )
-            for row in rows
+            async for row in rows
         }
 
     async def save(self, answers: Sequence[tuple[Attempt, Completion]]) -> list[Saved | None]:
@@ -151,7 +151,7 @@ class Attempts:
         async with self.database.transaction() as connection:
             attempts = [attempt for attempt, _ in answers]
             cost = _cost([completion.usage for _, completion in answers])
-            for row in await _queries.answered(connection, now=now, **_identity(attempts), **cost):
+            async for row in _queries.answered(connection, now=now, **_identity(attempts), **cost):
                 if row["state"] == "saved":
                     saved_at[row["token"]] = row["finished_at"]
             holding = [one for one in attempts if one.token in saved_at]

@@ -1,15 +1,23 @@
--- name: abandon!
+-- name: lock_runs(job_ids, runs)!
+-- Lets one transaction at a time begin attempts at a run. The next statement sees what the one before it committed;
+-- sorted, so that two workers cannot deadlock.
+SELECT pg_advisory_xact_lock(key)
+FROM (
+    SELECT hashtextextended(job_id::text, run) AS key
+    FROM unnest(:job_ids::uuid[], :runs::int[]) AS wanted (job_id, run)
+    ORDER BY key
+) AS sorted;
+
+-- name: abandon(now, job_ids, runs)!
 -- Takes the runs away from older attempts: whoever still works on one can no longer save. Waits for a save under way.
--- Sorted locks would need a subquery for nothing: two workers rarely begin the same runs, and a deadlock is repeated.
 UPDATE generation_attempts AS older
 SET state = 'abandoned', maybe_billed = true, finished_at = :now
 FROM unnest(:job_ids::uuid[], :runs::int[]) AS wanted (job_id, run)
 WHERE older.job_id = wanted.job_id AND older.run = wanted.run AND older.state = 'started';
 
--- name: begin
+-- name: begin(job_ids, runs, tokens, now)
 -- Starts the next attempt of each run that has not ended. Returns for each run its new attempt, or how it ended and
--- what its last attempt left (for a completed run: the one that was saved). A run for which another worker began an
--- attempt at the same moment comes back with neither.
+-- what its last attempt left (for a completed run: the one that was saved).
 WITH wanted AS (
     SELECT job_id, run, token
     FROM unnest(:job_ids::uuid[], :runs::int[], :tokens::uuid[]) AS wanted (job_id, run, token)
@@ -29,8 +37,6 @@ WITH wanted AS (
     WHERE NOT EXISTS (
         SELECT FROM job_outcomes AS ended WHERE ended.job_id = wanted.job_id AND ended.run = wanted.run
     )
-    ORDER BY job_id, run
-    ON CONFLICT (job_id, run, attempt) DO NOTHING
     RETURNING job_id, run, attempt
 )
 SELECT
@@ -53,7 +59,7 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS last ON true;
 
--- name: teams
+-- name: teams(max_bytes, team_ids)
 -- Teams with their newest materials, as many as may matter to a prompt of `max_bytes`.
 SELECT
     team.id,
@@ -84,7 +90,7 @@ SELECT
 FROM teams AS team
 WHERE team.id = ANY(:team_ids::text[]);
 
--- name: answered
+-- name: answered(now, job_ids, runs, attempts, tokens, models, prompt_tokens, completion_tokens)
 -- Records what answers cost, and marks those attempts saved that still hold their run. The caller saves their activities
 -- in the same transaction. A late answer of an attempt that lost its run changes only that attempt's own record.
 UPDATE generation_attempts AS attempt
@@ -102,7 +108,7 @@ WHERE attempt.job_id = answer.job_id AND attempt.run = answer.run AND attempt.at
     AND attempt.token = answer.token
 RETURNING attempt.token, attempt.state, attempt.finished_at;
 
--- name: too_late!
+-- name: too_late(job_ids, runs, attempts, tokens)!
 -- Takes back `saved` from attempts whose run had ended in another way (it was cancelled, say) before the answer came.
 UPDATE generation_attempts AS attempt
 SET state = 'failed', error_code = 'run_ended'
@@ -110,7 +116,7 @@ FROM unnest(:job_ids::uuid[], :runs::int[], :attempts::int[], :tokens::uuid[]) A
 WHERE attempt.job_id = late.job_id AND attempt.run = late.run AND attempt.attempt = late.attempt
     AND attempt.token = late.token;
 
--- name: save_activities!
+-- name: save_activities(job_ids, runs, activities, models, prompt_tokens, completion_tokens)!
 -- Writes the activities of completed runs, each run's as one JSON array, in place of those of an earlier run. Model and
 -- token counts are those of the one call that made all three.
 INSERT INTO customized_activities (
@@ -150,7 +156,7 @@ ON CONFLICT (job_id, position) DO UPDATE SET
     created_at = excluded.created_at
 WHERE customized_activities.run <= excluded.run;
 
--- name: fail!
+-- name: fail(now, job_ids, runs, attempts, tokens, error_codes, maybe_billed, models, prompt_tokens, completion_tokens)!
 -- Records how attempts failed and what they cost. One that has lost its run stays as it is but for the cost.
 UPDATE generation_attempts AS attempt
 SET
@@ -170,7 +176,7 @@ FROM unnest(
 WHERE attempt.job_id = failure.job_id AND attempt.run = failure.run AND attempt.attempt = failure.attempt
     AND attempt.token = failure.token AND attempt.state <> 'saved';
 
--- name: give_up!
+-- name: give_up(error_code, now, job_id, run)!
 -- Ends the attempts of a run that the stage gives up while it does not know how they went (a stage timeout, a bug).
 UPDATE generation_attempts
 SET state = 'failed', error_code = :error_code, maybe_billed = true, finished_at = :now

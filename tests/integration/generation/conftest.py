@@ -1,0 +1,156 @@
+"""A generation stage's handlers on a real Postgres and a real HTTP endpoint that can be told to misbehave."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+import aiohttp
+import asyncpg
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from consumers.generation.handlers import Generation
+from consumers.generation.llm import Llm
+from infra.clock import SystemClock
+from infra.local.llm.server import create_app
+from infra.postgres import Database
+from infra.settings import Settings
+from streams.deliveries import Record
+from streams.events import Accepted, JobAccepted, JobId, fact_id
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+ORGANIZATION = "org-1"
+TEAM = "team-1"
+
+
+@dataclass
+class Published:
+    """A broker that keeps what it is given, and is away while `error` is set."""
+
+    records: list[Record] = field(default_factory=list)
+    error: Exception | None = None
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.records += records
+
+
+@dataclass
+class Endpoint:
+    """The offline LLM endpoint of a test."""
+
+    port: int
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def tell(self, mode: str, **more: object) -> None:
+        async with aiohttp.ClientSession() as session:
+            order = {"mode": mode, **more}
+            async with session.put(f"http://127.0.0.1:{self.port}/control", json=order) as response:
+                assert response.status == 200, await response.text()
+
+    async def calls(self) -> dict[str, Any]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{self.port}/control") as response,
+        ):
+            counted: dict[str, Any] = (await response.json())["calls"]
+            return counted
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[Endpoint]:
+    runner = web.AppRunner(create_app(), access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield Endpoint(runner.addresses[0][1])
+    await runner.cleanup()
+
+
+@dataclass
+class StageUnderTest:
+    """The handlers and what stands around them."""
+
+    generation: Generation
+    published: Published
+    database: Database
+    settings: Settings
+
+
+Starter: TypeAlias = Callable[..., Awaitable[StageUnderTest]]
+
+
+@pytest.fixture
+async def start_stage(database_url: str, endpoint: Endpoint) -> AsyncIterator[Starter]:
+    """Make a stage's handlers, as one more worker process would have them; keyword arguments are settings."""
+    cleanup: list[Callable[[], Awaitable[None]]] = []
+
+    async def start(**overrides: object) -> StageUnderTest:
+        settings = Settings.model_validate(
+            {
+                "openai_api_key": SecretStr("test"),
+                "openai_base_url": endpoint.base_url,
+                "database_url": database_url,
+                **overrides,
+            }
+        )
+        database = Database(settings.database_url, size=5)
+        llm = Llm(settings, connections=400)
+        published = Published()
+        cleanup.extend((llm.close, database.close))
+        generation = Generation(database=database, llm=llm, publisher=published, clock=SystemClock(), settings=settings)
+        return StageUnderTest(generation, published, database, settings)
+
+    yield start
+    for close in cleanup:
+        await close()
+
+
+@pytest.fixture
+async def stage(start_stage: Starter, team: str) -> StageUnderTest:
+    return await start_stage()
+
+
+@pytest.fixture
+async def team(database: Pool) -> str:
+    """An organization with one team that has two materials."""
+    await database.execute(
+        "INSERT INTO organizations (id, name) VALUES ($1, 'Ours'), ('org-2', 'Theirs')", ORGANIZATION
+    )
+    await database.execute(
+        "INSERT INTO teams (id, organization_id, name, size, description)"
+        " VALUES ($1, $2, 'Platform', 8, 'Remote engineers'), ('team-2', 'org-2', 'Others', 3, NULL)",
+        TEAM,
+        ORGANIZATION,
+    )
+    await database.execute(
+        "INSERT INTO team_materials (team_id, title, content)"
+        " VALUES ($1, 'Values', 'We like puzzles.'), ($1, 'Survey', 'Meetings are too long.'),"
+        " ('team-2', 'Secret', 'theirs alone')",
+        TEAM,
+    )
+    return TEAM
+
+
+def accepted(
+    *, job_id: JobId | None = None, run: int = 1, team_id: str = TEAM, organization_id: str = ORGANIZATION
+) -> JobAccepted:
+    """Return the event that starts a run."""
+    job_id = job_id or JobId(uuid4())
+    return JobAccepted(
+        id=fact_id(job_id, run, "accepted"),
+        subject=job_id,
+        time=datetime.now(UTC),
+        run=run,
+        data=Accepted(
+            organization_id=organization_id, team_id=team_id, requirements="A remote hour that builds trust."
+        ),
+    )
