@@ -18,7 +18,7 @@ from streams.redis.transport import Transport as RedisTransport
 log = structlog.get_logger(__name__)
 
 _PING_S = 2.0
-_CLOSE_S = 5.0
+_CLOSE_S = 2.0
 
 
 class Broker:
@@ -66,7 +66,7 @@ class Broker:
             raise BrokerDown(f"the broker is away: {type(error).__name__}: {error}", maybe_written=False) from error
 
     async def close(self) -> None:
-        """Write what is left and close the connection, in at most five seconds."""
+        """Write what is left and close the connection, in at most two seconds."""
         app, self._app = self._app, None
         if app is None:
             return

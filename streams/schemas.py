@@ -48,7 +48,7 @@ _ABOUT: Mapping[str, str] = {
 
 
 class _Contract(GenerateJsonSchema):
-    """Pydantic leaves what has a default optional; in our events `type` and `specversion` are told apart by presence."""
+    """Pydantic leaves optional what has a default, but an event must say its `type`: it tells the events apart."""
 
     def generate(self, schema: Any, mode: JsonSchemaMode = "validation") -> JsonSchemaValue:  # noqa: ANN401 - theirs
         made = super().generate(schema, mode)

@@ -80,8 +80,8 @@ async def _find(connection: Connection, job_id: UUID, caller: Caller) -> JobStat
     job = JobStatus(**{**row, "status": status_of(row["status"])})
     if job.status != "completed":
         return job
-    rows = await _queries.activities(connection, job_id=job_id)
-    return job.model_copy(update={"activities": [_activity(row) for row in rows]})
+    activities = [_activity(row) async for row in _queries.activities(connection, job_id=job_id)]
+    return job.model_copy(update={"activities": activities})
 
 
 async def _just_accepted(connection: Connection, job_id: UUID, caller: Caller) -> JobStatus | None:

@@ -59,11 +59,6 @@ class JobState:
     started_at: datetime | None = None
     completed_at: datetime | None = None
 
-    @property
-    def ended(self) -> bool:
-        """Whether the newest run has come to its end."""
-        return _RANK[self.status] == _RANK["completed"]
-
 
 def fold_all(state: JobState, events: Iterable[JobEvent]) -> JobState:
     """Fold events of one job in the order in which they were archived."""

@@ -9,7 +9,6 @@ import asyncpg
 import structlog
 
 from consumers.projection.fold import JobState, fold, is_foreign, status_of
-from infra import telemetry
 from infra.postgres import Connection, Database
 from streams.deliveries import Delivery, Record
 from streams.events import JobEvent, JobId, parse_event
@@ -40,14 +39,12 @@ class Projection:
             DependencyDown: Postgres is away; whether the batch was committed is then unknown.
         """
         async with self.database.transaction() as connection:
-            ended = await project(connection, events)
-        for state in ended:
-            telemetry.JOBS.labels(state.status).inc()
+            await project(connection, events)
         return [()] * len(events)
 
 
-async def project(connection: Connection, events: Sequence[JobEvent]) -> Sequence[JobState]:
-    """Archive and fold in the caller's transaction. Returns the jobs whose newest run has come to its end by this."""
+async def project(connection: Connection, events: Sequence[JobEvent]) -> None:
+    """Archive and fold in the caller's transaction."""
     before = await _lock(connection, sorted({event.job_id for event in events}))
     after = dict(before)
     for event in await _archive(connection, events):
@@ -59,11 +56,6 @@ async def project(connection: Connection, events: Sequence[JobEvent]) -> Sequenc
     unfounded = [job_id for job_id, state in after.items() if state.run == 0]
     if unfounded:
         await _queries.drop_unfounded(connection, job_ids=unfounded)
-    return [state for job_id, state in after.items() if state.ended and _moved(before[job_id], state)]
-
-
-def _moved(before: JobState, after: JobState) -> bool:
-    return (before.run, before.status) != (after.run, after.status)
 
 
 async def _lock(connection: Connection, job_ids: Sequence[JobId]) -> dict[JobId, JobState]:
@@ -72,8 +64,8 @@ async def _lock(connection: Connection, job_ids: Sequence[JobId]) -> dict[JobId,
     The order of a job's events in the archive is thus the order of folding them, whichever workers do it.
     """
     await _queries.add_missing(connection, job_ids=job_ids)
-    rows = await _queries.lock_states(connection, job_ids=job_ids)
-    return {JobId(row["job_id"]): _state(row) for row in rows}
+    rows = _queries.lock_states(connection, job_ids=job_ids)
+    return {JobId(row["job_id"]): _state(row) async for row in rows}
 
 
 def _state(row: asyncpg.Record) -> JobState:
@@ -85,7 +77,7 @@ def _state(row: asyncpg.Record) -> JobState:
 
 async def _archive(connection: Connection, events: Sequence[JobEvent]) -> list[JobEvent]:
     """Add the events to the archive and return the new ones, in its order."""
-    rows = await _queries.archive(
+    rows = _queries.archive(
         connection,
         job_ids=[event.job_id for event in events],
         event_ids=[event.id for event in events],
@@ -96,7 +88,8 @@ async def _archive(connection: Connection, events: Sequence[JobEvent]) -> list[J
         events=[event.encode().decode() for event in events],
     )
     first = {(event.job_id, event.id): event for event in reversed(events)}
-    return [first[JobId(row["job_id"]), row["event_id"]] for row in sorted(rows, key=lambda row: int(row["sequence"]))]
+    new = sorted([(row["sequence"], JobId(row["job_id"]), row["event_id"]) async for row in rows])
+    return [first[job_id, event_id] for _, job_id, event_id in new]
 
 
 async def _write(connection: Connection, states: Sequence[JobState]) -> None:

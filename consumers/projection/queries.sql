@@ -1,4 +1,4 @@
--- name: add_missing!
+-- name: add_missing(job_ids)!
 -- Gives each job without a row one at run 0, in the order of IDs: workers that add the same jobs wait, and never in a ring.
 INSERT INTO customization_jobs (job_id, status, run)
 SELECT job_id, 'pending', 0
@@ -6,7 +6,7 @@ FROM unnest(:job_ids::uuid[]) AS job_id
 ORDER BY job_id
 ON CONFLICT (job_id) DO NOTHING;
 
--- name: lock_states
+-- name: lock_states(job_ids)
 -- The rows of these jobs, locked in the order of IDs. The requirements, which can be long and never change, stay behind.
 SELECT job_id, organization_id, team_id, run, status, error_code, error_message, created_at, started_at, completed_at
 FROM customization_jobs
@@ -14,7 +14,7 @@ WHERE job_id = ANY(:job_ids::uuid[])
 ORDER BY job_id
 FOR UPDATE;
 
--- name: archive
+-- name: archive(job_ids, event_ids, runs, types, organization_ids, times, events)
 -- Adds events to the archive in the order given; of those with the same job and ID only the first. Returns what is new.
 -- Called under the locks of `lock_states`, so the sequence of one job's events is the order in which they are folded.
 INSERT INTO job_events (job_id, event_id, run, type, organization_id, time, event)
@@ -27,7 +27,7 @@ ORDER BY place
 ON CONFLICT (job_id, event_id) DO NOTHING
 RETURNING sequence, job_id, event_id;
 
--- name: write_states!
+-- name: write_states(job_ids, organization_ids, team_ids, requirements, runs, statuses, error_codes, error_messages, created_at, started_at, completed_at)!
 -- Writes folded states back. Requirements are kept from the first event that had them.
 UPDATE customization_jobs AS job
 SET organization_id = folded.organization_id,
@@ -51,24 +51,24 @@ FROM unnest(
 )
 WHERE job.job_id = folded.job_id;
 
--- name: drop_unfounded!
+-- name: drop_unfounded(job_ids)!
 -- Removes rows at run 0 that got no event: all of the batch was in the archive, though the read model was not.
 DELETE FROM customization_jobs WHERE job_id = ANY(:job_ids::uuid[]) AND run = 0;
 
--- name: job^
+-- name: job(job_id, organization_id, ownerless)^
 -- One job as its organization sees it; a job of the Celery days without an organization only with :ownerless.
 SELECT job_id, organization_id, team_id, run, status, error_code, error_message, created_at, started_at, completed_at
 FROM customization_jobs
 WHERE job_id = :job_id
     AND (organization_id = :organization_id OR (organization_id IS NULL AND :ownerless::boolean));
 
--- name: accepted_request^
+-- name: accepted_request(job_id, organization_id)^
 -- A request that the intake has accepted and the projection may not have seen yet.
 SELECT job_id, organization_id, team_id, accepted_at
 FROM job_requests
 WHERE job_id = :job_id AND organization_id = :organization_id;
 
--- name: activities
+-- name: activities(job_id)
 -- The activities of a job, in their order.
 SELECT title, description, duration_minutes, group_size, materials, steps, objective
 FROM customized_activities

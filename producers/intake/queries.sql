@@ -1,4 +1,4 @@
--- name: standing^
+-- name: standing(organization_id, team_id, period)^
 -- What the early check must know about a request's organization, team, subscription and used quota. Nothing is locked.
 SELECT
     organizations.id IS NOT NULL AS organization_exists,
@@ -14,13 +14,13 @@ LEFT JOIN teams ON teams.id = asked.team_id AND teams.organization_id = asked.or
 LEFT JOIN subscriptions ON subscriptions.organization_id = asked.organization_id
 LEFT JOIN quota_usage ON quota_usage.organization_id = asked.organization_id AND quota_usage.period = :period;
 
--- name: record$
+-- name: record(job_id, organization_id, team_id, idempotency_key, event)$
 -- Records an accepted request; returns its ID, or NULL when this job is recorded. Waits for a transaction that records it.
 INSERT INTO job_requests (job_id, organization_id, team_id, idempotency_key, event)
 VALUES (:job_id, :organization_id, :team_id, :idempotency_key, :event)
 ON CONFLICT DO NOTHING
 RETURNING job_id;
 
--- name: recorded_event$
+-- name: recorded_event(job_id)$
 -- The event of a request that was accepted before.
 SELECT event FROM job_requests WHERE job_id = :job_id;
