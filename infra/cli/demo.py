@@ -18,6 +18,7 @@ from infra.settings import settings
 # A real model may think for a while; the offline one takes a second.
 _DEADLINE_S = 120.0
 _LLM_LATENCY_S = 1.0
+_PIPE_WIDTH = 120
 _COLUMNS = ("requested", "started", "completed", "failed", "rejected")
 _STYLES = {"completed": "green", "failed": "red", "rejected": "yellow", "charged": "green"}
 
@@ -31,7 +32,8 @@ def run(*, as_json: bool) -> None:
     """
     console = Console(stderr=as_json, highlight=False)
     if not console.is_terminal:
-        console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+        # A pipe has no width of its own, and Rich's guess is too narrow for a line of an event.
+        console = Console(stderr=as_json, highlight=False, width=_PIPE_WIDTH)
     stack = Stack(
         settings(),
         llm_latency_s=_LLM_LATENCY_S,

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 from uuid import UUID, uuid4
 
 import aiohttp
 import aiosql
-from producers.client import TeamfitClient
 from redis.asyncio import Redis
 
 from infra.errors import TeamfitError
@@ -20,6 +19,7 @@ from infra.local.demo_report import HttpRefusal, Job, Moment, Report, WayIn
 from infra.local.organizations import ACME, BIRCH, CEDAR, DUNE, ELM, Organization
 from infra.local.stack import Stack
 from infra.postgres import Database
+from producers.client import JobRequests
 from streams.events import JobId, job_requested
 from streams.topics import JOB_REQUESTS
 
@@ -79,7 +79,10 @@ async def run_demo(stack: Stack, show: Callable[[Sequence[Job]], None], *, deadl
     start = time.monotonic()
     database = Database(stack.settings.database_url, size=1)
     try:
-        async with aiohttp.ClientSession(stack.api_url) as http, TeamfitClient(stack.settings.broker_url) as client:
+        async with (
+            aiohttp.ClientSession(stack.api_url) as http,
+            JobRequests.connect(stack.settings.broker_url, source="demo") as client,
+        ):
             ways = _WaysIn(stack, http, client)
             jobs = [await ways.send(request) for request in _REQUESTS]
             show(jobs)
@@ -100,7 +103,7 @@ async def run_demo(stack: Stack, show: Callable[[Sequence[Job]], None], *, deadl
 class _WaysIn:
     """Sends requests by each way in, and reads their jobs over HTTP."""
 
-    def __init__(self, stack: Stack, http: aiohttp.ClientSession, client: TeamfitClient) -> None:
+    def __init__(self, stack: Stack, http: aiohttp.ClientSession, client: JobRequests) -> None:
         self._stack = stack
         self._http = http
         self._client = client
@@ -114,6 +117,8 @@ class _WaysIn:
                 job_id = await self._by_client(request)
             case "xadd":
                 job_id = await self._by_xadd(request)
+            case _:
+                assert_never(request.way_in)
         return Job(
             job_id=job_id,
             way_in=request.way_in,
@@ -151,7 +156,7 @@ class _WaysIn:
         return UUID(body["job_id"])
 
     async def _by_client(self, request: _Request) -> UUID:
-        return await self._client.request_activities(
+        return await self._client.submit(
             organization_id=request.organization_id, team_id=request.team_id, requirements=request.requirements
         )
 

@@ -88,4 +88,5 @@ class Report(BaseModel):
     @property
     def complaints(self) -> list[str]:
         """A sentence about everything that did not end as it should."""
-        return [one.complaint for one in (*self.jobs, *self.http_refusals) if one.complaint is not None]
+        found = [job.complaint for job in self.jobs] + [refusal.complaint for refusal in self.http_refusals]
+        return [complaint for complaint in found if complaint is not None]

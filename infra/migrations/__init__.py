@@ -16,6 +16,16 @@ from infra.errors import DependencyDown
 
 _FOLDER = Path(__file__).parent
 
+# Some come from asyncpg as they are, some dressed by SQLAlchemy.
+_UNREACHABLE = (
+    OSError,
+    ArgumentError,
+    InterfaceError,
+    OperationalError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
 
 def _config(database_url: str) -> Config:
     config = Config()
@@ -32,6 +42,5 @@ async def upgrade(database_url: str, *, revision: str = "head") -> None:
     """
     try:
         await asyncio.to_thread(command.upgrade, _config(database_url), revision)
-    except (OSError, ArgumentError, InterfaceError, OperationalError, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        # Some come from asyncpg as they are, some dressed by SQLAlchemy.
+    except _UNREACHABLE as error:
         raise DependencyDown("postgres", f"cannot reach the database: {error}; check DATABASE_URL") from error

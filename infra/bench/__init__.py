@@ -1,0 +1,1 @@
+"""Measurements of the transport and of the whole pipeline, on embedded servers."""

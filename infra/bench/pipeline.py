@@ -1,0 +1,146 @@
+"""`python -m infra.bench.pipeline`: jobs through the whole pipeline, on embedded servers, one worker a stage.
+
+The clock runs from the first request to the last completed row in the read model. The offline LLM answers after a fixed
+time, so what a job takes beyond that is the pipeline's own.
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import aiosql
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from infra.bench.processes import Usage
+from infra.local.organizations import BIRCH
+from infra.local.stack import STAGES, Stack
+from infra.postgres import Database
+from infra.settings import Settings
+from producers.client import JobRequests, Request
+
+_queries = aiosql.from_path(Path(__file__).with_name("pipeline.sql"), "asyncpg")
+
+_POLL_S = 0.1
+_DEADLINE_S = 300.0
+_WARM_UP_JOBS = 20  # opens the pools and connections that a running worker has long had
+
+
+class ProcessReport(BaseModel):
+    """What one process has cost."""
+
+    name: str
+    cpu_ms_per_job: float
+    peak_memory_mb: float
+
+
+class PipelineReport(BaseModel):
+    """The result of a run. `overhead` is from request to completion, less the LLM's latency."""
+
+    jobs: int
+    llm_latency_s: float
+    seconds: float
+    jobs_per_s: float
+    overhead_p50_s: float
+    overhead_p99_s: float
+    processes: list[ProcessReport]
+
+
+def main() -> int:
+    """Run the benchmark with the command line's options."""
+    parser = argparse.ArgumentParser(prog="python -m infra.bench.pipeline", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2000, help="jobs to send (default 2000)")
+    parser.add_argument("--llm-latency", type=float, default=1.0, help="seconds that the LLM takes (default 1)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    options = parser.parse_args()
+    progress = Console(stderr=True)
+    stack = Stack(
+        Settings(), llm_latency_s=options.llm_latency, parts=STAGES, report=lambda step: progress.print(f"{step} …")
+    )
+    with stack:
+        report = asyncio.run(_measure(stack, jobs=options.jobs, llm_latency_s=options.llm_latency))
+    if options.json:
+        print(report.model_dump_json(indent=2))
+    else:
+        _show(report)
+    return 0
+
+
+async def _measure(stack: Stack, *, jobs: int, llm_latency_s: float) -> PipelineReport:
+    database = Database(stack.settings.database_url, size=1)
+    try:
+        async with JobRequests.connect(stack.settings.broker_url, source="bench") as requests:
+            await requests.submit_many(_requests(_WARM_UP_JOBS))
+            await _until_completed(stack, database, _WARM_UP_JOBS)
+            usage = Usage(stack.pids())
+            start = time.monotonic()
+            await requests.submit_many(_requests(jobs))
+            await _until_completed(stack, database, _WARM_UP_JOBS + jobs, usage)
+            seconds = time.monotonic() - start
+        async with database.transaction() as connection:
+            # Those of the warm-up came first.
+            rows = [row["seconds"] async for row in _queries.seconds_to_completion(connection)][_WARM_UP_JOBS:]
+    finally:
+        await database.close()
+    overhead = statistics.quantiles([row - llm_latency_s for row in rows], n=100, method="inclusive")
+    cpu, memory = usage.cpu_s(), usage.peak_mb()
+    return PipelineReport(
+        jobs=jobs,
+        llm_latency_s=llm_latency_s,
+        seconds=round(seconds, 2),
+        jobs_per_s=round(jobs / seconds, 1),
+        overhead_p50_s=round(overhead[49], 3),
+        overhead_p99_s=round(overhead[98], 3),
+        processes=[
+            ProcessReport(
+                name=name, cpu_ms_per_job=round(cpu[name] / jobs * 1000, 2), peak_memory_mb=round(memory[name], 1)
+            )
+            for name in sorted(cpu, key=lambda name: -cpu[name])
+        ],
+    )
+
+
+def _requests(number: int) -> list[Request]:
+    wishes = "A session outdoors for 6 people, about 45 minutes, variant {}"
+    return [
+        Request(organization_id=BIRCH.id, team_id=BIRCH.team.id, requirements=wishes.format(index))
+        for index in range(number)
+    ]
+
+
+async def _until_completed(stack: Stack, database: Database, jobs: int, usage: Usage | None = None) -> None:
+    deadline = time.monotonic() + _DEADLINE_S
+    completed = -1
+    while completed < jobs:
+        await asyncio.sleep(_POLL_S)
+        stack.check()
+        if usage is not None:
+            usage.sample()
+        async with database.transaction() as connection:
+            completed = await _queries.completed(connection)
+        if time.monotonic() > deadline:
+            sys.exit(f"only {completed} of {jobs} jobs were completed after {_DEADLINE_S:.0f} s")
+
+
+def _show(report: PipelineReport) -> None:
+    console = Console(highlight=False)
+    console.print(
+        f"{report.jobs} jobs with an LLM latency of {report.llm_latency_s:g} s: {report.seconds:g} s, "
+        f"{report.jobs_per_s:g} jobs/s"
+    )
+    console.print(
+        f"From request to completion, less the LLM's latency: p50 {report.overhead_p50_s:g} s, "
+        f"p99 {report.overhead_p99_s:g} s"
+    )
+    table = Table("process", "CPU ms per job", "peak memory, MB")
+    for process in report.processes:
+        table.add_row(process.name, f"{process.cpu_ms_per_job:.2f}", f"{process.peak_memory_mb:.0f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

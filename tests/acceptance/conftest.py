@@ -1,0 +1,65 @@
+"""One whole pipeline, in real processes, for all acceptance tests, and a customer who uses it."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import aiohttp
+import asyncpg
+import pytest
+
+from infra.local.stack import Stack
+from infra.settings import Settings
+from tests.acceptance.customer import Customer
+from tests.conftest import Pool
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_surroundings() -> Iterator[None]:
+    """Whatever the developer's shell says about keys and servers, these tests use their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("TEAMFIT_") or name in {
+                "OPENAI_API_KEY",
+                "OPENAI_BASE_URL",
+                "BROKER_URL",
+                "DATABASE_URL",
+            }:
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def stack(_own_surroundings: None) -> Iterator[Stack]:
+    """The running pipeline. A test may kill and restart its parts, and leaves it whole.
+
+    The short lease brings a killed worker's entries back in two seconds; few calls at a time make work last long enough
+    to be interrupted.
+    """
+    stack = Stack(
+        Settings(_env_file=None, generation_concurrency=25, retry_base_s=0.2),
+        llm_latency_s=0.2,
+        broker_parameters="lease=2s",
+        durable=False,
+    )
+    # In a thread, because starting runs event loops of its own.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(stack.__enter__).result()
+        try:
+            yield stack
+        finally:
+            thread.submit(stack.close).result()
+
+
+@pytest.fixture
+async def customer(stack: Stack) -> AsyncIterator[Customer]:
+    """Someone who asks for activities and reads about them over HTTP."""
+    async with aiohttp.ClientSession(stack.api_url) as http:
+        yield Customer(stack, http)
+
+
+@pytest.fixture
+async def books(stack: Stack) -> AsyncIterator[Pool]:
+    """The pipeline's database, for looking at what no customer sees."""
+    async with asyncpg.create_pool(stack.settings.database_url, min_size=1, max_size=3) as pool:
+        yield pool
