@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from faust.transport import base
 from faust.types import AppT
+from faust.types.enums import ProcessingGuarantee
 from faust.types.settings import Settings
 from mode.utils.times import want_seconds
 from yarl import URL
@@ -104,7 +105,7 @@ class Transport(base.Transport):
                 f"tables ({', '.join(tables)}) need a changelog topic that is read from the start, which trimmed"
                 " streams do not keep: store the state in a database, or use kafka://"
             )
-        if self.app.in_transaction:
+        if str(conf.processing_guarantee) == str(ProcessingGuarantee.EXACTLY_ONCE):
             raise UnsupportedFeature(
                 "processing_guarantee='exactly_once' needs Kafka's transactions: use the default, and make handlers"
                 " idempotent"

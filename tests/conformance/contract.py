@@ -1,3 +1,4 @@
+# ruff: noqa: PERF401 - an agent is a loop over its stream; a comprehension would hide that
 """What every transport owes the agents, as tests. A broker joins by subclassing, with its fixture `broker`.
 
 A promise that a broker cannot make is declared in its `Features`, and the test says so when it skips.

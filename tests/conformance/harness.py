@@ -14,6 +14,7 @@ import faust
 from faust.tables.manager import TableManager
 from faust.types import EventT
 
+from streams.redis.transport import Transport
 from tests.conformance.brokers import Broker
 from tests.waiting import wait_for
 
@@ -53,7 +54,7 @@ class Bench:
             topic_disable_leader=True,
         )
 
-    def topic(self, app: faust.App, name: str | None = None, **options: Any) -> faust.TopicT[Any]:
+    def topic(self, app: faust.App, name: str | None = None, **options: Any) -> faust.TopicT:
         """The test's topic, of plain bytes."""
         return app.topic(
             name or self.topic_name,
@@ -66,7 +67,7 @@ class Bench:
         )
 
     @asynccontextmanager
-    async def producing(self) -> AsyncIterator[faust.TopicT[Any]]:
+    async def producing(self) -> AsyncIterator[faust.TopicT]:
         """The topic, ready to send to, without a worker."""
         app = self.app("producer")
         await app.maybe_start_producer()
@@ -79,6 +80,13 @@ class Bench:
         """Send events and wait until the broker has them."""
         async with self.producing() as topic:
             await asyncio.gather(*[await topic.send(key=key, value=value) for value in values])
+
+
+def transport_of(app: faust.App) -> Transport:
+    """The app's transport, which must be the one on Redis Streams."""
+    transport = app.transport
+    assert isinstance(transport, Transport)
+    return transport
 
 
 @asynccontextmanager
@@ -94,7 +102,7 @@ async def running(*apps: faust.App) -> AsyncIterator[None]:
         await asyncio.gather(*(app.stop() for app in started))
 
 
-class Seen(list[bytes]):
+class Seen(list[Any]):
     """The values that an agent was handed, in order."""
 
     async def become(self, wanted: int, *, deadline_s: float = 15.0) -> None:

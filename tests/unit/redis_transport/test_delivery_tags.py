@@ -7,6 +7,7 @@ from streams.redis.delivery_tags import DeliveryTags
 
 @pytest.fixture
 def tags() -> DeliveryTags:
+    """Tags of a partition, none given out yet."""
     return DeliveryTags(lambda: None)
 
 

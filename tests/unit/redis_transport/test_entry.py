@@ -8,6 +8,7 @@ from streams.redis.entry import decode_entry, encode_entry
 
 
 def flat(fields: dict[bytes, bytes]) -> list[bytes]:
+    """Fields as the server sends them."""
     return [part for pair in fields.items() for part in pair]
 
 

@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from aiokafka.partitioner import DefaultPartitioner, murmur2 as kafka_murmur2
+from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.partitioner import murmur2 as kafka_murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 

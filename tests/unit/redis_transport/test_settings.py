@@ -10,6 +10,7 @@ from streams.redis.settings import RedisSettings
 
 
 def read(query: str) -> RedisSettings:
+    """The settings of a URL with this query."""
     return RedisSettings.from_urls([URL(f"redis://127.0.0.1:6379/0?{query}")])
 
 

@@ -17,10 +17,12 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
+    """A clock that stands still until it is set."""
     return Clock()
 
 
 def run(window: Window, clock: Clock, *, per_second: float, seconds: float) -> None:
+    """Let an agent start events at a steady rate."""
     started = 0.0
     for _ in range(int(seconds / 0.02)):
         clock.now += 0.02

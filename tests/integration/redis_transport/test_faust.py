@@ -1,0 +1,138 @@
+# ruff: noqa: PERF401 - an agent is a loop over its stream; a comprehension would hide that
+"""Faust's own features on this transport."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faust
+import pytest
+
+from streams.redis.errors import InvalidSettings, UnsupportedFeature
+from tests.conformance.harness import Bench, collect, running, transport_of
+from tests.integration.redis_transport.conftest import Client
+from tests.waiting import wait_for
+
+
+async def test_an_entry_written_by_hand_is_an_event(bench: Bench, redis: Client) -> None:
+    """`XADD <topic> * key K event E` from any language reaches the agent."""
+    app = bench.app()
+    seen = collect(bench, app)
+    async with running(app):
+        await redis.execute_command("XADD", bench.topic_name, "*", "key", "K", "event", '{"a": 1}')
+        await seen.become(1)
+    assert seen == [b'{"a": 1}']
+
+
+async def test_an_entry_without_an_event_is_delivered_and_acknowledged(bench: Bench, redis: Client, group: str) -> None:
+    """A malformed entry reaches the agent as None, so that the application can keep it; the worker goes on."""
+    app = bench.app()
+    seen = collect(bench, app)
+    async with running(app):
+        await redis.xadd(bench.topic_name, {"evnt": "a typing error"})
+        await redis.xadd(bench.topic_name, {"event": "next"})
+        await seen.become(2)
+    assert seen == [None, b"next"]
+    assert (await redis.xpending(bench.topic_name, group))["pending"] == 0
+
+
+async def test_json_values_and_models_work(bench: Bench) -> None:
+    """Faust's codecs and records are decoded as on Kafka; several agents on one topic each get every event."""
+
+    class Order(faust.Record, serializer="json"):
+        number: int
+
+    app = bench.app()
+    topic = app.topic(bench.topic_name, value_type=Order, partitions=1)
+    first: list[int] = []
+    second: list[int] = []
+
+    @app.agent(topic)
+    async def one(orders: Any) -> None:
+        async for order in orders:
+            first.append(order.number)
+
+    @app.agent(topic)
+    async def two(orders: Any) -> None:
+        async for order in orders:
+            second.append(order.number)
+
+    async with running(app):
+        for number in range(5):
+            await topic.send(value=Order(number=number))
+        await wait_for(lambda: len(first) == len(second) == 5, what="both agents")
+    assert first == second == [0, 1, 2, 3, 4]
+
+
+async def test_one_worker_leads_and_hands_over_when_it_stops(bench: Bench) -> None:
+    """Exactly one worker is the leader; when it stops, another is within seconds."""
+    apps = [bench.app(leader_ttl="1s") for _ in range(3)]
+    for app in apps:
+        app.conf.topic_disable_leader = False
+        collect(bench, app)
+
+    def leaders() -> list[faust.App]:
+        return [app for app in apps if app.is_leader()]
+
+    async with running(*apps):
+        await wait_for(lambda: len(leaders()) == 1, what="a leader")
+        [leader] = leaders()
+        await leader.stop()
+        await wait_for(lambda: leaders() not in ([], [leader]), deadline_s=5.0, what="the next leader")
+        assert len(leaders()) == 1
+
+
+async def test_tables_are_refused_at_start(bench: Bench) -> None:
+    """An app with tables does not start, and the error says what to use instead."""
+    app = bench.app()
+    app.Table("counts", default=int)
+    with pytest.raises(UnsupportedFeature, match=r"tables \(counts\) need a changelog.*database, or use kafka"):
+        transport_of(app).refuse_unsupported()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"processing_guarantee": "exactly_once"}, "exactly_once.*Kafka's transactions"),
+        ({"stream_publish_on_commit": True}, "stream_publish_on_commit"),
+        ({"producer_threaded": True}, "producer_threaded"),
+    ],
+)
+async def test_what_needs_kafka_is_refused(bench: Bench, options: dict[str, Any], message: str) -> None:
+    """Options that Redis Streams cannot honour fail at start instead of working by halves."""
+    app = faust.App("refused", broker=bench.broker.url(), datadir=bench.folder, **options)
+    with pytest.raises(UnsupportedFeature, match=message):
+        transport_of(app).refuse_unsupported()
+
+
+async def test_a_bad_broker_url_fails_at_start(bench: Bench) -> None:
+    """A misspelt parameter of the URL is an error with its name, not ignored."""
+    app = bench.app(leese="15s")
+    with pytest.raises(InvalidSettings, match="leese"):
+        _ = app.transport
+
+
+async def test_the_apps_partitions_are_honoured(bench: Bench) -> None:
+    """Faust's default of 8 partitions counts as one; what the app, the topic or the URL says counts."""
+    folder = bench.folder
+    plain = faust.App("plain", broker=bench.broker.url(), datadir=folder)
+    explicit = faust.App("explicit", broker=bench.broker.url(partitions="orders:4"), datadir=folder, topic_partitions=8)
+    assert transport_of(plain).partitions("orders") == 1
+    assert transport_of(explicit).partitions("orders") == 4
+    assert transport_of(explicit).partitions("others") == 8
+
+
+async def test_a_fresh_app_needs_nothing_but_the_url(bench: Bench, tmp_path: Any) -> None:
+    """Fifteen lines of Faust on a redis:// URL work, with Faust's own defaults."""
+    app = faust.App("hello", broker=bench.broker.url(), datadir=tmp_path, web_enabled=False)
+    greetings = app.topic(bench.topic_name, value_type=str)
+    heard: list[str] = []
+
+    @app.agent(greetings)
+    async def listen(stream: Any) -> None:
+        async for greeting in stream:
+            heard.append(greeting)
+
+    async with running(app):
+        await greetings.send(value="hello")
+        await wait_for(lambda: heard == ["hello"], what="the greeting")

