@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from infra.errors import DependencyDown
@@ -91,10 +92,7 @@ class ProblemResponse(JSONResponse):
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe these problem documents for a route's OpenAPI entry."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
-    return {
-        status: {"model": ProblemDocument, "description": HTTPStatus(status).phrase, "content": content}
-        for status in statuses
-    }
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 def install(app: FastAPI) -> None:
@@ -103,6 +101,22 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _of_invalid_request)
     app.add_exception_handler(DependencyDown, _of_outage)
     app.add_exception_handler(Exception, _of_bug)
+    _describe(app)
+
+
+def _describe(app: FastAPI) -> None:
+    """Add the problem document to the app's OpenAPI schemas: FastAPI adds only models that are sent as plain JSON."""
+    of_routes = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = of_routes()
+        _, schema = models_json_schema(
+            [(ProblemDocument, "serialization")], ref_template="#/components/schemas/{model}"
+        )
+        document.setdefault("components", {}).setdefault("schemas", {}).update(schema["$defs"])
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend the document
 
 
 def _of_http_error(_request: Request, error: Exception) -> ProblemResponse:

@@ -1,6 +1,8 @@
 """Events of one job, for tests that tell its story. Times are minutes after the story begins."""
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 from uuid import UUID
 
 from streams.events import (
@@ -9,6 +11,7 @@ from streams.events import (
     Failed,
     JobCancelled,
     JobCompleted,
+    JobEvent,
     JobFailed,
     JobId,
     JobProgressed,
@@ -74,3 +77,7 @@ def cancelled(minute: int = 3, *, job: JobId = JOB, run: int = 1, organization: 
     """The run is withdrawn."""
     data = Cancelled(organization_id=organization, reason="no longer wanted")
     return JobCancelled(id=f"cancelled-{run}", subject=job, time=at(minute), run=run, data=data)
+
+
+End: TypeAlias = Callable[..., JobEvent]
+ENDS: Sequence[End] = (completed, failed, rejected, cancelled)

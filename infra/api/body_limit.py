@@ -7,11 +7,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from infra.problems import ProblemResponse
 
 
+# A client that hears 413 while it still sends may lose the answer with the connection, so up to here it is let finish.
+_PATIENCE = 4 * 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class BodyLimit:
     """Answers 413 to a request whose body is longer than `limit` bytes, whether or not it says so beforehand.
 
-    The body is read before the app sees the request; under the limit that costs no more than the app's own reading.
+    The body is read before the app sees the request; under the limit that costs no more than the app's own reading,
+    and what is over it is thrown away as it comes.
     """
 
     app: ASGIApp
@@ -22,17 +27,16 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        read = [] if _announced(scope) > self.limit else await self._read(receive)
-        if not read:
+        messages = await self._read(receive)
+        if not messages:
             detail = f"body: has more than {self.limit} bytes; send a shorter one"
-            # The rest of the body stays unread, so the connection cannot serve another request.
             refusal = ProblemResponse(413, "body_too_large", detail, headers={"Connection": "close"})
             await refusal(scope, receive, send)
             return
-        read.reverse()
+        messages.reverse()
 
         async def replay() -> Message:
-            return read.pop() if read else await receive()
+            return messages.pop() if messages else await receive()
 
         await self.app(scope, replay, send)
 
@@ -41,18 +45,12 @@ class BodyLimit:
         messages: list[Message] = []
         size = 0
         more = True
-        while more:
+        while more and size <= _PATIENCE:
             message = await receive()
-            messages.append(message)
             size += len(message.get("body", b""))
-            if size > self.limit:
-                return []
+            if size <= self.limit:
+                messages.append(message)
+            else:
+                messages.clear()
             more = message.get("more_body", False)
         return messages
-
-
-def _announced(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value[:20])
-    return 0

@@ -8,7 +8,6 @@ from uuid import UUID
 import aiohttp
 import orjson
 import pytest
-from redis.asyncio import Redis
 
 from infra.clock import SystemClock
 from infra.local.servers import start_valkey
@@ -20,6 +19,7 @@ from streams.publisher import BrokerDown
 from tests.api_server import UNUSED_URL, api_settings, bearer, serving
 from tests.conftest import Pool
 from tests.organizations import add_organizations
+from tests.stream_entries import entries_of
 
 ROUTE = "/api/activities/generate-custom"
 
@@ -49,10 +49,9 @@ async def api(database_url: str, redis_url: str, customers: None) -> AsyncIterat
 
 async def published(redis_url: str) -> list[JobRequested]:
     """Return the request events in the stream."""
-    async with Redis.from_url(redis_url) as client:
-        entries = await client.xrange("job-requests")
-    events = [parse_event(fields[b"event"]) for _, fields in entries]
-    assert [fields[b"key"].decode() for _, fields in entries] == [str(event.job_id) for event in events]
+    entries = await entries_of(redis_url, "job-requests")
+    events = [parse_event(fields[b"event"]) for fields in entries]
+    assert [fields[b"key"].decode() for fields in entries] == [str(event.job_id) for event in events]
     return [event for event in events if isinstance(event, JobRequested)]
 
 

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from consumers.projection.fold import JobState, fold, fold_all, status_of
 from streams.events import JobEvent
-from tests.facts import JOB, at, cancelled, completed, failed, progressed, rejected, requested, started
+from tests.facts import ENDS, JOB, at, cancelled, completed, failed, progressed, rejected, requested, started
 
 NEW = JobState(JOB)
-ENDS = (completed, failed, rejected, cancelled)
+FOREIGN: list[JobEvent] = [requested(run=9, organization="rival"), started(run=1, organization="rival")]
 
 
 @st.composite
@@ -56,7 +56,7 @@ def test_a_job_never_moves_back(history: list[JobEvent], data: st.DataObject) ->
 def test_another_organizations_events_change_nothing(history: list[JobEvent], data: st.DataObject) -> None:
     """Once a job belongs to an organization, no event of another one changes it, of a higher run neither."""
     state = fold_all(NEW, history)
-    foreign = data.draw(st.sampled_from([requested(run=9, organization="rival"), started(run=1, organization="rival")]))
+    foreign = data.draw(st.sampled_from(FOREIGN))
     assert fold(state, foreign) == state
 
 

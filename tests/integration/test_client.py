@@ -1,0 +1,104 @@
+"""The client for upstream services, on a real server."""
+
+from uuid import UUID
+
+import pytest
+from pydantic import ValidationError
+
+from producers.client import JobRequests, Request, SubmitFailed
+from producers.job_ids import job_id_for
+from streams.events import JobRequested, parse_event
+from tests.api_server import UNUSED_URL
+from tests.stream_entries import entries_of
+
+
+async def requests_in(redis_url: str, stream: str = "job-requests") -> list[JobRequested]:
+    """Return the request events in a stream, having checked that each is keyed by its job."""
+    events = []
+    for fields in await entries_of(redis_url, stream):
+        event = parse_event(fields[b"event"])
+        assert isinstance(event, JobRequested)
+        assert fields[b"key"] == event.key
+        events.append(event)
+    return events
+
+
+async def test_a_request_becomes_an_event(redis_url: str) -> None:
+    """What is submitted is in the stream when `submit` returns, under the job that it returned."""
+    async with JobRequests.connect(redis_url, source="billing") as requests:
+        job_id = await requests.submit(organization_id="acme", team_id="t1", requirements=" Two hours outdoors ")
+    (event,) = await requests_in(redis_url)
+    assert (event.job_id, event.source, event.run) == (job_id, "billing", 1)
+    assert event.data.model_dump() == {
+        "organization_id": "acme",
+        "team_id": "t1",
+        "requirements": "Two hours outdoors",
+    }
+
+
+async def test_a_repeat_with_the_same_key_is_the_same_event(redis_url: str) -> None:
+    """Two submissions under one idempotency key are one job and one event ID; without a key they are two jobs."""
+    request = Request(organization_id="acme", team_id="t1", requirements="walk", idempotency_key="order-42")
+    keyless = Request(organization_id="acme", team_id="t1", requirements="walk")
+    async with JobRequests.connect(redis_url) as requests:
+        first, second, third, fourth = await requests.submit_many([request, request, keyless, keyless])
+    assert first == second == job_id_for("acme", "order-42")
+    assert len({first, third, fourth}) == 3
+    events = await requests_in(redis_url)
+    assert events[0].id == events[1].id
+
+
+async def test_many_requests_keep_their_order(redis_url: str) -> None:
+    """More requests than fit into one round trip arrive complete and in order."""
+    wanted = [Request(organization_id="acme", team_id="t1", requirements=f"wish {n}") for n in range(1_201)]
+    async with JobRequests.connect(redis_url) as requests:
+        job_ids = await requests.submit_many(wanted)
+    events = await requests_in(redis_url)
+    assert [event.job_id for event in events] == job_ids
+    assert [event.data.requirements for event in events] == [one.requirements for one in wanted]
+
+
+async def test_nothing_is_sent_when_one_request_is_invalid(redis_url: str) -> None:
+    """A value out of its bounds is reported before anything leaves, with the field's name."""
+    wanted = [
+        Request(organization_id="acme", team_id="t1", requirements="good"),
+        Request(organization_id="acme", team_id="", requirements="bad"),
+    ]
+    async with JobRequests.connect(redis_url) as requests:
+        with pytest.raises(ValidationError, match="team_id"):
+            await requests.submit_many(wanted)
+    assert await requests_in(redis_url) == []
+
+
+async def test_a_broker_that_is_away_is_said_to_be() -> None:
+    """The error says what to do, and holds the jobs that the requests would have been."""
+    async with JobRequests.connect(UNUSED_URL) as requests:
+        with pytest.raises(SubmitFailed, match=r"Connection to broker failed.*same idempotency keys") as caught:
+            await requests.submit(organization_id="acme", team_id="t1", requirements="walk", idempotency_key="1")
+    assert caught.value.job_ids == [job_id_for("acme", "1")]
+
+
+async def test_the_transports_settings_in_the_url_are_understood(redis_url: str) -> None:
+    """The pipeline's own BROKER_URL works as it is: its prefix and partitions are obeyed, the rest is not ours."""
+    url = f"{redis_url}?lease=15s&prefix=eu:&partitions=job-requests:3"
+    async with JobRequests.connect(url) as requests:
+        await requests.submit_many(
+            [Request(organization_id="acme", team_id="t1", requirements="walk") for _ in range(30)]
+        )
+    shares = [await requests_in(redis_url, f"eu:{{job-requests.{partition}}}") for partition in range(3)]
+    assert sum(map(len, shares)) == 30
+    assert all(shares)
+
+
+@pytest.mark.parametrize("url", ["kafka://localhost", "redis://localhost?cluster=true", "redis://localhost?sentinel=m"])
+async def test_a_broker_it_cannot_speak_to_is_refused_with_the_way_out(url: str) -> None:
+    """Kafka, clusters and Sentinel are reached over HTTP."""
+    with pytest.raises(ValueError, match="over HTTP instead"):
+        async with JobRequests.connect(url):
+            pass
+
+
+def test_a_job_id_follows_from_organization_and_key() -> None:
+    """The same everywhere and for ever: a changed formula would make repeats into new jobs."""
+    assert job_id_for("acme", "order-42") == UUID("641127c5-cb04-5e30-b348-1143b883859d")
+    assert job_id_for("a", "b:c") != job_id_for("a:b", "c")
