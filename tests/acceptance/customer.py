@@ -1,5 +1,6 @@
 """A customer of the running pipeline: asks by any way in, reads over HTTP."""
 
+import io
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,14 +24,14 @@ class Customer:
     stack: Stack
     http: aiohttp.ClientSession
 
-    async def post(self, body: Any = None, *, organization_id: str = BIRCH.id, **wishes: str) -> tuple[int, Any]:
+    async def post(self, body: str | None = None, *, organization_id: str = BIRCH.id, **wishes: str) -> tuple[int, Any]:
         """Ask over HTTP; return the status and the document. `body` is sent as it is, `wishes` replace fields."""
         request = {
             "organization_id": organization_id,
             "team_id": BIRCH.team.id,
             "requirements": WISH,
         } | wishes
-        content = {"data": body} if body is not None else {"json": request}
+        content: dict[str, Any] = {"json": request} if body is None else {"data": io.BytesIO(body.encode())}
         async with self.http.post(
             "/api/activities/generate-custom", headers=self._headers(organization_id), **content
         ) as answer:
