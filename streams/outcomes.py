@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import aiosql
+import orjson
 
 from infra.clock import Clock
 from infra.postgres import Connection, Database
@@ -22,20 +23,38 @@ RunOutcome: TypeAlias = Literal["completed", "failed", "rejected", "cancelled"]
 _queries = aiosql.from_path(Path(__file__).with_name("outcomes.sql"), "asyncpg")
 
 
-async def decide_outcome(connection: Connection, job_id: JobId, run: int, outcome: RunOutcome) -> RunOutcome:
+async def decide_outcome(
+    connection: Connection, job_id: JobId, run: int, outcome: RunOutcome, *, fact: JobEvent | None = None
+) -> RunOutcome:
     """Decide how a run ends, unless it is decided; return the decision that stands.
 
     Two transactions that decide the same run wait for each other. Repeating the call changes nothing.
+
+    Args:
+        connection: inside a transaction; this neither commits nor publishes.
+        job_id: the job.
+        run: its run.
+        outcome: how it should end.
+        fact: the terminal fact, kept with the decision where nothing else in the database could make it again.
     """
-    await _queries.decide(connection, job_ids=[job_id], runs=[run], outcome=outcome)
-    decided: RunOutcome = await _queries.outcome_of(connection, job_id=job_id, run=run)
+    kept = None if fact is None else fact.model_dump(mode="json", exclude_none=True)
+    await _queries.decide(connection, job_ids=[job_id], runs=[run], outcome=outcome, fact=kept)
+    decided: RunOutcome = (await _queries.outcome_of(connection, job_id=job_id, run=run))["outcome"]
     return decided
+
+
+async def terminal_fact(connection: Connection, job_id: JobId, run: int) -> Record | None:
+    """Return the fact that was kept with a run's outcome, to be published again; None if there is none."""
+    row = await _queries.outcome_of(connection, job_id=job_id, run=run)
+    if row is None or row["fact"] is None:
+        return None
+    return Record(JOB_EVENTS, str(job_id).encode(), orjson.dumps(row["fact"]))
 
 
 async def reject_runs(connection: Connection, runs: Sequence[tuple[JobId, int]]) -> None:
     """Decide that these runs were rejected, unless they are decided."""
     await _queries.decide(
-        connection, job_ids=[job_id for job_id, _ in runs], runs=[run for _, run in runs], outcome="rejected"
+        connection, job_ids=[job_id for job_id, _ in runs], runs=[run for _, run in runs], outcome="rejected", fact=None
     )
 
 
@@ -50,13 +69,17 @@ async def fail_run(
 ) -> Sequence[Record]:
     """Decide that a run failed and return the JobFailed fact, or nothing if the run had ended in another way.
 
+    A repeat returns the fact of the first decision.
+
     Raises:
         DependencyDown: Postgres is away.
     """
+    fact = job_failed(event, error, clock)
     async with database.transaction() as connection:
-        if await decide_outcome(connection, event.job_id, event.run, "failed") != "failed":
+        if await decide_outcome(connection, event.job_id, event.run, "failed", fact=fact) != "failed":
             return ()
-    return (record(JOB_EVENTS, job_failed(event, error, clock)),)
+        kept = await terminal_fact(connection, event.job_id, event.run)
+    return (kept or record(JOB_EVENTS, fact),)
 
 
 def job_failed(event: JobEvent, error: Exception, clock: Clock) -> JobFailed:

@@ -1,13 +1,13 @@
--- name: decide(job_ids, runs, outcome)!
+-- name: decide(job_ids, runs, outcome, fact)!
 -- Writes how runs ended; a run that is decided keeps its first outcome.
-INSERT INTO job_outcomes (job_id, run, outcome)
-SELECT job_id, run, :outcome
+INSERT INTO job_outcomes (job_id, run, outcome, fact)
+SELECT job_id, run, :outcome, :fact
 FROM unnest(:job_ids::uuid[], :runs::int[]) AS undecided (job_id, run)
 ON CONFLICT (job_id, run) DO NOTHING;
 
--- name: outcome_of(job_id, run)$
--- The outcome of one run, or NULL while it is undecided.
-SELECT outcome FROM job_outcomes WHERE job_id = :job_id AND run = :run;
+-- name: outcome_of(job_id, run)^
+-- The outcome of one run and the fact kept with it; no row while the run is undecided.
+SELECT outcome, fact FROM job_outcomes WHERE job_id = :job_id AND run = :run;
 
 -- name: complete(job_ids, runs)
 -- Writes that runs were completed and returns the outcome that stands. Sorted, so that two writers cannot deadlock.

@@ -8,10 +8,11 @@ from uuid import uuid4
 
 import pytest
 
+from infra.errors import Transient
 from infra.postgres import Database
 from streams.deliveries import Record
-from streams.events import JobId
-from streams.outcomes import RunOutcome, decide_outcome
+from streams.events import JobFailed, JobId, job_requested, parse_event
+from streams.outcomes import RunOutcome, decide_outcome, fail_run
 from streams.scheduled import ScheduledRetries, take_due
 
 NOON = datetime(2031, 4, 1, 12, tzinfo=UTC)
@@ -79,3 +80,15 @@ async def test_a_run_ends_in_one_way_however_many_decide_it(postgres: Database) 
     choices: list[RunOutcome] = ["completed", "failed", "cancelled"]
     decisions = await asyncio.gather(*(decide(outcome) for outcome in choices * 3))
     assert len(set(decisions)) == 1
+
+
+async def test_giving_a_run_up_twice_tells_the_same_fact(postgres: Database) -> None:
+    """The first decision's fact is kept, so that it can be published again word for word."""
+    job_id = JobId(uuid4())
+    event = job_requested(job_id=job_id, organization_id="acme", team_id="t", requirements="a game", at=NOON)
+    [first] = await fail_run(postgres, ManualClock(), event, Transient("llm_timeout", "it was slow"))
+    later = ManualClock(NOON + timedelta(hours=1))
+    [second] = await fail_run(postgres, later, event, KeyError("a bug"))
+    assert parse_event(first.value) == parse_event(second.value)
+    assert isinstance(fact := parse_event(second.value), JobFailed)
+    assert (fact.time, fact.data.code) == (NOON, "llm_timeout")

@@ -9,11 +9,13 @@ CREATE TABLE job_requests (
 );
 CREATE UNIQUE INDEX job_requests_idempotency_key ON job_requests (organization_id, idempotency_key);
 
--- How each run ended: written once, by whoever comes first.
+-- How each run ended: written once, by whoever comes first. `fact` is the terminal event where no other table could make
+-- it again (failed, cancelled).
 CREATE TABLE job_outcomes (
     job_id uuid NOT NULL,
     run integer NOT NULL,
     outcome text NOT NULL CHECK (outcome IN ('completed', 'failed', 'rejected', 'cancelled')),
+    fact jsonb,
     decided_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (job_id, run)
 );
