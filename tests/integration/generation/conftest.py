@@ -56,6 +56,10 @@ class Endpoint:
             async with session.put(f"http://127.0.0.1:{self.port}/control", json=order) as response:
                 assert response.status == 200, await response.text()
 
+    async def busy(self) -> bool:
+        """Whether a call is waiting for its answer."""
+        return bool((await self.calls())["in_flight"])
+
     async def calls(self) -> dict[str, Any]:
         async with (
             aiohttp.ClientSession() as session,
@@ -67,6 +71,7 @@ class Endpoint:
 
 @pytest.fixture
 async def endpoint() -> AsyncIterator[Endpoint]:
+    """An offline LLM endpoint of the test's own, without latency."""
     runner = web.AppRunner(create_app(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -116,6 +121,7 @@ async def start_stage(database_url: str, endpoint: Endpoint) -> AsyncIterator[St
 
 @pytest.fixture
 async def stage(start_stage: Starter, team: str) -> StageUnderTest:
+    """One worker's handlers, and a team to generate for."""
     return await start_stage()
 
 

@@ -1,0 +1,174 @@
+"""Each error of the client becomes the class that the delivery policy knows."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from unittest.mock import Mock
+
+import aiohttp
+import httpx2
+import openai
+import orjson
+import pytest
+
+from consumers.generation.llm import read
+from consumers.generation.llm_errors import LlmFailure, Usage, retry_after, translate
+from infra.errors import DependencyDown, Permanent, Transient
+
+_REQUEST = httpx2.Request("POST", "http://llm.test/v1/chat/completions")
+
+
+def _answered(
+    status: int, *, code: str | None = None, param: str | None = None, headers: dict[str, str] | None = None
+) -> LlmFailure:
+    """Translate what the client raises for an error response."""
+    kinds: dict[int, type[openai.APIStatusError]] = {
+        400: openai.BadRequestError,
+        401: openai.AuthenticationError,
+        403: openai.PermissionDeniedError,
+        404: openai.NotFoundError,
+        429: openai.RateLimitError,
+    }
+    kind = kinds.get(status, openai.InternalServerError if status >= 500 else openai.APIStatusError)
+    response = httpx2.Response(status, headers=headers, request=_REQUEST)
+    error = kind("some text", response=response, body={"code": code, "param": param, "type": "t"})
+    return translate(error, completion_format="json_schema")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "param", "error", "recorded"),
+    [
+        (429, "rate_limit_exceeded", None, Transient, "llm_rate_limited"),
+        (429, "insufficient_quota", None, DependencyDown, "llm_insufficient_quota"),
+        (401, "invalid_api_key", None, DependencyDown, "llm_misconfigured"),
+        (403, None, None, DependencyDown, "llm_misconfigured"),
+        (404, "model_not_found", None, DependencyDown, "llm_misconfigured"),
+        (400, "model_not_found", "model", DependencyDown, "llm_misconfigured"),
+        (400, None, "response_format", DependencyDown, "llm_misconfigured"),
+        (400, None, "response_format.json_schema", DependencyDown, "llm_misconfigured"),
+        (400, "content_filter", None, Permanent, "llm_content_filter"),
+        (400, "context_length_exceeded", "messages", Permanent, "llm_bad_request"),
+        (413, None, None, Permanent, "llm_bad_request"),
+        (422, None, None, Permanent, "llm_bad_request"),
+        (408, None, None, Transient, "llm_server_error"),
+        (500, None, None, Transient, "llm_server_error"),
+        (503, None, None, Transient, "llm_server_error"),
+    ],
+)
+def test_status_and_code_decide(
+    status: int, code: str | None, param: str | None, error: type[Exception], recorded: str
+) -> None:
+    """Status codes and the endpoint's error codes decide, whatever the message says."""
+    failure = _answered(status, code=code, param=param)
+    assert isinstance(failure.error, error)
+    assert failure.code == recorded
+    assert not failure.maybe_billed
+
+
+def test_a_configuration_error_names_the_variables_to_check() -> None:
+    """The operator reads which settings to look at."""
+    assert "OPENAI_API_KEY" in str(_answered(401).error)
+    assert "TEAMFIT_COMPLETION_FORMAT" in str(_answered(400, param="response_format").error)
+
+
+@pytest.mark.parametrize(
+    ("root", "error", "recorded", "maybe_billed"),
+    [
+        (aiohttp.ClientConnectorError(Mock(), OSError(111, "refused")), DependencyDown, "llm_unavailable", False),
+        (aiohttp.ConnectionTimeoutError(), DependencyDown, "llm_unavailable", False),
+        (aiohttp.ServerDisconnectedError(), Transient, "llm_connection_lost", True),
+        (aiohttp.ClientOSError(104, "reset"), Transient, "llm_connection_lost", True),
+        (aiohttp.ClientPayloadError(), Transient, "llm_connection_lost", True),
+        (aiohttp.SocketTimeoutError(), Transient, "llm_timeout", True),
+    ],
+)
+def test_what_happened_to_the_connection_decides(
+    root: aiohttp.ClientError, error: type[Exception], recorded: str, *, maybe_billed: bool
+) -> None:
+    """The adapter calls a refused and a lost connection the same; only the second may have been billed."""
+    between = httpx2.ConnectTimeout("")
+    between.__cause__ = root
+    raised = openai.APITimeoutError(_REQUEST)
+    raised.__cause__ = between
+    failure = translate(raised, completion_format="json_schema")
+    assert isinstance(failure.error, error)
+    assert (failure.code, failure.maybe_billed) == (recorded, maybe_billed)
+
+
+def test_missing_credentials_are_a_configuration_error() -> None:
+    """The client refuses to be made without a key: the stage holds and says which variable is missing."""
+    failure = translate(openai.OpenAIError("no key"), completion_format="json_schema")
+    assert isinstance(failure.error, DependencyDown)
+    assert "OPENAI_API_KEY" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"retry-after": "7"}, timedelta(seconds=7)),
+        ({"retry-after": "0.5"}, timedelta(seconds=0.5)),
+        ({"retry-after-ms": "250", "retry-after": "1"}, timedelta(milliseconds=250)),
+        ({"retry-after": "-3"}, timedelta()),
+        ({"retry-after": "1e300"}, timedelta(days=1)),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_read_in_each_of_its_forms(headers: dict[str, str], wait: timedelta | None) -> None:
+    """Milliseconds come before seconds; nonsense counts as nothing said."""
+    assert retry_after(headers) == wait
+
+
+def test_retry_after_may_be_a_date() -> None:
+    """HTTP allows a date in place of seconds."""
+    wait = retry_after({"retry-after": format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True)})
+    assert wait is not None
+    assert timedelta(seconds=50) < wait <= timedelta(seconds=60)
+
+
+def _body(**choice: object) -> bytes:
+    usage = {"prompt_tokens": 3, "completion_tokens": 4}
+    return orjson.dumps({"model": "m", "choices": [{"message": {}, **choice}], "usage": usage})
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "code"),
+    [
+        (_body(finish_reason="length", message={"content": "{"}), Permanent, "llm_truncated"),
+        (_body(finish_reason="content_filter"), Permanent, "llm_content_filter"),
+        (_body(message={"refusal": "no"}), Permanent, "llm_refusal"),
+        (_body(message={"content": "rubbish"}), Transient, "llm_invalid_output"),
+        (_body(message={"content": '{"activities": []}'}), Transient, "llm_invalid_output"),
+        (_body(message={"content": None}), Transient, "llm_invalid_output"),
+        (
+            b'{"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}, "model": "m"}',
+            Transient,
+            "llm_invalid_output",
+        ),
+    ],
+)
+def test_an_answer_without_activities_is_still_counted(body: bytes, error: type[Exception], code: str) -> None:
+    """Cut off, refused or rubbish: each has its own outcome, and its tokens are known."""
+    with pytest.raises(LlmFailure) as raised:
+        read(body, fallback_model="asked-for")
+    assert isinstance(raised.value.error, error)
+    assert raised.value.code == code
+    assert raised.value.usage == Usage("m", 3, 4)
+    assert not raised.value.maybe_billed
+
+
+def test_an_answer_that_is_no_completion_may_have_been_billed() -> None:
+    """A proxy's page with status 200 says nothing about the cost."""
+    with pytest.raises(LlmFailure) as raised:
+        read(b"<html>busy</html>", fallback_model="asked-for")
+    assert raised.value.code == "llm_invalid_output"
+    assert raised.value.maybe_billed
+
+
+def test_what_the_model_wrote_is_not_in_the_message() -> None:
+    """Errors reach logs and customers: they name the field, never its content."""
+    with pytest.raises(LlmFailure) as raised:
+        read(_body(message={"content": '{"activities": "SECRET"}'}), fallback_model="m")
+    assert "activities" in str(raised.value)
+    assert "SECRET" not in str(raised.value)
