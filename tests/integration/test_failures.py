@@ -1,0 +1,130 @@
+"""Keeping dead letters in a real database."""
+
+import json
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from consumers.failures.handlers import FailedEvents
+from consumers.failures.letters import DeadLetter, read_dead_letter
+from infra.clock import SystemClock
+from infra.postgres import Database
+from streams.dead_letters import ERROR_TYPE
+from streams.deliveries import Delivery
+from streams.redis.dead_letter import DEAD_LETTER_ERROR, DEAD_LETTER_GROUP, DEAD_LETTER_TIME, DEAD_LETTER_TOPIC
+from tests.conftest import Pool
+
+NOON = datetime(2031, 4, 15, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def failures(database_url: str) -> AsyncIterator[FailedEvents]:
+    """The stage's handler, on a pool of its own."""
+    database = Database(database_url, size=2)
+    yield FailedEvents(database, SystemClock())
+    await database.close()
+
+
+def letter(
+    event: bytes = b"not json",
+    *,
+    minutes: float | None = 0,
+    error: str = "broken",
+    attempt: int = 1,
+    stage: bytes = b"quota",
+    headers: dict[str, bytes] | None = None,
+) -> DeadLetter:
+    """A dead letter of one entry; `minutes` after noon, or not saying when."""
+    extra = headers or {}
+    if minutes is not None:
+        extra = {**extra, DEAD_LETTER_TIME: (NOON + timedelta(minutes=minutes)).isoformat().encode()}
+    return read_dead_letter(
+        Delivery(
+            "dead-letters",
+            b"key",
+            event,
+            {
+                DEAD_LETTER_TOPIC: b"job-requests",
+                DEAD_LETTER_GROUP: stage,
+                ERROR_TYPE: b"ValueError",
+                DEAD_LETTER_ERROR: error.encode(errors="replace"),
+                "attempt": str(attempt).encode(),
+                **extra,
+            },
+        )
+    )
+
+
+async def test_a_letter_keeps_its_bytes_and_headers(failures: FailedEvents, database: Pool) -> None:
+    """What no text column takes is kept all the same: bytes as they were, headers as text or base64, texts mended."""
+    raw = b'{"id": "a\\u0000b", "data": {"organization_id": "\xff\x00"}' + bytes(range(256))
+    one = letter(raw, error="nul \0 and half \ud800", headers={"odd": b"\xff\x00", "plain": "ä".encode()})
+    await failures.keep([one])
+    row = await database.fetchrow("SELECT * FROM failed_events")
+    assert row is not None
+    assert (row["event"], row["key"], row["stage"], row["topic"]) == (raw, b"key", "quota", "job-requests")
+    assert json.loads(row["headers"]) == {"attempt": "1", "odd": {"base64": "/wA="}, "plain": "ä"}
+    assert row["error_message"] == "nul \N{REPLACEMENT CHARACTER} and half ?"
+    assert (row["first_failed_at"], row["last_failed_at"], row["occurrences"]) == (NOON, NOON, 1)
+
+
+async def test_a_redelivered_letter_changes_nothing(failures: FailedEvents, database: Pool) -> None:
+    """The time on the letter tells that this failure is known, alone or among others."""
+    await failures.keep([letter()])
+    await failures.keep([letter(), letter(), letter(b"another")])
+    rows = await database.fetch("SELECT occurrences FROM failed_events")
+    assert [row["occurrences"] for row in rows] == [1, 1]
+
+
+async def test_the_same_entry_failing_anew_counts_and_shows_its_latest_error(
+    failures: FailedEvents, database: Pool
+) -> None:
+    """An entry that was replayed and failed again is one row with its history in numbers."""
+    await failures.keep([letter(error="first")])
+    await failures.keep([letter(minutes=2, error="third", attempt=3), letter(minutes=1, error="second", attempt=2)])
+    await failures.keep([letter(error="first")])
+    row = await database.fetchrow("SELECT * FROM failed_events")
+    assert row is not None
+    assert (row["occurrences"], row["error_message"], row["attempts"]) == (3, "third", 3)
+    assert (row["first_failed_at"], row["last_failed_at"]) == (NOON, NOON + timedelta(minutes=2))
+
+
+async def test_letters_out_of_order_keep_the_latest_error(failures: FailedEvents, database: Pool) -> None:
+    """An older failure that is told of later counts, and moves only the first time."""
+    await failures.keep([letter(minutes=5, error="late")])
+    await failures.keep([letter(minutes=1, error="early")])
+    row = await database.fetchrow("SELECT * FROM failed_events")
+    assert row is not None
+    assert (row["occurrences"], row["error_message"]) == (2, "late")
+    assert row["first_failed_at"] == NOON + timedelta(minutes=1)
+
+
+async def test_a_letter_without_a_time_counts_once(failures: FailedEvents, database: Pool) -> None:
+    """Written by hand, it is kept under the time of its reading, and reading it again is no new failure."""
+    for _ in range(3):
+        await failures.keep([letter(minutes=None)])
+    assert await database.fetchval("SELECT occurrences FROM failed_events") == 1
+
+
+async def test_what_is_kept_does_not_depend_on_batches(failures: FailedEvents, database: Pool) -> None:
+    """The same letters, one by one or all at once, shuffled and repeated, make the same rows, one per entry."""
+    letters = [letter(bytes([n]), minutes=m, error=f"at {m}") for n in range(5) for m in range(2)]
+    for one in [*letters, *random.sample(letters, 5)]:
+        await failures.keep([one])
+    one_by_one = await database.fetch("SELECT * FROM failed_events ORDER BY id")
+    await database.execute("TRUNCATE failed_events")
+    await failures.keep(random.sample(letters, 10) + letters)
+    assert await database.fetch("SELECT * FROM failed_events ORDER BY id") == one_by_one
+    assert {row["occurrences"] for row in one_by_one} == {2}
+
+
+async def test_huge_letters_and_hostile_names_are_kept(failures: FailedEvents, database: Pool) -> None:
+    """A batch of megabytes goes in pieces, and names too long for an index are cut."""
+    noise = random.Random(1).randbytes(6_000).hex()
+    large = [letter(bytes([n]) * 3_000_000) for n in range(4)]
+    named = letter(json.dumps({"id": noise, "data": {"organization_id": noise}}).encode(), stage=noise.encode())
+    await failures.keep([*large, named])
+    assert await database.fetchval("SELECT count(*) FROM failed_events") == 5
+    assert await database.fetchval("SELECT max(length(organization_id)) FROM failed_events") == 200
