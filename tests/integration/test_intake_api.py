@@ -41,8 +41,9 @@ async def customers(database: Pool) -> None:
 
 
 @pytest.fixture
-async def api(database_url: str, redis_url: str, customers: None) -> AsyncIterator[aiohttp.ClientSession]:
+async def api(database_url: str, database: Pool, redis_url: str) -> AsyncIterator[aiohttp.ClientSession]:
     """An API with everything it needs."""
+    await add_organizations(database)
     async with serving(api_settings(database_url=database_url, broker_url=redis_url)) as session:
         yield session
 
@@ -145,7 +146,8 @@ async def test_a_key_is_not_used_for_another_request(api: aiohttp.ClientSession,
     assert len(await published(redis_url)) == 1
 
 
-async def test_a_broker_that_is_away_leaves_nothing_behind(database_url: str, database: Pool, customers: None) -> None:
+@pytest.mark.usefixtures("customers")
+async def test_a_broker_that_is_away_leaves_nothing_behind(database_url: str, database: Pool) -> None:
     """The caller hears 503 and when to come back; no job is recorded; once the broker is there, the same API works."""
     with start_valkey(append_only=False) as valkey:
         async with serving(api_settings(database_url=database_url, broker_url=valkey.url)) as api:
@@ -173,7 +175,8 @@ class Unsure:
         raise BrokerDown("no answer", maybe_written=True)
 
 
-async def test_an_unconfirmed_publish_is_repaired(database_url: str, database: Pool, customers: None) -> None:
+@pytest.mark.usefixtures("customers")
+async def test_an_unconfirmed_publish_is_repaired(database_url: str, database: Pool) -> None:
     """The job is recorded, and the very same record is kept to be published again soon, in the same transaction."""
     opened = Database(database_url, size=1)
     intake = Intake(opened, Unsure(), SystemClock(), 0.5)
@@ -186,12 +189,14 @@ async def test_an_unconfirmed_publish_is_repaired(database_url: str, database: P
     assert parse_event(again["event"]) == JobRequested.model_validate_json(recorded)
 
 
-async def test_a_silent_broker_counts_as_unsure(database_url: str, database: Pool, customers: None) -> None:
+@pytest.mark.usefixtures("customers")
+async def test_a_silent_broker_counts_as_unsure(database_url: str, database: Pool) -> None:
     """A broker that takes the connection and never answers keeps no caller waiting; the event is sent again."""
 
-    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
+    visitors: list[asyncio.StreamWriter] = []
+
+    async def swallow(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visitors.append(writer)
 
     server = await asyncio.start_server(swallow, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -201,7 +206,9 @@ async def test_a_silent_broker_counts_as_unsure(database_url: str, database: Poo
         scheduled = await database.fetchval("SELECT count(*) FROM scheduled_events")
         assert (answer.status, recorded, scheduled) == (202, 1, 1)
     server.close()
-    await server.wait_closed()
+    for visitor in visitors:
+        visitor.close()
+        await visitor.wait_closed()
 
 
 async def test_a_postgres_that_is_away_is_said_to_be(redis_url: str) -> None:
