@@ -192,7 +192,6 @@ async def test_an_unconfirmed_publish_is_repaired(database_url: str, database: P
 @pytest.mark.usefixtures("customers")
 async def test_a_silent_broker_counts_as_unsure(database_url: str, database: Pool) -> None:
     """A broker that takes the connection and never answers keeps no caller waiting; the event is sent again."""
-
     visitors: list[asyncio.StreamWriter] = []
 
     async def swallow(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
