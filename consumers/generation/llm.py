@@ -101,8 +101,8 @@ class Llm:
         try:
             client = self._client or self._open()
             async with limit:
-                # Not `chat.completions.create`: it walks its arguments key by key against their types, which took as long
-                # as all the rest of a call. What is sent is the same.
+                # Not `chat.completions.create`: it compares its arguments with their types key by key, which took as
+                # long as all the rest of a call. What is sent is the same.
                 response = await client.post("/chat/completions", content=body, cast_to=httpx2.Response)
                 return response.content
         except (openai.OpenAIError, aiohttp.ClientError, TimeoutError) as error:

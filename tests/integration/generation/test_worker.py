@@ -1,0 +1,134 @@
+"""The generation stage as operators start it: a Faust worker, fed from real streams."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from infra.clock import SystemClock
+from infra.errors import InvalidEvent
+from streams.deliveries import Delivery
+from streams.events import JobAccepted, JobFailed, parse_event
+from streams.policy import RetryPolicy
+from streams.scheduled import ScheduledRetries, take_due
+from streams.stage import Stage
+from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, accepted
+from tests.stream_entries import entries_of
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+async def worker(
+    database_url: str, redis_url: str, endpoint: Endpoint, team: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A worker process on the test's own servers, stopped as an orchestrator would."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "faust", "-A", "consumers.generation", "worker", "-l", "warn"),
+        env={
+            **os.environ,
+            "DATABASE_URL": database_url,
+            "BROKER_URL": redis_url,
+            "OPENAI_API_KEY": "test",
+            "OPENAI_BASE_URL": endpoint.base_url,
+        },
+    )
+    yield process
+    if process.returncode is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.wait_for(process.wait(), 30)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+
+
+async def write(redis_url: str, topic: str, *values: bytes) -> None:
+    """Write entries as any service would."""
+    async with Redis.from_url(redis_url) as client:
+        for value in values:
+            await client.execute_command("XADD", topic, "*", "key", "k", "event", value)
+
+
+def events_in(entries: Sequence[dict[bytes, bytes]]) -> list[Any]:
+    """Parse the events of entries."""
+    return [parse_event(entry[b"event"]) for entry in entries]
+
+
+async def test_jobs_of_both_topics_are_generated(
+    worker: asyncio.subprocess.Process, database: Pool, redis_url: str
+) -> None:
+    """An accepted job, urgent or not, gets three activities; JobStarted and then JobCompleted are on the stream."""
+    plain, urgent = accepted(), accepted()
+    await write(redis_url, "job-accepted", b"{ no event", plain.encode())
+    await write(redis_url, "job-accepted-priority", urgent.encode())
+
+    async def told() -> bool:
+        kinds = {(fact.job_id, fact.type) for fact in events_in(await entries_of(redis_url, "job-events"))}
+        return len(kinds) == 4
+
+    await wait_for(told, deadline_s=40, what="both jobs' facts")
+    facts = events_in(await entries_of(redis_url, "job-events"))
+    for event in (plain, urgent):
+        types = [fact.type for fact in facts if fact.job_id == event.job_id]
+        assert types == ["teamfit.job.started.v1", "teamfit.job.completed.v1"]
+        count = await database.fetchval("SELECT count(*) FROM customized_activities WHERE job_id = $1", event.job_id)
+        assert count == 3
+    # What was no event at all did not stop the stage.
+    await wait_for(lambda: entries_of(redis_url, "dead-letters"), what="the dead letter")
+
+
+async def test_a_stopped_worker_exits_cleanly(worker: asyncio.subprocess.Process, redis_url: str) -> None:
+    """SIGTERM closes the connections of a worker that has called the LLM, and it exits with 0."""
+    await write(redis_url, "job-accepted", accepted().encode())
+    await wait_for(lambda: entries_of(redis_url, "job-events"), deadline_s=40, what="the job to start")
+    worker.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(worker.wait(), 30) == 0
+
+
+def _decode(delivery: Delivery) -> JobAccepted:
+    event = parse_event(delivery.value)
+    if not isinstance(event, JobAccepted):
+        raise InvalidEvent("type: not this one")
+    return event
+
+
+async def test_a_job_that_never_gets_a_valid_answer_fails_after_its_attempts(
+    stage: StageUnderTest, endpoint: Endpoint, database: Pool
+) -> None:
+    """Three rubbish answers, each paid for and on record, then JobFailed with the reason, and the original is kept."""
+    await endpoint.tell("rubbish")
+    around = Stage(
+        group="generation",
+        decode=_decode,
+        handle=stage.generation.handle,
+        give_up=stage.generation.give_up,
+        publisher=stage.published,
+        retries=ScheduledRetries(stage.database, SystemClock()),
+        policy=RetryPolicy(max_attempts=3, base=timedelta(milliseconds=1), cap=timedelta(milliseconds=1)),
+        timeout=timedelta(seconds=30),
+    )
+    event = accepted()
+    delivery = Delivery("job-accepted", event.key, event.encode())
+    for _ in range(2):
+        await around.process(delivery)
+        async with stage.database.transaction() as connection:
+            (again,) = await take_due(connection, now=SystemClock().now() + timedelta(minutes=1), limit=10)
+        delivery = Delivery(again.topic, again.key, again.value, again.headers)
+    await around.process(delivery)
+
+    rows = await database.fetch("SELECT state, error_code, completion_tokens FROM generation_attempts ORDER BY attempt")
+    assert [(row["state"], row["error_code"]) for row in rows] == [("failed", "llm_invalid_output")] * 3
+    assert all(row["completion_tokens"] for row in rows)
+    *_, failed, letter = stage.published.records
+    fact = parse_event(failed.value)
+    assert isinstance(fact, JobFailed)
+    assert fact.data.code == "llm_invalid_output"
+    assert (letter.topic, letter.value) == ("dead-letters", event.encode())
