@@ -68,9 +68,9 @@ class Intake:
             if await _record(connection, event, idempotency_key):
                 await self._publish(connection, event)
                 log.info("request.accepted", job_id=str(job_id), organization_id=request.organization_id)
-            else:
-                # A request with the same key was being accepted meanwhile.
-                await _is_repeat(connection, event)
+            elif not await _is_repeat(connection, event):
+                # The insert waited for a request with the same key; only that one can be in its way.
+                raise RuntimeError(f"job {job_id}: its idempotency key is recorded for another job")
         return job_id
 
     async def _check(self, connection: Connection, request: Requested) -> None:

@@ -2,10 +2,15 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from consumers.quota import decisions
 from producers.intake.admission import Standing, period_of, refusal
+from streams.events import JobId, job_requested
 
 NOW = datetime(2031, 12, 31, 23, 59, tzinfo=UTC)
 GOOD = Standing(
@@ -55,3 +60,35 @@ def test_periods_are_utc_months() -> None:
     """A moment that is already January in the east still counts for December."""
     east = timezone(timedelta(hours=14))
     assert period_of(datetime(2032, 1, 1, 9, tzinfo=east)) == "2031-12"
+
+
+@given(
+    organization=st.booleans(),
+    team=st.booleans(),
+    trust=st.sampled_from([0.0, 0.49, 0.5, 1.0]),
+    plan=st.sampled_from([None, "free", "pro"]),
+    status=st.sampled_from([None, "active", "cancelled"]),
+    quota=st.integers(0, 2),
+    used=st.integers(0, 3),
+)
+def test_the_early_check_and_the_quota_stage_agree(
+    *, organization: bool, team: bool, trust: float, plan: str | None, status: str | None, quota: int, used: int
+) -> None:
+    """The check at the door and the decision under lock share no code, so they are held to the same answers here."""
+    known = {"trust_score": trust, "plan": plan, "status": status, "monthly_quota": quota}
+    early = refusal(
+        Standing(organization_exists=organization, team_exists=team, used=used, **known),  # type: ignore[arg-type]
+        trust_threshold=0.5,
+        now=NOW,
+    )
+    request = job_requested(
+        job_id=JobId(UUID(int=1)), organization_id="acme", team_id="t1", requirements="walk", at=NOW
+    )
+    standing = decisions.Standing(
+        organization_exists=organization,
+        team_exists=team,
+        priority=False,
+        **known,  # type: ignore[arg-type]
+    )
+    (decision,) = decisions.decide([(request, standing)], used={"acme": used}, trust_threshold=0.5, at=NOW)
+    assert (early.code if early else None) == decision.code

@@ -1,0 +1,12 @@
+"""Replay: failed events are found, understood, and brought back by a plan that shows its effects before it is applied.
+
+A failed event is *open* until it is replayed or discarded, and open again when it fails anew. Replaying one is either
+
+- a **rerun**: the event started a run of a job (a request in the quota stage, an accepted job in the generation stage).
+  That run has ended, or is ended now; the job starts over as its next run, which passes quota like any other; or
+- a **resend**: any other event goes back to its topic byte for byte, for the one consumer group that failed it.
+
+A plan is the exact set of events, each with what was known of it. Applying it sends that set or nothing: what changed
+since is refused. A crash at any point repeats at most what it was sending, which changes nothing: a rerun's event has an
+ID that follows from job and run, and a stage that sees a resent event twice does its work once.
+"""

@@ -1,0 +1,74 @@
+-- name: page(limit, before_time, before_id, state, stage, error_type, organization_id, job_id, reason, trace_id, since, until)
+-- A page of the failed events that a filter finds, the latest first, beginning after a place in that order.
+SELECT
+    id, state, topic, stage, reason, error_type, error_message, attempts, occurrences, first_failed_at, last_failed_at,
+    event_type, job_id, run, organization_id, trace_id
+FROM failed_events
+WHERE (:state::text IS NULL OR state = :state)
+    AND (:stage::text IS NULL OR stage = :stage)
+    AND (:error_type::text IS NULL OR error_type = :error_type)
+    AND (:organization_id::text IS NULL OR organization_id = :organization_id)
+    AND (:job_id::uuid IS NULL OR job_id = :job_id)
+    AND (:reason::text IS NULL OR reason = :reason)
+    AND (:trace_id::text IS NULL OR trace_id = :trace_id)
+    AND (:since::timestamptz IS NULL OR last_failed_at >= :since)
+    AND (:until::timestamptz IS NULL OR last_failed_at < :until)
+    AND (:before_time::timestamptz IS NULL OR (last_failed_at, id) < (:before_time, :before_id::uuid))
+ORDER BY last_failed_at DESC, id DESC
+LIMIT :limit;
+
+-- name: count(state, stage, error_type, organization_id, job_id, reason, trace_id, since, until)$
+-- How many failed events a filter finds.
+SELECT count(*)
+FROM failed_events
+WHERE (:state::text IS NULL OR state = :state)
+    AND (:stage::text IS NULL OR stage = :stage)
+    AND (:error_type::text IS NULL OR error_type = :error_type)
+    AND (:organization_id::text IS NULL OR organization_id = :organization_id)
+    AND (:job_id::uuid IS NULL OR job_id = :job_id)
+    AND (:reason::text IS NULL OR reason = :reason)
+    AND (:trace_id::text IS NULL OR trace_id = :trace_id)
+    AND (:since::timestamptz IS NULL OR last_failed_at >= :since)
+    AND (:until::timestamptz IS NULL OR last_failed_at < :until);
+
+-- name: open_ones(stage, error_type, organization_id, job_id, reason, trace_id, since, until)^
+-- All open failed events that a filter finds: their IDs, and how often each has failed, as two arrays in one order.
+SELECT
+    coalesce(array_agg(id ORDER BY id), '{}') AS ids,
+    coalesce(array_agg(occurrences ORDER BY id), '{}') AS occurrences
+FROM failed_events
+WHERE state = 'open'
+    AND (:stage::text IS NULL OR stage = :stage)
+    AND (:error_type::text IS NULL OR error_type = :error_type)
+    AND (:organization_id::text IS NULL OR organization_id = :organization_id)
+    AND (:job_id::uuid IS NULL OR job_id = :job_id)
+    AND (:reason::text IS NULL OR reason = :reason)
+    AND (:trace_id::text IS NULL OR trace_id = :trace_id)
+    AND (:since::timestamptz IS NULL OR last_failed_at >= :since)
+    AND (:until::timestamptz IS NULL OR last_failed_at < :until);
+
+-- name: one(id)^
+-- Everything about one failed event.
+SELECT * FROM failed_events WHERE id = :id;
+
+-- name: discard(ids, occurrences, because, discarded_by, now)$
+-- Discards failed events that are open and have not failed again since they were looked at; returns how many. In the order
+-- of IDs, as the failures stage locks them.
+WITH looked_at AS (
+    SELECT failed.id, failed.occurrences
+    FROM failed_events AS failed
+    JOIN unnest(:ids::uuid[], :occurrences::int[]) AS seen (id, occurrences) USING (id, occurrences)
+    WHERE failed.state = 'open'
+    ORDER BY failed.id
+    FOR UPDATE OF failed
+), discarded AS (
+    UPDATE failed_events AS failed
+    SET discarded_at = :now,
+        discarded_occurrences = looked_at.occurrences,
+        discarded_because = :because,
+        discarded_by = :discarded_by
+    FROM looked_at
+    WHERE failed.id = looked_at.id
+    RETURNING 1
+)
+SELECT count(*) FROM discarded;

