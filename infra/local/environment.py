@@ -2,7 +2,7 @@
 
 import os
 
-from pydantic import AliasChoices, SecretStr
+from pydantic import SecretStr
 
 from infra.settings import Settings
 
@@ -25,6 +25,6 @@ def variable(field: str) -> str:
     if field not in Settings.model_fields:
         return field
     alias = Settings.model_fields[field].validation_alias
-    if isinstance(alias, AliasChoices):
-        return str(alias.choices[0])
+    if isinstance(alias, str):
+        return alias
     return f"{Settings.model_config.get('env_prefix', '')}{field}".upper()
