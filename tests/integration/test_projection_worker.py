@@ -22,7 +22,7 @@ from tests.waiting import wait_for
 async def worker(database_url: str, redis_url: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A worker process on the test's own servers, stopped as an orchestrator would."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "faust", "-A", "consumers.projection", "worker", "-l", "warn"),
+        *(sys.executable, "-m", "faust", "-A", "consumers.projection", "worker", "-l", "warn", "--without-web"),
         env={**os.environ, "DATABASE_URL": database_url, "BROKER_URL": redis_url},
     )
     yield process
