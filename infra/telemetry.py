@@ -50,3 +50,5 @@ def configure_logging(log_format: Literal["console", "json"], *, level: int = lo
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # The `openai` package's HTTP client writes a line for every call, hundreds a second.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
