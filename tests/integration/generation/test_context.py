@@ -1,0 +1,45 @@
+"""What the prompt gets to know: the team and its materials, as the database gives them."""
+
+from consumers.generation.attempts import Attempt, Attempts
+from consumers.generation.prompt import Material, Team
+from infra.clock import SystemClock
+from tests.integration.generation.conftest import Pool, StageUnderTest, accepted
+
+
+async def _team(stage: StageUnderTest, *, budget: int) -> Team:
+    (attempt,) = await Attempts(stage.database, SystemClock(), budget).begin([accepted()])
+    assert isinstance(attempt, Attempt)
+    assert attempt.team is not None
+    return attempt.team
+
+
+async def test_a_team_comes_with_its_own_materials_newest_first(stage: StageUnderTest) -> None:
+    """What a team wrote last says most about it; what another team wrote is not read at all."""
+    team = await _team(stage, budget=1_000)
+    assert (team.name, team.size, team.description) == ("Platform", 8, "Remote engineers")
+    assert team.materials == [Material("Survey", "Meetings are too long."), Material("Values", "We like puzzles.")]
+
+
+async def test_no_more_of_the_materials_is_read_than_may_matter(stage: StageUnderTest, database: Pool) -> None:
+    """A megabyte of handbook does not travel from the database when the prompt takes forty bytes of it."""
+    await database.execute(
+        "INSERT INTO team_materials (team_id, title, content) VALUES ('team-1', 'Handbook', repeat('x', 1000000))"
+    )
+    team = await _team(stage, budget=10)
+    assert team.materials == [Material("Handbook", "x" * 40, truncated=True)]
+
+
+async def test_a_budget_of_zero_reads_no_materials(stage: StageUnderTest) -> None:
+    """Materials can be turned off."""
+    assert (await _team(stage, budget=0)).materials == []
+
+
+async def test_two_deliveries_of_one_run_in_a_batch_are_two_attempts(stage: StageUnderTest, database: Pool) -> None:
+    """The second delivery takes the run over from the first, as it would in another worker."""
+    event, other = accepted(), accepted()
+    begun = await Attempts(stage.database, SystemClock(), 0).begin([event, other, event])
+    assert [one.number if isinstance(one, Attempt) else None for one in begun] == [1, 1, 2]
+    states = await database.fetch(
+        "SELECT state FROM generation_attempts WHERE job_id = $1 ORDER BY attempt", event.job_id
+    )
+    assert [row["state"] for row in states] == ["abandoned", "started"]
