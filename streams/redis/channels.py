@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+from faust import Event, Schema
 from faust.exceptions import KeyDecodeError, ValueDecodeError
 from faust.types import TP, AppT, ConsumerMessage
 
@@ -59,19 +60,36 @@ class Channels:
                 await app.topics.on_message(message)
             return
         [channel] = channels
-        decode = channel.decode
         put = channel.queue.force_put_nowait
+        plain = self._is_plain(channel)
         for number, message in enumerate(messages, 1):
             message.refcount += 1
-            try:
-                event = await decode(message, propagate=True)
-            except KeyDecodeError as error:
-                message.ack(app.consumer)
-                await channel.on_key_decode_error(error, message)
-            except ValueDecodeError as error:
-                message.ack(app.consumer)
-                await channel.on_value_decode_error(error, message)
+            if plain:
+                put(Event(app, message.key, message.value, message.headers, message))
             else:
-                put(event)
+                await self._decode(channel, message)
             if not number % _YIELD_EVERY:
                 await asyncio.sleep(0)
+
+    async def _decode(self, channel: Any, message: ConsumerMessage) -> None:
+        try:
+            event = await channel.decode(message, propagate=True)
+        except KeyDecodeError as error:
+            message.ack(self._app.consumer)
+            await channel.on_key_decode_error(error, message)
+        except ValueDecodeError as error:
+            message.ack(self._app.consumer)
+            await channel.on_value_decode_error(error, message)
+        else:
+            channel.queue.force_put_nowait(event)
+
+    def _is_plain(self, channel: Any) -> bool:
+        """Whether an event's key and value are the message's bytes, so that nothing is left to decode."""
+        schema = channel.schema
+        return (
+            type(schema) is Schema
+            and schema.key_type is bytes
+            and schema.value_type is bytes
+            and schema.key_serializer == schema.value_serializer == "raw"
+            and cast("Any", self._app.conf.Event) is Event
+        )

@@ -70,7 +70,9 @@ class Consumer(FaustConsumer):
         self._tags: dict[TP, DeliveryTags] = {}
         self._acked = cast("Any", self._tags)
         self._acked_index = cast("Any", _Always(NeverAcknowledged()))
-        self._unacked_messages = set()
+        self.under_way: set[Message] = set()
+        self._unacked_messages = self.under_way
+        self.acking_topics: set[str] = self.app.topics.acking_topics
         lease_s = self.settings.lease.total_seconds()
         self.acknowledger = Acknowledger(
             self.client, self._all_partitions, self.settings.ack_linger.total_seconds(), self.health
@@ -205,8 +207,8 @@ class Consumer(FaustConsumer):
         if message.acked:
             return False
         message.acked = True
-        self._unacked_messages.discard(message)
-        if not self.app.topics.acks_enabled_for(message.topic):
+        self.under_way.discard(message)
+        if message.topic not in self.acking_topics:
             return False
         self._tags[message.tp].append(message.offset)
         self._n_acked += 1
@@ -227,10 +229,10 @@ class Consumer(FaustConsumer):
 
     async def wait_empty(self) -> None:
         """Let agents finish what they have started, for at most the drain time; hand back everything else at once."""
-        started = {(message.tp, message.offset) for message in self._unacked_messages}
+        started = {(message.tp, message.offset) for message in self.under_way}
         await self._hand_back(started, deliveries_before=True)
         deadline = monotonic() + self.settings.drain.total_seconds()
-        while self._unacked_messages and monotonic() < deadline:  # noqa: ASYNC110 - nobody sets an event
+        while self.under_way and monotonic() < deadline:  # noqa: ASYNC110 - nobody sets an event
             await asyncio.sleep(0.01)
         await self.commit()
         self._close_tags()

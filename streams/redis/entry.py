@@ -26,6 +26,7 @@ _KEY = b"key"
 _EVENT = b"event"
 _TIMESTAMP = b"ts"
 _HEADER = b"h:"
+_PLAIN = 4  # fields and values of an entry with a key and an event and nothing else
 _LONGEST_TIMESTAMP = 15  # digits up to the year 9999; Python refuses to convert very long strings of digits
 
 
@@ -72,6 +73,9 @@ def decode_entry(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes
         entry_id: its ID in the stream, whose first part is a time in milliseconds.
         fields: as the server sends them, flat (name, value, name, value, …), or as a mapping.
     """
+    if len(fields) == _PLAIN and fields[0] == _KEY and fields[2] == _EVENT:  # type: ignore[index]
+        # Most entries look like this, and this function runs for every event.
+        return Entry(fields[1], fields[3] or None, [], int(entry_id.partition(b"-")[0]) / 1000)  # type: ignore[index]
     if isinstance(fields, Mapping):
         fields = [part for pair in fields.items() for part in pair]
     key: bytes | None = None

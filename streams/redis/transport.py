@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
+from faust import Stream as FaustStream
+from faust.exceptions import AlreadyConfiguredWarning
 from faust.transport import base
 from faust.types import AppT
 from faust.types.enums import ProcessingGuarantee
@@ -20,6 +23,7 @@ from .keys import partition_for
 from .producer import Producer
 from .server import Server
 from .settings import RedisSettings
+from .stream import Stream
 
 __all__ = ["Transport"]
 
@@ -41,6 +45,16 @@ class Transport(base.Transport):
         self.server = Server(url, self.settings)
         self.state = Health()
         self._declared: dict[str, int] = {}
+        self._install_stream()
+
+    def _install_stream(self) -> None:
+        """Use our stream for the app, unless the app has chosen its own."""
+        conf = self.app.conf
+        if cast("Any", conf.Stream) is FaustStream:
+            with warnings.catch_warnings():
+                # Faust warns that the setting was read before it was changed: by the line above.
+                warnings.simplefilter("ignore", AlreadyConfiguredWarning)
+                conf.Stream = cast("Any", Stream)
 
     def health(self) -> list[str]:
         """What is wrong now, one sentence each; empty when all is well. Asks nobody: safe on every request."""
