@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from infra.cli import failed, replay
 from infra.cli.errors import plain_errors
 
 app = typer.Typer(
@@ -18,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(failed.app, name="failed")
+app.add_typer(replay.app, name="replay")
 
 
 class Stage(StrEnum):
@@ -120,6 +123,60 @@ def demo(
 
     _end_on_signals()
     run(as_json=as_json)
+
+
+@app.command()
+@plain_errors()
+def verify(
+    *,
+    settled: Annotated[
+        bool, typer.Option(help="Nothing should be under way: nothing may be reserved, live or overdue.")
+    ] = False,
+    llm_calls: Annotated[
+        int | None,
+        typer.Option(help="How many calls the LLM's provider counted; as many must be on record.", min=0),
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(help="Seconds by which an effect may lag behind its cause; none with --settled.", min=0)
+    ] = 900,
+    timeout: Annotated[float, typer.Option(help="The most seconds that a statement may take.", min=0.001)] = 120,
+    examples: Annotated[int, typer.Option(help="The most IDs to name for each invariant.", min=0)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """Check that nothing was lost, charged twice or saved twice. Read-only, and safe in production.
+
+    Ends with code 1 if an invariant is violated, and names the jobs.
+    """
+    from infra.cli.verify import run
+
+    run(
+        as_json=as_json,
+        settled=settled,
+        llm_calls=llm_calls,
+        patience=timedelta(seconds=patience),
+        timeout=timedelta(seconds=timeout),
+        examples=examples,
+    )
+
+
+projection = typer.Typer(help="The read model that customers poll.", no_args_is_help=True)
+app.add_typer(projection, name="projection")
+
+
+@projection.command()
+@plain_errors()
+def rebuild(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what differs; change nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """Fold the archive again and repair the rows of the read model that differ, while the service runs.
+
+    Ends with code 1 if the read model is not what the archive says in the end, or shows what the archive misses.
+    """
+    from infra.cli.projection import run
+
+    run(dry_run=dry_run, as_json=as_json)
 
 
 def _end_on_signals() -> None:

@@ -1,0 +1,6 @@
+"""A read-only check that nothing was lost, charged twice or saved twice: the promises as invariants of the database."""
+
+from infra.verify.checker import CheckTimedOut, verify
+from infra.verify.report import Finding, Report
+
+__all__ = ["CheckTimedOut", "Finding", "Report", "verify"]

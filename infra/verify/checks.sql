@@ -1,0 +1,321 @@
+-- Each query states one invariant: how many things it looked at (`checked`), how many of them break it (`found`), some of
+-- those, with their IDs (`examples`), and, where a sum says more, a `detail`. Some effects follow a little after their
+-- cause; what is younger than :patience is not held against anybody.
+
+-- name: accepted(size, patience)
+-- Every request that the intake accepted or the projection archived has ended, is reserved, or waits in the schedule. One
+-- that is younger than :patience may still be on its way to the quota stage. Somebody else's job cannot be asked for: such
+-- a request ends among the dead letters.
+WITH request AS (
+    SELECT job_id, run, organization_id, min(since) AS since
+    FROM (
+        SELECT job_id, 1 AS run, organization_id, accepted_at AS since FROM job_requests
+        UNION ALL
+        SELECT job_id, run, organization_id, archived_at FROM job_events WHERE type = 'teamfit.job.requested.v1'
+    ) AS seen
+    GROUP BY job_id, run, organization_id
+), standing AS MATERIALIZED (
+    SELECT
+        request.job_id,
+        request.run,
+        request.since,
+        ended.outcome IS NOT NULL AS ended,
+        ended.outcome IS NULL AND (
+            entry.state IS NOT DISTINCT FROM 'reserved'
+            OR request.since > now() - :patience::interval
+            OR EXISTS (
+                SELECT FROM scheduled_events AS later
+                WHERE later.key = convert_to(request.job_id::text, 'UTF8')
+            )
+        ) AS live
+    FROM request
+    LEFT JOIN job_outcomes AS ended ON ended.job_id = request.job_id AND ended.run = request.run
+    LEFT JOIN quota_ledger AS entry ON entry.job_id = request.job_id AND entry.run = request.run
+    WHERE NOT EXISTS (
+        SELECT FROM quota_ledger AS other
+        WHERE other.job_id = request.job_id AND other.organization_id <> request.organization_id
+    )
+)
+SELECT
+    count(*) AS checked,
+    count(*) FILTER (WHERE NOT ended AND NOT live) AS found,
+    count(*) || ' accepted = ' || count(*) FILTER (WHERE ended) || ' ended + ' || count(*) FILTER (WHERE live) || ' live + '
+    || count(*) FILTER (WHERE NOT ended AND NOT live) || ' lost' AS detail,
+    ARRAY(
+        SELECT job_id || ' run ' || run || ' accepted at ' || to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+        FROM standing WHERE NOT ended AND NOT live ORDER BY since, job_id LIMIT :size
+    ) AS examples
+FROM standing;
+
+-- name: charged(size, patience)
+-- A run is charged if and only if it completed, so the two agree by organization and period. The charge follows the fact:
+-- a run that completed just now may still be reserved.
+WITH unit AS MATERIALIZED (
+    SELECT
+        coalesce(entry.job_id, ended.job_id) AS job_id,
+        coalesce(entry.run, ended.run) AS run,
+        entry.organization_id,
+        entry.period,
+        entry.state,
+        ended.decided_at,
+        CASE
+            WHEN ended.outcome IS NULL THEN entry.state = 'charged'
+            WHEN entry.state = 'reserved' THEN ended.decided_at <= now() - :patience::interval
+            ELSE entry.state IS DISTINCT FROM 'charged'
+        END AS wrong
+    FROM quota_ledger AS entry
+    FULL JOIN (SELECT * FROM job_outcomes WHERE outcome = 'completed') AS ended
+        ON ended.job_id = entry.job_id AND ended.run = entry.run
+    WHERE entry.state = 'charged' OR ended.outcome IS NOT NULL
+)
+SELECT
+    count(*) AS checked,
+    count(*) FILTER (WHERE wrong) AS found,
+    count(*) FILTER (WHERE state = 'charged') || ' charged, ' || count(decided_at) || ' completed, of '
+    || count(DISTINCT (organization_id, period)) || ' organizations and periods' AS detail,
+    ARRAY(
+        SELECT job_id || ' run ' || run || ' of ' || coalesce(organization_id || ' ' || period, 'nobody') || ': '
+            || CASE WHEN decided_at IS NULL THEN 'charged, not completed'
+                ELSE 'completed, ' || coalesce(state, 'never reserved') END
+        FROM unit WHERE wrong ORDER BY organization_id, period, job_id, run LIMIT :size
+    ) AS examples
+FROM unit;
+
+-- name: reserved(size, patience)
+-- Quota is held for runs that live, and given back or charged soon after one has ended.
+WITH held AS MATERIALIZED (
+    SELECT
+        entry.job_id, entry.run, entry.organization_id, entry.period, ended.outcome,
+        coalesce(ended.decided_at <= now() - :patience::interval, false) AS wrong
+    FROM quota_ledger AS entry
+    LEFT JOIN job_outcomes AS ended ON ended.job_id = entry.job_id AND ended.run = entry.run
+    WHERE entry.state = 'reserved'
+)
+SELECT
+    count(*) AS checked,
+    count(*) FILTER (WHERE wrong) AS found,
+    count(*) || ' reserved, ' || count(*) FILTER (WHERE outcome IS NULL) || ' of them live' AS detail,
+    ARRAY(
+        SELECT job_id || ' run ' || run || ' of ' || organization_id || ' ' || period || ': ' || outcome || ', still reserved'
+        FROM held WHERE wrong ORDER BY organization_id, period, job_id, run LIMIT :size
+    ) AS examples
+FROM held;
+
+-- name: counters(size)
+-- The counters that admission locks are the sums of the ledger's rows. A run that was closed before it was reserved never
+-- counted. Charges of a period in which the ledger has nothing at all were brought over from an older system.
+WITH summed AS (
+    SELECT
+        organization_id,
+        period,
+        count(*) FILTER (WHERE state = 'reserved') AS reserved,
+        count(*) FILTER (WHERE state = 'charged') AS charged
+    FROM quota_ledger
+    WHERE state IN ('reserved', 'charged') OR (state = 'released' AND message IS NULL)
+    GROUP BY organization_id, period
+), counter AS MATERIALIZED (
+    SELECT
+        coalesce(counted.organization_id, summed.organization_id) AS organization_id,
+        coalesce(counted.period, summed.period) AS period,
+        coalesce(counted.reserved, 0) AS reserved,
+        coalesce(counted.charged, 0) AS charged,
+        coalesce(summed.reserved, 0) AS reserved_sum,
+        coalesce(summed.charged, 0) AS charged_sum,
+        summed.period IS NULL AND counted.reserved = 0 AS brought_over
+    FROM quota_usage AS counted
+    FULL JOIN summed ON summed.organization_id = counted.organization_id AND summed.period = counted.period
+), wrong AS (
+    SELECT * FROM counter WHERE NOT brought_over AND (reserved <> reserved_sum OR charged <> charged_sum)
+)
+SELECT
+    (SELECT count(*) FROM counter) AS checked,
+    (SELECT count(*) FROM wrong) AS found,
+    ARRAY(
+        SELECT organization_id || ' ' || period || ': counted ' || reserved || ' reserved and ' || charged
+            || ' charged, the ledger has ' || reserved_sum || ' and ' || charged_sum
+        FROM wrong ORDER BY organization_id, period LIMIT :size
+    ) AS examples;
+
+-- name: within_limit(size)
+-- Nobody has taken more than the monthly quota. What a plan allowed in past months is not on record.
+WITH wrong AS MATERIALIZED (
+    SELECT used.*, plan.monthly_quota
+    FROM quota_usage AS used
+    JOIN subscriptions AS plan ON plan.organization_id = used.organization_id
+    WHERE used.period >= to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM')
+        AND used.reserved + used.charged > plan.monthly_quota
+)
+SELECT
+    (
+        SELECT count(*) FROM quota_usage JOIN subscriptions USING (organization_id)
+        WHERE period >= to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM')
+    ) AS checked,
+    (SELECT count(*) FROM wrong) AS found,
+    ARRAY(
+        SELECT organization_id || ' ' || period || ': ' || reserved + charged || ' of ' || monthly_quota
+        FROM wrong ORDER BY organization_id, period LIMIT :size
+    ) AS examples;
+
+-- name: activities(size)
+-- A completed job has activities 1, 2 and 3 of its newest completed run. Nothing else has any, but for jobs of which the
+-- pipeline knows nothing and which are older than its first event.
+WITH completed AS (
+    SELECT job_id, max(run) AS run FROM job_outcomes WHERE outcome = 'completed' GROUP BY job_id
+), saved AS (
+    SELECT
+        job_id,
+        min(created_at) AS created_at,
+        array_agg(DISTINCT run) AS runs,
+        array_agg(position::int ORDER BY position) AS positions
+    FROM customized_activities
+    GROUP BY job_id
+), wrong AS MATERIALIZED (
+    SELECT completed.job_id, 'run ' || completed.run || ' completed, has '
+        || coalesce('activities ' || array_to_string(saved.positions, ', ') || ' of run ' || array_to_string(saved.runs, ', '),
+            'no activities') AS what
+    FROM completed
+    LEFT JOIN saved ON saved.job_id = completed.job_id
+    WHERE saved.positions IS DISTINCT FROM ARRAY[1, 2, 3] OR saved.runs IS DISTINCT FROM ARRAY[completed.run]
+    UNION ALL
+    SELECT saved.job_id, 'activities of run ' || array_to_string(saved.runs, ', ') || ', not completed'
+    FROM saved
+    WHERE NOT EXISTS (SELECT FROM completed WHERE completed.job_id = saved.job_id)
+        AND (
+            saved.created_at >= (SELECT archived_at FROM job_events ORDER BY sequence LIMIT 1)
+            OR EXISTS (
+                SELECT FROM quota_ledger AS entry WHERE entry.job_id = saved.job_id AND entry.run = ANY(saved.runs)
+            )
+            OR EXISTS (
+                SELECT FROM job_outcomes AS ended WHERE ended.job_id = saved.job_id AND ended.run = ANY(saved.runs)
+            )
+        )
+)
+SELECT
+    (SELECT count(*) FROM completed) AS checked,
+    (SELECT count(*) FROM wrong) AS found,
+    ARRAY(SELECT job_id || ' ' || what FROM wrong ORDER BY job_id LIMIT :size) AS examples;
+
+-- name: event_ids(size)
+-- No event is in the archive twice.
+WITH twice AS MATERIALIZED (
+    SELECT job_id, event_id, count(*) AS times
+    FROM job_events
+    GROUP BY job_id, event_id
+    HAVING count(*) > 1
+)
+SELECT
+    (SELECT count(*) FROM job_events) AS checked,
+    (SELECT count(*) FROM twice) AS found,
+    ARRAY(
+        SELECT job_id || ' event ' || event_id || ' ' || times || ' times' FROM twice ORDER BY job_id, event_id LIMIT :size
+    ) AS examples;
+
+-- name: outcomes_told(size, patience)
+-- What was decided about a run is told: the fact that follows from an outcome reaches the archive.
+WITH untold AS MATERIALIZED (
+    SELECT ended.job_id, ended.run, ended.outcome
+    FROM job_outcomes AS ended
+    WHERE ended.decided_at <= now() - :patience::interval
+        AND NOT EXISTS (
+            SELECT FROM job_events AS event
+            WHERE event.job_id = ended.job_id AND event.run = ended.run
+                AND event.type = 'teamfit.job.' || ended.outcome || '.v1'
+        )
+)
+SELECT
+    (SELECT count(*) FROM job_outcomes) AS checked,
+    (SELECT count(*) FROM untold) AS found,
+    ARRAY(
+        SELECT job_id || ' run ' || run || ' ' || outcome || ', not in the archive' FROM untold ORDER BY job_id, run LIMIT :size
+    ) AS examples;
+
+-- name: facts_decided(size)
+-- What is told was decided: each terminal fact in the archive is its run's outcome. Facts of another organization than the
+-- job's mean nothing (see the fold).
+WITH told AS MATERIALIZED (
+    SELECT event.job_id, event.run, split_part(event.type, '.', 3) AS kind, ended.outcome
+    FROM job_events AS event
+    LEFT JOIN job_outcomes AS ended ON ended.job_id = event.job_id AND ended.run = event.run
+    LEFT JOIN customization_jobs AS job ON job.job_id = event.job_id
+    WHERE event.type IN (
+            'teamfit.job.completed.v1', 'teamfit.job.failed.v1', 'teamfit.job.rejected.v1', 'teamfit.job.cancelled.v1'
+        )
+        AND (job.organization_id IS NULL OR job.organization_id = event.organization_id)
+)
+SELECT
+    count(*) AS checked,
+    count(*) FILTER (WHERE outcome IS DISTINCT FROM kind) AS found,
+    ARRAY(
+        SELECT job_id || ' run ' || run || ' is told ' || kind || ', was decided ' || coalesce(outcome, 'nothing')
+        FROM told WHERE outcome IS DISTINCT FROM kind ORDER BY job_id, run, kind LIMIT :size
+    ) AS examples
+FROM told;
+
+-- name: saved_attempts(size)
+-- A run is saved by one attempt at most, and only if it completed.
+WITH saved AS (
+    SELECT job_id, run, count(*) AS attempts
+    FROM generation_attempts
+    WHERE state = 'saved'
+    GROUP BY job_id, run
+), judged AS MATERIALIZED (
+    SELECT saved.job_id, saved.run, saved.attempts, ended.outcome
+    FROM saved
+    LEFT JOIN job_outcomes AS ended ON ended.job_id = saved.job_id AND ended.run = saved.run
+)
+SELECT
+    count(*) AS checked,
+    count(*) FILTER (WHERE attempts > 1 OR outcome IS DISTINCT FROM 'completed') AS found,
+    ARRAY(
+        SELECT job_id || ' run ' || run || ': ' || attempts || ' saved, outcome ' || coalesce(outcome, 'undecided')
+        FROM judged WHERE attempts > 1 OR outcome IS DISTINCT FROM 'completed' ORDER BY job_id, run LIMIT :size
+    ) AS examples
+FROM judged;
+
+-- name: recorded_calls()$
+-- Calls to the LLM on record: each attempt makes one at most.
+SELECT count(*) FROM generation_attempts;
+
+-- name: failed_events(size)
+-- A dead letter says which stage gave it up, and why.
+WITH mute AS MATERIALIZED (
+    SELECT id, topic FROM failed_events WHERE btrim(stage) = '' OR btrim(error_type) = '' OR btrim(error_message) = ''
+)
+SELECT
+    (SELECT count(*) FROM failed_events) AS checked,
+    (SELECT count(*) FROM mute) AS found,
+    ARRAY(SELECT id || ' of ' || topic FROM mute ORDER BY id LIMIT :size) AS examples;
+
+-- name: nothing_reserved(size)
+-- At rest no unit of quota is held.
+WITH held AS MATERIALIZED (SELECT job_id, run, organization_id, period FROM quota_ledger WHERE state = 'reserved')
+SELECT
+    (SELECT count(*) FROM quota_ledger) AS checked,
+    (SELECT count(*) FROM held) AS found,
+    ARRAY(
+        SELECT job_id || ' run ' || run || ' of ' || organization_id || ' ' || period
+        FROM held ORDER BY organization_id, period, job_id LIMIT :size
+    ) AS examples;
+
+-- name: nothing_live(size)
+-- At rest every job that the archive tells of has ended.
+WITH live AS MATERIALIZED (
+    SELECT job_id, run, status
+    FROM customization_jobs AS job
+    WHERE status IN ('pending', 'processing')
+        AND EXISTS (SELECT FROM job_events AS event WHERE event.job_id = job.job_id)
+)
+SELECT
+    (SELECT count(*) FROM customization_jobs) AS checked,
+    (SELECT count(*) FROM live) AS found,
+    ARRAY(SELECT job_id || ' run ' || run || ' ' || status FROM live ORDER BY job_id LIMIT :size) AS examples;
+
+-- name: nothing_overdue(size)
+-- At rest nothing that is due waits in the schedule.
+WITH overdue AS MATERIALIZED (SELECT id, topic, key, due_at, reason FROM scheduled_events WHERE due_at <= now())
+SELECT
+    (SELECT count(*) FROM scheduled_events) AS checked,
+    (SELECT count(*) FROM overdue) AS found,
+    ARRAY(
+        SELECT id || ' for ' || topic || ': ' || reason FROM overdue ORDER BY due_at, id LIMIT :size
+    ) AS examples;

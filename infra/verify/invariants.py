@@ -1,0 +1,125 @@
+"""The invariants that one SQL statement can check: what each says, its query, and what to do when it is broken."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """One invariant.
+
+    Attributes:
+        name: stable, for scripts.
+        query: in `checks.sql`.
+        patient: the query forgives what is younger than the patience given.
+        at_rest: it holds only when nothing is under way.
+    """
+
+    name: str
+    query: str
+    statement: str
+    next_step: str
+    patient: bool = False
+    at_rest: bool = False
+
+
+INVARIANTS: Sequence[Invariant] = (
+    Invariant(
+        name="accepted = terminal + live",
+        query="accepted",
+        statement="every accepted request has ended, holds quota, or is scheduled",
+        next_step="See whether the quota stage runs and how far it lags (a backlog is no loss). If it has caught up, "
+        "the events were lost on the way: the reconciler emits them again; see that the schedule stage runs.",
+        patient=True,
+    ),
+    Invariant(
+        name="charged = completed",
+        query="charged",
+        statement="by organization and period, what is charged is what completed",
+        next_step="Completed but reserved: see whether the quota stage lags on job-events. Anything else is a wrong "
+        "bill: keep the rows of quota_ledger, job_outcomes and job_events of these jobs, then correct the charge.",
+        patient=True,
+    ),
+    Invariant(
+        name="reserved = live",
+        query="reserved",
+        statement="quota is held only for runs that have not ended",
+        next_step="See whether the quota stage lags on job-events; if not, the terminal fact was lost, and the "
+        "reconciler settles the reservation.",
+        patient=True,
+    ),
+    Invariant(
+        name="counters = ledger",
+        query="counters",
+        statement="the counters of quota_usage are the sums of quota_ledger",
+        next_step="Somebody changed one of the two tables by hand, or there is a bug: the ledger is right. Correct the "
+        "counter in a transaction that holds its row FOR UPDATE, and find out who wrote it.",
+    ),
+    Invariant(
+        name="within the limit",
+        query="within_limit",
+        statement="nobody has taken more than the monthly quota",
+        next_step="See whether the plan was lowered within the month, which is no fault. If not, quota was overspent: "
+        "keep the ledger's rows of this organization and period, and report a bug.",
+    ),
+    Invariant(
+        name="three activities",
+        query="activities",
+        statement="a completed job has exactly the three activities of its run, nobody else has any",
+        next_step="Missing or mixed: replay the job, which saves three new ones. Not completed: the activities were "
+        "not written by this pipeline; find out who did.",
+    ),
+    Invariant(
+        name="no event twice",
+        query="event_ids",
+        statement="no event ID is in a job's archive twice",
+        next_step="The unique constraint of job_events is gone: restore it after removing the later copies.",
+    ),
+    Invariant(
+        name="outcomes are told",
+        query="outcomes_told",
+        statement="every outcome has its terminal fact in the archive",
+        next_step="See whether the projection lags on job-events, and look for the fact among the failed events "
+        "(teamfit failed list). If it is nowhere it was lost; the reconciler emits it again.",
+        patient=True,
+    ),
+    Invariant(
+        name="facts were decided",
+        query="facts_decided",
+        statement="every terminal fact in the archive is the outcome of its run",
+        next_step="Somebody outside the pipeline wrote to job-events: the event's source in job_events says who.",
+    ),
+    Invariant(
+        name="one saved attempt",
+        query="saved_attempts",
+        statement="at most one attempt at a run is saved, and only if the run completed",
+        next_step="Two results were saved for one run: keep the rows of generation_attempts and report a bug.",
+    ),
+    Invariant(
+        name="dead letters say why",
+        query="failed_events",
+        statement="every failed event names its stage and its error",
+        next_step="Look at the row in failed_events: its bytes and headers say where it came from.",
+    ),
+    Invariant(
+        name="nothing reserved",
+        query="nothing_reserved",
+        statement="at rest, no quota is held",
+        next_step="Wait until the stages are idle. If it stays, the run stands still: see the reconciler.",
+        at_rest=True,
+    ),
+    Invariant(
+        name="nothing live",
+        query="nothing_live",
+        statement="at rest, every job has ended",
+        next_step="Wait until the stages are idle. If it stays, the job stands still: see the reconciler.",
+        at_rest=True,
+    ),
+    Invariant(
+        name="nothing overdue",
+        query="nothing_overdue",
+        statement="at rest, nothing that is due waits in the schedule",
+        next_step="See whether the schedule stage runs (teamfit worker schedule) and reaches the broker.",
+        at_rest=True,
+    ),
+)
