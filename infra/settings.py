@@ -89,12 +89,36 @@ class Settings(BaseSettings):
     stage_timeout_s: float = Field(
         default=30.0, gt=0, description="Longest a quota, projection or failures handler may take before it is retried."
     )
+    stall_threshold_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="How long an accepted job may stand still before its events are sent again. Longer: a lost event is "
+        "noticed later; shorter than 1.5 retry caps and both timeouts: jobs that only wait may be paid for twice.",
+    )
+    reservation_expiry_s: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="How long a run may stand still of which nothing is left to send again, before it fails and gives "
+        "its quota back. Keep it longer than the longest backlog that is to be worked off.",
+    )
+    event_retention_days: float = Field(
+        default=400.0,
+        gt=0,
+        description="How long the archive keeps the events of jobs that have ended. Longer: more disk, and disputes about "
+        "older months can be settled; the status of the jobs stays either way.",
+    )
     trust_threshold: float = Field(
         default=0.5, ge=0, le=1, description="Lowest trust score that may request. Higher: stricter admission."
     )
     database_pool_size: int = Field(default=10, ge=1, description="Postgres connections per process, at most.")
     topic_partitions: int = Field(
         default=1, ge=1, description="Partitions per topic; more than 1 only to span a Redis Cluster or for Kafka."
+    )
+    worker_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port on which a worker answers /healthz, /readyz and /metrics; unset: it opens none.",
     )
     log_format: Literal["console", "json"] = Field(default="json", description="Log lines for people or for machines.")
 

@@ -11,22 +11,45 @@ from infra.settings import Settings
 from streams.deliveries import Delivery
 from streams.stage import Stage
 from streams.topics import CONSUMER_GROUPS
+from streams.worker_health import serve_health
+
+_FAUST_PORT = 6066  # Faust wants a port in its settings, also for the web server that it does not start
 
 
-def create_app(group: str, settings: Settings) -> faust.App:
-    """Return the Faust app of a consumer group. The app's ID is the group's name; the broker is the settings' URL."""
-    return faust.App(
+class StageApp(faust.App):
+    """The Faust app of one consumer group, which knows the stages that its agents feed."""
+
+    stages: list[Stage[Any]]
+
+    def problems(self) -> list[str]:
+        """Say why work stands still, a sentence each; empty when all is well. Asks nobody."""
+        held = [f"{stage.group} is held: {stage.held}" for stage in self.stages if stage.held is not None]
+        health = getattr(self.transport, "health", list)  # Kafka's transport does not tell
+        return [*held, *health()]
+
+
+def create_app(group: str, settings: Settings) -> StageApp:
+    """Return the Faust app of a consumer group. The app's ID is the group's name; the broker is the settings' URL.
+
+    With `worker_port` set, its web server answers /healthz, /readyz and /metrics.
+    """
+    app = StageApp(
         group,
         broker=settings.broker_url,
         topic_partitions=settings.topic_partitions,
         key_serializer="raw",
         value_serializer="raw",
         consumer_auto_offset_reset="earliest",
-        web_enabled=False,
+        web_port=settings.worker_port or _FAUST_PORT,
     )
+    app.stages = []
+    # The `faust` command turns the web server on by default, and two workers of one machine would want the same port.
+    app.boot_strategy.enable_web = settings.worker_port is not None
+    serve_health(app, app.problems)
+    return app
 
 
-def attach(app: faust.App, topic: str, stage: Stage[Any], *, concurrency: int) -> None:
+def attach(app: StageApp, topic: str, stage: Stage[Any], *, concurrency: int) -> None:
     """Have `concurrency` agents take the topic's deliveries through the stage.
 
     Acknowledging is explicit and comes last: Faust's own acknowledgement sits in a `finally` (faust/streams.py,
@@ -38,6 +61,8 @@ def attach(app: faust.App, topic: str, stage: Stage[Any], *, concurrency: int) -
             await stage.process(delivery_of(event))
             event.ack()
 
+    if stage not in app.stages:
+        app.stages.append(stage)
     source = app.topic(topic, key_type=bytes, value_type=bytes, config=_topic_config(app, topic))
     app.agent(source, name=f"{stage.group}:{topic}", concurrency=concurrency)(consume)
 

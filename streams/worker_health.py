@@ -1,0 +1,31 @@
+"""What a worker tells its orchestrator over HTTP: that it lives, whether it can work, and its metrics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import faust
+from faust.web import Request, Response, View
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+
+def serve_health(app: faust.App, problems: Callable[[], list[str]]) -> None:
+    """Add the pages /healthz, /readyz and /metrics to the web server of a Faust app.
+
+    Args:
+        app: the worker's app.
+        problems: says why work stands still; asked by each /readyz, which answers 503 while it says anything.
+    """
+
+    async def healthz(view: View, _request: Request) -> Response:
+        return view.json({"status": "ok"})
+
+    async def readyz(view: View, _request: Request) -> Response:
+        found = problems()
+        return view.json({"status": "held" if found else "ready", "problems": found}, status=503 if found else 200)
+
+    async def metrics(view: View, _request: Request) -> Response:
+        return view.bytes(generate_latest(), content_type=CONTENT_TYPE_LATEST.partition(";")[0])
+
+    pages: dict[str, Any] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
+    for path, page in pages.items():
+        app.page(path)(page)

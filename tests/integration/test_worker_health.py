@@ -1,0 +1,57 @@
+"""What a worker says of itself over HTTP."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from infra.local.processes import free_port
+from streams.events import JobId, job_requested
+from tests.integration.test_scheduled import NOON
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def worker(redis_url: str) -> Iterator[str]:
+    """A quota worker without a database, started as an operator would; yields the address of its pages."""
+    port = free_port()
+    addresses = {"BROKER_URL": f"{redis_url}?drain=1s", "DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+    environment = {**os.environ, **addresses, "TEAMFIT_WORKER_PORT": str(port)}
+    faust = Path(sys.executable).with_name("faust")
+    process = subprocess.Popen([faust, "-A", "consumers.quota", "worker", "-l", "warn"], env=environment)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+async def test_a_worker_says_what_it_waits_for(worker: str, redis_url: str) -> None:
+    """Ready while it can work; when Postgres is away it turns red and names it; it lives all the while."""
+    async with httpx.AsyncClient(base_url=worker, timeout=5) as pages, Redis.from_url(redis_url) as redis:
+
+        async def status(path: str) -> int | None:
+            try:
+                return (await pages.get(path)).status_code
+            except httpx.TransportError:
+                return None
+
+        async def ready_is(expected: int) -> bool:
+            return await status("/readyz") == expected
+
+        await wait_for(lambda: ready_is(200), deadline_s=30, what="the worker to be ready")
+        event = job_requested(
+            job_id=JobId(uuid4()), organization_id="acme", team_id="t", requirements="a game", at=NOON
+        )
+        await redis.xadd("job-requests", {"key": event.key, "event": event.encode()})
+        await wait_for(lambda: ready_is(503), deadline_s=15, what="the worker to say that it is held")
+        problems = (await pages.get("/readyz")).json()["problems"]
+        assert any("DATABASE_URL" in problem for problem in problems)
+        assert await status("/healthz") == 200
+        assert "teamfit_outcomes_total" in (await pages.get("/metrics")).text
