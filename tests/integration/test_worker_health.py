@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
+import aiohttp
 import pytest
 from redis.asyncio import Redis
 
@@ -34,12 +34,13 @@ def worker(redis_url: str) -> Iterator[str]:
 
 async def test_a_worker_says_what_it_waits_for(worker: str, redis_url: str) -> None:
     """Ready while it can work; when Postgres is away it turns red and names it; it lives all the while."""
-    async with httpx.AsyncClient(base_url=worker, timeout=5) as pages, Redis.from_url(redis_url) as redis:
+    async with aiohttp.ClientSession(worker) as pages, Redis.from_url(redis_url) as redis:
 
         async def status(path: str) -> int | None:
             try:
-                return (await pages.get(path)).status_code
-            except httpx.TransportError:
+                async with pages.get(path) as answer:
+                    return answer.status
+            except aiohttp.ClientError:
                 return None
 
         async def ready_is(expected: int) -> bool:
@@ -51,7 +52,7 @@ async def test_a_worker_says_what_it_waits_for(worker: str, redis_url: str) -> N
         )
         await redis.xadd("job-requests", {"key": event.key, "event": event.encode()})
         await wait_for(lambda: ready_is(503), deadline_s=15, what="the worker to say that it is held")
-        problems = (await pages.get("/readyz")).json()["problems"]
-        assert any("DATABASE_URL" in problem for problem in problems)
+        async with pages.get("/readyz") as readyz, pages.get("/metrics") as metrics:
+            assert any("DATABASE_URL" in problem for problem in (await readyz.json())["problems"])
+            assert "teamfit_outcomes_total" in await metrics.text()
         assert await status("/healthz") == 200
-        assert "teamfit_outcomes_total" in (await pages.get("/metrics")).text
