@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: through SQLAlchemy's asyncpg dialect, so that the pipeline has one Postgres driver."""
+"""How Alembic reaches the database: through SQLAlchemy's asyncpg dialect, so that one driver serves all."""
 
 import asyncio
 

@@ -11,7 +11,7 @@ from sqlalchemy.util import await_only
 def run_file(name: str) -> None:
     """Run every statement of a file in `versions/`, in the migration's transaction.
 
-    asyncpg prepares what SQLAlchemy sends, and a prepared statement holds one command; its own `execute` takes a script.
+    asyncpg prepares what SQLAlchemy sends, and a prepared statement holds one command; its own `execute` takes more.
     """
     script = (Path(__file__).parent / "versions" / name).read_text(encoding="utf-8")
     raw = op.get_bind().connection.dbapi_connection
