@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 import consumers.projection.api
 import producers.intake.api
+import producers.replay.api
 from infra import problems
 from infra.api import health
 from infra.api.body_limit import BodyLimit
@@ -60,5 +61,6 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     intake = Intake(database, broker, SystemClock(), settings.trust_threshold)
     api.include_router(producers.intake.api.create_router(intake, key))
     api.include_router(consumers.projection.api.create_router(database, key))
+    api.include_router(producers.replay.api.create_router(database, broker, key))
     api.include_router(health.create_router({"database": database.ping, "broker": broker.ping}))
     return api

@@ -86,6 +86,6 @@ class QuotaNotReleased(ReplayError):
 
     def __init__(self, plan_id: UUID, waiting: int) -> None:
         super().__init__(
-            f"plan {plan_id}: {waiting} jobs still hold quota for the run that failed, and starting them again now could "
-            "take a second unit; see that the quota stage runs, then apply the plan again to go on"
+            f"plan {plan_id}: {waiting} jobs still hold quota for the run that failed, and starting them again now "
+            "could take a second unit; see that the quota stage runs, then apply the plan again to go on"
         )

@@ -1,0 +1,169 @@
+"""What `teamfit failed` prints."""
+
+import asyncio
+import base64
+import getpass
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+from uuid import UUID
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from infra.clock import SystemClock
+from infra.postgres import Database
+from infra.settings import settings
+from producers.replay.failed import Content, FailedEventDetails, FailedEvents, Filter, OpenOnes, State
+
+T = TypeVar("T")
+
+_PIPE_WIDTH = 160  # a pipe has no width of its own
+_BYTES_PER_LINE = 16
+
+
+def out() -> Console:
+    """Return the console for tables, wide enough for them in a pipe."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
+
+
+def operator() -> str:
+    """Return who runs the command, as the machine knows them."""
+    try:
+        return getpass.getuser()
+    except OSError:  # a container's user may have no name
+        return "cli"
+
+
+def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
+    """Run a coroutine with the settings' database, and close it."""
+
+    async def run() -> T:
+        database = Database(settings().database_url, size=3)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
+
+
+def print_list(chosen: Filter, *, state: State | None, limit: int, as_json: bool) -> None:
+    """Print those that a filter finds."""
+    page = with_database(lambda database: FailedEvents(database, SystemClock()).page(chosen, state=state, limit=limit))
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+        return
+    table = Table()
+    table.add_column("id", no_wrap=True)
+    table.add_column("last failed (UTC)", no_wrap=True)
+    for name in ("stage", "error", "message", "organization"):
+        table.add_column(name)
+    table.add_column("job", no_wrap=True)
+    table.add_column("run", justify="right")
+    table.add_column("state")
+    for one in page.failed_events:
+        table.add_row(
+            str(one.id),
+            f"{one.last_failed_at:%Y-%m-%d %H:%M:%S}",
+            one.stage,
+            Text(one.error_type),
+            Text(_shortened(one.error_message)),
+            Text(one.organization_id or ""),
+            str(one.job_id)[:8] if one.job_id else "",
+            str(one.run or ""),
+            one.state,
+        )
+    console = out()
+    if page.failed_events:
+        console.print(table)
+    console.print(f"{page.total} failed events, {len(page.failed_events)} shown.")
+
+
+def print_one(failed_event_id: UUID, *, as_json: bool) -> None:
+    """Print everything about one. Raises UnknownFailedEvent."""
+    one = with_database(lambda database: FailedEvents(database, SystemClock()).one(failed_event_id))
+    if as_json:
+        typer.echo(one.model_dump_json(indent=2))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    apart = {"headers", "traceback", "key", "event"}
+    for name, value in one.model_dump(exclude=apart).items():
+        if value is not None:
+            console.print(Text.assemble((f"{name:18}", "bold"), _mended(str(value))))
+    _section(console, "headers", "\n".join(f"{name}: {_header(value)}" for name, value in one.headers.items()))
+    _section(console, f"key, {one.key.size} bytes", readable(one.key))
+    _section(console, f"event, {one.event.size} bytes", readable(one.event))
+    _section(console, "traceback", one.traceback or "")
+
+
+def discard(failed_event_id: UUID | None, chosen: Filter, *, because: str, yes: bool) -> None:
+    """Say what would be discarded, ask, and discard just that.
+
+    Raises:
+        UnknownFailedEvent: there is none with this ID.
+        typer.Abort: the answer was no.
+    """
+
+    async def find(database: Database) -> OpenOnes:
+        failed = FailedEvents(database, SystemClock())
+        if failed_event_id is None:
+            return await failed.find_open(chosen)
+        one = await failed.one(failed_event_id)
+        return _only(one)
+
+    found = with_database(find)
+    typer.echo(f"{len(found.ids)} open failed events would be discarded.")
+    if not found.ids:
+        return
+    if not yes:
+        typer.confirm("Discard them?", abort=True)
+    discarded = with_database(
+        lambda database: FailedEvents(database, SystemClock()).discard(found, because=because, by=operator())
+    )
+    typer.echo(f"{discarded} discarded.")
+
+
+def readable(content: Content) -> str:
+    """Return bytes as a person can read them: JSON laid out, other text as it is, anything else in hexadecimal."""
+    if content.text is not None:
+        try:
+            return orjson.dumps(orjson.loads(content.text), option=orjson.OPT_INDENT_2).decode()
+        except orjson.JSONDecodeError:
+            if all(character.isprintable() or character in "\n\t" for character in content.text):
+                return content.text
+            return "\n".join(_hexadecimal(content.text.encode()))
+    return "\n".join(_hexadecimal(base64.b64decode(content.base64 or "")))
+
+
+def _hexadecimal(raw: bytes) -> Iterator[str]:
+    for start in range(0, len(raw), _BYTES_PER_LINE):
+        part = raw[start : start + _BYTES_PER_LINE]
+        shown = "".join(chr(byte) if chr(byte).isascii() and chr(byte).isprintable() else "." for byte in part)
+        yield f"{start:08x}  {part.hex(' '):{3 * _BYTES_PER_LINE}} {shown}"
+
+
+def _only(one: FailedEventDetails) -> OpenOnes:
+    return OpenOnes([one.id], [one.occurrences]) if one.state == "open" else OpenOnes([], [])
+
+
+def _shortened(text: str) -> str:
+    first = _mended(text.partition("\n")[0])
+    return first if len(first) <= 60 else f"{first[:59]}…"  # noqa: PLR2004 - what a table has room for
+
+
+def _mended(text: str) -> str:
+    """Return text that cannot move a terminal's cursor: an event's fields are whatever their sender wrote."""
+    return "".join(character if character.isprintable() or character == "\n" else "�" for character in text)
+
+
+def _header(value: object) -> str:
+    return _mended(value) if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _section(console: Console, title: str, text: str) -> None:
+    console.print(f"\n{title}", style="bold")
+    console.print(Text(_mended(text.replace("\t", "    ")) or "(none)"))

@@ -1,0 +1,148 @@
+"""The operators' routes: failed events, and plans of replays."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from infra.auth import OPERATOR, Caller
+from infra.bearer import Authenticated
+from infra.clock import SystemClock
+from infra.postgres import Database
+from infra.problems import Problem, responses
+from producers.replay.apply import Replays
+from producers.replay.errors import ReplayError, UnknownFailedEvent, UnknownPlan
+from producers.replay.failed import (
+    FailedEventDetails,
+    FailedEventPage,
+    FailedEvents,
+    Filter,
+    OpenOnes,
+    Place,
+)
+from producers.replay.plans import Plan, PlanItem, Plans
+from streams.stage import Publisher
+
+# A request must not outlive the patience of proxies; the caller asks again until the plan has ended.
+_APPLY_AT_MOST = timedelta(seconds=10)
+_WAIT_FOR_QUOTA = timedelta(seconds=5)
+_LARGEST_PAGE = 500
+
+
+class FailedEventsQuery(Filter):
+    """Which failed events, in which state, and which page."""
+
+    state: Literal["open", "replayed", "discarded", "all"] = "open"
+    limit: int = Field(default=50, ge=1, le=_LARGEST_PAGE)
+    after: str | None = Field(default=None, description="`next` of the page before.")
+
+
+class Discard(BaseModel):
+    """Why a failed event is set aside for good."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    because: str = Field(min_length=1, max_length=1_000)
+
+
+class Apply(BaseModel):
+    """How fast to send."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rate: float = Field(ge=1, le=10_000, description="Events per second.")
+
+
+class PlanPage(Plan):
+    """A plan, and a page of its events in the order of sending."""
+
+    items: list[PlanItem]
+
+
+def create_router(database: Database, publisher: Publisher, signing_key: str) -> APIRouter:
+    """Return the operators' routes. They see every organization's events, so they ask for the scope `operator`."""
+    router = APIRouter(prefix="/api/ops", tags=["operators"], responses=responses(401, 403, 404, 409, 422, 503))
+    authenticated = Authenticated(signing_key, scope=OPERATOR)
+    clock = SystemClock()
+    failed, plans = FailedEvents(database, clock), Plans(database, clock)
+    replays = Replays(database, publisher, clock, patience=_WAIT_FOR_QUOTA)
+
+    @router.get("/failed", dependencies=[Depends(authenticated)])
+    async def list_failed(query: Annotated[FailedEventsQuery, Query()]) -> FailedEventPage:
+        """List failed events, the latest first."""
+        chosen = Filter(**query.model_dump(include=set(Filter.model_fields)))
+        state = None if query.state == "all" else query.state
+        return await failed.page(chosen, state=state, limit=query.limit, after=_place(query.after))
+
+    @router.get("/failed/{failed_event_id}", dependencies=[Depends(authenticated)])
+    async def show_failed(failed_event_id: UUID) -> FailedEventDetails:
+        """Return everything about one failed event."""
+        with _problems():
+            return await failed.one(failed_event_id)
+
+    @router.post("/failed/{failed_event_id}/discard")
+    async def discard_failed(
+        failed_event_id: UUID, body: Discard, caller: Annotated[Caller, Depends(authenticated)]
+    ) -> FailedEventDetails:
+        """Set a failed event aside for good. It stays on record; one that was dealt with before stays as it is."""
+        with _problems():
+            found = await failed.one(failed_event_id)
+            await failed.discard(OpenOnes([found.id], [found.occurrences]), because=body.because, by=caller.subject)
+            return await failed.one(failed_event_id)
+
+    @router.post("/replay/plans", status_code=HTTPStatus.CREATED)
+    async def make_plan(chosen: Filter, caller: Annotated[Caller, Depends(authenticated)]) -> Plan:
+        """Plan the replay of the open failed events that a filter finds, and say what would follow. Nothing is sent."""
+        return await plans.make(chosen, by=caller.subject)
+
+    @router.get("/replay/plans/{plan_id}", dependencies=[Depends(authenticated)])
+    async def show_plan(
+        plan_id: UUID,
+        after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Position of the last item seen.")] = 0,
+        limit: Annotated[int, Query(ge=1, le=_LARGEST_PAGE)] = 100,
+    ) -> PlanPage:
+        """Return a plan, how far it is, and a page of its events."""
+        with _problems():
+            plan = await plans.get(plan_id)
+            items = await plans.items(plan_id, after=after, limit=limit)
+        return PlanPage(**dict(plan), items=list(items))
+
+    @router.post("/replay/plans/{plan_id}/apply", dependencies=[Depends(authenticated)])
+    async def apply_plan(plan_id: UUID, body: Apply) -> Plan:
+        """Send events of a plan for at most ten seconds. Repeat the call until the plan's state is `finished`.
+
+        Nothing runs on in between, so not calling again is how to stop. A finished plan is returned as it is.
+        """
+        with _problems():
+            return await replays.apply(plan_id, rate=body.rate, at_most=_APPLY_AT_MOST)
+
+    @router.post("/replay/plans/{plan_id}/abort", dependencies=[Depends(authenticated)])
+    async def abort_plan(plan_id: UUID) -> Plan:
+        """End a plan before its time; what it has sent stays sent."""
+        with _problems():
+            return await plans.abort(plan_id)
+
+    return router
+
+
+def _place(after: str | None) -> Place | None:
+    try:
+        return None if after is None else Place.read(after)
+    except ValueError as error:
+        raise Problem(422, "invalid_request", "after: is not the `next` of a page; leave it out to begin") from error
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    """Answer with a problem document where a replay is not done."""
+    try:
+        yield
+    except (UnknownFailedEvent, UnknownPlan) as error:
+        raise Problem(404, error.code, str(error)) from error
+    except ReplayError as error:
+        raise Problem(409, error.code, str(error)) from error

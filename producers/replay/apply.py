@@ -1,0 +1,274 @@
+"""Applying a plan: exactly its set is sent, at a rate, by one process at a time; stopped anywhere, it can go on.
+
+First the runs that nobody ended are decided as failed, and the facts that say so are published; then the events are
+sent in batches. A batch is one transaction: its failed events are locked and compared with what the plan showed, the
+records are published, and the events are noted as sent. Dying in between sends that batch again, which changes nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from math import inf
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+from uuid import UUID
+
+import aiosql
+import asyncpg
+
+from infra.clock import Clock
+from infra.postgres import Connection, Database
+from producers.replay import records
+from producers.replay.errors import PlanAborted, PlanBusy, PlanChanged, QuotaNotReleased
+from producers.replay.plans import Plan, read_plan
+from streams.deliveries import Record
+from streams.events import JobId
+from streams.outcomes import decide_outcome
+from streams.stage import Publisher
+
+_queries = aiosql.from_path(Path(__file__).with_name("sending.sql"), "asyncpg")
+
+# Large enough that the round trips of a batch are spread over many events, small enough to stop within a moment.
+_LARGEST_BATCH: Final = 500
+_LARGEST_BATCH_BYTES: Final = 8 * 2**20
+# A batch is about this long at the rate asked for, so that slow rates are even too.
+_BATCH_S: Final = 0.2
+_LOOK_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a plan is. `total` counts what is to be sent, `waiting` the jobs whose quota is still held."""
+
+    total: int
+    sent: int
+    waiting: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left."""
+        return self.sent == self.total
+
+
+def _ignore(_progress: Progress) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Replays:
+    """Applies plans.
+
+    Attributes:
+        patience: how long to wait for the quota stage to release the runs that failed. Longer: patient with one that is
+            behind; shorter: sooner told that it is away.
+    """
+
+    database: Database
+    publisher: Publisher
+    clock: Clock
+    patience: timedelta = timedelta(seconds=30)
+
+    async def apply(
+        self,
+        plan_id: UUID,
+        *,
+        rate: float,
+        report: Callable[[Progress], None] = _ignore,
+        at_most: timedelta | None = None,
+    ) -> Plan:
+        """Send what a plan has not sent, and return the plan as it is then. A finished plan is returned as it is.
+
+        Cancelling stops it after the batch under way; calling it again goes on from there.
+
+        Args:
+            plan_id: which plan.
+            rate: events per second.
+            report: told of the progress after each batch.
+            at_most: stop in good order after this long, with the plan unfinished.
+
+        Raises:
+            ReplayError: UnknownPlan, PlanBusy, PlanChanged, PlanAborted or QuotaNotReleased. What was sent before stays
+                sent; PlanChanged before the first event means that none was.
+            DependencyDown: Postgres or the broker is away; calling again goes on.
+        """
+        async with self._alone(plan_id):
+            async with self.database.transaction() as connection:
+                plan = await read_plan(connection, plan_id)
+                if plan.state == "finished":
+                    return plan
+                started_at = await _begin(connection, plan, now=self.clock.now())
+            await _Sending(self, plan, started_at, rate, report, at_most).run()
+        async with self.database.transaction() as connection:
+            return await read_plan(connection, plan_id)
+
+    @asynccontextmanager
+    async def _alone(self, plan_id: UUID) -> AsyncIterator[None]:
+        """Hold the right to apply a plan. It ends with the connection, so a process that died holds nothing."""
+        async with self.database.transaction() as connection:
+            await _queries.keep_waiting_transaction(connection)
+            # A 64-bit lock key from the 128 random bits of the plan's ID.
+            if not await _queries.lock_plan(connection, lock_key=plan_id.int >> 65):
+                raise PlanBusy(plan_id)
+            yield
+
+
+async def _begin(connection: Connection, plan: Plan, *, now: datetime) -> datetime:
+    """Note that a plan is being applied, unless it may not be; return since when it is."""
+    started_at: datetime | None = await _queries.begin(connection, plan_id=plan.id, now=now)
+    if started_at is None:
+        raise PlanAborted(plan.id)
+    await _require_unchanged(connection, plan.id, None, begun=plan.state == "applying")
+    return started_at
+
+
+@dataclass(slots=True)
+class _Sending:
+    """One call of `apply`."""
+
+    replays: Replays
+    plan: Plan
+    started_at: datetime
+    rate: float
+    report: Callable[[Progress], None]
+    at_most: timedelta | None
+    _turn: float = field(default_factory=monotonic, init=False)
+
+    async def run(self) -> None:
+        """Send until nothing is left or the time is up."""
+        deadline = monotonic() + self.at_most.total_seconds() if self.at_most else inf
+        size = max(1, min(_LARGEST_BATCH, round(self.rate * _BATCH_S)))
+        while count := await _uninterrupted(self._end_runs(size)):
+            await self._pace(count)
+        progress = Progress(self.plan.total, self.plan.sent)
+        self.report(progress)
+        last_sent = monotonic()
+        while not progress.finished:
+            if monotonic() >= deadline:
+                return
+            count = await _uninterrupted(self._send_batch(size))
+            sent = progress.sent + count
+            progress = Progress(progress.total, sent, waiting=0 if count else progress.total - sent)
+            self.report(progress)
+            if count:
+                await self._pace(count)
+                last_sent = monotonic()
+            elif monotonic() - last_sent > self.replays.patience.total_seconds():
+                raise QuotaNotReleased(self.plan.id, progress.waiting)
+            else:
+                await asyncio.sleep(_LOOK_S)
+        async with self.replays.database.transaction() as connection:
+            await _queries.end(connection, plan_id=self.plan.id, state="finished", now=self.replays.clock.now())
+
+    async def _pace(self, count: int) -> None:
+        """Wait until this many events have had their time; what was not used before is not made up for."""
+        self._turn = max(self._turn, monotonic() - _BATCH_S) + count / self.rate
+        await asyncio.sleep(max(0.0, self._turn - monotonic()))
+
+    async def _end_runs(self, size: int) -> int:
+        """Decide that runs which nobody ended have failed, then publish that; return how many.
+
+        The decision is committed before its fact goes out: else a run could complete after its quota was released.
+        """
+        replays = self.replays
+        async with replays.database.transaction() as connection:
+            await self._require_going_on(connection)
+            rows = [row async for row in _queries.next_to_end(connection, plan_id=self.plan.id, limit=size)]
+            if not rows:
+                return 0
+            await self._lock(connection, rows)
+            await self._fail(connection, rows)
+        await replays.publisher.publish([records.ended(row["event"], replays.clock) for row in rows])
+        async with replays.database.transaction() as connection:
+            await _queries.note_ended(
+                connection, plan_id=self.plan.id, positions=_positions(rows), now=replays.clock.now()
+            )
+        return len(rows)
+
+    async def _fail(self, connection: Connection, rows: Sequence[asyncpg.Record]) -> None:
+        await _queries.abandon_attempts(
+            connection,
+            job_ids=[row["job_id"] for row in rows],
+            runs=[row["run"] for row in rows],
+            now=self.replays.clock.now(),
+        )
+        for row in rows:
+            outcome = await decide_outcome(connection, JobId(row["job_id"]), row["run"], "failed")
+            if outcome != "failed":
+                raise PlanChanged(
+                    self.plan.id,
+                    [f"{row['failed_event_id']}: job {row['job_id']} run {row['run']} has ended as {outcome}"],
+                )
+        await _queries.note_outcome(connection, plan_id=self.plan.id, positions=_positions(rows))
+
+    async def _send_batch(self, size: int) -> int:
+        """Send the next events that can be sent; return how many."""
+        replays = self.replays
+        async with replays.database.transaction() as connection:
+            await self._require_going_on(connection)
+            rows = [
+                row
+                async for row in _queries.next_batch(
+                    connection, plan_id=self.plan.id, limit=size, max_bytes=_LARGEST_BATCH_BYTES
+                )
+            ]
+            if not rows:
+                return 0
+            await self._lock(connection, rows)
+            await replays.publisher.publish([_record(row, at=self.started_at) for row in rows])
+            await _queries.note_sent(
+                connection, plan_id=self.plan.id, positions=_positions(rows), now=replays.clock.now()
+            )
+        return len(rows)
+
+    async def _lock(self, connection: Connection, rows: Sequence[asyncpg.Record]) -> None:
+        """Keep failed events as they are, and require that they are what the plan showed."""
+        await _queries.lock_failed_events(connection, ids=[row["failed_event_id"] for row in rows])
+        await _require_unchanged(connection, self.plan.id, _positions(rows), begun=True)
+
+    async def _require_going_on(self, connection: Connection) -> None:
+        if await _queries.state(connection, plan_id=self.plan.id) == "aborted":
+            raise PlanAborted(self.plan.id)
+
+
+async def _require_unchanged(
+    connection: Connection, plan_id: UUID, positions: Sequence[int] | None, *, begun: bool
+) -> None:
+    rows = _queries.changes(connection, plan_id=plan_id, positions=positions, begun=begun)
+    changes = [_change(row) async for row in rows]
+    if changes:
+        raise PlanChanged(plan_id, changes)
+
+
+def _change(row: asyncpg.Record) -> str:
+    """Say what is different about an event."""
+    if row["state"] != "open":
+        return f"{row['failed_event_id']}: was {row['state']}"
+    if row["failed_again"]:
+        return f"{row['failed_event_id']}: failed again"
+    now = row["latest_outcome"] or "under way"
+    return f"{row['failed_event_id']}: job {row['job_id']} has moved on, run {row['latest_run']} is {now}"
+
+
+def _positions(rows: Sequence[asyncpg.Record]) -> list[int]:
+    return [row["position"] for row in rows]
+
+
+def _record(row: asyncpg.Record, *, at: datetime) -> Record:
+    if row["action"] == "rerun":
+        return records.rerun(row["event"], run=row["next_run"], at=at)
+    return records.resend(row["topic"], row["stage"], row["key"], row["event"], row["headers"])
+
+
+async def _uninterrupted(work: Coroutine[Any, Any, int]) -> int:
+    """Finish a piece of work even when cancelled meanwhile, so that little is sent twice after a stop."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise

@@ -1,0 +1,188 @@
+"""Failed events: finding them, looking at one, discarding them."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeAlias
+from uuid import UUID
+
+import aiosql
+import asyncpg
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+
+from infra.clock import Clock
+from infra.postgres import Database
+from producers.replay.errors import UnknownFailedEvent
+
+_queries = aiosql.from_path(Path(__file__).with_name("failed.sql"), "asyncpg")
+
+State: TypeAlias = Literal["open", "replayed", "discarded"]
+
+
+class Filter(BaseModel):
+    """Which failed events are meant: those that fit everything that is given. Times are of an event's last failure."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str | None = Field(default=None, description="The consumer group that failed it, e.g. `generation`.")
+    error_type: str | None = Field(default=None, description="The error's class, e.g. `Permanent`.")
+    organization_id: str | None = None
+    job_id: UUID | None = None
+    reason: str | None = Field(default=None, description="Why it is a dead letter: `given_up`, `max_deliveries`.")
+    trace_id: str | None = Field(default=None, description="32 hexadecimal digits.")
+    since: AwareDatetime | None = Field(default=None, description="Failed last at or after this time.")
+    until: AwareDatetime | None = Field(default=None, description="Failed last before this time.")
+
+
+class FailedEvent(BaseModel):
+    """A failed event as a list shows it."""
+
+    id: UUID
+    state: State
+    topic: str
+    stage: str
+    reason: str
+    error_type: str
+    error_message: str
+    attempts: int = Field(description="Tries of the stage, or hand-overs by the broker, before it failed.")
+    occurrences: int = Field(description="How often the same entry has failed.")
+    first_failed_at: datetime
+    last_failed_at: datetime
+    event_type: str | None
+    job_id: UUID | None
+    run: int | None
+    organization_id: str | None
+    trace_id: str | None
+
+
+class Content(BaseModel):
+    """Bytes, as text where they are text, and in base64 where not. Both absent: there were none."""
+
+    text: str | None = None
+    base64: str | None = None
+    size: int = 0
+
+    @classmethod
+    def of(cls, raw: bytes | None) -> "Content":
+        """Return what the bytes are."""
+        if raw is None:
+            return cls()
+        try:
+            return cls(text=raw.decode(), size=len(raw))
+        except UnicodeDecodeError:
+            return cls(base64=base64.b64encode(raw).decode(), size=len(raw))
+
+
+class FailedEventDetails(FailedEvent):
+    """Everything about one failed event."""
+
+    event_id: str | None
+    traceback: str | None
+    headers: dict[str, JsonValue] = Field(description='Those of the entry; {"base64": …} where they are not text.')
+    key: Content
+    event: Content
+    replayed_at: datetime | None
+    discarded_at: datetime | None
+    discarded_because: str | None
+    discarded_by: str | None
+
+
+class FailedEventPage(BaseModel):
+    """Failed events, the latest first."""
+
+    total: int = Field(description="How many the filter finds, on all pages.")
+    failed_events: list[FailedEvent]
+    next: str | None = Field(description="Give it as `after` for the next page; absent on the last one.")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOnes:
+    """The open failed events that a filter found, each as it was then."""
+
+    ids: Sequence[UUID]
+    occurrences: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedEvents:
+    """The failed events in Postgres. Each method raises DependencyDown when it is away."""
+
+    database: Database
+    clock: Clock
+
+    async def page(
+        self, chosen: Filter, *, state: State | None = "open", limit: int = 50, after: "Place | None" = None
+    ) -> FailedEventPage:
+        """Return a page of those in a state, or in any."""
+        wanted = {"state": state, **chosen.model_dump()}
+        async with self.database.transaction() as connection:
+            total = await _queries.count(connection, **wanted)
+            rows = _queries.page(
+                connection,
+                limit=limit + 1,
+                before_time=after.last_failed_at if after else None,
+                before_id=after.id if after else None,
+                **wanted,
+            )
+            found = [FailedEvent(**row) async for row in rows]
+        more = str(Place(found[limit - 1].last_failed_at, found[limit - 1].id)) if len(found) > limit else None
+        return FailedEventPage(total=total, failed_events=found[:limit], next=more)
+
+    async def one(self, failed_event_id: UUID) -> FailedEventDetails:
+        """Return everything about one. Raises UnknownFailedEvent."""
+        async with self.database.transaction() as connection:
+            row = await _queries.one(connection, id=failed_event_id)
+        if row is None:
+            raise UnknownFailedEvent(failed_event_id)
+        return _details(row)
+
+    async def find_open(self, chosen: Filter) -> OpenOnes:
+        """Return all open ones, however many, so that exactly these can be acted on later."""
+        async with self.database.transaction() as connection:
+            row = await _queries.open_ones(connection, **chosen.model_dump())
+        return OpenOnes(row["ids"], row["occurrences"])
+
+    async def discard(self, ones: OpenOnes, *, because: str, by: str) -> int:
+        """Set events aside for good, without deleting anything; return how many.
+
+        One that failed again since it was found, or was replayed or discarded by somebody else, is left as it is; so
+        repeating the call changes nothing.
+        """
+        async with self.database.transaction() as connection:
+            discarded: int = await _queries.discard(
+                connection,
+                ids=ones.ids,
+                occurrences=ones.occurrences,
+                because=because,
+                discarded_by=by,
+                now=self.clock.now(),
+            )
+        return discarded
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the order of a list, as text that a caller hands back unread."""
+
+    last_failed_at: datetime
+    id: UUID
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return f"{self.last_failed_at.isoformat()}_{self.id}"
+
+    @classmethod
+    def read(cls, text: str) -> "Place":
+        """Return the place. Raises ValueError when the text is none."""
+        moment, _, identity = text.partition("_")
+        place = cls(datetime.fromisoformat(moment), UUID(identity))
+        if place.last_failed_at.tzinfo is None:
+            raise ValueError("has no time zone")
+        return place
+
+
+def _details(row: asyncpg.Record) -> FailedEventDetails:
+    columns = {name: value for name, value in row.items() if not name.endswith("_occurrences")}
+    return FailedEventDetails(**{**columns, "key": Content.of(row["key"]), "event": Content.of(row["event"])})

@@ -1,0 +1,154 @@
+"""Plans: made, looked at, aborted. Applying them is in `apply`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+from uuid import UUID, uuid4
+
+import aiosql
+from pydantic import BaseModel, Field
+
+from infra.clock import Clock
+from infra.postgres import Connection, Database
+from producers.replay.effects import Effects, effects_of
+from producers.replay.errors import UnknownPlan
+from producers.replay.failed import FailedEvents, Filter
+from producers.replay.records import starts_run
+from streams.dead_letters import REASON_GIVEN_UP
+from streams.topics import (
+    CONSUMER_GROUPS,
+    GENERATION,
+    JOB_ACCEPTED,
+    JOB_ACCEPTED_PRIORITY,
+    JOB_REQUESTS,
+    QUOTA,
+)
+
+_queries = aiosql.from_path(Path(__file__).with_name("plans.sql"), "asyncpg")
+_sending = aiosql.from_path(Path(__file__).with_name("sending.sql"), "asyncpg")
+
+PlanState: TypeAlias = Literal["planned", "applying", "finished", "aborted"]
+
+# Where events start a run, and which. All others are sent again as they were.
+_STARTS: Final = (
+    (JOB_REQUESTS, QUOTA, "teamfit.job.requested.v1"),
+    (JOB_ACCEPTED, GENERATION, "teamfit.job.accepted.v1"),
+    (JOB_ACCEPTED_PRIORITY, GENERATION, "teamfit.job.accepted.v1"),
+)
+_DESTINATIONS: Final = [(topic, group) for topic, groups in CONSUMER_GROUPS.items() for group in groups]
+
+
+class Plan(BaseModel):
+    """A plan and how far it is."""
+
+    id: UUID
+    state: PlanState
+    filters: Filter
+    effects: Effects = Field(description="What the plan said when it was made.")
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    total: int = Field(description="Events to send; those that are excluded are not counted.")
+    sent: int
+
+
+class PlanItem(BaseModel):
+    """One event of a plan.
+
+    Attributes:
+        others_behind: other failed events of the same job that were open when the plan was made.
+    """
+
+    position: int
+    failed_event_id: UUID
+    action: Literal["rerun", "resend", "exclude"]
+    excluded_because: str | None
+    others_behind: int
+    job_id: UUID | None
+    run: int | None
+    next_run: int | None
+    ends_first: bool
+    sent_at: datetime | None
+    stage: str
+    error_type: str
+    organization_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """The plans in Postgres. Each method raises DependencyDown when it is away."""
+
+    database: Database
+    clock: Clock
+
+    async def make(self, chosen: Filter, *, by: str) -> Plan:
+        """Make a plan for the open failed events that a filter finds. Nothing but the plan is written."""
+        found = await FailedEvents(self.database, self.clock).find_open(chosen)
+        plan_id, now = uuid4(), self.clock.now()
+        async with self.database.transaction() as connection:
+            await _queries.add_plan(
+                connection,
+                id=plan_id,
+                filters=chosen.model_dump(mode="json", exclude_none=True),
+                created_by=by,
+                now=now,
+            )
+            await _queries.add_items(
+                connection,
+                plan_id=plan_id,
+                failed_event_ids=found.ids,
+                topics=[topic for topic, _ in _DESTINATIONS],
+                stages=[stage for _, stage in _DESTINATIONS],
+                start_topics=[topic for topic, _, _ in _STARTS],
+                start_stages=[stage for _, stage, _ in _STARTS],
+                start_types=[event_type for _, _, event_type in _STARTS],
+            )
+            await _resend_unreadable(connection, plan_id)
+            # What reads the items next should know how many there are.
+            await connection.execute("ANALYZE replay_plan_items")
+            effects = await effects_of(connection, plan_id, now=now)
+            await _queries.set_effects(connection, id=plan_id, effects=effects.model_dump(mode="json"))
+            return await read_plan(connection, plan_id)
+
+    async def get(self, plan_id: UUID) -> Plan:
+        """Return a plan. Raises UnknownPlan."""
+        async with self.database.transaction() as connection:
+            return await read_plan(connection, plan_id)
+
+    async def items(self, plan_id: UUID, *, after: int = 0, limit: int = 100) -> Sequence[PlanItem]:
+        """Return events of a plan in the order of sending, beginning after a position. Raises UnknownPlan."""
+        async with self.database.transaction() as connection:
+            await read_plan(connection, plan_id)
+            rows = _queries.items(connection, plan_id=plan_id, after=after, limit=limit)
+            return [PlanItem(**row) async for row in rows]
+
+    async def abort(self, plan_id: UUID) -> Plan:
+        """End a plan before its time; what it has sent stays sent. One that has ended stays as it is.
+
+        Whoever is applying it stops before its next batch. Raises UnknownPlan.
+        """
+        async with self.database.transaction() as connection:
+            await _sending.end(connection, plan_id=plan_id, state="aborted", now=self.clock.now())
+            return await read_plan(connection, plan_id)
+
+
+async def _resend_unreadable(connection: Connection, plan_id: UUID) -> None:
+    """Make resends of what only looked like an event that starts a run."""
+    unreadable = [
+        row["position"]
+        async for row in _queries.unproven(connection, plan_id=plan_id, given_up=REASON_GIVEN_UP)
+        if not starts_run(row["event"])
+    ]
+    if unreadable:
+        await _queries.resend_instead(connection, plan_id=plan_id, positions=unreadable)
+
+
+async def read_plan(connection: Connection, plan_id: UUID) -> Plan:
+    """Read a plan in the caller's transaction. Raises UnknownPlan."""
+    row = await _queries.plan(connection, id=plan_id)
+    if row is None:
+        raise UnknownPlan(plan_id)
+    return Plan(**row)

@@ -1,0 +1,66 @@
+"""The records that a replay sends: plain functions of the failed event."""
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TypeAlias
+
+from infra.clock import Clock
+from infra.errors import InvalidEvent, Permanent
+from streams.deliveries import ATTEMPT, FOR_GROUP, Record, record
+from streams.events import JobAccepted, JobRequested, job_requested, parse_event
+from streams.outcomes import job_failed
+from streams.topics import JOB_EVENTS, JOB_REQUESTS
+
+# As the failures stage keeps headers: text, or {"base64": "..."}.
+KeptHeaders: TypeAlias = Mapping[str, str | Mapping[str, str]]
+
+
+def rerun(raw: bytes | None, *, run: int, at: datetime) -> Record:
+    """Return the request that starts a job's next run, made of the event that started the failed one.
+
+    The same arguments give the same bytes.
+    """
+    event = _starting_event(raw)
+    request = job_requested(
+        job_id=event.job_id,
+        organization_id=event.data.organization_id,
+        team_id=event.data.team_id,
+        requirements=event.data.requirements,
+        at=at,
+        run=run,
+    )
+    return record(JOB_REQUESTS, request.model_copy(update={"traceparent": event.traceparent}))
+
+
+def resend(topic: str, stage: str, key: bytes | None, raw: bytes | None, headers: KeptHeaders) -> Record:
+    """Return the entry as it was, for one consumer group alone, as its first attempt."""
+    original = {name: _header(value) for name, value in headers.items() if name != ATTEMPT}
+    return Record(topic, key, raw, {**original, FOR_GROUP: stage.encode()})
+
+
+def ended(raw: bytes | None, clock: Clock) -> Record:
+    """Return the fact that a run which nobody ended has failed."""
+    event = _starting_event(raw)
+    error = Permanent("interrupted", f"run {event.run} was interrupted; it is started again")
+    return record(JOB_EVENTS, job_failed(event, error, clock))
+
+
+def starts_run(raw: bytes | None) -> bool:
+    """Whether the bytes are an event that starts a run of a job."""
+    try:
+        _starting_event(raw)
+    except InvalidEvent:
+        return False
+    return True
+
+
+def _starting_event(raw: bytes | None) -> JobRequested | JobAccepted:
+    event = parse_event(raw)
+    if not isinstance(event, JobRequested | JobAccepted):
+        raise InvalidEvent(f"type: {event.type!r} starts no run")
+    return event
+
+
+def _header(kept: str | Mapping[str, str]) -> bytes:
+    return kept.encode() if isinstance(kept, str) else base64.b64decode(kept["base64"])
