@@ -63,9 +63,13 @@ async def _lock(connection: Connection, job_ids: Sequence[JobId]) -> dict[JobId,
 
     The order of a job's events in the archive is thus the order of folding them, whichever workers do it.
     """
-    await _queries.add_missing(connection, job_ids=job_ids)
-    rows = _queries.lock_states(connection, job_ids=job_ids)
-    return {JobId(row["job_id"]): _state(row) async for row in rows}
+    while True:
+        await _queries.add_missing(connection, job_ids=job_ids)
+        rows = _queries.lock_states(connection, job_ids=job_ids)
+        states = {JobId(row["job_id"]): _state(row) async for row in rows}
+        # An operator may remove rows, to have them rebuilt, between the two statements.
+        if len(states) == len(job_ids):
+            return states
 
 
 def _state(row: asyncpg.Record) -> JobState:
