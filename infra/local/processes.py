@@ -22,15 +22,24 @@ from typing import IO
 
 HOST = "127.0.0.1"
 
-# Reads until the pipe closes. A line instead means that the child was stopped in order: nothing is left to do.
+# Reads the child's process ID, then until the pipe closes. "stopped" instead means that the child was stopped in order,
+# and there is nothing left to do.
 _WATCHDOG = """
-read -r _ && exit 0
-kill -s "$1" "$2" 2>/dev/null
-n=0
-while kill -s 0 "$2" 2>/dev/null && [ "$n" -lt 50 ]; do sleep 0.1; n=$((n + 1)); done
-kill -s KILL "$2" 2>/dev/null
-[ -n "$3" ] && rm -rf -- "$3"
+read -r child
+[ "$child" = stopped ] && exit 0
+if [ -n "$child" ]; then
+    read -r _ && exit 0
+    kill -s "$1" "$child" 2>/dev/null
+    n=0
+    while kill -s 0 "$child" 2>/dev/null && [ "$n" -lt 50 ]; do sleep 0.1; n=$((n + 1)); done
+    kill -s KILL "$child" 2>/dev/null
+fi
+[ -n "$2" ] && rm -rf -- "$2"
 """
+
+# The child gives its process ID to the watchdog by itself, before it becomes the program that was asked for. If that
+# were left to this process, a SIGKILL right after the start would leave a child behind that nobody watches.
+_CHILD = 'echo "$$" >&0; exec "$@" </dev/null'
 
 
 class LocalServerError(RuntimeError):
@@ -139,10 +148,19 @@ class GuardedProcess:
         self.name = name
         self.log = log
         self._stop_signal = stop_signal
+        self._watchdog: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - a fixed script, arguments apart
+            # QUIT rather than the polite signal: Postgres then frees its shared memory without waiting for clients.
+            ["/bin/sh", "-c", _WATCHDOG, "sh", "QUIT" if stop_signal == signal.SIGINT else "TERM"]
+            + [str(remove_on_death or "")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         with log.open("ab") as output:
-            self._child: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - our own binaries, no shell
-                command,
-                stdin=subprocess.DEVNULL,
+            self._child: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - a fixed script, arguments apart
+                ["/bin/sh", "-c", _CHILD, "sh", *command],
+                stdin=self._watchdog.stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
@@ -152,15 +170,6 @@ class GuardedProcess:
                 group=account.gid if account else None,
                 extra_groups=[] if account else None,
             )
-        self._watchdog: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - a fixed script, arguments apart
-            # QUIT rather than the polite signal: Postgres then frees its shared memory without waiting for clients.
-            ["/bin/sh", "-c", _WATCHDOG, "sh", "QUIT" if stop_signal == signal.SIGINT else "TERM"]
-            + [str(self.pid), str(remove_on_death or "")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
 
     @property
     def pid(self) -> int:
