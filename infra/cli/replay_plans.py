@@ -103,14 +103,15 @@ def _print(plan: Plan, *, as_json: bool) -> None:
     console = out()
     console.print(f"Plan {plan.id}, made by {plan.created_by} at {plan.created_at:%Y-%m-%d %H:%M:%S} UTC", style="bold")
     console.print(f"State: {plan.state}, {plan.sent} of {plan.total} events sent\n")
-    for table in _tables(plan.effects):
+    for title, table in _tables(plan.effects):
         if table.row_count:
+            console.print(title, style="bold")
             console.print(table)
             console.print()
     _print_consequences(console, plan.effects)
 
 
-def _tables(effects: Effects) -> list[Table]:
+def _tables(effects: Effects) -> list[tuple[str, Table]]:
     return [
         _table(
             f"{effects.events} failed events, by stage and error",
@@ -161,12 +162,12 @@ def _print_consequences(console: Console, effects: Effects) -> None:
     console.print(f"LLM tokens: {total} ({effects.tokens.how})")
 
 
-def _table(title: str, columns: tuple[str, ...], rows: Sequence[Sequence[object]]) -> Table:
-    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+def _table(title: str, columns: tuple[str, ...], rows: Sequence[Sequence[object]]) -> tuple[str, Table]:
+    table = Table(show_edge=False, pad_edge=False)
     for name in columns:
         table.add_column(name)
     for row in rows[:_LONGEST_TABLE]:
         table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else str(value)) for value in row))
     if len(rows) > _LONGEST_TABLE:
         table.caption = f"and {len(rows) - _LONGEST_TABLE} more; --json has them all"
-    return table
+    return title, table

@@ -24,10 +24,11 @@ from infra.postgres import Connection, Database
 from producers.replay import records
 from producers.replay.errors import PlanAborted, PlanBusy, PlanChanged, QuotaNotReleased
 from producers.replay.plans import Plan, read_plan
-from streams.deliveries import Record
+from streams.deliveries import Record, record
 from streams.events import JobId
-from streams.outcomes import decide_outcome
+from streams.outcomes import decide_outcome, terminal_fact
 from streams.stage import Publisher
+from streams.topics import JOB_EVENTS
 
 _queries = aiosql.from_path(Path(__file__).with_name("sending.sql"), "asyncpg")
 
@@ -179,29 +180,34 @@ class _Sending:
             if not rows:
                 return 0
             await self._lock(connection, rows)
-            await self._fail(connection, rows)
-        await replays.publisher.publish([records.ended(row["event"], replays.clock) for row in rows])
+            facts = await self._fail(connection, rows)
+        await replays.publisher.publish(facts)
         async with replays.database.transaction() as connection:
             await _queries.note_ended(
                 connection, plan_id=self.plan.id, positions=_positions(rows), now=replays.clock.now()
             )
         return len(rows)
 
-    async def _fail(self, connection: Connection, rows: Sequence[asyncpg.Record]) -> None:
+    async def _fail(self, connection: Connection, rows: Sequence[asyncpg.Record]) -> Sequence[Record]:
+        """Decide that runs have failed; return the facts that say so, the first ones if this is a repeat."""
+        clock = self.replays.clock
         await _queries.abandon_attempts(
             connection,
             job_ids=[row["job_id"] for row in rows],
             runs=[row["run"] for row in rows],
-            now=self.replays.clock.now(),
+            now=clock.now(),
         )
+        facts = []
         for row in rows:
-            outcome = await decide_outcome(connection, JobId(row["job_id"]), row["run"], "failed")
+            job_id, run, fact = JobId(row["job_id"]), row["run"], records.ended(row["event"], clock)
+            outcome = await decide_outcome(connection, job_id, run, "failed", fact=fact)
             if outcome != "failed":
                 raise PlanChanged(
-                    self.plan.id,
-                    [f"{row['failed_event_id']}: job {row['job_id']} run {row['run']} has ended as {outcome}"],
+                    self.plan.id, [f"{row['failed_event_id']}: job {job_id} run {run} has ended as {outcome}"]
                 )
+            facts.append(await terminal_fact(connection, job_id, run) or record(JOB_EVENTS, fact))
         await _queries.note_outcome(connection, plan_id=self.plan.id, positions=_positions(rows))
+        return facts
 
     async def _send_batch(self, size: int) -> int:
         """Send the next events that can be sent; return how many."""

@@ -8,9 +8,9 @@ from typing import TypeAlias
 from infra.clock import Clock
 from infra.errors import InvalidEvent, Permanent
 from streams.deliveries import ATTEMPT, FOR_GROUP, Record, record
-from streams.events import JobAccepted, JobRequested, job_requested, parse_event
+from streams.events import JobAccepted, JobFailed, JobRequested, fact_id, job_requested, parse_event
 from streams.outcomes import job_failed
-from streams.topics import JOB_EVENTS, JOB_REQUESTS
+from streams.topics import JOB_REQUESTS
 
 # As the failures stage keeps headers: text, or {"base64": "..."}.
 KeptHeaders: TypeAlias = Mapping[str, str | Mapping[str, str]]
@@ -22,6 +22,10 @@ def rerun(raw: bytes | None, *, run: int, at: datetime) -> Record:
     The same arguments give the same bytes.
     """
     event = _starting_event(raw)
+    if isinstance(event, JobRequested):
+        # The wish as it was, with whatever else it says.
+        again = event.model_copy(update={"id": fact_id(event.job_id, run, "requested"), "run": run, "time": at})
+        return record(JOB_REQUESTS, again)
     request = job_requested(
         job_id=event.job_id,
         organization_id=event.data.organization_id,
@@ -39,11 +43,10 @@ def resend(topic: str, stage: str, key: bytes | None, raw: bytes | None, headers
     return Record(topic, key, raw, {**original, FOR_GROUP: stage.encode()})
 
 
-def ended(raw: bytes | None, clock: Clock) -> Record:
+def ended(raw: bytes | None, clock: Clock) -> JobFailed:
     """Return the fact that a run which nobody ended has failed."""
     event = _starting_event(raw)
-    error = Permanent("interrupted", f"run {event.run} was interrupted; it is started again")
-    return record(JOB_EVENTS, job_failed(event, error, clock))
+    return job_failed(event, Permanent("interrupted", f"run {event.run} was interrupted; it is started again"), clock)
 
 
 def starts_run(raw: bytes | None) -> bool:
