@@ -199,8 +199,8 @@ WITH kept AS (
 DELETE FROM differing_jobs WHERE job_id = ANY(:job_ids::uuid[]);
 
 -- name: totals()
--- Counts and fingerprints of both sides, without the rows that are kept. A fingerprint is the sum of the rows' hashes, so
--- it does not depend on their order.
+-- Counts and fingerprints of both sides, without the rows that are kept. A fingerprint comes from the sum of
+-- the rows' hashes, so it does not depend on their order.
 SELECT
     count(*) FILTER (WHERE NOT rebuilt.kept AND rebuilt.unreadable IS NULL) AS jobs,
     count(live.job_id) FILTER (WHERE NOT rebuilt.kept AND rebuilt.unreadable IS NULL) AS rows,
@@ -208,14 +208,14 @@ SELECT
     count(*) FILTER (WHERE rebuilt.unreadable IS NOT NULL) AS unreadable,
     (SELECT count(*) FROM customization_jobs) AS all_rows,
     count(live.job_id) AS rows_with_events,
-    coalesce(sum(hashtextextended(ROW(
+    md5(coalesce(sum(hashtextextended(ROW(
         rebuilt.job_id, rebuilt.organization_id, rebuilt.team_id, rebuilt.requirements, rebuilt.run, rebuilt.status,
         rebuilt.error_code, rebuilt.error_message, rebuilt.created_at, rebuilt.started_at, rebuilt.completed_at
-    )::text, 0)) FILTER (WHERE NOT rebuilt.kept AND rebuilt.unreadable IS NULL), 0)::text AS archive_fingerprint,
-    coalesce(sum(hashtextextended(ROW(
+    )::text, 0)) FILTER (WHERE NOT rebuilt.kept AND rebuilt.unreadable IS NULL), 0)::text) AS archive_fingerprint,
+    md5(coalesce(sum(hashtextextended(ROW(
         live.job_id, live.organization_id, live.team_id, live.requirements, live.run, live.status,
         live.error_code, live.error_message, live.created_at, live.started_at, live.completed_at
-    )::text, 0)) FILTER (WHERE live.job_id IS NOT NULL AND NOT rebuilt.kept AND rebuilt.unreadable IS NULL), 0)::text
+    )::text, 0)) FILTER (WHERE live.job_id IS NOT NULL AND NOT rebuilt.kept AND rebuilt.unreadable IS NULL), 0)::text)
         AS row_fingerprint
 FROM rebuilt_jobs AS rebuilt
 LEFT JOIN customization_jobs AS live ON live.job_id = rebuilt.job_id;

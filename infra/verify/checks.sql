@@ -298,12 +298,16 @@ SELECT
     ) AS examples;
 
 -- name: nothing_live(size)
--- At rest every job that the archive tells of has ended.
+-- At rest every job that the archive tells of has ended, or waits for a time that has not come.
 WITH live AS MATERIALIZED (
     SELECT job_id, run, status
     FROM customization_jobs AS job
     WHERE status IN ('pending', 'processing')
         AND EXISTS (SELECT FROM job_events AS event WHERE event.job_id = job.job_id)
+        AND NOT EXISTS (
+            SELECT FROM scheduled_events AS later
+            WHERE later.key = convert_to(job.job_id::text, 'UTF8') AND later.due_at > now()
+        )
 )
 SELECT
     (SELECT count(*) FROM customization_jobs) AS checked,

@@ -111,7 +111,7 @@ INVARIANTS: Sequence[Invariant] = (
     Invariant(
         name="nothing live",
         query="nothing_live",
-        statement="at rest, every job has ended",
+        statement="at rest, every job has ended or waits for its time",
         next_step="Wait until the stages are idle. If it stays, the job stands still: see the reconciler.",
         at_rest=True,
     ),

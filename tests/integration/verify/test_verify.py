@@ -10,7 +10,7 @@ import pytest
 from infra.verify import CheckTimedOut, verify
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline
-from tests.integration.quota_scene import PERIOD, completed
+from tests.integration.quota_scene import PERIOD, completed, request
 from tests.integration.verify.conftest import Checker, Jobs, finding
 from tests.verified import assert_consistent
 
@@ -48,6 +48,20 @@ async def test_work_under_way_is_no_violation_until_the_pipeline_should_be_at_re
     found = await violations(check, settled=True)
     assert set(found) == {"nothing reserved", "nothing live"}
     assert all(str(live.job_id) in examples for examples in found.values())
+
+
+async def test_a_delayed_job_waits_at_rest(pipeline: Pipeline, database: Pool, check: Checker) -> None:
+    """A job that was asked for later has not ended, and nothing is wrong with that until its time has come."""
+    delayed = request()
+    await pipeline.project(delayed)
+    await database.execute(
+        "INSERT INTO scheduled_events (id, topic, key, due_at, reason) "
+        "VALUES (gen_random_uuid(), 'job-requests', $1, now() + interval '1 day', 'delayed')",
+        delayed.key,
+    )
+    assert await violations(check, settled=True) == {}
+    await database.execute("UPDATE scheduled_events SET due_at = now()")
+    assert set(await violations(check, settled=True)) == {"nothing live", "nothing overdue"}
 
 
 async def test_rows_of_the_celery_days_are_no_violation(jobs: Jobs, database: Pool, check: Checker) -> None:
