@@ -1,7 +1,9 @@
 """`teamfit demo`: a live table in a terminal, plain lines elsewhere, or one JSON document."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from uuid import UUID
 
 import typer
 from rich.console import Console, Group
@@ -76,7 +78,7 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._shown: dict[str, int] = {}
+        self._shown: Counter[UUID] = Counter()
 
     def __enter__(self) -> Callable[[Sequence[Job]], None]:
         return self._show
@@ -85,14 +87,12 @@ class _Lines:
         """Leave the lines as they are."""
 
     def _show(self, jobs: Sequence[Job]) -> None:
+        fresh = [(moment.time, job, moment) for job in jobs for moment in job.timeline[self._shown[job.job_id] :]]
+        for _, job, moment in sorted(fresh, key=lambda one: one[0]):
+            who = f"{job.job_id}  {job.organization_id:7} by {job.way_in:6}"
+            self._console.print(f"{moment.seconds:6.2f} s  {who}  {moment.type}", markup=False)
         for job in jobs:
-            identity = str(job.job_id)
-            for moment in job.timeline[self._shown.get(identity, 0) :]:
-                self._console.print(
-                    f"{moment.seconds:6.2f} s  {identity}  {job.organization_id:7} by {job.way_in:6}  {moment.type}",
-                    markup=False,
-                )
-            self._shown[identity] = len(job.timeline)
+            self._shown[job.job_id] = len(job.timeline)
 
 
 def _table(jobs: Sequence[Job]) -> Table:
