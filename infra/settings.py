@@ -92,8 +92,8 @@ class Settings(BaseSettings):
     stall_threshold_s: float = Field(
         default=600.0,
         gt=0,
-        description="How long an accepted job may stand still before its events are sent again. Longer: a lost event is "
-        "noticed later; shorter than 1.5 retry caps and both timeouts: jobs that only wait may be paid for twice.",
+        description="How long an accepted job may stand still before its events are sent again. Longer: a lost event "
+        "is noticed later; shorter than 1.5 retry caps and both timeouts: jobs that only wait may be paid for twice.",
     )
     reservation_expiry_s: float = Field(
         default=86_400.0,
@@ -104,8 +104,8 @@ class Settings(BaseSettings):
     event_retention_days: float = Field(
         default=400.0,
         gt=0,
-        description="How long the archive keeps the events of jobs that have ended. Longer: more disk, and disputes about "
-        "older months can be settled; the status of the jobs stays either way.",
+        description="How long the archive keeps the events of jobs that have ended. Longer: more disk, and disputes "
+        "about older months can be settled; the status of the jobs stays either way.",
     )
     trust_threshold: float = Field(
         default=0.5, ge=0, le=1, description="Lowest trust score that may request. Higher: stricter admission."

@@ -11,6 +11,11 @@ OUTCOMES = Counter(
     "teamfit_outcomes_total", "Deliveries taken to an outcome, by consumer group and outcome.", ["group", "outcome"]
 )
 JOBS = Counter("teamfit_jobs_total", "Runs that reached a terminal state, by outcome.", ["outcome"])
+REEMITTED = Counter(
+    "teamfit_reemitted_total", "Events sent again for runs that stood still, by the event's type.", ["type"]
+)
+EXPIRED = Counter("teamfit_expired_total", "Runs given up because nothing is left that could finish them.")
+ARCHIVED_EVENTS_DELETED = Counter("teamfit_archived_events_deleted_total", "Archived events past their retention.")
 LLM_SECONDS = Histogram(
     "teamfit_llm_call_seconds",
     "Seconds from sending a completion request to its answer or failure.",

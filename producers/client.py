@@ -23,7 +23,15 @@ from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError
 
 from infra.errors import DependencyDown
 from producers.job_ids import job_id_for
-from streams.events import JobId, JobRequested, job_requested
+from streams.events import (
+    DEFAULT_REASON,
+    CancelRequested,
+    JobCancelRequested,
+    JobId,
+    JobRequested,
+    fact_id,
+    job_requested,
+)
 from streams.redis.entry import encode_entry
 from streams.redis.keys import partition_for, stream_key
 from streams.topics import JOB_REQUESTS
@@ -47,12 +55,17 @@ class SubmitFailed(DependencyDown):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request for `submit_many`. Without an idempotency key each submission is a job of its own."""
+    """A request for `submit_many`. Without an idempotency key each submission is a job of its own.
+
+    Attributes:
+        run_at: begin the job no earlier than this (with a time zone, at most 366 days ahead).
+    """
 
     organization_id: str
     team_id: str
     requirements: str
     idempotency_key: str | None = None
+    run_at: datetime | None = None
 
 
 class JobRequests:
@@ -100,7 +113,13 @@ class JobRequests:
             await redis.aclose()
 
     async def submit(
-        self, *, organization_id: str, team_id: str, requirements: str, idempotency_key: str | None = None
+        self,
+        *,
+        organization_id: str,
+        team_id: str,
+        requirements: str,
+        idempotency_key: str | None = None,
+        run_at: datetime | None = None,
     ) -> JobId:
         """Return the job of the request, once the broker has it.
 
@@ -109,6 +128,7 @@ class JobRequests:
             team_id: for which of its teams.
             requirements: what the team wishes, in its own words.
             idempotency_key: your name for the request: with the same key, a repeat is the same job.
+            run_at: begin the job no earlier than this (with a time zone, at most 366 days ahead); None or past: now.
 
         Raises:
             pydantic.ValidationError: a value is out of its bounds; nothing was sent.
@@ -119,6 +139,7 @@ class JobRequests:
             team_id=team_id,
             requirements=requirements,
             idempotency_key=idempotency_key,
+            run_at=run_at,
         )
         return (await self.submit_many([request]))[0]
 
@@ -151,9 +172,38 @@ class JobRequests:
             requirements=request.requirements,
             at=datetime.now(UTC),
             source=self._source,
+            run_at=request.run_at,
         )
 
-    async def _write(self, events: Sequence[JobRequested]) -> None:
+    async def cancel(self, job_id: JobId, *, organization_id: str, reason: str = DEFAULT_REASON) -> None:
+        """Ask for a job to be cancelled; its status tells whether it was, or had ended before. Repeats are harmless.
+
+        Args:
+            job_id: what `submit` returned.
+            organization_id: whose job it is; another organization's is left alone.
+            reason: why, for people who read the job's status.
+
+        Raises:
+            pydantic.ValidationError: a value is out of its bounds; nothing was sent.
+            SubmitFailed: the broker did not confirm. Cancel again to be sure.
+        """
+        event = JobCancelRequested(
+            id=fact_id(job_id, 1, "cancel-requested"),
+            source=self._source,
+            subject=job_id,
+            time=datetime.now(UTC),
+            data=CancelRequested(organization_id=organization_id, reason=reason),
+        )
+        try:
+            await self._write([event])
+        except (RedisError, OSError) as error:
+            message = (
+                f"Connection to broker failed: {type(error).__name__}: {error}; job {job_id} may or may not be "
+                "cancelled, so cancel it again"
+            )
+            raise SubmitFailed(message, [job_id]) from error
+
+    async def _write(self, events: Sequence[JobRequested | JobCancelRequested]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for event in events:
             partition = partition_for(event.key, self._partitions)

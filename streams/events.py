@@ -6,8 +6,8 @@ so that a newer writer does not break an older reader.
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
 """
 
-from datetime import datetime
-from typing import Annotated, Literal, NewType, TypeAlias
+from datetime import datetime, timedelta
+from typing import Annotated, Final, Literal, NewType, TypeAlias
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import (
@@ -43,6 +43,14 @@ Requirements: TypeAlias = Annotated[
     AfterValidator(_without_nul),
 ]
 
+Reason: TypeAlias = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), AfterValidator(_without_nul)
+]
+DEFAULT_REASON: Final = "cancelled on request"
+
+# Quotas are monthly and prices yearly: who asks for a later day has most likely mistyped it.
+LONGEST_DELAY: Final = timedelta(days=366)
+
 _SOURCE = "teamfit"
 
 
@@ -50,15 +58,29 @@ class _Data(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Requested(_Data):
-    """What a customer's team asks for."""
-
+class _Wish(_Data):
     organization_id: OrganizationId
     team_id: TeamId
     requirements: Requirements
 
 
-class Accepted(Requested):
+class Requested(_Wish):
+    """What a customer's team asks for."""
+
+    run_at: AwareDatetime | None = Field(
+        default=None,
+        description="Begin the job no earlier than this, at most 366 days ahead; a past time, or none, means now.",
+    )
+
+
+class CancelRequested(_Data):
+    """Somebody wants no activities any more."""
+
+    organization_id: OrganizationId
+    reason: Reason = DEFAULT_REASON
+
+
+class Accepted(_Wish):
     """The request, admitted: quota is reserved."""
 
     priority: bool = False
@@ -144,6 +166,13 @@ class JobRequested(_Envelope):
     data: Requested
 
 
+class JobCancelRequested(_Envelope):
+    """An upstream service withdraws a job: its newest run is cancelled unless it has ended."""
+
+    type: Literal["teamfit.job.cancel-requested.v1"] = "teamfit.job.cancel-requested.v1"
+    data: CancelRequested
+
+
 class JobAccepted(_Envelope):
     """The quota stage admitted the job."""
 
@@ -194,7 +223,15 @@ class JobCancelled(_Envelope):
 
 
 JobEvent: TypeAlias = (
-    JobRequested | JobAccepted | JobStarted | JobProgressed | JobCompleted | JobFailed | JobRejected | JobCancelled
+    JobRequested
+    | JobCancelRequested
+    | JobAccepted
+    | JobStarted
+    | JobProgressed
+    | JobCompleted
+    | JobFailed
+    | JobRejected
+    | JobCancelled
 )
 _ANY_EVENT: TypeAdapter[JobEvent] = TypeAdapter(Annotated[JobEvent, Field(discriminator="type")])
 
@@ -242,6 +279,7 @@ def job_requested(
     at: datetime,
     run: int = 1,
     source: str = _SOURCE,
+    run_at: datetime | None = None,
 ) -> JobRequested:
     """Build the request event of a run. Its ID follows from job and run: sent twice, it counts once.
 
@@ -254,5 +292,11 @@ def job_requested(
         subject=job_id,
         time=at,
         run=run,
-        data=Requested(organization_id=organization_id, team_id=team_id, requirements=requirements),
+        data=Requested(organization_id=organization_id, team_id=team_id, requirements=requirements, run_at=run_at),
     )
+
+
+def due_at(request: JobRequested, now: datetime) -> datetime | None:
+    """Return when a delayed request is to be decided, or None if it is now."""
+    run_at = request.data.run_at
+    return run_at if run_at is not None and run_at > now else None

@@ -18,6 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from streams.events import (
     JobAccepted,
     JobCancelled,
+    JobCancelRequested,
     JobCompleted,
     JobEvent,
     JobFailed,
@@ -33,13 +34,13 @@ Json: TypeAlias = dict[str, Any]
 DOCS: Final = Path(__file__).parent.parent / "docs"
 
 _ON_TOPIC: Mapping[str, tuple[type[BaseModel], ...]] = {
-    JOB_REQUESTS: (JobRequested,),
+    JOB_REQUESTS: (JobRequested, JobCancelRequested),
     JOB_ACCEPTED: (JobAccepted,),
     JOB_ACCEPTED_PRIORITY: (JobAccepted,),
     JOB_EVENTS: (JobStarted, JobProgressed, JobCompleted, JobFailed, JobRejected, JobCancelled),
 }
 _ABOUT: Mapping[str, str] = {
-    JOB_REQUESTS: "What customers' teams ask for. Upstream services may write here.",
+    JOB_REQUESTS: "What customers' teams ask for and withdraw. Upstream services may write here.",
     JOB_ACCEPTED: "Requests that the quota stage admitted.",
     JOB_ACCEPTED_PRIORITY: "The same, for plans with priority.",
     JOB_EVENTS: "Facts about jobs.",

@@ -41,6 +41,7 @@ class JobStatus(BaseModel):
     team_id: str | None
     run: int = Field(description="1, and one more for each replay.")
     created_at: datetime
+    run_at: datetime | None = Field(default=None, description="While the job waits for its time: when it begins.")
     started_at: datetime | None = None
     completed_at: datetime | None = Field(default=None, description="When the run ended, in whichever way.")
     error_code: str | None = Field(default=None, description="Stable and machine-readable, e.g. `quota_exceeded`.")
@@ -75,10 +76,12 @@ async def _find(connection: Connection, job_id: UUID, caller: Caller) -> JobStat
         organization_id=caller.organization_id,
         ownerless=OPERATOR in caller.scopes,
     )
-    if row is None:
-        return await _just_accepted(connection, job_id, caller)
-    job = JobStatus(**{**row, "status": status_of(row["status"])})
-    if job.status != "completed":
+    job = JobStatus(**{**row, "status": status_of(row["status"])}) if row else None
+    job = job or await _just_accepted(connection, job_id, caller)
+    if job is not None and job.status == "pending":
+        run_at = await _queries.run_at(connection, job_id=job_id, organization_id=job.organization_id)
+        return job.model_copy(update={"run_at": run_at})
+    if job is None or job.status != "completed":
         return job
     activities = [_activity(row) async for row in _queries.activities(connection, job_id=job_id)]
     return job.model_copy(update={"activities": activities})
@@ -88,14 +91,7 @@ async def _just_accepted(connection: Connection, job_id: UUID, caller: Caller) -
     row = await _queries.accepted_request(connection, job_id=job_id, organization_id=caller.organization_id)
     if row is None:
         return None
-    return JobStatus(
-        job_id=row["job_id"],
-        status="pending",
-        organization_id=row["organization_id"],
-        team_id=row["team_id"],
-        run=1,
-        created_at=row["accepted_at"],
-    )
+    return JobStatus(run=1, **row)
 
 
 def _activity(row: asyncpg.Record) -> Activity:

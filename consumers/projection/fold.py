@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 from streams.events import (
     JobAccepted,
     JobCancelled,
+    JobCancelRequested,
     JobCompleted,
     JobEvent,
     JobFailed,
@@ -124,7 +125,8 @@ def _start_over(state: JobState, run: int) -> JobState:
 
 def _status_after(event: JobEvent) -> Status:
     match event:
-        case JobRequested() | JobAccepted():
+        # Whoever asks for a cancellation may come too late; only JobCancelled says that it took place.
+        case JobRequested() | JobCancelRequested() | JobAccepted():
             return "pending"
         case JobStarted() | JobProgressed():
             return "processing"

@@ -56,17 +56,56 @@ WHERE job.job_id = folded.job_id;
 DELETE FROM customization_jobs WHERE job_id = ANY(:job_ids::uuid[]) AND run = 0;
 
 -- name: job(job_id, organization_id, ownerless)^
--- One job as its organization sees it; a job of the Celery days without an organization only with :ownerless.
-SELECT job_id, organization_id, team_id, run, status, error_code, error_message, created_at, started_at, completed_at
-FROM customization_jobs
-WHERE job_id = :job_id
-    AND (organization_id = :organization_id OR (organization_id IS NULL AND :ownerless::boolean));
+-- One job as its organization sees it; a job of the Celery days without an organization only with :ownerless. A
+-- cancellation shows as soon as it is decided: its caller has heard of it, and no worker may be there to fold it.
+SELECT
+    job.job_id,
+    job.organization_id,
+    job.team_id,
+    job.run,
+    CASE WHEN ended.job_id IS NULL THEN job.status ELSE 'cancelled' END AS status,
+    CASE WHEN ended.job_id IS NULL THEN job.error_code ELSE 'cancelled' END AS error_code,
+    CASE WHEN ended.job_id IS NULL THEN job.error_message ELSE ended.fact #>> '{data,reason}' END AS error_message,
+    job.created_at,
+    job.started_at,
+    CASE WHEN ended.job_id IS NULL THEN job.completed_at ELSE (ended.fact ->> 'time')::timestamptz END AS completed_at
+FROM customization_jobs AS job
+LEFT JOIN job_outcomes AS ended
+    ON ended.job_id = job.job_id AND ended.run = job.run AND ended.outcome = 'cancelled'
+WHERE job.job_id = :job_id
+    AND (job.organization_id = :organization_id OR (job.organization_id IS NULL AND :ownerless::boolean));
 
 -- name: accepted_request(job_id, organization_id)^
--- A request that the intake has accepted and the projection may not have seen yet.
-SELECT job_id, organization_id, team_id, accepted_at
-FROM job_requests
-WHERE job_id = :job_id AND organization_id = :organization_id;
+-- A request that the intake has accepted and the projection may not have seen yet; it may be cancelled already.
+SELECT
+    request.job_id,
+    request.organization_id,
+    request.team_id,
+    request.accepted_at AS created_at,
+    CASE WHEN ended.job_id IS NULL THEN 'pending' ELSE 'cancelled' END AS status,
+    CASE WHEN ended.job_id IS NOT NULL THEN 'cancelled' END AS error_code,
+    ended.fact #>> '{data,reason}' AS error_message,
+    (ended.fact ->> 'time')::timestamptz AS completed_at
+FROM job_requests AS request
+LEFT JOIN job_outcomes AS ended
+    ON ended.job_id = request.job_id AND ended.run = 1 AND ended.outcome = 'cancelled'
+WHERE request.job_id = :job_id AND request.organization_id = :organization_id;
+
+-- name: run_at(job_id, organization_id)$
+-- When a job that waits for its time begins; NULL if it does not wait for one.
+SELECT asked.run_at
+FROM (
+    SELECT (request.event #>> '{data,run_at}')::timestamptz AS run_at
+    FROM job_requests AS request
+    WHERE request.job_id = :job_id
+    UNION ALL
+    SELECT (archived.event #>> '{data,run_at}')::timestamptz
+    FROM job_events AS archived
+    WHERE archived.job_id = :job_id AND archived.type = 'teamfit.job.requested.v1'
+        AND archived.organization_id = :organization_id
+) AS asked
+WHERE asked.run_at > now()
+LIMIT 1;
 
 -- name: activities(job_id)
 -- The activities of a job, in their order.

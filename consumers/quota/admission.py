@@ -17,6 +17,7 @@ from streams.deliveries import Delivery, Record, record
 from streams.events import (
     Accepted,
     JobAccepted,
+    JobCancelRequested,
     JobId,
     JobRejected,
     JobRequested,
@@ -34,16 +35,17 @@ log = structlog.get_logger(__name__)
 Admission: TypeAlias = Sequence[Record] | InvalidEvent
 
 
-def decode_request(delivery: Delivery) -> JobRequested:
+def decode_request(delivery: Delivery) -> JobRequested | JobCancelRequested:
     """Read a delivery of `job-requests`.
 
     Raises:
         InvalidEvent: it is malformed, or another type of event.
     """
     event = parse_event(delivery.value)
-    if not isinstance(event, JobRequested):
+    if not isinstance(event, JobRequested | JobCancelRequested):
         raise InvalidEvent(
-            f"type: {event.type!r} does not belong on {delivery.topic}; expected 'teamfit.job.requested.v1'"
+            f"type: {event.type!r} does not belong on {delivery.topic}; expected 'teamfit.job.requested.v1' or "
+            "'teamfit.job.cancel-requested.v1'"
         )
     return event
 

@@ -16,6 +16,7 @@ from streams.deliveries import Delivery
 from streams.events import (
     JobAccepted,
     JobCancelled,
+    JobCancelRequested,
     JobCompleted,
     JobFailed,
     JobProgressed,
@@ -39,7 +40,7 @@ def decode_fact(delivery: Delivery) -> Fact:
         InvalidEvent: it is malformed, or a type that has a topic of its own.
     """
     event = parse_event(delivery.value)
-    if isinstance(event, JobRequested | JobAccepted):
+    if isinstance(event, JobRequested | JobCancelRequested | JobAccepted):
         raise InvalidEvent(
             f"type: {event.type!r} does not belong on {delivery.topic}; expected 'teamfit.job.' started, progressed, "
             "completed, failed, rejected or cancelled, version v1"

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from consumers.quota.admission import Admission, Admissions, decode_request
+from consumers.quota.cancellation import Cancellations
+from consumers.quota.delays import Delays
 from consumers.quota.settlement import Fact, Settlements, decode_fact, settles
 from infra.clock import SystemClock
 from infra.errors import InvalidEvent
@@ -11,7 +13,7 @@ from infra.postgres import Database
 from infra.settings import settings
 from streams.batching import Batcher
 from streams.deliveries import Record
-from streams.events import JobRequested
+from streams.events import JobCancelRequested, JobRequested
 from streams.faust_app import attach, create_app
 from streams.policy import RetryPolicy
 from streams.publisher import FaustPublisher
@@ -33,12 +35,31 @@ app = create_app(QUOTA, _settings)
 
 _admissions = Admissions(_database, _clock, trust_threshold=_settings.trust_threshold)
 _settlements = Settlements(_database, _clock)
+_cancellations = Cancellations(_database, _clock)
+_delays = Delays(_database, _clock)
 _requests: Batcher[JobRequested, Admission] = Batcher(
     _admissions.admit, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
+)
+_delayed: Batcher[JobRequested, None] = Batcher(
+    _delays.keep, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
 )
 _facts: Batcher[Fact, None] = Batcher(
     _settlements.settle, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
 )
+
+
+async def _decide(event: JobRequested | JobCancelRequested) -> Sequence[Record]:
+    if isinstance(event, JobCancelRequested):
+        return await _cancellations.cancel(event)
+    if _delays.delayed(event):
+        await _delayed.submit(event)
+        return ()
+    return await _admit(event)
+
+
+async def _give_up(event: JobRequested | JobCancelRequested, error: Exception) -> Sequence[Record]:
+    # A cancellation that cannot be decided leaves the job as it is; the dead letter says so.
+    return await _admissions.give_up(event, error) if isinstance(event, JobRequested) else ()
 
 
 async def _admit(request: JobRequested) -> Sequence[Record]:
@@ -54,11 +75,11 @@ async def _settle(fact: Fact) -> Sequence[Record]:
     return ()
 
 
-requests_stage: Stage[JobRequested] = Stage(
+requests_stage: Stage[JobRequested | JobCancelRequested] = Stage(
     group=QUOTA,
     decode=decode_request,
-    handle=_admit,
-    give_up=_admissions.give_up,
+    handle=_decide,
+    give_up=_give_up,
     publisher=FaustPublisher(app),
     retries=ScheduledRetries(_database, _clock),
     policy=_policy,

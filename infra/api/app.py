@@ -7,6 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 import consumers.projection.api
+import producers.cancel.api
 import producers.intake.api
 import producers.replay.api
 from infra import problems
@@ -18,6 +19,7 @@ from infra.postgres import Database
 from infra.settings import Settings
 from infra.settings import settings as process_settings
 from producers.broker import Broker
+from producers.cancel.cancellation import Cancellation
 from producers.intake.intake import Intake
 
 # Four bytes for each of the 10,000 characters that requirements may have, and room for the rest.
@@ -60,6 +62,8 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     api.add_middleware(BodyLimit, limit=LONGEST_BODY)
     intake = Intake(database, broker, SystemClock(), settings.trust_threshold)
     api.include_router(producers.intake.api.create_router(intake, key))
+    cancellation = Cancellation(database, broker, SystemClock())
+    api.include_router(producers.cancel.api.create_router(cancellation, key))
     api.include_router(consumers.projection.api.create_router(database, key))
     api.include_router(producers.replay.api.create_router(database, broker, key))
     api.include_router(health.create_router({"database": database.ping, "broker": broker.ping}))

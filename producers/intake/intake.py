@@ -3,7 +3,8 @@
 Publishing comes before the commit, so a broker that refuses leaves nothing recorded. When nobody knows whether the
 broker has the event, the record is kept and the same event is published again a little later: a repeat changes nothing,
 because job and event keep their IDs. When the commit fails after publishing, the job runs, and its caller, who heard an
-error, finds it again with the same idempotency key.
+error, finds it again with the same idempotency key. A request for later (`run_at`) is not published but kept in
+`scheduled_events`, in the same transaction, and published when it is due; accepting it needs no broker.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from infra.problems import Problem
 from producers.intake.admission import Standing, period_of, refusal
 from producers.job_ids import job_id_for
 from streams.deliveries import record
-from streams.events import JobId, JobRequested, Requested, job_requested
+from streams.events import LONGEST_DELAY, JobId, JobRequested, Requested, due_at, job_requested
 from streams.publisher import BrokerDown
 from streams.scheduled import keep
 from streams.stage import Publisher
@@ -60,6 +61,7 @@ class Intake:
             team_id=request.team_id,
             requirements=request.requirements,
             at=self.clock.now(),
+            run_at=request.run_at,
         )
         async with self.database.transaction() as connection:
             if idempotency_key is not None and await _is_repeat(connection, event):
@@ -75,18 +77,30 @@ class Intake:
 
     async def _check(self, connection: Connection, request: Requested) -> None:
         now = self.clock.now()
+        if request.run_at is not None and request.run_at > now + LONGEST_DELAY:
+            raise Problem(
+                422,
+                "run_at_too_far",
+                f"run_at: is more than {LONGEST_DELAY.days} days ahead; request again when it is near",
+            )
+        # A delayed job takes its unit from the month in which it begins.
+        begins = max(now, request.run_at or now)
         row = await _queries.standing(
             connection,
             organization_id=request.organization_id,
             team_id=request.team_id,
-            period=period_of(now),
+            period=period_of(begins),
         )
-        problem = refusal(Standing(**row), trust_threshold=self.trust_threshold, now=now)
+        problem = refusal(Standing(**row), trust_threshold=self.trust_threshold, now=begins)
         if problem is not None:
             raise problem
 
     async def _publish(self, connection: Connection, event: JobRequested) -> None:
         one = record(JOB_REQUESTS, event)
+        due = due_at(event, self.clock.now())
+        if due is not None:
+            await keep(connection, one, due_at=due, reason="run_at")
+            return
         try:
             await self.publisher.publish([one])
         except BrokerDown as error:

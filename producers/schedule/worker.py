@@ -1,27 +1,90 @@
-"""The Faust app of the schedule: wiring and nothing else."""
+"""The Faust app of the schedule and of the reconciler: wiring and nothing else.
+
+Every worker of it publishes what is due; the rest is for its leader. That none of it harms when two workers believe to
+be the leader, or runs twice, is each part's own promise.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, timedelta
+
+import structlog
 
 from infra.clock import SystemClock
+from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.settings import settings
+from producers.reconcile.reconciler import Reconciler
+from producers.schedule.periods import Periods
+from producers.schedule.retention import Retention
 from producers.schedule.taker import Taker
 from streams.faust_app import create_app
 from streams.publisher import FaustPublisher
+
+log = structlog.get_logger(__name__)
 
 # The grain of every delay: shorter asks the database more often, longer publishes later.
 _INTERVAL_S = 0.25
 
 _settings = settings()
+_clock = SystemClock()
+_database = Database(_settings.database_url, size=_settings.database_pool_size)
 
+# It reads no topic, but joins its group all the same: that is how Faust elects a leader.
 app = create_app("schedule", _settings)
-# It reads no topic, so it needs neither a consumer nor a group; every worker of it takes what the others leave.
-app.producer_only = True
 
-taker = Taker(
-    Database(_settings.database_url, size=_settings.database_pool_size), FaustPublisher(app), clock=SystemClock()
+taker = Taker(_database, FaustPublisher(app), clock=_clock)
+reconciler = Reconciler(
+    _database,
+    FaustPublisher(app),
+    _clock,
+    threshold=timedelta(seconds=_settings.stall_threshold_s),
+    expiry=timedelta(seconds=_settings.reservation_expiry_s),
+    patience=timedelta(seconds=_settings.generation_timeout_s + _settings.stage_timeout_s),
 )
+periods = Periods(_database, _clock)
+retention = Retention(_database, _clock, keep=timedelta(days=_settings.event_retention_days))
 
 
 @app.timer(interval=_INTERVAL_S, name="schedule", traced=False)  # type: ignore[untyped-decorator]  # Faust's are
 async def publish_due() -> None:
     """Publish what is due."""
     await taker.tick()
+
+
+# Ten looks in a threshold: nothing stands still much longer than that, and the database is not asked all the time.
+@app.timer(interval=_settings.stall_threshold_s / 10, on_leader=True, name="reconcile", traced=False)  # type: ignore[untyped-decorator]
+async def reconcile() -> None:
+    """Send on what stands still, and settle reservations that nothing else would."""
+    await reconciler.tick()
+
+
+@app.task  # type: ignore[untyped-decorator]
+async def open_period_at_start() -> None:
+    """Catch up with a month that began while nobody was there."""
+    await _unless_down(periods.open_current)
+
+
+@app.crontab("0 0 1 * *", timezone=UTC, on_leader=True, traced=False)
+async def open_period() -> None:
+    """Open the month's quota period."""
+    await _unless_down(periods.open_current)
+
+
+@app.crontab("7 * * * *", timezone=UTC, on_leader=True, traced=False)
+async def open_period_late() -> None:
+    """Catch up with a month that began while no leader was there."""
+    await _unless_down(periods.open_current)
+
+
+@app.crontab("23 3 * * *", timezone=UTC, on_leader=True, traced=False)
+async def delete_old_events() -> None:
+    """Delete archived events past their retention."""
+    await _unless_down(retention.delete_old)
+
+
+async def _unless_down(work: Callable[[], Awaitable[int]]) -> None:
+    """Leave the work for its next time while Postgres is away; any other error is a bug, and ends the worker."""
+    try:
+        await work()
+    except DependencyDown as error:
+        log.warning("schedule.skipped", dependency=error.dependency, why=str(error))

@@ -33,6 +33,7 @@ async def test_a_request_becomes_an_event(redis_url: str) -> None:
         "organization_id": "acme",
         "team_id": "t1",
         "requirements": "Two hours outdoors",
+        "run_at": None,
     }
 
 

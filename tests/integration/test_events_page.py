@@ -7,7 +7,7 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
-from streams.events import JobRequested, parse_event
+from streams.events import JobCancelRequested, JobRequested, parse_event
 from streams.schemas import DOCS
 from tests.stream_entries import entries_of
 
@@ -17,13 +17,13 @@ def redis_cli_lines(page: Path) -> list[list[str]]:
     return [shlex.split(line) for line in re.findall(r"^redis-cli .*$", page.read_text(), flags=re.MULTILINE)]
 
 
-async def test_the_redis_cli_line_sends_a_request(redis_url: str) -> None:
-    """Its fields, sent as they stand, are a valid request event, keyed by its job."""
-    (line,) = redis_cli_lines(DOCS / "events.md")
-    assert line[:3] == ["redis-cli", "XADD", "job-requests"]
+async def test_the_redis_cli_lines_send_a_request_and_a_cancellation(redis_url: str) -> None:
+    """Their fields, sent as they stand, are valid events of one job, keyed by it."""
     async with Redis.from_url(redis_url) as client:
-        await client.execute_command(*line[1:])
-    (fields,) = await entries_of(redis_url, "job-requests")
-    event = parse_event(fields[b"event"])
-    assert isinstance(event, JobRequested)
-    assert event.job_id == UUID(fields[b"key"].decode())
+        for line in redis_cli_lines(DOCS / "events.md"):
+            assert line[:3] == ["redis-cli", "XADD", "job-requests"]
+            await client.execute_command(*line[1:])
+    entries = await entries_of(redis_url, "job-requests")
+    events = [parse_event(fields[b"event"]) for fields in entries]
+    assert [type(event) for event in events] == [JobRequested, JobCancelRequested]
+    assert {event.job_id for event in events} == {UUID(fields[b"key"].decode()) for fields in entries}

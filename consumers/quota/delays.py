@@ -1,0 +1,49 @@
+"""Requests with a `run_at` that came straight into the stream wait in `scheduled_events`, as those over HTTP do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from infra.clock import Clock
+from infra.errors import Permanent
+from infra.postgres import Database
+from streams.deliveries import record
+from streams.events import LONGEST_DELAY, JobRequested, due_at
+from streams.scheduled import keep
+from streams.topics import JOB_REQUESTS
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """Keeps delayed requests until they are due."""
+
+    database: Database
+    clock: Clock
+
+    def delayed(self, request: JobRequested) -> bool:
+        """Whether the request is to be decided later.
+
+        Raises:
+            Permanent: much later than anybody may ask for.
+        """
+        now = self.clock.now()
+        due = due_at(request, now)
+        if due is not None and due > now + LONGEST_DELAY:
+            raise Permanent(
+                "run_at_too_far",
+                f"run_at: {due.isoformat()} is more than {LONGEST_DELAY.days} days ahead; request again then",
+            )
+        return due is not None
+
+    async def keep(self, requests: Sequence[JobRequested]) -> Sequence[None]:
+        """Keep a batch of delayed requests, each until it is due and once, however often this is repeated.
+
+        When it is due the very same event comes again, and is then decided.
+
+        Raises:
+            DependencyDown: Postgres is away; whether they were kept is unknown.
+        """
+        async with self.database.transaction() as connection:
+            for request in requests:
+                due = request.data.run_at or self.clock.now()
+                await keep(connection, record(JOB_REQUESTS, request), due_at=due, reason="run_at")
+        return [None] * len(requests)

@@ -1,0 +1,11 @@
+"""What the reconciler and the schedules need: indexes on what is live, and what they remember."""
+
+from infra.migrations.sql import run_file
+
+revision = "0005"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Apply the revision's SQL."""
+    run_file("0005_reconcile.sql")

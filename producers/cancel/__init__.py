@@ -1,0 +1,1 @@
+"""The way to withdraw a job over HTTP."""

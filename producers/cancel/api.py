@@ -1,0 +1,51 @@
+"""The route that cancels jobs."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Depends
+from pydantic import BaseModel, Field
+
+from infra.auth import JOBS, Caller
+from infra.bearer import Authenticated
+from infra.problems import responses
+from producers.cancel.cancellation import Cancellation
+from streams.events import DEFAULT_REASON, JobId, Reason
+
+
+class CancelRequest(BaseModel):
+    """Why a job is withdrawn; all of it may be left out."""
+
+    reason: Reason = Field(default=DEFAULT_REASON, description="Why, for people who read the job's status.")
+
+
+class JobCancelled(BaseModel):
+    """The job is cancelled: it will not run, or stops at its next safe point, and its quota is given back."""
+
+    success: Literal[True] = True
+    job_id: UUID
+    status: Literal["cancelled"] = "cancelled"
+    run: int = Field(description="Which run was cancelled: 1, and one more for each replay.")
+
+
+def create_router(cancellation: Cancellation, signing_key: str) -> APIRouter:
+    """Return the routes that cancel jobs."""
+    router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+    authenticated = Authenticated(signing_key, scope=JOBS)
+
+    @router.post("/{job_id}/cancel", responses=responses(400, 401, 403, 404, 409, 422, 503))
+    async def cancel_job(
+        job_id: UUID,
+        caller: Annotated[Caller, Depends(authenticated)],
+        request: Annotated[CancelRequest | None, Body()] = None,
+    ) -> JobCancelled:
+        """Cancel a job of the caller's organization; repeating the call changes nothing.
+
+        A job that has ended in another way stays as it is: 409, whose `code` says how it ended (`job_completed`,
+        `job_failed`, `job_rejected`).
+        """
+        reason = (request or CancelRequest()).reason
+        end = await cancellation.cancel(JobId(job_id), organization_id=caller.organization_id, reason=reason)
+        return JobCancelled(job_id=job_id, run=end.run)
+
+    return router

@@ -1,0 +1,85 @@
+"""Cancelling a job over HTTP: decided in Postgres, told to the stream.
+
+The decision commits first; from then on the job is cancelled, whether any worker or the broker is there or not. The
+fact is published next. If the broker is away it is kept in `scheduled_events`, and its caller hears of success all the
+same. Dying in between, or Postgres going away just then, leaves the decision without its fact: the reconciler, or a
+repeat of the call, publishes it.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from infra import telemetry
+from infra.clock import Clock
+from infra.errors import DependencyDown
+from infra.postgres import Database
+from infra.problems import Problem
+from streams.cancellations import End, cancel_run, standing
+from streams.deliveries import Record
+from streams.events import JobId
+from streams.outcomes import RunOutcome
+from streams.publisher import BrokerDown
+from streams.scheduled import keep
+from streams.stage import Publisher
+
+log = structlog.get_logger(__name__)
+
+# Long enough for a broker that stalled to be back, short enough that nobody who polls notices.
+_PUBLISH_AGAIN = timedelta(seconds=5)
+
+_IN_WORDS: dict[RunOutcome, str] = {"completed": "has completed", "failed": "has failed", "rejected": "was rejected"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Cancels jobs."""
+
+    database: Database
+    publisher: Publisher
+    clock: Clock
+
+    async def cancel(self, job_id: JobId, *, organization_id: str, reason: str) -> End:
+        """Cancel the newest run of an organization's job, and return its end. A repeat returns the same.
+
+        Raises:
+            Problem: the organization has no such job, or the run ended in another way before.
+            DependencyDown: Postgres is away; whether the job is cancelled is unknown, so ask again.
+        """
+        async with self.database.transaction() as connection:
+            known = await standing(connection, job_id)
+            if known.organization_id != organization_id:
+                raise Problem(404, "job_not_found", f"job {job_id}: not found; it may belong to another organization")
+            if known.older_status is not None:
+                message = f"job {job_id}: status {known.older_status}; older than the pipeline, which cannot cancel it"
+                raise Problem(409, "job_not_cancellable", message)
+            end = await cancel_run(
+                connection,
+                job_id=job_id,
+                run=known.run,
+                organization_id=organization_id,
+                reason=reason,
+                at=self.clock.now(),
+            )
+        if end.fact is None:
+            message = f"job {job_id}: run {end.run} {_IN_WORDS[end.outcome]}; it cannot be cancelled any more"
+            raise Problem(409, f"job_{end.outcome}", message)
+        if known.outcome is None:
+            telemetry.JOBS.labels("cancelled").inc()
+            log.info("job.cancelled", job_id=str(job_id), run=end.run, organization_id=organization_id)
+        await self._tell(end.fact)
+        return end
+
+    async def _tell(self, fact: Record) -> None:
+        try:
+            await self.publisher.publish([fact])
+        except BrokerDown as error:
+            log.warning("job.cancel_publish_unconfirmed", key=(fact.key or b"").decode(), why=str(error))
+            try:
+                async with self.database.transaction() as connection:
+                    due = self.clock.now() + _PUBLISH_AGAIN
+                    await keep(connection, fact, due_at=due, reason="publish unconfirmed")
+            except DependencyDown as down:
+                # The job is cancelled, which is what was asked for; the reconciler tells the others.
+                log.warning("job.cancel_fact_not_kept", key=(fact.key or b"").decode(), why=str(down))

@@ -1,0 +1,109 @@
+-- name: try_lock()$
+-- Whether this transaction is the only one that reconciles; until it ends.
+SELECT pg_try_advisory_xact_lock(hashtext('teamfit:reconcile'));
+
+-- name: oldest_unseen(since)$
+-- When the oldest request was accepted that the read model does not know.
+SELECT min(request.accepted_at)
+FROM job_requests AS request
+WHERE request.accepted_at >= :since
+    AND NOT EXISTS (SELECT FROM customization_jobs AS job WHERE job.job_id = request.job_id);
+
+-- name: standing_still(since, before, patience, now, base, cap, limit)
+-- Runs that should go on and have not moved since `before`, those that have stood longest first.
+-- A run should go on if the read model shows it as live, if the ledger holds its reservation, or if the intake accepted
+-- it and the read model does not know it. It moves when an event of its job is archived, when it is decided, attempted,
+-- due, or sent again; an attempt under way is given `patience`. What waits in `scheduled_events` does not stand still.
+WITH live AS (
+    SELECT job.job_id, job.run, job.updated_at AS moved_at
+    FROM customization_jobs AS job
+    WHERE job.status IN ('pending', 'processing') AND job.run > 0 AND job.updated_at < :before
+        -- Rows of the Celery days have no events, and nothing here could help them.
+        AND EXISTS (SELECT FROM job_events AS event WHERE event.job_id = job.job_id)
+    UNION ALL
+    SELECT entry.job_id, entry.run, entry.decided_at
+    FROM quota_ledger AS entry
+    WHERE entry.state = 'reserved' AND entry.decided_at < :before
+    UNION ALL
+    SELECT request.job_id, 1, request.accepted_at
+    FROM job_requests AS request
+    WHERE request.accepted_at >= :since AND request.accepted_at < :before
+        AND NOT EXISTS (SELECT FROM customization_jobs AS job WHERE job.job_id = request.job_id)
+), runs AS (
+    SELECT job_id, run, max(moved_at) AS moved_at FROM live GROUP BY job_id, run
+), still AS (
+    SELECT
+        runs.job_id,
+        runs.run,
+        greatest(
+            runs.moved_at,
+            ended.decided_at,
+            entry.decided_at,
+            entry.settled_at,
+            (SELECT max(event.archived_at) FROM job_events AS event WHERE event.job_id = runs.job_id),
+            (
+                SELECT max(coalesce(attempt.finished_at, attempt.started_at + :patience::interval))
+                FROM generation_attempts AS attempt
+                WHERE attempt.job_id = runs.job_id AND attempt.run = runs.run
+            )
+        ) AS moved_at,
+        ended.outcome,
+        ended.fact,
+        entry.state,
+        coalesce(again.times, 0) AS times,
+        coalesce(entry.organization_id, known.organization_id, request.organization_id) AS organization_id,
+        request.event AS recorded
+    FROM runs
+    LEFT JOIN job_outcomes AS ended ON ended.job_id = runs.job_id AND ended.run = runs.run
+    LEFT JOIN quota_ledger AS entry ON entry.job_id = runs.job_id AND entry.run = runs.run
+    LEFT JOIN customization_jobs AS known ON known.job_id = runs.job_id
+    LEFT JOIN job_requests AS request ON request.job_id = runs.job_id
+    LEFT JOIN reemissions AS again ON again.job_id = runs.job_id AND again.run = runs.run
+    WHERE (again.last_at IS NULL
+        OR again.last_at + least(:base::interval * (2 ^ least(again.times, 20)), :cap::interval) <= :now)
+        AND NOT EXISTS (
+            SELECT FROM scheduled_events AS waiting WHERE waiting.key = convert_to(runs.job_id::text, 'UTF8')
+        )
+)
+SELECT
+    still.*,
+    archived.event AS archived,
+    coalesce(archived.run = still.run, false) AS in_archive,
+    EXISTS (
+        SELECT FROM failed_events AS failed
+        WHERE failed.job_id = still.job_id AND failed.run = still.run AND failed.state = 'open'
+            AND failed.organization_id = still.organization_id AND failed.stage IN ('quota', 'generation')
+            AND failed.event_type IN ('teamfit.job.requested.v1', 'teamfit.job.accepted.v1')
+    ) AS dead_lettered,
+    saved.model,
+    saved.prompt_tokens,
+    saved.completion_tokens,
+    saved.finished_at
+FROM still
+-- The newest request of the job by its owner, up to this run.
+LEFT JOIN LATERAL (
+    SELECT event.event, event.run
+    FROM job_events AS event
+    WHERE event.job_id = still.job_id AND event.type = 'teamfit.job.requested.v1' AND event.run <= still.run
+        AND event.organization_id = still.organization_id
+    ORDER BY event.run DESC, event.sequence
+    LIMIT 1
+) AS archived ON true
+LEFT JOIN LATERAL (
+    SELECT attempt.model, attempt.prompt_tokens, attempt.completion_tokens, attempt.finished_at
+    FROM generation_attempts AS attempt
+    WHERE attempt.job_id = still.job_id AND attempt.run = still.run AND attempt.state = 'saved'
+    LIMIT 1
+) AS saved ON still.outcome = 'completed'
+WHERE greatest(
+    still.moved_at,
+    (coalesce(archived.event, still.recorded) #>> '{data,run_at}')::timestamptz
+) < :before
+ORDER BY still.moved_at
+LIMIT :limit;
+
+-- name: note(job_ids, runs, now)!
+-- Counts that runs were sent again.
+INSERT INTO reemissions AS again (job_id, run, times, last_at)
+SELECT job_id, run, 1, :now FROM unnest(:job_ids::uuid[], :runs::int[]) AS sent (job_id, run)
+ON CONFLICT (job_id, run) DO UPDATE SET times = again.times + 1, last_at = excluded.last_at;

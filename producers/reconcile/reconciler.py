@@ -1,0 +1,176 @@
+"""Finding runs that stand still, and sending them what they wait for.
+
+Postgres is the anchor: whatever the broker loses, the rows say which accepted runs have not ended, and how far each
+came. Every remedy (see `remedies`) repeats an event that was or should have been sent, under its own ID, so that a run
+that only seemed to stand still is not harmed: readers know the event, or do the same thing again. What it may cost is a
+second call to the LLM, if a delivery of the run is in other hands just then; so the threshold is longer than any honest
+pause (the longest retry delay, a call, a stage's timeout), an attempt under way counts as movement, and after an
+outage, in which everything stood still and nothing was lost, a whole threshold passes before anything is sent.
+
+How a reservation ends that nobody settles. By asking what became of its run:
+- the run has ended: quota missed the fact, which is sent again, and settles it;
+- the run is live and its request is known: the request is sent again, and the run goes on to an end of its own;
+- the run's event is a dead letter that ended nothing (it killed every worker that took it, so that the broker's limit
+  of deliveries moved it aside): sending it again would kill more of them. The run fails as `dead_lettered`;
+- nobody knows what was asked: the request came straight into the stream, quota reserved, and the stream was lost before
+  the projection had archived it. Nothing can be sent. Its JobAccepted may still wait in a backlog, so the run is given
+  `expiry` before it fails as `expired`.
+Both failures are decided like any other, in `job_outcomes`: if the run does end otherwise at that moment, one of the
+two stands, and the reservation is settled by that one's fact. No reservation is settled here directly: the ledger has
+one writer.
+
+One transaction finds, publishes and notes; dying before its commit sends the same again later. The fact of a failure
+that was decided here is published after the commit, because a fact without its decision would be a second end; dying in
+between leaves a run that has ended and looks alive, which is found like any other. Two reconcilers at once (two
+leaders, or none elected) exclude each other by a lock in Postgres.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import aiosql
+import asyncpg
+import structlog
+
+from infra import telemetry
+from infra.clock import Clock
+from infra.errors import DependencyDown
+from infra.postgres import Connection, Database
+from producers.reconcile.remedies import Saved, StillRun, given_up_as, remedy, request_of_run
+from streams.deliveries import Record, record
+from streams.events import JobFailed, JobId, parse_event
+from streams.outcomes import decide_outcome
+from streams.stage import Publisher
+from streams.topics import JOB_EVENTS
+
+log = structlog.get_logger(__name__)
+
+_queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
+
+# The longest pause between two times that a run is sent again.
+_LONGEST_BACKOFF: Final = timedelta(hours=1)
+# A request is in `job_requests` from its commit, with the time at which its transaction began.
+_LONGEST_TRANSACTION: Final = timedelta(minutes=10)
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Sends runs on that stand still.
+
+    Attributes:
+        threshold: how long a run may stand still. Longer: a lost event is noticed later; shorter: events are repeated
+            that were only waiting. Also the first pause between two repeats for one run; doubled each time.
+        expiry: how long a run may stand still of which nothing is left to send.
+        patience: how long an attempt may be under way.
+        batch_size: runs sent on in one tick; so many at most join a backlog that may be what they wait in.
+        held: why nothing is sent at present, or None.
+    """
+
+    database: Database
+    publisher: Publisher
+    clock: Clock
+    threshold: timedelta
+    expiry: timedelta
+    patience: timedelta
+    batch_size: int = 200
+    held: str | None = field(default=None, init=False)
+    _not_before: datetime = field(default=datetime.min.replace(tzinfo=UTC), init=False)
+    # Every request accepted before is known to the read model; found by looking at all of them once.
+    _all_seen_until: datetime = field(default=datetime.min.replace(tzinfo=UTC), init=False)
+
+    async def tick(self) -> None:
+        """Send on what stands still. While Postgres or the broker is away, and a threshold after, do nothing."""
+        if self.clock.now() < self._not_before:
+            return
+        try:
+            await self.reconcile()
+        except DependencyDown as error:
+            if self.held is None:
+                log.warning("reconcile.held", dependency=error.dependency, why=str(error))
+            self.held = str(error)
+            self._not_before = self.clock.now() + self.threshold
+        else:
+            self.held = None
+
+    async def reconcile(self) -> int:
+        """Send on one batch of runs that stand still, and return how many were found.
+
+        Raises:
+            DependencyDown: Postgres or the broker is away; nothing is noted.
+        """
+        async with self.database.transaction() as connection:
+            if not await _queries.try_lock(connection):
+                return 0
+            now = self.clock.now()
+            found = await self._find(connection, now)
+            given_up = [fact for still in found if (fact := given_up_as(still, now=now, expiry=self.expiry))]
+            records = [one for still in found for one in remedy(still)]
+            if records:
+                await self.publisher.publish(records)
+            await _queries.note(
+                connection, job_ids=[still.job_id for still in found], runs=[still.run for still in found], now=now
+            )
+            ended = [fact for fact in given_up if await _fail(connection, fact)]
+        _tell(found, records)
+        if ended:
+            telemetry.EXPIRED.inc(len(ended))
+            await self.publisher.publish([record(JOB_EVENTS, fact) for fact in ended])
+        return len(found)
+
+    async def _find(self, connection: Connection, now: datetime) -> Sequence[StillRun]:
+        oldest = await _queries.oldest_unseen(connection, since=self._all_seen_until)
+        margin = now - _LONGEST_TRANSACTION
+        self._all_seen_until = min(oldest, margin) if oldest else margin
+        rows = _queries.standing_still(
+            connection,
+            since=self._all_seen_until,
+            before=now - self.threshold,
+            patience=self.patience,
+            now=now,
+            base=self.threshold,
+            cap=max(_LONGEST_BACKOFF, self.threshold),
+            limit=self.batch_size,
+        )
+        return [_read(row) async for row in rows]
+
+
+async def _fail(connection: Connection, fact: JobFailed) -> bool:
+    return await decide_outcome(connection, fact.job_id, fact.run, "failed", fact=fact) == "failed"
+
+
+def _read(row: asyncpg.Record) -> StillRun:
+    job_id = JobId(row["job_id"])
+    event = row["archived"] or row["recorded"]
+    saved = None
+    if row["finished_at"] is not None:
+        tokens = row["prompt_tokens"] or 0, row["completion_tokens"] or 0
+        saved = Saved(row["model"] or "", *tokens, row["finished_at"])
+    return StillRun(
+        job_id=job_id,
+        run=row["run"],
+        organization_id=row["organization_id"],
+        request=None if event is None else request_of_run(event, job_id, row["run"]),
+        in_archive=row["in_archive"],
+        outcome=row["outcome"],
+        fact=row["fact"],
+        dead_lettered=row["dead_lettered"],
+        saved=saved,
+        moved_at=row["moved_at"],
+    )
+
+
+def _tell(found: Sequence[StillRun], records: Sequence[Record]) -> None:
+    for one in records:
+        telemetry.REEMITTED.labels(parse_event(one.value).type).inc()
+    for still in found:
+        log.warning(
+            "job.stood_still",
+            job_id=str(still.job_id),
+            run=still.run,
+            since=still.moved_at.isoformat(),
+            outcome=still.outcome,
+            helped=bool(remedy(still)),
+        )

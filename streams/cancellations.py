@@ -1,0 +1,79 @@
+"""Cancelling a job: its newest run ends as `cancelled`, unless it has ended in another way.
+
+The decision is a row in `job_outcomes` and the JobCancelled fact in it, and nothing else. It needs no worker. Whoever
+is about to work on the run reads that row first (quota before it reserves, generation before it calls the LLM and again
+before it saves), so the run stops at the next of these points. Quota gives its unit back and the projection shows the
+status when they read the fact, which the caller publishes once the decision is committed, never before: a fact of a
+decision that was rolled back would be a second end of the run.
+
+Dying between commit and publishing leaves a run that has ended and looks alive: the reconciler publishes its fact.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import aiosql
+
+from infra.postgres import Connection
+from streams.deliveries import Record
+from streams.events import Cancelled, JobCancelled, JobId, fact_id
+from streams.outcomes import RunOutcome, decide_outcome, terminal_fact
+
+_queries = aiosql.from_path(Path(__file__).with_name("cancellations.sql"), "asyncpg")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of a job.
+
+    Attributes:
+        run: its newest run.
+        outcome: how that run ended, or None.
+        organization_id: whose it is; None while nobody but its caller has heard of it.
+        older_status: what `customization_jobs` shows of a job that is older than the pipeline; it cannot be cancelled.
+    """
+
+    run: int
+    outcome: RunOutcome | None
+    organization_id: str | None
+    older_status: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a run ended: as `cancelled`, with the fact that says so, or before in another way."""
+
+    run: int
+    outcome: RunOutcome
+    fact: Record | None
+
+
+async def standing(connection: Connection, job_id: JobId, *, run: int = 1) -> Standing:
+    """Return what is known of a job; its newest run is at least `run`."""
+    row = await _queries.standing(connection, job_id=job_id, run=run)
+    return Standing(**row)
+
+
+async def cancel_run(
+    connection: Connection, *, job_id: JobId, run: int, organization_id: str, reason: str, at: datetime
+) -> End:
+    """Decide that a run is cancelled, unless it is decided; return how it ended. A repeat returns the first fact.
+
+    Args:
+        connection: inside a transaction; this neither commits nor publishes.
+        job_id: the job.
+        run: its run.
+        organization_id: whose job it is.
+        reason: why, for people.
+        at: when, for the fact.
+    """
+    fact = JobCancelled(
+        id=fact_id(job_id, run, "cancelled"),
+        subject=job_id,
+        time=at,
+        run=run,
+        data=Cancelled(organization_id=organization_id, reason=reason),
+    )
+    outcome = await decide_outcome(connection, job_id, run, "cancelled", fact=fact)
+    return End(run, outcome, await terminal_fact(connection, job_id, run) if outcome == "cancelled" else None)
