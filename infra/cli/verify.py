@@ -61,7 +61,9 @@ def _print(report: Report) -> None:
         table.add_row(finding.name, statement, str(finding.checked), str(finding.violations), style=style)
     console.print(table)
     for finding in report.violated:
-        console.print(f"{finding.name}: {finding.violations} violations", style="bold red", markup=False)
+        console.print(
+            f"{finding.name}: {finding.violations} of {finding.checked} violate it", style="bold red", markup=False
+        )
         for example in finding.examples:
             console.print(f"  {example}", markup=False, soft_wrap=True)
         if finding.violations > len(finding.examples):

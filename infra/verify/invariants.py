@@ -66,8 +66,8 @@ INVARIANTS: Sequence[Invariant] = (
         name="three activities",
         query="activities",
         statement="a completed job has exactly the three activities of its run, nobody else has any",
-        next_step="Missing or mixed: replay the job, which saves three new ones. Not completed: the activities were "
-        "not written by this pipeline; find out who did.",
+        next_step="Missing or mixed: rows were changed by hand, or there is a bug. What was saved cannot be brought back; "
+        "ask for the job again as its next run. Not completed: find out who wrote the activities.",
     ),
     Invariant(
         name="no event twice",

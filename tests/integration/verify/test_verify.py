@@ -1,5 +1,6 @@
 """Each invariant, broken by hand: `verify` must see it, name the job, and say nothing of the others."""
 
+import asyncio
 import json
 from datetime import timedelta
 from uuid import uuid4
@@ -345,3 +346,28 @@ async def test_a_check_that_takes_too_long_ends_with_advice(jobs: Jobs, database
         await holder.execute("LOCK TABLE quota_ledger IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(CheckTimedOut, match="more time"):
             await check(statement_timeout=timedelta(seconds=0.2))
+
+
+async def test_a_check_beside_a_working_pipeline_does_not_cry_wolf(
+    pipeline: Pipeline, database: Pool, check: Checker
+) -> None:
+    """Each check sees one moment, in which every step of every job has happened whole or not at all."""
+    await database.execute("UPDATE subscriptions SET monthly_quota = 1000 WHERE organization_id = 'acme'")
+
+    async def work() -> None:
+        for _ in range(12):
+            first = await pipeline.fail()
+            await pipeline.complete(await pipeline.accept(job_id=first.job_id, run=2))
+            await pipeline.complete()
+
+    workers = asyncio.gather(work(), work(), work())
+    checks = 0
+    while not workers.done():
+        report = await check()
+        assert report.ok, report.explain()
+        checks += 1
+    await workers
+    assert checks > 1
+    report = await check(settled=True)
+    assert report.ok, report.explain()
+    assert finding(report, "charged = completed").checked == 72
