@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         "prompt, or by `json_object` alone. The answer is validated all the same.",
     )
     generation_concurrency: int = Field(
-        default=300,
+        default=600,
         ge=1,
         description="LLM calls in flight per generation worker, for each of the two accepted topics. "
         "Higher: more throughput and memory; lower: kinder to the endpoint's rate limits.",
