@@ -66,7 +66,7 @@ INVARIANTS: Sequence[Invariant] = (
         name="three activities",
         query="activities",
         statement="a completed job has exactly the three activities of its run, nobody else has any",
-        next_step="Missing or mixed: rows were changed by hand, or there is a bug. What was saved cannot be brought back; "
+        next_step="Missing or mixed: rows were changed by hand, or there is a bug. What was saved is gone; "
         "ask for the job again as its next run. Not completed: find out who wrote the activities.",
     ),
     Invariant(
