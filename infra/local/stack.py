@@ -77,7 +77,7 @@ class Stack:
             llm_latency_s: how long the offline LLM takes for each answer.
             broker_parameters: the query of the embedded broker's URL, such as "lease=2s".
             durable: whether the embedded database survives a crash of the machine; off is faster.
-            parts: which stages to run, and whether the API.
+            parts: which stages to run, and whether the API. A name with a number is one more of the same: "quota-2".
             report: called with each step of the start, for people to read.
         """
         self.settings = settings
@@ -85,7 +85,7 @@ class Stack:
         self.postgres: Postgres | None = None
         self.offline = settings.openai_api_key is None and settings.openai_base_url is None
         self._fixed_port = api_port is not None
-        self._port = api_port or free_port()
+        self._ports = {API: api_port or free_port()}
         self._llm_latency_s = llm_latency_s
         self._broker_parameters = broker_parameters
         self._durable = durable
@@ -96,12 +96,16 @@ class Stack:
     @property
     def api_url(self) -> str:
         """The API's address."""
-        return f"http://{HOST}:{self._port}"
+        return self.url_of(API)
 
     @property
     def broker_address(self) -> str:
         """The broker's URL without the transport's settings, for plain Redis clients."""
         return self.settings.broker_url.partition("?")[0]
+
+    def url_of(self, api: str) -> str:
+        """Return the address of one of several API processes."""
+        return f"http://{HOST}:{self._port_of(api)}"
 
     def token(self, organization_id: str) -> str:
         """Return a bearer token for an organization."""
@@ -116,7 +120,7 @@ class Stack:
         """
         # Said before anything is started, so that a taken port costs no wait.
         if self._fixed_port:
-            require_free(self._port, "--port")
+            require_free(self._ports[API], "--port")
         self.folder = Path(tempfile.mkdtemp(prefix="teamfit-run-"))
         try:
             self._start_servers()
@@ -212,9 +216,9 @@ class Stack:
         await seed(self.settings.database_url)
 
     def _command(self, name: str) -> list[str]:
-        if name == API:
-            return ["-m", "infra.cli", "api", "--host", HOST, "--port", str(self._port)]
-        return ["-m", "infra.cli", "worker", name, "--ready-file", str(self._ready_file(name))]
+        if _kind(name) == API:
+            return ["-m", "infra.cli", "api", "--host", HOST, "--port", str(self._port_of(name))]
+        return ["-m", "infra.cli", "worker", _kind(name), "--ready-file", str(self._ready_file(name))]
 
     def _child(self, name: str, arguments: list[str]) -> GuardedProcess:
         return GuardedProcess(
@@ -228,13 +232,21 @@ class Stack:
         )
 
     def _wait_ready(self, name: str, child: GuardedProcess) -> None:
-        if name == API:
-            child.wait_ready(lambda: _answers(self._port, "/readyz"), timeout_s=_READY_S)
+        if _kind(name) == API:
+            child.wait_ready(lambda: _answers(self._port_of(name), "/readyz"), timeout_s=_READY_S)
         else:
             child.wait_ready(self._ready_file(name).exists, timeout_s=_READY_S)
 
     def _ready_file(self, name: str) -> Path:
         return self.folder / f"{name}.ready"
+
+    def _port_of(self, api: str) -> int:
+        return self._ports.setdefault(api, free_port())
+
+
+def _kind(name: str) -> str:
+    """Return what a part is, whichever of several it is."""
+    return name.partition("-")[0]
 
 
 def _answers(port: int, path: str) -> bool:
