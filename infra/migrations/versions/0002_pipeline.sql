@@ -46,7 +46,8 @@ CREATE TABLE quota_usage (
     PRIMARY KEY (organization_id, period)
 );
 
--- Written by generation: one row per call to the LLM. Only the newest token of a run may save a result.
+-- Written by generation: one row per call to the LLM that was made or may have been. Only the newest token of a run may
+-- save a result.
 CREATE TABLE generation_attempts (
     job_id uuid NOT NULL,
     run integer NOT NULL,
@@ -60,8 +61,59 @@ CREATE TABLE generation_attempts (
     maybe_billed boolean NOT NULL DEFAULT false,
     started_at timestamptz NOT NULL,
     finished_at timestamptz,
+    organization_id text,
     PRIMARY KEY (job_id, run, attempt)
 );
+
+-- Until when nobody calls an LLM endpoint, because it said so. By this database's clock, so that no two hosts disagree.
+CREATE TABLE llm_gate (
+    endpoint text PRIMARY KEY,
+    closed_until timestamptz NOT NULL,
+    reason text NOT NULL
+);
+
+-- What each organization's calls have cost, by the UTC month in which they began ("2031-04"). A running total of what
+-- `generation_attempts` says, which outlives the rows. A call is counted when its attempt ends.
+CREATE TABLE llm_usage (
+    organization_id text NOT NULL,
+    period text NOT NULL,
+    calls bigint NOT NULL,
+    prompt_tokens bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    maybe_billed_calls bigint NOT NULL,
+    PRIMARY KEY (organization_id, period)
+);
+
+-- Adds up differences, so that a repeated or a late record of an attempt counts what is new in it and nothing twice,
+-- whoever writes it. Attempts are always inserted as `started`, which counts as nothing. Organizations are sorted, so that
+-- two writers cannot deadlock.
+CREATE FUNCTION count_llm_usage() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO llm_usage AS total (organization_id, period, calls, prompt_tokens, completion_tokens, maybe_billed_calls)
+    SELECT
+        organization_id,
+        to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM'),
+        sum(sign),
+        sum(sign * coalesce(prompt_tokens, 0)),
+        sum(sign * coalesce(completion_tokens, 0)),
+        sum(sign * maybe_billed::int)
+    FROM (SELECT 1 AS sign, * FROM after_update UNION ALL SELECT -1, * FROM before_update) AS change
+    WHERE state <> 'started' AND organization_id IS NOT NULL
+    GROUP BY 1, 2
+    -- A total that does not change is not locked either.
+    HAVING (sum(sign), sum(sign * coalesce(prompt_tokens, 0)), sum(sign * coalesce(completion_tokens, 0)),
+        sum(sign * maybe_billed::int)) <> (0, 0, 0, 0)
+    ORDER BY 1, 2
+    ON CONFLICT (organization_id, period) DO UPDATE SET
+        calls = total.calls + excluded.calls,
+        prompt_tokens = total.prompt_tokens + excluded.prompt_tokens,
+        completion_tokens = total.completion_tokens + excluded.completion_tokens,
+        maybe_billed_calls = total.maybe_billed_calls + excluded.maybe_billed_calls;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER generation_attempts_count_llm_usage AFTER UPDATE ON generation_attempts
+REFERENCING OLD TABLE AS before_update NEW TABLE AS after_update
+FOR EACH STATEMENT EXECUTE FUNCTION count_llm_usage();
 
 -- Written by the projection: the archive of facts, append-only. An upstream service may number its events as it likes,
 -- so an event's ID is unique within its job.
