@@ -23,7 +23,6 @@ from .channels import Channels
 from .delivery_tags import DeliveryTags, NeverAcknowledged
 from .fetch import TopicReader
 from .groups import create_groups
-from .keys import stream_key
 from .leader import Leader
 from .lease import Lease
 from .partition import Partition
@@ -103,6 +102,7 @@ class Consumer(FaustConsumer):
         background task: within this call it would wait for itself.
         """
         wanted = set(topics)
+        self._transport.forget_layout()
         self._leader_topics = wanted & self.randomly_assigned_topics
         tps = {
             TP(topic, partition)
@@ -115,16 +115,30 @@ class Consumer(FaustConsumer):
         for tp in tps - set(self._partitions):
             self._partitions[tp] = self._new_partition(tp)
         await self._create_all_groups([self._partitions[tp] for tp in tps])
+        if not self.app.client_only:
+            await self._rebalance(tps)
+        self._assigned = tps
+        self._topics_changed.set()
+
+    async def _rebalance(self, tps: set[TP]) -> None:
+        if self._assigned:
+            # Topics were added while the worker runs. Faust empties every agent's queue when it resumes, so what has
+            # not been started must be fetched again.
+            self.app.flow_control.suspend()
+            self.app.flow_control.clear()
+            await self._hand_back(self._deliveries_under_way(), uncounted=True)
         self.app.on_rebalance_start()
         self._assigned = tps
         await self.on_partitions_assigned(tps, self.app.consumer_generation_id)
-        self._topics_changed.set()
+
+    def _deliveries_under_way(self) -> set[tuple[TP, int]]:
+        return {(message.tp, message.offset) for message in self.under_way}
 
     def _new_partition(self, tp: TP) -> Partition:
         tags = DeliveryTags(self.acknowledger.notify)
         self._tags[tp] = tags
-        stream = stream_key(tp.topic, tp.partition, self._transport.partitions(tp.topic), self.settings.prefix)
-        return Partition(tp, stream.encode(), self.group, self.name, tags)
+        stream = self._transport.stream(tp.topic, tp.partition)
+        return Partition(tp, stream, self.group, self.name, tags)
 
     async def _create_all_groups(self, partitions: Iterable[Partition]) -> None:
         backoff = Backoff()
@@ -229,8 +243,7 @@ class Consumer(FaustConsumer):
 
     async def wait_empty(self) -> None:
         """Let agents finish what they have started, for at most the drain time; hand back everything else at once."""
-        started = {(message.tp, message.offset) for message in self.under_way}
-        await self._hand_back(started, deliveries_before=True)
+        await self._hand_back(self._deliveries_under_way(), uncounted=True)
         deadline = monotonic() + self.settings.drain.total_seconds()
         while self.under_way and monotonic() < deadline:  # noqa: ASYNC110 - nobody sets an event
             await asyncio.sleep(0.01)
@@ -245,23 +258,32 @@ class Consumer(FaustConsumer):
         """Hand back what agents did not finish, and leave the group."""
         self._close_tags()
         await self.stop_reading()
+        # A server that does not answer must not hold up the stop: the leases run out without us.
+        with contextlib.suppress(RedisError, *AWAY):
+            async with asyncio.timeout(self.settings.timeout.total_seconds()):
+                await self._leave()
+
+    async def _leave(self) -> None:
         await self.commit()
-        await self._hand_back(set(), deliveries_before=False)
+        await self._hand_back(set(), uncounted=False)
         await self.leader.resign()
         for partition in self._all_partitions():
-            with contextlib.suppress(RedisError, *AWAY):
+            if self.app.client_only:
+                # Only replies to this process were written here; nobody else will ever read the stream.
+                await self.client.execute_command("DEL", partition.stream)
+            else:
                 await run_script(self.client, "remove_consumers", partition.stream, self.group, self.name, 0)
 
     async def on_shutdown(self) -> None:
         """Close the connections, when nothing uses them any more."""
         await self.client.aclose()
 
-    async def _hand_back(self, started: set[tuple[TP, int]], *, deliveries_before: bool) -> None:
+    async def _hand_back(self, started: set[tuple[TP, int]], *, uncounted: bool) -> None:
         """Let other workers take what this one will not do, without waiting for the lease to run out.
 
         Args:
             started: deliveries to keep.
-            deliveries_before: nobody has worked on these, so set the delivery count back to what it was before.
+            uncounted: nobody has worked on these, so set the delivery count back to what it was before.
         """
         idle_ms = int(self.settings.lease.total_seconds() * 1000) + 1
         for partition in self._all_partitions():
@@ -273,7 +295,7 @@ class Consumer(FaustConsumer):
                     by_count.setdefault(tags.deliveries(entry_id) - 1, []).append(entry_id)
             for count, entry_ids in by_count.items():
                 with contextlib.suppress(RedisError, *AWAY):
-                    recorded = str(count) if deliveries_before else ""
+                    recorded = str(count) if uncounted else ""
                     await partition.fenced(self.client, "hand_back", entry_ids, idle_ms, recorded)
                 tags.lose(entry_ids)
 

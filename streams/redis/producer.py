@@ -7,6 +7,7 @@ and meanwhile the next batch collects. The buffer is bounded: a send beyond it w
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable
 from itertools import islice
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from faust.transport.producer import Producer as FaustProducer
 from faust.types import TP, HeadersArg, RecordMetadata
+from faust.types.transports import ProducerT
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
 
 from .entry import encode_entry
 from .errors import BrokerUnavailable
-from .keys import stream_key
 from .server import Client, translate
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ class EntryMetadata(RecordMetadata):
 class _Pending(NamedTuple):
     topic: str
     partition: int
-    command: tuple[bytes | str, ...]
+    command: list[bytes]
     size: int
     future: asyncio.Future[RecordMetadata]
 
@@ -74,9 +77,16 @@ class Producer(FaustProducer):
         await super().on_start()
         self._client = self._transport.server.open()
         self.add_future(self._write_loop())
+        # Faust asks the app for its started producer before every message, through a guard against stampedes that
+        # goes round the event loop three times. From here on the answer is known.
+        self.app.maybe_start_producer = self._started_producer
+
+    async def _started_producer(self) -> ProducerT:
+        return self
 
     async def on_stop(self) -> None:
         """Write what is left."""
+        self.app.__dict__.pop("maybe_start_producer", None)
         await super().on_stop()
         await self.flush()
 
@@ -103,14 +113,14 @@ class Producer(FaustProducer):
         """
         while not self._room.is_set():
             await self._room.wait()
-        partitions = self._transport.partitions(topic)
         if partition is None:
             partition = self._transport.partition_for(topic, key)
-        fields = encode_entry(key, value, headers, timestamp)
-        stream = stream_key(topic, partition, partitions, self.settings.prefix)
-        command: tuple[bytes | str, ...] = ("XADD", stream, "*", *(part for pair in fields.items() for part in pair))
+        stream = self._transport.stream(topic, partition)
+        command = [b"XADD", stream, b"*"]
+        for pair in encode_entry(key, value, headers, timestamp).items():
+            command += pair
         size = sum(map(len, command))
-        future: asyncio.Future[RecordMetadata] = self.loop.create_future()
+        future: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
         # A caller that does not wait for the future still learns of the failure from Faust's sensors; without this,
         # the garbage collector would complain as well.
         future.add_done_callback(_retrieve)
@@ -195,7 +205,7 @@ class Producer(FaustProducer):
                 pending.future.set_result(_metadata(pending, reply))
         self._set_room()
 
-    async def _execute(self, commands: list[tuple[bytes | str, ...]]) -> list[Any]:
+    async def _execute(self, commands: list[list[bytes]]) -> list[Any]:
         """Run commands in one pipeline; a reply may be an exception.
 
         Raises:
@@ -214,19 +224,22 @@ class Producer(FaustProducer):
         except Exception as error:
             raise translate(error, sent=False) from error
         try:
-            await connection.send_packed_command(connection.pack_commands(commands))
-            replies: list[Any] = []
-            for _ in commands:
-                try:
-                    replies.append(await connection.read_response())
-                except Exception as error:  # noqa: BLE001 - an error reply belongs to its own command
-                    replies.append(error)
-                    if not connection.is_connected:
-                        replies.extend([error] * (len(commands) - len(replies)))
-                        break
-            return replies
+            # One timeout for the whole: redis-py would set one for each reply.
+            async with asyncio.timeout(self.settings.timeout.total_seconds()):
+                await connection.send_packed_command(connection.pack_commands(commands))
+                return [await self._reply(connection) for _ in commands]
+        except BaseException:
+            # Replies may still be on their way; the next user of the connection must not read them as its own.
+            await connection.disconnect(nowait=True)
+            raise
         finally:
             await client.connection_pool.release(connection)
+
+    async def _reply(self, connection: AbstractConnection) -> Any:
+        try:
+            return await connection.read_response(timeout=math.inf)
+        except ResponseError as error:  # it belongs to its own command, and the others go on
+            return error
 
     async def create_topic(self, topic: str, partitions: int, replication: int, **kwargs: Any) -> None:
         """Streams need not be created; remembers how many partitions there are."""

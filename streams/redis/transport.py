@@ -19,7 +19,7 @@ from yarl import URL
 from .consumer import Consumer, Fetcher
 from .errors import UnsupportedFeature
 from .health import Health
-from .keys import partition_for
+from .keys import partition_for, stream_key
 from .producer import Producer
 from .server import Server
 from .settings import RedisSettings
@@ -45,6 +45,8 @@ class Transport(base.Transport):
         self.server = Server(url, self.settings)
         self.state = Health()
         self._declared: dict[str, int] = {}
+        self._partitions: dict[str, int] = {}
+        self._streams: dict[tuple[str, int], bytes] = {}
         self._install_stream()
 
     def _install_stream(self) -> None:
@@ -63,6 +65,20 @@ class Transport(base.Transport):
     def declare(self, topic: str, partitions: int) -> None:
         """Remember how many partitions a topic has."""
         self._declared[topic] = partitions
+        self.forget_layout()
+
+    def forget_layout(self) -> None:
+        """Topics were added: look again how many partitions each has."""
+        self._partitions.clear()
+        self._streams.clear()
+
+    def stream(self, topic: str, partition: int) -> bytes:
+        """The Redis key of a topic's partition."""
+        key = self._streams.get((topic, partition))
+        if key is None:
+            name = stream_key(topic, partition, self.partitions(topic), self.settings.prefix)
+            key = self._streams[topic, partition] = name.encode()
+        return key
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has.
@@ -70,6 +86,12 @@ class Transport(base.Transport):
         The broker URL decides, then the topic itself, then the app's `topic_partitions`. Faust's own default of 8 is
         made for Kafka: unless the app sets it, a topic has one partition, and its stream has the topic's name.
         """
+        known = self._partitions.get(topic)
+        if known is None:
+            known = self._partitions[topic] = self._count_partitions(topic)
+        return known
+
+    def _count_partitions(self, topic: str) -> int:
         configured = self.settings.partitions.get(topic)
         if configured is not None:
             return configured
