@@ -38,6 +38,7 @@ _LARGEST_BATCH_BYTES: Final = 8 * 2**20
 # A batch is about this long at the rate asked for, so that slow rates are even too.
 _BATCH_S: Final = 0.2
 _LOOK_S: Final = 0.2
+_LAST_POSITION: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ async def _begin(connection: Connection, plan: Plan, *, now: datetime) -> dateti
     started_at: datetime | None = await _queries.begin(connection, plan_id=plan.id, now=now)
     if started_at is None:
         raise PlanAborted(plan.id)
-    await _require_unchanged(connection, plan.id, None, begun=plan.state == "applying")
+    await _require_unchanged(connection, plan.id, begun=plan.state == "applying")
     return started_at
 
 
@@ -232,7 +233,8 @@ class _Sending:
     async def _lock(self, connection: Connection, rows: Sequence[asyncpg.Record]) -> None:
         """Keep failed events as they are, and require that they are what the plan showed."""
         await _queries.lock_failed_events(connection, ids=[row["failed_event_id"] for row in rows])
-        await _require_unchanged(connection, self.plan.id, _positions(rows), begun=True)
+        positions = _positions(rows)
+        await _require_unchanged(connection, self.plan.id, begun=True, first=positions[0], last=positions[-1])
 
     async def _require_going_on(self, connection: Connection) -> None:
         if await _queries.state(connection, plan_id=self.plan.id) == "aborted":
@@ -240,10 +242,11 @@ class _Sending:
 
 
 async def _require_unchanged(
-    connection: Connection, plan_id: UUID, positions: Sequence[int] | None, *, begun: bool
+    connection: Connection, plan_id: UUID, *, begun: bool, first: int = 0, last: int = _LAST_POSITION
 ) -> None:
-    rows = _queries.changes(connection, plan_id=plan_id, positions=positions, begun=begun)
-    changes = [_change(row) async for row in rows]
+    changes = [
+        _change(row) async for row in _queries.changes(connection, plan_id=plan_id, first=first, last=last, begun=begun)
+    ]
     if changes:
         raise PlanChanged(plan_id, changes)
 

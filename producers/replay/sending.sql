@@ -25,8 +25,8 @@ UPDATE replay_plans SET state = :state, ended_at = :now WHERE id = :plan_id AND 
 -- Keeps failed events as they are until the transaction ends. In the order of IDs, as the failures stage locks them.
 SELECT id FROM failed_events WHERE id = ANY(:ids::uuid[]) ORDER BY id FOR UPDATE;
 
--- name: changes(plan_id, positions, begun)
--- Which unsent events of a plan (of all, or of some positions) are no longer what the plan showed, and what they are now.
+-- name: changes(plan_id, first, last, begun)
+-- Which unsent events of a plan, in a range of positions, are no longer what the plan showed, and what they are now.
 -- Once sending has begun, a job that is at the plan's own next run has not changed: a crash came between sending and noting
 -- so, and sending again changes nothing.
 SELECT
@@ -42,7 +42,7 @@ LEFT JOIN LATERAL job_standing(item.job_id, item.run) AS standing ON item.action
 WHERE item.plan_id = :plan_id
     AND item.sent_at IS NULL
     AND item.action <> 'exclude'
-    AND (:positions::int[] IS NULL OR item.position = ANY(:positions))
+    AND item.position BETWEEN :first AND :last
     AND (
         failed.state <> 'open'
         OR failed.occurrences <> item.occurrences

@@ -84,5 +84,6 @@ LANGUAGE sql STABLE AS $$
             (SELECT max(ended.run) FROM job_outcomes AS ended WHERE ended.job_id = job),
             (SELECT max(seen.run) FROM customization_jobs AS seen WHERE seen.job_id = job)
         ) AS run
+        OFFSET 0  -- found once, not wherever it is used
     ) AS known
 $$;
