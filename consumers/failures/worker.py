@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from consumers.failures.handlers import FailedEvents, HoldPolicy
 from consumers.failures.letters import DeadLetter, read_dead_letter
+from consumers.failures.poison import Poison
 from infra.clock import SystemClock
 from infra.postgres import Database
 from infra.settings import settings
@@ -28,11 +29,12 @@ app = create_app(FAILURES, _settings)
 _letters: Batcher[DeadLetter, None] = Batcher(
     FailedEvents(_database, _clock).keep, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
 )
+_poison = Poison(_database, _clock)
 
 
 async def _keep(letter: DeadLetter) -> Sequence[Record]:
     await _letters.submit(letter)
-    return ()
+    return await _poison.end_run(letter)
 
 
 stage: Stage[DeadLetter] = Stage(

@@ -4,16 +4,27 @@ import json
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
 from consumers.failures.handlers import FailedEvents
 from consumers.failures.letters import DeadLetter, read_dead_letter
+from consumers.failures.poison import Poison
 from infra.clock import SystemClock
 from infra.postgres import Database
 from streams.dead_letters import ERROR_TYPE
 from streams.deliveries import Delivery
-from streams.redis.dead_letter import DEAD_LETTER_ERROR, DEAD_LETTER_GROUP, DEAD_LETTER_TIME, DEAD_LETTER_TOPIC
+from streams.events import JobFailed, JobId, job_requested, parse_event
+from streams.redis.dead_letter import (
+    DEAD_LETTER_DELIVERIES,
+    DEAD_LETTER_ERROR,
+    DEAD_LETTER_GROUP,
+    DEAD_LETTER_REASON,
+    DEAD_LETTER_TIME,
+    DEAD_LETTER_TOPIC,
+    REASON_MAX_DELIVERIES,
+)
 from tests.conftest import Pool
 
 NOON = datetime(2031, 4, 15, 12, tzinfo=UTC)
@@ -128,3 +139,29 @@ async def test_huge_letters_and_hostile_names_are_kept(failures: FailedEvents, d
     await failures.keep([*large, named])
     assert await database.fetchval("SELECT count(*) FROM failed_events") == 5
     assert await database.fetchval("SELECT max(length(organization_id)) FROM failed_events") == 200
+
+
+@pytest.mark.parametrize("stage", [b"generation", b"projection"])
+async def test_the_run_of_a_poison_event_ends_if_its_job_needs_the_stage(database_url: str, stage: bytes) -> None:
+    """An event that kills its workers fails its job, in the same words each time; the projection's poison does not."""
+    database = Database(database_url, size=2)
+    poison = Poison(database, SystemClock())
+    event = job_requested(job_id=JobId(uuid4()), organization_id="a", team_id="t", requirements="a game", at=NOON)
+    headers = {DEAD_LETTER_REASON: REASON_MAX_DELIVERIES.encode(), DEAD_LETTER_DELIVERIES: b"6"}
+    dead = letter(event.encode(), stage=stage, headers=headers)
+    first, second = [list(await poison.end_run(dead)) for _ in range(2)]
+    await database.close()
+    assert first == second
+    codes = [fact.data.code for one in first if isinstance(fact := parse_event(one.value), JobFailed)]
+    assert codes == (["poison_event"] if stage == b"generation" else [])
+
+
+async def test_a_letter_that_is_no_poison_or_no_event_ends_nothing(database_url: str) -> None:
+    """What a stage gave up it has given up by itself; what is no event belongs to no job."""
+    database = Database(database_url, size=2)
+    poison = Poison(database, SystemClock())
+    event = job_requested(job_id=JobId(uuid4()), organization_id="a", team_id="t", requirements="a game", at=NOON)
+    max_deliveries = {DEAD_LETTER_REASON: REASON_MAX_DELIVERIES.encode()}
+    assert not await poison.end_run(letter(event.encode(), headers={DEAD_LETTER_REASON: b"given_up"}))
+    assert not await poison.end_run(letter(b"not json", headers=max_deliveries))
+    await database.close()
