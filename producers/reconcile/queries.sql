@@ -2,9 +2,10 @@
 -- Whether this transaction is the only one that reconciles; until it ends.
 SELECT pg_try_advisory_xact_lock(hashtext('teamfit:reconcile'));
 
--- name: oldest_unseen(since)$
--- When the oldest request was accepted that the read model does not know.
-SELECT min(request.accepted_at)
+-- name: all_seen_until(margin, since)$
+-- Until when every request since then is known to the read model: a request that commits later has a later time, as long as
+-- its transaction is not longer than the margin.
+SELECT least(min(request.accepted_at), now() - :margin::interval)
 FROM job_requests AS request
 WHERE request.accepted_at >= :since
     AND NOT EXISTS (SELECT FROM customization_jobs AS job WHERE job.job_id = request.job_id);

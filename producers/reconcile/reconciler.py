@@ -25,10 +25,12 @@ between leaves a run that has ended and looks alive, which is found like any oth
 leaders, or none elected) exclude each other by a lock in Postgres.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 import aiosql
@@ -54,6 +56,9 @@ _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 _LONGEST_BACKOFF: Final = timedelta(hours=1)
 # A request is in `job_requests` from its commit, with the time at which its transaction began.
 _LONGEST_TRANSACTION: Final = timedelta(minutes=10)
+# A clock that was set back may have put a request before those that were looked at.
+_LOOK_AT_ALL_S: Final = 3_600.0
+_BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -77,9 +82,10 @@ class Reconciler:
     patience: timedelta
     batch_size: int = 200
     held: str | None = field(default=None, init=False)
-    _not_before: datetime = field(default=datetime.min.replace(tzinfo=UTC), init=False)
-    # Every request accepted before is known to the read model; found by looking at all of them once.
-    _all_seen_until: datetime = field(default=datetime.min.replace(tzinfo=UTC), init=False)
+    _not_before: datetime = field(default=_BEGINNING, init=False)
+    # Every request accepted before, by Postgres's clock, is known to the read model; found by looking at all of them.
+    _all_seen_until: datetime = field(default=_BEGINNING, init=False)
+    _looked_at_all: float = field(default=-math.inf, init=False)
 
     async def tick(self) -> None:
         """Send on what stands still. While Postgres or the broker is away, and a threshold after, do nothing."""
@@ -121,9 +127,11 @@ class Reconciler:
         return len(found)
 
     async def _find(self, connection: Connection, now: datetime) -> Sequence[StillRun]:
-        oldest = await _queries.oldest_unseen(connection, since=self._all_seen_until)
-        margin = now - _LONGEST_TRANSACTION
-        self._all_seen_until = min(oldest, margin) if oldest else margin
+        if monotonic() - self._looked_at_all > _LOOK_AT_ALL_S:
+            self._all_seen_until, self._looked_at_all = _BEGINNING, monotonic()
+        self._all_seen_until = await _queries.all_seen_until(
+            connection, since=self._all_seen_until, margin=_LONGEST_TRANSACTION
+        )
         rows = _queries.standing_still(
             connection,
             since=self._all_seen_until,

@@ -1,0 +1,259 @@
+"""The reconciler: what the broker loses at any moment, Postgres brings back."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from infra.errors import DependencyDown, Permanent
+from infra.postgres import Database
+from producers.reconcile.reconciler import Reconciler
+from streams.deliveries import Record, record
+from streams.events import JobId, JobRequested, parse_event
+from streams.outcomes import fail_run
+from streams.scheduled import keep
+from streams.topics import JOB_EVENTS, JOB_REQUESTS, PROJECTION
+from tests.conftest import Pool
+from tests.integration.pipeline_world import (
+    EXPIRY,
+    THRESHOLD,
+    World,
+    asked,
+    ledger_state,
+    record_intake,
+    status_of,
+)
+from tests.integration.quota_scene import add_organization, cancelled, completed, failed
+
+
+@pytest.fixture
+async def world(database_url: str, database: Pool) -> AsyncIterator[World]:
+    """A pipeline whose broker can lose everything."""
+    opened = Database(database_url, size=4)
+    await add_organization(database)
+    yield World(opened, database)
+    await opened.close()
+
+
+async def lose_after(world: World, event: JobRequested, steps: int, *, last_first: bool) -> bool:
+    """Send a request, let some records be handled, lose the rest; return whether there was a rest."""
+    await world.publish([record(JOB_REQUESTS, event)])
+    for _ in range(steps):
+        if not world.waiting:
+            return False
+        await world.step(-1 if last_first else 0)
+    lost = bool(world.waiting)
+    world.waiting.clear()
+    return lost
+
+
+@pytest.mark.parametrize("last_first", [False, True])
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_broker_that_loses_everything_loses_no_job(world: World, steps: int, last_first: bool) -> None:
+    """Wherever between intake and settlement the broker forgets all, the job completes, paid and charged once."""
+    event = asked()
+    await record_intake(world.pool, event)
+    assert await lose_after(world, event, steps, last_first=last_first)
+    assert await world.reconcile() == 1
+    await world.drain()
+    assert await status_of(world.pool, event) == ("completed", None)
+    assert await ledger_state(world.pool, event) == "charged"
+    assert world.calls == 1
+    assert await world.pool.fetchval("SELECT count(*) FROM job_events WHERE type LIKE '%requested%'") == 1
+    assert await world.reconcile() == 0
+
+
+@pytest.mark.parametrize("steps", range(1, 6))
+async def test_an_event_put_into_the_stream_is_covered_once_it_is_archived(world: World, steps: int) -> None:
+    """From the moment when the projection has archived it, a request that no intake recorded is as safe as others."""
+    event = asked()
+    await world.projection.project([event])
+    await lose_after(world, event, steps, last_first=True)
+    await world.reconcile()
+    await world.drain()
+    assert await status_of(world.pool, event) == ("completed", None)
+    assert await ledger_state(world.pool, event) == "charged"
+    assert world.calls == 1
+
+
+async def test_a_refusal_that_was_lost_is_told_again(world: World) -> None:
+    """Quota decides once: its JobRejected comes again, and nothing is reserved."""
+    event = asked()
+    await world.pool.execute("UPDATE subscriptions SET monthly_quota = 0")
+    await record_intake(world.pool, event)
+    await lose_after(world, event, 2, last_first=False)
+    await world.pool.execute("UPDATE subscriptions SET monthly_quota = 9")
+    await world.reconcile()
+    await world.drain()
+    assert await status_of(world.pool, event) == ("failed", "quota_exceeded")
+    assert await ledger_state(world.pool, event) == "rejected"
+
+
+async def test_a_failure_that_was_lost_is_told_again_word_for_word(world: World) -> None:
+    """The fact that was kept with the outcome reaches projection and quota."""
+    event = asked()
+    await lose_after(world, event, 2, last_first=False)
+    [told] = await fail_run(world.database, world.clock, event, Permanent("llm_refusal", "it would not"))
+    await world.reconcile()
+    assert {parse_event(one.value) for _, one in world.waiting} == {parse_event(told.value)}
+    await world.drain()
+    assert await status_of(world.pool, event) == ("failed", "llm_refusal")
+    assert await ledger_state(world.pool, event) == "released"
+
+
+async def test_a_completion_is_told_again_without_a_request(world: World) -> None:
+    """Quota missed the JobCompleted of a job that only the stream knew of: it is made of what is saved."""
+    event = asked()
+    await world.publish([record(JOB_REQUESTS, event)])
+    while world.waiting:
+        group, one = world.waiting[0]
+        if group == PROJECTION or one.topic == JOB_EVENTS:
+            world.waiting.popleft()
+        else:
+            await world.step()
+    assert (await status_of(world.pool, event), await ledger_state(world.pool, event)) == (None, "reserved")
+    await world.reconcile()
+    await world.drain()
+    assert await status_of(world.pool, event) == ("completed", None)
+    assert await ledger_state(world.pool, event) == "charged"
+
+
+async def test_what_moves_or_waits_does_not_stand_still(world: World) -> None:
+    """Nothing is sent again before its threshold, while an attempt is under way, or while a retry is scheduled."""
+    fresh, retried, attempted = asked(), asked(), asked()
+    for event in (fresh, retried, attempted):
+        await record_intake(world.pool, event)
+    async with world.database.transaction() as connection:
+        due_at = world.clock.now() + timedelta(days=1)
+        await keep(connection, record(JOB_REQUESTS, retried), due_at=due_at, reason="test")
+    assert await world.reconcile(after=THRESHOLD * 0.9) == 0
+    await world.pool.execute("DELETE FROM job_requests WHERE job_id = $1", fresh.job_id)
+    await world.pool.execute(
+        "INSERT INTO generation_attempts (job_id, run, attempt, token, state, started_at) "
+        "VALUES ($1, 1, 1, gen_random_uuid(), 'started', $2)",
+        *(attempted.job_id, world.clock.now()),
+    )
+    assert await world.reconcile(after=THRESHOLD * 1.1) == 0
+    assert not world.waiting
+    # Its worker must be dead: no attempt takes that long.
+    assert await world.reconcile(after=THRESHOLD * 0.2) == 1
+    assert {one.key for _, one in world.waiting} == {attempted.key}
+
+
+async def test_a_job_is_sent_again_ever_more_rarely(world: World) -> None:
+    """While quota is down the same request does not pile up: the pauses double, up to an hour."""
+    await record_intake(world.pool, asked())
+    sent = [await world.reconcile(after=THRESHOLD) for _ in range(14)]
+    # After one threshold, and then 20, 40, 60, … minutes later.
+    assert sent == [1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]
+    assert len({one.value for _, one in world.waiting}) == 1
+
+
+async def test_a_tick_sends_a_bounded_batch_those_that_wait_longest_first(world: World) -> None:
+    """A large loss is worked off in portions."""
+    events = [asked() for _ in range(7)]
+    for event in events:
+        await record_intake(world.pool, event)
+    world.reconciler.batch_size = 3
+    assert [await world.reconcile(after=after) for after in (2 * THRESHOLD, *[timedelta()] * 3)] == [3, 3, 1, 0]
+    keys = list(dict.fromkeys(one.key for _, one in world.waiting))
+    assert keys == [event.key for event in events]
+
+
+async def test_a_reservation_of_which_nothing_is_left_expires(world: World) -> None:
+    """The stream was lost before the request was archived: after its expiry the run fails and gives its unit back."""
+    event = asked()
+    await world.admissions.admit([event])
+    assert await world.reconcile(after=EXPIRY * 0.9) == 1
+    assert (len(world.waiting), await ledger_state(world.pool, event)) == (0, "reserved")
+    await world.reconcile(after=EXPIRY * 0.2)
+    await world.drain()
+    assert await status_of(world.pool, event) == ("failed", "expired")
+    assert await ledger_state(world.pool, event) == "released"
+
+
+async def test_an_event_that_killed_its_workers_is_not_sent_again(world: World) -> None:
+    """The broker's limit of deliveries made it a dead letter: its run fails, and can be replayed."""
+    event = asked()
+    await record_intake(world.pool, event)
+    await lose_after(world, event, 2, last_first=False)
+    await world.pool.execute(
+        "INSERT INTO failed_events (id, topic, stage, reason, error_type, error_message, attempts, first_failed_at, "
+        "last_failed_at, event_type, job_id, run, organization_id) VALUES (gen_random_uuid(), 'job-accepted', "
+        "'generation', 'poison', 'x', 'x', 6, now(), now(), 'teamfit.job.accepted.v1', $1, 1, 'acme')",
+        event.job_id,
+    )
+    await world.reconcile()
+    assert {one.topic for _, one in world.waiting} == {JOB_EVENTS}
+    await world.drain()
+    assert await status_of(world.pool, event) == ("failed", "dead_lettered")
+    assert await ledger_state(world.pool, event) == "released"
+    assert world.calls == 0
+
+
+async def test_jobs_of_the_celery_days_are_left_alone(world: World) -> None:
+    """A row that looks alive and has no events is none of ours."""
+    await world.pool.execute("INSERT INTO customization_jobs (job_id, status) VALUES (gen_random_uuid(), 'pending')")
+    assert await world.reconcile(after=EXPIRY * 2) == 0
+
+
+@pytest.mark.parametrize("end", [completed, failed, cancelled])
+async def test_an_ended_job_is_left_alone(world: World, end: object) -> None:
+    """However long ago it ended, nothing is sent."""
+    assert callable(end)
+    event = asked()
+    await record_intake(world.pool, event)
+    await world.projection.project([event, end(event)])
+    assert await world.reconcile(after=EXPIRY) == 0
+
+
+class Away:
+    """A broker that is away."""
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        raise DependencyDown("broker", "gone")
+
+
+async def test_after_an_outage_the_jobs_go_on_by_themselves_first(world: World) -> None:
+    """A broker that is away is said once; when it is back a whole threshold passes before anything is sent again."""
+    await record_intake(world.pool, asked())
+    reconciler = Reconciler(
+        world.database, Away(), world.clock, threshold=THRESHOLD, expiry=EXPIRY, patience=timedelta(minutes=2)
+    )
+    world.clock.skipped += 2 * THRESHOLD
+    with capture_logs() as logs:
+        await reconciler.tick()
+        await reconciler.tick()
+    assert [line["event"] for line in logs] == ["reconcile.held"]
+    assert await world.pool.fetchval("SELECT count(*) FROM reemissions") == 0
+    reconciler.publisher = world
+    await reconciler.tick()
+    assert not world.waiting
+    world.clock.skipped += THRESHOLD
+    await reconciler.tick()
+    assert world.waiting
+    assert reconciler.held is None
+
+
+async def test_two_reconcilers_do_not_send_the_same(world: World) -> None:
+    """One that finds another at work leaves it to it: two leaders do no harm."""
+    await record_intake(world.pool, asked())
+    world.clock.skipped += 2 * THRESHOLD
+    async with world.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('teamfit:reconcile'))")
+        assert await world.reconciler.reconcile() == 0
+    assert await world.reconciler.reconcile() == 1
+
+
+async def test_the_second_run_of_a_job_is_sent_on_as_such(world: World) -> None:
+    """A replayed run whose request the archive missed is asked for again under its own run and ID."""
+    event = asked()
+    await world.projection.project([event, failed(event)])
+    second = event.model_copy(update={"run": 2, "id": "whatever replay called it"})
+    await world.admissions.admit([second])
+    await world.reconcile()
+    await world.drain()
+    assert await status_of(world.pool, event) == ("completed", None)
+    assert await ledger_state(world.pool, second) == "charged"
+    assert await world.pool.fetchval("SELECT run FROM customization_jobs WHERE job_id = $1", JobId(event.job_id)) == 2
