@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from faust import Event, Schema
@@ -22,27 +22,26 @@ class Channels:
     def __init__(self, app: AppT) -> None:
         self._app = app
 
-    def of(self, tp: TP) -> set[Any]:
-        """The channels that read a partition. Faust's own index, filled when partitions are assigned."""
-        channels: set[Any] = self._app.topics._tp_index.get(tp, set())  # type: ignore[attr-defined]
-        return channels
+    def of(self, tp: TP) -> list[Any]:
+        """The channels through which agents read a partition. Faust's own index, filled when partitions are assigned.
 
-    def demand(self, topic: str) -> tuple[int, int]:
+        It also holds topics that nobody iterates over, such as the description of a reply topic; what is put into
+        those would wait for ever.
+        """
+        found = self._app.topics._tp_index.get(tp, ())  # type: ignore[attr-defined]
+        return [channel for channel in found if channel.is_iterator]
+
+    def demand(self, tps: Iterable[TP]) -> tuple[int, int]:
         """How many messages of a topic wait for an agent, and how many agents wait for a message.
 
-        With several agents on one topic each gets every message, so the slowest one counts.
+        With several agents on one topic each gets every message: the longest queue counts, and the most idle agents.
         """
-        queued = 0
-        idle: int | None = None
-        for channel in {channel for tp, found in self._index() if tp.topic == topic for channel in found}:
+        queued = idle = 0
+        for channel in {id(channel): channel for tp in tps for channel in self.of(tp)}.values():
             queue = channel.queue
             queued = max(queued, queue.qsize())
-            waiting = sum(1 for getter in queue._getters if not getter.done())
-            idle = waiting if idle is None else min(idle, waiting)
-        return queued, idle or 0
-
-    def _index(self) -> list[tuple[TP, set[Any]]]:
-        return list(self._app.topics._tp_index.items())  # type: ignore[attr-defined]
+            idle = max(idle, sum(1 for getter in queue._getters if not getter.done()))
+        return queued, idle
 
     async def put(self, tp: TP, messages: Sequence[ConsumerMessage]) -> None:
         """Hand messages to the agents, decoded; waits while Faust holds the flow.
@@ -55,19 +54,15 @@ class Channels:
         await app.flow_control.acquire()
         await app.producer.buffer.wait_until_ebb()
         channels = self.of(tp)
-        if len(channels) != 1:
-            for message in messages:
-                await app.topics.on_message(message)
-            return
-        [channel] = channels
-        put = channel.queue.force_put_nowait
-        plain = self._is_plain(channel)
+        plain = [(channel, self._is_plain(channel)) for channel in channels]
         for number, message in enumerate(messages, 1):
-            message.refcount += 1
-            if plain:
-                put(Event(app, message.key, message.value, message.headers, message))
-            else:
-                await self._decode(channel, message)
+            message.refcount += len(channels)
+            for channel, is_plain in plain:
+                if is_plain:
+                    event = Event(app, message.key, message.value, message.headers, message)
+                    channel.queue.force_put_nowait(event)
+                else:
+                    await self._decode(channel, message)
             if not number % _YIELD_EVERY:
                 await asyncio.sleep(0)
 

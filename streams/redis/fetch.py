@@ -39,6 +39,7 @@ class TopicReader:
         self._consumer = consumer
         self._topic = topic
         self._partitions = {partition.stream: partition for partition in partitions}
+        self._tps = [partition.tp for partition in partitions]
         self._client = client
         settings = consumer.settings
         self._settings = settings
@@ -87,7 +88,7 @@ class TopicReader:
         await asyncio.sleep(backoff.wait())
 
     async def _round(self) -> None:
-        queued, idle_agents = self._consumer.channels.demand(self._topic)
+        queued, idle_agents = self._consumer.channels.demand(self._tps)
         delivered = sum(partition.tags.delivered_total for partition in self._partitions.values())
         held = sum(len(partition.tags) for partition in self._partitions.values())
         self._window.observe(delivered - queued)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import faust
@@ -136,3 +137,53 @@ async def test_a_fresh_app_needs_nothing_but_the_url(bench: Bench, tmp_path: Any
     async with running(app):
         await greetings.send(value="hello")
         await wait_for(lambda: heard == ["hello"], what="the greeting")
+
+
+async def test_an_agent_answers_a_client(bench: Bench) -> None:
+    """`agent.ask` from a process that is no worker gets the agent's answer, and its reply stream is removed after."""
+    worker, client = bench.app(), bench.app()
+
+    def double(app: faust.App) -> Any:
+        @app.agent(app.topic(bench.topic_name, value_type=int, partitions=1), name="double")
+        async def agent(stream: Any) -> Any:
+            async for number in stream:
+                yield number * 2
+
+        return agent
+
+    double(worker)
+    asking = double(client)
+    async with running(worker):
+        assert await asyncio.wait_for(asking.ask(21), 10) == 42
+        await client.stop()
+
+
+async def test_topics_may_be_added_while_a_worker_runs(bench: Bench) -> None:
+    """A topic that is subscribed to later is read, and nothing that was already fetched is lost or done twice."""
+    app = bench.app()
+    app.topics._resubscribe_sleep_lock_seconds = 0.1  # type: ignore[attr-defined]
+    seen: list[bytes] = []
+    later: list[bytes] = []
+
+    @app.agent(bench.topic(app))
+    async def agent(stream: Any) -> None:
+        async for value in stream:
+            await asyncio.sleep(0.002)
+            seen.append(value)
+
+    async with running(app):
+        sending = asyncio.create_task(bench.send(*(b"%d" % number for number in range(500))))
+        await wait_for(lambda: len(seen) > 50, what="the first events")
+        added = bench.topic(app, f"{bench.topic_name}-added")
+
+        async def read_added() -> None:
+            async for value in added.stream():
+                later.append(value)
+
+        reading = asyncio.create_task(read_added())
+        await added.send(value=b"hello")
+        await sending
+        await wait_for(lambda: later == [b"hello"], what="the added topic")
+        await wait_for(lambda: len(set(seen)) == 500, what="all events")
+        reading.cancel()
+    assert len(seen) == 500
