@@ -80,11 +80,16 @@ def apply_plan(
 
 @app.command("status")
 @plain_errors()
-def show_status(plan: PlanId, *, as_json: AsJson = False) -> None:
+def show_status(
+    plan: PlanId,
+    *,
+    events: Annotated[int, typer.Option(help="How many of its events to list, in the order of sending.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
     """Print a plan, what it said, and how far it is."""
     from infra.cli.replay_plans import show
 
-    show(plan, as_json=as_json)
+    show(plan, events=events, as_json=as_json)
 
 
 @app.command("abort")

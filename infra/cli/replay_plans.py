@@ -20,7 +20,7 @@ from producers.broker import Broker
 from producers.replay.apply import Progress, Replays
 from producers.replay.effects import Effects
 from producers.replay.failed import Filter
-from producers.replay.plans import Plan, Plans
+from producers.replay.plans import Plan, PlanItem, PlanPage, Plans
 
 _LONGEST_TABLE = 20
 
@@ -47,9 +47,20 @@ def make(chosen: Filter, *, as_json: bool) -> None:
         typer.echo(f"Nothing was sent. To send it: teamfit replay apply {plan.id} --rate 100/s")
 
 
-def show(plan_id: UUID, *, as_json: bool) -> None:
-    """Print a plan. Raises UnknownPlan."""
-    _print(with_database(lambda database: Plans(database, SystemClock()).get(plan_id)), as_json=as_json)
+def show(plan_id: UUID, *, events: int, as_json: bool) -> None:
+    """Print a plan, and as many of its events. Raises UnknownPlan."""
+
+    async def read(database: Database) -> tuple[Plan, Sequence[PlanItem]]:
+        plans = Plans(database, SystemClock())
+        return await plans.get(plan_id), await plans.items(plan_id, limit=events) if events else ()
+
+    plan, items = with_database(read)
+    if as_json:
+        typer.echo(PlanPage(**dict(plan), items=list(items)).model_dump_json(indent=2))
+        return
+    _print(plan, as_json=False)
+    if items:
+        out().print(_item_table(items))
 
 
 def abort(plan_id: UUID) -> None:
@@ -162,12 +173,30 @@ def _print_consequences(console: Console, effects: Effects) -> None:
     console.print(f"LLM tokens: {total} ({effects.tokens.how})")
 
 
+def _item_table(items: Sequence[PlanItem]) -> Table:
+    """Return a row for each event; "behind it" are other failed events of its job."""
+    table = Table()
+    for name in ("failed event", "stage", "organization", "what", "job", "run", "behind it", "sent (UTC)"):
+        table.add_column(name, no_wrap=name == "failed event")
+    for item in items:
+        table.add_row(
+            str(item.failed_event_id),
+            item.stage,
+            Text(item.organization_id or ""),
+            _BECAUSE.get(item.excluded_because or "", item.action),
+            str(item.job_id or ""),
+            f"{item.run} → {item.next_run}" if item.next_run else str(item.run or ""),
+            str(item.others_behind),
+            f"{item.sent_at:%Y-%m-%d %H:%M:%S}" if item.sent_at else "",
+        )
+    return table
+
+
 def _table(title: str, columns: tuple[str, ...], rows: Sequence[Sequence[object]]) -> tuple[str, Table]:
-    table = Table(show_edge=False, pad_edge=False)
+    more = len(rows) - _LONGEST_TABLE
+    table = Table(show_edge=False, pad_edge=False, caption=f"and {more} more; --json has them" if more > 0 else None)
     for name in columns:
         table.add_column(name)
     for row in rows[:_LONGEST_TABLE]:
         table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else str(value)) for value in row))
-    if len(rows) > _LONGEST_TABLE:
-        table.caption = f"and {len(rows) - _LONGEST_TABLE} more; --json has them all"
     return title, table

@@ -25,7 +25,7 @@ from producers.replay.failed import (
     OpenOnes,
     Place,
 )
-from producers.replay.plans import Plan, PlanItem, Plans
+from producers.replay.plans import Plan, PlanPage, Plans
 from streams.stage import Publisher
 
 # A request must not outlive the patience of proxies; the caller asks again until the plan has ended.
@@ -56,12 +56,6 @@ class Apply(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     rate: float = Field(ge=1, le=10_000, description="Events per second.")
-
-
-class PlanPage(Plan):
-    """A plan, and a page of its events in the order of sending."""
-
-    items: list[PlanItem]
 
 
 def create_router(database: Database, publisher: Publisher, signing_key: str) -> APIRouter:

@@ -77,6 +77,12 @@ class PlanItem(BaseModel):
     organization_id: str | None
 
 
+class PlanPage(Plan):
+    """A plan, and a page of its events in the order of sending."""
+
+    items: list[PlanItem]
+
+
 @dataclass(frozen=True, slots=True)
 class Plans:
     """The plans in Postgres. Each method raises DependencyDown when it is away."""

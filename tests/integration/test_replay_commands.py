@@ -103,7 +103,11 @@ async def test_a_replay_is_planned_looked_at_and_applied(teamfit: Run, scene: Sc
     again = await teamfit("replay", "apply", plan, "--rate", "100/s", "--yes")
     assert (again.exit_code, "nothing was sent" in again.stdout) == (0, True)
     assert len(await entries_of(redis_url, "job-requests")) == 2
-    assert "State: finished, 2 of 2 events sent" in (await teamfit("replay", "status", plan)).stdout
+    status = await teamfit("replay", "status", plan, "--events", "5")
+    assert "State: finished, 2 of 2 events sent" in status.stdout
+    assert status.stdout.count("1 → 2") == 2
+    page = json.loads((await teamfit("replay", "status", plan, "--events", "1", "--json")).stdout)
+    assert [(one["action"], one["others_behind"]) for one in page["items"]] == [("rerun", 0)]
 
 
 async def test_a_refused_apply_is_a_message_and_an_exit_code(teamfit: Run, scene: Scene) -> None:
