@@ -1,5 +1,6 @@
 """The client for upstream services, on a real server."""
 
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -69,6 +70,31 @@ async def test_nothing_is_sent_when_one_request_is_invalid(redis_url: str) -> No
         with pytest.raises(ValidationError, match="team_id"):
             await requests.submit_many(wanted)
     assert await requests_in(redis_url) == []
+
+
+async def test_a_request_can_wait_and_be_withdrawn(redis_url: str) -> None:
+    """Both are events on the topic of requests, keyed by their job; a repeated cancellation is the same event."""
+    run_at = datetime.now(UTC) + timedelta(days=2)
+    async with JobRequests.connect(redis_url, source="billing") as requests:
+        job_id = await requests.submit(organization_id="acme", team_id="t1", requirements="walk", run_at=run_at)
+        await requests.cancel(job_id, organization_id="acme", reason="the offsite is off")
+        await requests.cancel(job_id, organization_id="acme")
+    asked, *withdrawn = [parse_event(fields[b"event"]) for fields in await entries_of(redis_url, "job-requests")]
+    assert isinstance(asked, JobRequested)
+    assert asked.data.run_at == run_at
+    assert [(event.type, event.job_id, event.source) for event in withdrawn] == [
+        ("teamfit.job.cancel-requested.v1", job_id, "billing")
+    ] * 2
+    assert len({event.id for event in withdrawn}) == 1
+
+
+async def test_a_cancellation_that_was_not_confirmed_is_said_to_be() -> None:
+    """The error says what to do, and names the job."""
+    job_id = job_id_for("acme", "1")
+    async with JobRequests.connect(UNUSED_URL) as requests:
+        with pytest.raises(SubmitFailed, match="cancel it again") as caught:
+            await requests.cancel(job_id, organization_id="acme")
+    assert caught.value.job_ids == [job_id]
 
 
 async def test_a_broker_that_is_away_is_said_to_be() -> None:

@@ -1,0 +1,129 @@
+"""What the schedule does by the calendar: quota periods and the retention of the archive."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from faust.app.base import App
+
+from consumers.projection.handlers import Projection
+from infra.postgres import Database
+from producers.schedule.periods import Periods
+from producers.schedule.retention import Retention
+from streams.events import JobEvent, JobId
+from tests.conftest import Pool
+from tests.integration.pipeline_world import MovingClock, asked
+from tests.integration.quota_scene import ManualClock, add_organization, completed, failed
+
+MIDNIGHT = datetime(2031, 5, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def postgres(database_url: str) -> AsyncIterator[Database]:
+    """The schedule's own pool."""
+    database = Database(database_url, size=8)
+    yield database
+    await database.close()
+
+
+async def counters(pool: Pool) -> dict[tuple[str, str], tuple[int, int]]:
+    """The counters, by organization and period."""
+    rows = await pool.fetch("SELECT organization_id, period, reserved, charged FROM quota_usage")
+    return {(row[0], row[1]): (row[2], row[3]) for row in rows}
+
+
+async def test_a_period_is_opened_once_whoever_and_however_often(postgres: Database, database: Pool) -> None:
+    """Two leaders at midnight, and a catch-up hours later when units are taken: one row, and nothing is reset again."""
+    await add_organization(database, "acme")
+    await add_organization(database, "birch")
+    await add_organization(database, "unsubscribed", plan=None)
+    await database.execute("INSERT INTO quota_usage VALUES ('acme', '2031-04', 0, 50)")
+    clock = ManualClock(MIDNIGHT)
+    opened = await asyncio.gather(*(Periods(postgres, clock).open_current() for _ in range(6)))
+    assert sum(opened) == 2
+    await database.execute("UPDATE quota_usage SET reserved = 1, charged = 2 WHERE period = '2031-05'")
+    clock.time += timedelta(hours=3)
+    assert await Periods(postgres, clock).open_current() == 0
+    assert await counters(database) == {
+        ("acme", "2031-04"): (0, 50),
+        ("acme", "2031-05"): (1, 2),
+        ("birch", "2031-05"): (1, 2),
+    }
+
+
+async def test_a_period_follows_utc(postgres: Database, database: Pool) -> None:
+    """A second before midnight, UTC, it is still last month's."""
+    await add_organization(database)
+    await Periods(postgres, ManualClock(MIDNIGHT - timedelta(seconds=1))).open_current()
+    assert list(await counters(database)) == [("acme", "2031-04")]
+
+
+async def add_job(postgres: Database, *events: JobEvent) -> JobId:
+    """Archive and fold a job's events."""
+    await Projection(postgres).project(events)
+    return events[0].job_id
+
+
+async def archived_jobs(pool: Pool) -> set[JobId]:
+    """The jobs that have events in the archive."""
+    return {row[0] for row in await pool.fetch("SELECT DISTINCT job_id FROM job_events")}
+
+
+async def age(pool: Pool, job_id: JobId, days: int) -> None:
+    """Have a job's story end that long ago."""
+    ago = timedelta(days=days)
+    await pool.execute("UPDATE job_events SET archived_at = now() - $2::interval WHERE job_id = $1", job_id, ago)
+    await pool.execute(
+        "UPDATE customization_jobs SET updated_at = now() - $2::interval, "
+        "completed_at = CASE WHEN completed_at IS NOT NULL THEN now() - $2::interval END WHERE job_id = $1",
+        *(job_id, ago),
+    )
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 1_000])
+async def test_only_old_events_of_ended_jobs_are_deleted(postgres: Database, database: Pool, page_size: int) -> None:
+    """What is live, recent or holds quota stays whole; the read model keeps every job; the horizon is remembered."""
+    ended, live, recent, held, other = (asked() for _ in range(5))
+    await add_job(postgres, ended, completed(ended))
+    await add_job(postgres, live)
+    await add_job(postgres, held, completed(held))
+    await add_job(postgres, other, failed(other))
+    for event in (ended, live, held, other):
+        await age(database, event.job_id, 401)
+    await add_job(postgres, recent, completed(recent))
+    await age(database, recent.job_id, 399)
+    await database.execute(
+        "INSERT INTO quota_ledger (job_id, run, organization_id, period, state, decided_at) "
+        "VALUES ($1, 1, 'acme', '2031-04', 'reserved', now())",
+        held.job_id,
+    )
+    retention = Retention(postgres, MovingClock(), keep=timedelta(days=400), page_size=page_size)
+    assert await retention.delete_old() == 4
+    assert await archived_jobs(database) == {live.job_id, recent.job_id, held.job_id}
+    assert await database.fetchval("SELECT count(*) FROM customization_jobs") == 5
+    kept = await database.fetchrow(
+        "SELECT now() - horizon BETWEEN '400 days' AND '401 days', deleted_events FROM archive_retention"
+    )
+    assert kept is not None
+    assert tuple(kept) == (True, 4)
+    assert await retention.delete_old() == 0
+
+
+async def test_an_archive_without_old_events_is_left_as_it_is(postgres: Database, database: Pool) -> None:
+    """Nothing is deleted, and no horizon is claimed."""
+    event = asked()
+    await add_job(postgres, event, completed(event))
+    retention = Retention(postgres, MovingClock(), keep=timedelta(days=400))
+    assert await retention.delete_old() == 0
+    assert await database.fetchval("SELECT count(*) FROM archive_retention") == 0
+
+
+def test_the_crontabs_are_for_the_leader() -> None:
+    """The schedule's app has its crontabs and timers, and takes part in the election of a leader."""
+    from producers.schedule.worker import app  # noqa: PLC0415 - importing it reads the settings
+
+    assert isinstance(app, App)
+    assert not app.producer_only
+    names = {task.__name__ for task in app._app_tasks}
+    assert {"publish_due", "reconcile", "open_period", "open_period_late", "delete_old_events"} <= names
