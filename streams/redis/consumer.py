@@ -26,7 +26,7 @@ from .groups import create_groups
 from .leader import Leader
 from .lease import Lease
 from .partition import Partition
-from .server import AWAY, Backoff, Client, RedisError, run_script
+from .server import AWAY, Backoff, Client, RedisError, close, run_script
 from .trim import Trimmer
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Consumer(FaustConsumer):
         self._transport = transport
         self._partitions: dict[TP, Partition] = {}
         self._assigned: set[TP] = set()
-        self._readers: dict[str, TopicReader] = {}
+        self._readers: dict[str | TP, TopicReader] = {}
         self._reader_tasks: set[asyncio.Task[None]] = set()
         self._topics_changed = asyncio.Event()
         self._leader_topics: set[str] = set()
@@ -180,12 +180,15 @@ class Consumer(FaustConsumer):
             await self._topics_changed.wait()
 
     def _start_readers(self) -> None:
-        by_topic: dict[str, list[Partition]] = {}
+        # One command cannot read streams on several nodes of a Cluster, so there each partition has its own reader.
+        apart = self.settings.cluster
+        together: dict[str | TP, list[Partition]] = {}
         for tp in sorted(self._assigned):
-            by_topic.setdefault(tp.topic, []).append(self._partitions[tp])
-        for topic, partitions in by_topic.items():
-            if topic not in self._readers:
-                reader = self._readers[topic] = TopicReader(self, topic, partitions, self._transport.server.open())
+            together.setdefault(tp if apart else tp.topic, []).append(self._partitions[tp])
+        for unit, partitions in together.items():
+            if unit not in self._readers:
+                topic = partitions[0].tp.topic
+                reader = self._readers[unit] = TopicReader(self, topic, partitions, self._transport.server.open())
                 task = asyncio.create_task(self._supervise(reader), name=f"fetch {topic}")
                 self._reader_tasks.add(task)
                 task.add_done_callback(self._reader_tasks.discard)
@@ -276,7 +279,7 @@ class Consumer(FaustConsumer):
 
     async def on_shutdown(self) -> None:
         """Close the connections, when nothing uses them any more."""
-        await self.client.aclose()
+        await close(self.client)
 
     async def _hand_back(self, started: set[tuple[TP, int]], *, uncounted: bool) -> None:
         """Let other workers take what this one will not do, without waiting for the lease to run out.

@@ -18,7 +18,7 @@ from faust.types import ConsumerMessage
 from .entry import decode_entry
 from .partition import Partition
 from .reclaim import Claimed, Reclaimer
-from .server import AWAY, Backoff, Client, RedisError, forget_connections, is_missing_group
+from .server import AWAY, Backoff, Client, RedisError, close, forget_connections, is_missing_group
 from .window import Window
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class TopicReader:
     async def close(self) -> None:
         """Close the connection, when nothing is read any more."""
         self._consumer.health.forget(self._loop_name)
-        await self._client.aclose()
+        await close(self._client)
 
     async def unblock(self) -> None:
         """End a read that waits on the server, so that stopping need not wait for it."""

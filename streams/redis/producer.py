@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 
 from .entry import encode_entry
 from .errors import BrokerUnavailable
-from .server import Client, translate
+from .server import Client, close, translate
 
 if TYPE_CHECKING:
     from .transport import Transport
@@ -93,7 +93,7 @@ class Producer(FaustProducer):
     async def on_shutdown(self) -> None:
         """Close the connections."""
         if self._client is not None:
-            await self._client.aclose()
+            await close(self._client)
             self._client = None
 
     async def send(
@@ -217,7 +217,7 @@ class Producer(FaustProducer):
         if not isinstance(client, Redis):
             pipeline = client.pipeline(transaction=False)
             for command in commands:
-                pipeline.execute_command(*command)
+                pipeline.execute_command("XADD", *command[1:])  # the Cluster client routes by a name in text
             return list(await pipeline.execute(raise_on_error=False))
         try:
             connection = await client.connection_pool.get_connection()

@@ -13,7 +13,7 @@ from typing import Any, cast
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -164,6 +164,15 @@ class Server:
         return Redis(host=host, port=port, db=database, retry=retry, **credentials, **tls, **options)
 
 
+async def close(client: Client) -> None:
+    """Close a client that `Server.open` gave out, and what it uses to find the master."""
+    pool = client.connection_pool if isinstance(client, Redis) else None
+    await client.aclose()
+    if isinstance(pool, SentinelConnectionPool):
+        for watcher in pool.sentinel_manager.sentinels:
+            await watcher.aclose()
+
+
 def _raw(reply: Any, **_: Any) -> Any:
     return reply
 
@@ -174,4 +183,4 @@ async def forget_connections(client: Client, error: BaseException) -> None:
         await client.connection_pool.disconnect()
 
 
-__all__ += ["RedisError", "forget_connections", "run_script"]
+__all__ += ["RedisError", "close", "forget_connections", "run_script"]

