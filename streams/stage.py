@@ -74,6 +74,7 @@ class Stage(Generic[E]):
     probing: RetryPolicy = PROBING
     window: FailureWindow = field(default_factory=FailureWindow)
     held: str | None = field(default=None, init=False)
+    _holds: int = field(default=0, init=False, repr=False)
     _probes: int = field(default=0, init=False, repr=False)
     _until_next_probe: timedelta = field(default=timedelta(), init=False, repr=False)
     _probe: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
@@ -97,6 +98,7 @@ class Stage(Generic[E]):
             async with self._probe:
                 if self.held is not None:
                     await asyncio.sleep(self._until_next_probe.total_seconds())
+                    self._probes += 1
                     if await self._settled(delivery):
                         return
                     continue
@@ -104,11 +106,15 @@ class Stage(Generic[E]):
                 return
 
     async def _settled(self, delivery: Delivery) -> bool:
+        holds = self._holds
         try:
             await self._settle(delivery, await self._decide(delivery))
         except Exception as error:  # noqa: BLE001 - whatever could not be settled is taken again, never lost
             self._hold(error)
             return False
+        # What began before the dependency went away, and ends well now, says nothing about how it is.
+        if holds == self._holds:
+            self._resume()
         return True
 
     async def _decide(self, delivery: Delivery) -> Outcome:
@@ -155,7 +161,6 @@ class Stage(Generic[E]):
                 log.error("delivery.dead_lettered", **self._context(delivery), why=str(error))
             case _:
                 assert_never(outcome)
-        self._resume()
         telemetry.OUTCOMES.labels(self.group, type(outcome).__name__).inc()
 
     def _next_headers(self, delivery: Delivery) -> dict[str, bytes]:
@@ -179,8 +184,9 @@ class Stage(Generic[E]):
             retry_after = None
             log.error("stage.held", stage=self.group, why=str(error), exc_info=error)
         self.held = f"{type(error).__name__}: {error}"
-        self._probes += 1
-        self._until_next_probe = self.probing.delay(self._probes, retry_after)
+        self._holds += 1
+        # Only probes lengthen the wait: hundreds of deliveries may fail at once when the dependency goes away.
+        self._until_next_probe = self.probing.delay(self._probes + 1, retry_after)
 
     def _resume(self) -> None:
         if self.held is not None:

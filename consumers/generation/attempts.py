@@ -7,6 +7,9 @@ started ──▶ saved        its activities are in `customized_activities`, an
 A worker that died and one that is merely stalled look alike from outside, so a redelivered event always begins a new
 attempt with a new token, and takes the run away from the older one. Only an attempt that is still `started` may save.
 Both happen under the lock of the attempt's row, so they cannot both succeed.
+
+An attempt that has made no call is discarded: each row that has ended stands for one call, made or perhaps made. What
+they cost is added up by organization in `llm_usage`, by a trigger, in the transaction that records it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +21,13 @@ from uuid import UUID, uuid4
 
 import aiosql
 
+from consumers.generation.gate import Closing, Gate
 from consumers.generation.llm import Completion
 from consumers.generation.llm_errors import Usage
 from consumers.generation.prompt import BYTES_PER_TOKEN, Material, Team
 from infra.clock import Clock
 from infra.postgres import Connection, Database
+from infra.settings import Settings
 from streams.events import JobAccepted, JobId
 from streams.outcomes import RunOutcome, complete_runs
 
@@ -57,15 +62,22 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A run that ended before without being completed. `error_code`: that of its last attempt, if it had one."""
+    """A run that ended before without being completed. `error_code`: why it failed, if it did."""
 
     outcome: RunOutcome
     error_code: str | None
 
 
 @dataclass(frozen=True, slots=True)
+class Capped:
+    """A run that is not begun, because its job has used this many tokens."""
+
+    spent: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
-    """How an attempt failed."""
+    """How the call of an attempt failed."""
 
     attempt: Attempt
     code: str
@@ -73,7 +85,7 @@ class Failure:
     maybe_billed: bool = False
 
 
-Begun: TypeAlias = Attempt | Saved | Ended
+Begun: TypeAlias = Attempt | Saved | Ended | Capped
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +97,16 @@ class Attempts:
 
     database: Database
     clock: Clock
-    materials_token_budget: int
+    settings: Settings
+    gate: Gate
 
     async def begin(self, events: Sequence[JobAccepted]) -> list[Begun]:
-        """Begin an attempt at each run and read its team; a run that has ended is not begun again.
+        """Begin an attempt at each run and read its team, unless the run has ended or its job has spent its cap.
 
         Two deliveries of one run in the same batch are begun one after the other: the second takes it over.
+
+        Raises:
+            DependencyDown: also when the gate is closed; then nothing is changed.
         """
         begun: list[Begun | None] = [None] * len(events)
         async with self.database.transaction() as connection:
@@ -98,21 +114,29 @@ class Attempts:
             while missing := [place for place, one in enumerate(begun) if one is None]:
                 # One place for each run: the statement cannot begin the same run twice.
                 places = {(events[place].job_id, events[place].run): place for place in reversed(missing)}
-                for key, one in (await self._begin_once(connection, list(places))).items():
+                once = await self._begin_once(connection, [events[place] for place in places.values()])
+                for key, one in once.items():
                     place = places[key]
                     begun[place] = _with_team(one, events[place], teams)
         return [one for one in begun if one is not None]
 
-    async def _begin_once(self, connection: Connection, runs: list[_Run]) -> dict[_Run, Begun]:
-        job_ids, numbers = [job_id for job_id, _ in runs], [run for _, run in runs]
+    async def _begin_once(self, connection: Connection, events: Sequence[JobAccepted]) -> dict[_Run, Begun]:
+        runs = {"job_ids": [event.job_id for event in events], "runs": [event.run for event in events]}
         now = self.clock.now()
         # Three statements: each sees what another worker's begin or save, for which the one before it had to wait, did.
-        await _queries.lock_runs(connection, job_ids=job_ids, runs=numbers)
-        await _queries.abandon(connection, job_ids=job_ids, runs=numbers, now=now)
-        tokens = {run: uuid4() for run in runs}
+        self.gate.learn(await _queries.lock_runs(connection, **runs, endpoint=self.gate.endpoint))
+        self.gate.check()
+        await _queries.abandon(connection, **runs, now=now)
+        tokens = {(event.job_id, event.run): uuid4() for event in events}
         begun: dict[_Run, Begun] = {}
         async for row in _queries.begin(
-            connection, job_ids=job_ids, runs=numbers, tokens=list(tokens.values()), now=now
+            connection,
+            **runs,
+            organization_ids=[event.data.organization_id for event in events],
+            tokens=list(tokens.values()),
+            max_tokens=self.settings.max_tokens_per_job,
+            unknown_tokens=self.settings.max_completion_tokens,
+            now=now,
         ):
             key = (JobId(row["job_id"]), row["run"])
             if row["attempt"] is not None:
@@ -122,11 +146,13 @@ class Attempts:
                 begun[key] = Saved(usage, row["finished_at"])
             elif row["outcome"] is not None:
                 begun[key] = Ended(row["outcome"], row["error_code"])
+            else:
+                begun[key] = Capped(row["spent"])
         return begun
 
     async def _teams(self, connection: Connection, team_ids: set[str]) -> dict[str, Team]:
         rows = _queries.teams(
-            connection, team_ids=sorted(team_ids), max_bytes=self.materials_token_budget * BYTES_PER_TOKEN
+            connection, team_ids=sorted(team_ids), max_bytes=self.settings.materials_token_budget * BYTES_PER_TOKEN
         )
         return {
             row["id"]: Team(
@@ -161,6 +187,8 @@ class Attempts:
                 await _queries.too_late(connection, **_identity(late))
             held = {one.token for one in holding} - {one.token for one in late}
             await _save_activities(connection, [answer for answer in answers if answer[0].token in held])
+            closing = await self._tell(connection)
+        self.gate.told(closing)
         return [
             Saved(completion.usage, saved_at[attempt.token]) if attempt.token in held else None
             for attempt, completion in answers
@@ -177,7 +205,22 @@ class Attempts:
                 **_identity([failure.attempt for failure in failures]),
                 **_cost([failure.usage for failure in failures]),
             )
+            closing = await self._tell(connection)
+        self.gate.told(closing)
         return [None] * len(failures)
+
+    async def discard(self, attempts: Sequence[Attempt]) -> list[None]:
+        """Forget attempts that have made no call."""
+        async with self.database.transaction() as connection:
+            await _queries.discard(connection, **_identity(attempts))
+        return [None] * len(attempts)
+
+    async def _tell(self, connection: Connection) -> Closing | None:
+        """Let the fleet know that the gate is closed, if it does not yet; to be noted when the transaction commits."""
+        closing = self.gate.untold()
+        if closing is not None:
+            await _queries.close_gate(connection, endpoint=self.gate.endpoint, wait=closing.wait, reason=closing.reason)
+        return closing
 
     async def give_up(self, job_id: JobId, run: int, *, error_code: str) -> None:
         """End what is left unfinished of a run that the stage gives up; none of its attempts can save any more."""

@@ -11,8 +11,9 @@ from typing import TypeAlias
 
 import structlog
 
-from consumers.generation.attempts import Attempt, Attempts, Ended, Failure, Saved
-from consumers.generation.llm import Completion, Llm
+from consumers.generation.attempts import Attempt, Attempts, Capped, Ended, Failure, Saved
+from consumers.generation.gate import Gate
+from consumers.generation.llm import Completion, Llm, endpoint_of
 from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.prompt import Team, messages, system_message, user_message
 from infra import telemetry
@@ -45,13 +46,15 @@ class Generation:
         self._llm = llm
         self._publisher = publisher
         self._clock = clock
-        self._token_budget = settings.materials_token_budget
+        self._settings = settings
         self._system = system_message(settings.completion_format)
-        self._attempts = Attempts(database, clock, settings.materials_token_budget)
+        self._gate = Gate(endpoint_of(settings))
+        self._attempts = Attempts(database, clock, settings, self._gate)
         size, timeout_s = settings.batch_size, settings.stage_timeout_s
         self._begin = Batcher(self._attempts.begin, max_size=size, timeout_s=timeout_s)
         self._save = Batcher(self._attempts.save, max_size=size, timeout_s=timeout_s)
         self._fail = Batcher(self._attempts.fail, max_size=size, timeout_s=timeout_s)
+        self._discard = Batcher(self._attempts.discard, max_size=size, timeout_s=timeout_s)
         self._turns = _Turns()
         # Answers that are paid for but could not be saved, because Postgres went away. The stage takes such a delivery
         # again when Postgres is back, and need not pay again.
@@ -65,9 +68,10 @@ class Generation:
 
         Raises:
             Transient: the LLM gave nothing useful this time.
-            Permanent: it never will for this job; or the run was given up before, and has to be given up again because
-                the facts that say so may not have gone out.
-            DependencyDown: Postgres, the broker or the LLM is away, or the LLM is not configured as it needs.
+            Permanent: it never will for this job, or the job has spent its cap; or the run was given up before, and has
+                to be given up again because the facts that say so may not have gone out.
+            DependencyDown: Postgres, the broker or the LLM is away; or the LLM is not configured as it needs, or takes
+                no calls for a while.
         """
         key = (event.job_id, event.run)
         # Two deliveries of one run in this process wait for each other: the second finds it completed and pays nothing.
@@ -75,7 +79,10 @@ class Generation:
             kept = self._unsaved.pop(key, None)
             if kept is not None and (facts := await self._saved(event, *kept)):
                 return facts
+            self._gate.check()
             begun = await self._begin.submit(event)
+            if isinstance(begun, Capped):
+                raise self._spent(event, begun)
             if not isinstance(begun, Attempt):
                 return _already_ended(event, begun)
             return await self._saved(event, begun, await self._answer(event, begun))
@@ -95,20 +102,37 @@ class Generation:
     async def _answer(self, event: JobAccepted, attempt: Attempt) -> Completion:
         """Call the LLM once; a failure is on record before it is raised."""
         try:
-            team = _team(event, attempt)
-            # Before the call, so that a broker that is away costs nothing.
-            await self._publisher.publish((record(JOB_EVENTS, self._started(event, attempt)),))
-            prompt = user_message(event.data.requirements, team, materials_token_budget=self._token_budget)
-            return await self._llm.complete(messages(self._system, prompt))
+            prompt = await self._prompt(event, attempt)
+        except (Permanent, DependencyDown):
+            await self._discard.submit(attempt)
+            raise
+        try:
+            completion = await self._llm.complete(messages(self._system, prompt))
         except LlmFailure as failure:
-            await self._fail.submit(Failure(attempt, failure.code, failure.usage, failure.maybe_billed))
+            self._gate.close(failure.closed_for, failure.code)
+            if failure.sent:
+                await self._fail.submit(Failure(attempt, failure.code, failure.usage, failure.maybe_billed))
+            else:
+                await self._discard.submit(attempt)
+            self._gate.check()
             raise failure.error from failure
-        except Permanent as error:
-            await self._fail.submit(Failure(attempt, error.code))
-            raise
-        except DependencyDown as error:
-            await self._fail.submit(Failure(attempt, f"{error.dependency}_unavailable"))
-            raise
+        self._gate.close(completion.closed_for, "limit_used_up")
+        return completion
+
+    async def _prompt(self, event: JobAccepted, attempt: Attempt) -> str:
+        """Return the prompt, once all is ready for the call; what fails here has cost nothing."""
+        team = _team(event, attempt)
+        # Before the call, so that a broker that is away costs nothing.
+        await self._publisher.publish((record(JOB_EVENTS, self._started(event, attempt)),))
+        self._gate.check()  # it may have closed since the attempt began
+        return user_message(event.data.requirements, team, materials_token_budget=self._settings.materials_token_budget)
+
+    def _spent(self, event: JobAccepted, capped: Capped) -> Permanent:
+        return Permanent(
+            "spend_cap_reached",
+            f"job {event.job_id} has used {capped.spent} tokens of {self._settings.max_tokens_per_job} "
+            "(TEAMFIT_MAX_TOKENS_PER_JOB)",
+        )
 
     async def _saved(self, event: JobAccepted, attempt: Attempt, completion: Completion) -> Sequence[Record]:
         """Save an answer and return the fact that follows, or nothing if the attempt no longer holds its run."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Final
 
 import aiohttp
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from consumers.generation.activities import SCHEMA, Activities
 from consumers.generation.llm_errors import LlmFailure, Usage, timed_out, translate
+from consumers.generation.rate_limits import exhausted_for
 from infra import telemetry
 from infra.errors import Permanent, Transient
 from infra.settings import CompletionFormat, Settings
@@ -24,16 +26,18 @@ _CONNECT_TIMEOUT_S = 10.0
 # Below what servers usually allow an idle connection (uvicorn, which serves many compatible endpoints: 5 s), so that a
 # call is not sent into a connection that is just being closed.
 _KEEPALIVE_S = 4.0
+_OPENAI: Final = "https://api.openai.com/v1"
 # Some endpoints need no key, but the package does.
 _NO_KEY: Final = "no-key"
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A valid answer and what it cost."""
+    """A valid answer and what it cost. `closed_for`: how long the endpoint will take no further call."""
 
     activities: Activities
     usage: Usage
+    closed_for: timedelta | None = None
 
 
 class _Message(BaseModel):
@@ -82,12 +86,18 @@ class Llm:
         """
         started = time.perf_counter()
         try:
-            content = await self._call(messages)
+            answer = await self._call(messages)
         finally:
             telemetry.LLM_SECONDS.observe(time.perf_counter() - started)
-        return read(content, fallback_model=self._settings.model)
+        closed_for = exhausted_for(answer.headers)
+        try:
+            completion = read(answer.content, fallback_model=self._settings.model)
+        except LlmFailure as failure:
+            failure.closed_for = closed_for
+            raise
+        return replace(completion, closed_for=closed_for) if closed_for else completion
 
-    async def _call(self, messages: list[ChatCompletionMessageParam]) -> bytes:
+    async def _call(self, messages: list[ChatCompletionMessageParam]) -> httpx2.Response:
         body = orjson.dumps(
             {
                 "model": self._settings.model,
@@ -103,8 +113,7 @@ class Llm:
             async with limit:
                 # Not `chat.completions.create`: it compares its arguments with their types key by key, which took as
                 # long as all the rest of a call. What is sent is the same.
-                response = await client.post("/chat/completions", content=body, cast_to=httpx2.Response)
-                return response.content
+                return await client.post("/chat/completions", content=body, cast_to=httpx2.Response)
         except (openai.OpenAIError, aiohttp.ClientError, TimeoutError) as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 raise timed_out(limit_s) from error
@@ -134,6 +143,11 @@ class Llm:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+def endpoint_of(settings: Settings) -> str:
+    """Return the endpoint's address as the fleet names it, without what may be secret in it."""
+    return str(httpx2.URL(settings.openai_base_url or _OPENAI).copy_with(userinfo=b"", query=None, fragment=None))
 
 
 def _response_format(completion_format: CompletionFormat) -> ResponseFormat:

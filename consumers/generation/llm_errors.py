@@ -3,24 +3,22 @@
 LlmFailure                 one call that gave no activities; `error` says what the stage does about it:
 ├── Transient              llm_rate_limited, llm_timeout, llm_connection_lost, llm_server_error, llm_invalid_output
 ├── Permanent              llm_truncated, llm_refusal, llm_content_filter, llm_bad_request
-└── DependencyDown("llm")  not reachable, not paid for, or not configured as the endpoint needs it
+└── DependencyDown("llm")  not reachable, not paid for, not configured as the endpoint needs it, or to be left alone for
+                           a while, as it says (llm_rate_limited, llm_server_error)
+docs/llm.md has the table.
 """
 
-import math
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from http import HTTPStatus
-from typing import Protocol
 
 import aiohttp
 import openai
 
+from consumers.generation.rate_limits import exhausted_for, retry_after
 from infra.errors import DependencyDown, Permanent, Transient
 from infra.settings import CompletionFormat
 
-# Longer than any endpoint means; a wrong clock or unit there must not put a job off for a year.
-_LONGEST_WAIT = timedelta(days=1)
 _CONTENT_FILTERS = frozenset({"content_filter", "content_policy_violation"})
 
 
@@ -41,6 +39,8 @@ class LlmFailure(Exception):
         code: stable, for the record of the attempt.
         usage: the tokens that it cost all the same, when the endpoint said so.
         maybe_billed: whether it may have cost tokens that nobody told us of.
+        sent: whether the endpoint may have seen the call.
+        closed_for: how long the endpoint wants no further calls, from anybody.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class LlmFailure(Exception):
         code: str | None = None,
         usage: Usage | None = None,
         maybe_billed: bool = False,
+        sent: bool = True,
+        closed_for: timedelta | None = None,
     ) -> None:
         super().__init__(str(error))
         self.error = error
         self.code = code or ("llm_unavailable" if isinstance(error, DependencyDown) else error.code)
         self.usage = usage
         self.maybe_billed = maybe_billed
-
-
-class _Headers(Protocol):
-    def get(self, key: str, /) -> str | None: ...
+        self.sent = sent
+        self.closed_for = closed_for
 
 
 def translate(
@@ -76,7 +76,7 @@ def translate(
         case _:
             # Raised before anything is sent: no credentials, a base URL that is none.
             message = f"configuration error: {error}; check OPENAI_API_KEY and OPENAI_BASE_URL"
-            return LlmFailure(DependencyDown("llm", message), code="llm_misconfigured")
+            return LlmFailure(DependencyDown("llm", message), code="llm_misconfigured", sent=False)
 
 
 def timed_out(seconds: float) -> LlmFailure:
@@ -94,7 +94,7 @@ def _connection(error: Exception) -> LlmFailure:
     root = _cause(error)
     if isinstance(root, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
         message = f"the LLM endpoint is not reachable ({type(root).__name__}: {root}); check OPENAI_BASE_URL"
-        return LlmFailure(DependencyDown("llm", message))
+        return LlmFailure(DependencyDown("llm", message), sent=False)
     if isinstance(root, TimeoutError):
         return LlmFailure(Transient("llm_timeout", "the LLM stopped sending"), maybe_billed=True)
     message = f"the connection to the LLM was lost before its answer ({type(root).__name__})"
@@ -111,10 +111,7 @@ def _status(error: openai.APIStatusError, completion_format: CompletionFormat) -
     wait = retry_after(error.response.headers)
     status = error.status_code
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        if error.code == "insufficient_quota":
-            message = "the LLM account has no credit left (insufficient_quota); top it up"
-            return LlmFailure(DependencyDown("llm", message, retry_after=wait), code="llm_insufficient_quota")
-        return LlmFailure(Transient("llm_rate_limited", "the LLM's rate limit is reached (429)", retry_after=wait))
+        return _too_many(error, wait or exhausted_for(error.response.headers))
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND} or _model_unknown(error):
         message = (
             f"configuration error: the LLM endpoint answered {status} ({error.code or 'no code'}); "
@@ -135,38 +132,27 @@ def _status(error: openai.APIStatusError, completion_format: CompletionFormat) -
             f"the LLM endpoint failed ({status}); if it always does, it may not take "
             f"TEAMFIT_COMPLETION_FORMAT={completion_format}"
         )
+        if status == HTTPStatus.SERVICE_UNAVAILABLE and wait:
+            return _come_back("llm_server_error", message, wait)
         return LlmFailure(Transient("llm_server_error", message, retry_after=wait))
     message = f"the LLM endpoint refused the request ({status}, {error.code or error.type or 'no code'})"
     return LlmFailure(Permanent("llm_bad_request", message))
 
 
+def _too_many(error: openai.APIStatusError, wait: timedelta | None) -> LlmFailure:
+    if error.code == "insufficient_quota":
+        message = "the LLM account has no credit left (insufficient_quota); top it up"
+        down = DependencyDown("llm", message, retry_after=wait)
+        return LlmFailure(down, code="llm_insufficient_quota", closed_for=wait)
+    message = "the LLM's rate limit is reached (429)"
+    if wait:
+        return _come_back("llm_rate_limited", message, wait)
+    return LlmFailure(Transient("llm_rate_limited", message))
+
+
+def _come_back(code: str, message: str, wait: timedelta) -> LlmFailure:
+    return LlmFailure(DependencyDown("llm", message, retry_after=wait), code=code, closed_for=wait)
+
+
 def _model_unknown(error: openai.APIStatusError) -> bool:
     return error.code in {"model_not_found", "invalid_api_key"} or error.param == "model"
-
-
-def retry_after(headers: _Headers) -> timedelta | None:
-    """Return how long the endpoint asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
-    milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return _bounded(milliseconds / 1000)
-    text = headers.get("retry-after")
-    seconds = _number(text)
-    if seconds is not None:
-        return _bounded(seconds)
-    try:
-        at = parsedate_to_datetime(text or "")
-    except ValueError:
-        return None
-    return _bounded(((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _bounded(seconds: float) -> timedelta:
-    return timedelta(seconds=min(max(seconds, 0.0), _LONGEST_WAIT.total_seconds()))

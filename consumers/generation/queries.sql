@@ -1,12 +1,25 @@
--- name: lock_runs(job_ids, runs)!
+-- name: lock_runs(job_ids, runs, endpoint)$
 -- Lets one transaction at a time begin attempts at a run. The next statement sees what the one before it committed;
--- sorted, so that two workers cannot deadlock.
-SELECT pg_advisory_xact_lock(key)
-FROM (
-    SELECT hashtextextended(job_id::text, run) AS key
-    FROM unnest(:job_ids::uuid[], :runs::int[]) AS wanted (job_id, run)
-    ORDER BY key
-) AS sorted;
+-- sorted, so that two workers cannot deadlock. Returns for how long the gate is closed yet, or NULL, which so
+-- costs no round trip of its own.
+WITH locked AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock(key)
+    FROM (
+        SELECT hashtextextended(job_id::text, run) AS key
+        FROM unnest(:job_ids::uuid[], :runs::int[]) AS wanted (job_id, run)
+        ORDER BY key
+    ) AS sorted
+)
+SELECT closed.closed_until - clock_timestamp()
+FROM (SELECT count(*) FROM locked) AS all_locked
+LEFT JOIN llm_gate AS closed ON closed.endpoint = :endpoint AND closed.closed_until > clock_timestamp();
+
+-- name: close_gate(endpoint, wait, reason)!
+-- Closes the gate for everybody; an earlier time than the one that stands changes nothing.
+INSERT INTO llm_gate (endpoint, closed_until, reason)
+VALUES (:endpoint, clock_timestamp() + :wait::interval, :reason)
+ON CONFLICT (endpoint) DO UPDATE SET closed_until = excluded.closed_until, reason = excluded.reason
+WHERE llm_gate.closed_until < excluded.closed_until;
 
 -- name: abandon(now, job_ids, runs)!
 -- Takes the runs away from older attempts: whoever still works on one can no longer save. Waits for a save under way.
@@ -15,14 +28,27 @@ SET state = 'abandoned', maybe_billed = true, finished_at = :now
 FROM unnest(:job_ids::uuid[], :runs::int[]) AS wanted (job_id, run)
 WHERE older.job_id = wanted.job_id AND older.run = wanted.run AND older.state = 'started';
 
--- name: begin(job_ids, runs, tokens, now)
--- Starts the next attempt of each run that has not ended. Returns for each run its new attempt, or how it ended and
--- what its last attempt left (for a completed run: the one that was saved).
-WITH wanted AS (
-    SELECT job_id, run, token
-    FROM unnest(:job_ids::uuid[], :runs::int[], :tokens::uuid[]) AS wanted (job_id, run, token)
+-- name: begin(job_ids, runs, organization_ids, tokens, max_tokens, unknown_tokens, now)
+-- Starts the next attempt of each run that has not ended, unless its job has spent `max_tokens` (0: no cap); a call whose
+-- cost is not known counts as `unknown_tokens`. Returns for each run its new attempt and what its job has spent, or how it
+-- ended, with the code of its failure and with what the saved attempt of a completed run left.
+WITH wanted AS MATERIALIZED (
+    SELECT
+        job_id,
+        run,
+        organization_id,
+        token,
+        CASE WHEN :max_tokens::bigint > 0 THEN (
+            SELECT coalesce(sum(coalesce(
+                spent.prompt_tokens + spent.completion_tokens, spent.maybe_billed::int * :unknown_tokens::bigint
+            )), 0)::bigint
+            FROM generation_attempts AS spent
+            WHERE spent.job_id = wanted.job_id
+        ) END AS spent
+    FROM unnest(:job_ids::uuid[], :runs::int[], :organization_ids::text[], :tokens::uuid[])
+        AS wanted (job_id, run, organization_id, token)
 ), begun AS (
-    INSERT INTO generation_attempts (job_id, run, attempt, token, state, started_at)
+    INSERT INTO generation_attempts (job_id, run, attempt, token, state, started_at, organization_id)
     SELECT
         job_id,
         run,
@@ -32,32 +58,31 @@ WITH wanted AS (
         ), 0),
         token,
         'started',
-        :now
+        :now,
+        organization_id
     FROM wanted
-    WHERE NOT EXISTS (
-        SELECT FROM job_outcomes AS ended WHERE ended.job_id = wanted.job_id AND ended.run = wanted.run
-    )
+    WHERE (spent IS NULL OR spent < :max_tokens::bigint)
+        AND NOT EXISTS (
+            SELECT FROM job_outcomes AS ended WHERE ended.job_id = wanted.job_id AND ended.run = wanted.run
+        )
     RETURNING job_id, run, attempt
 )
 SELECT
     wanted.job_id,
     wanted.run,
+    wanted.spent,
     begun.attempt,
     ended.outcome,
-    last.error_code,
-    last.model,
-    last.prompt_tokens,
-    last.completion_tokens,
-    last.finished_at
+    ended.fact -> 'data' ->> 'code' AS error_code,
+    saved.model,
+    saved.prompt_tokens,
+    saved.completion_tokens,
+    saved.finished_at
 FROM wanted
 LEFT JOIN begun USING (job_id, run)
 LEFT JOIN job_outcomes AS ended ON ended.job_id = wanted.job_id AND ended.run = wanted.run
-LEFT JOIN LATERAL (
-    SELECT * FROM generation_attempts AS attempt
-    WHERE attempt.job_id = ended.job_id AND attempt.run = ended.run
-    ORDER BY attempt.state = 'saved' DESC, attempt.attempt DESC
-    LIMIT 1
-) AS last ON true;
+LEFT JOIN generation_attempts AS saved
+    ON saved.job_id = ended.job_id AND saved.run = ended.run AND saved.state = 'saved';
 
 -- name: teams(max_bytes, team_ids)
 -- Teams with their newest materials, as many as may matter to a prompt of `max_bytes`.
@@ -175,6 +200,14 @@ FROM unnest(
 )
 WHERE attempt.job_id = failure.job_id AND attempt.run = failure.run AND attempt.attempt = failure.attempt
     AND attempt.token = failure.token AND attempt.state <> 'saved';
+
+-- name: discard(job_ids, runs, attempts, tokens)!
+-- Forgets attempts that have made no call, so that a row stands for a call, and probing an endpoint that is away leaves
+-- nothing behind. One that was taken over meanwhile stays.
+DELETE FROM generation_attempts AS attempt
+USING unnest(:job_ids::uuid[], :runs::int[], :attempts::int[], :tokens::uuid[]) AS idle (job_id, run, attempt, token)
+WHERE attempt.job_id = idle.job_id AND attempt.run = idle.run AND attempt.attempt = idle.attempt
+    AND attempt.token = idle.token AND attempt.state = 'started';
 
 -- name: give_up(error_code, now, job_id, run)!
 -- Ends the attempts of a run that the stage gives up while it does not know how they went (a stage timeout, a bug).

@@ -1,13 +1,15 @@
 """What the prompt gets to know: the team and its materials, as the database gives them."""
 
 from consumers.generation.attempts import Attempt, Attempts
+from consumers.generation.gate import Gate
 from consumers.generation.prompt import Material, Team
 from infra.clock import SystemClock
 from tests.integration.generation.conftest import Pool, StageUnderTest, accepted
 
 
 async def _team(stage: StageUnderTest, *, budget: int) -> Team:
-    (attempt,) = await Attempts(stage.database, SystemClock(), budget).begin([accepted()])
+    settings = stage.settings.model_copy(update={"materials_token_budget": budget})
+    (attempt,) = await Attempts(stage.database, SystemClock(), settings, Gate("e")).begin([accepted()])
     assert isinstance(attempt, Attempt)
     assert attempt.team is not None
     return attempt.team
@@ -37,7 +39,7 @@ async def test_a_budget_of_zero_reads_no_materials(stage: StageUnderTest) -> Non
 async def test_two_deliveries_of_one_run_in_a_batch_are_two_attempts(stage: StageUnderTest, database: Pool) -> None:
     """The second delivery takes the run over from the first, as it would in another worker."""
     event, other = accepted(), accepted()
-    begun = await Attempts(stage.database, SystemClock(), 0).begin([event, other, event])
+    begun = await Attempts(stage.database, SystemClock(), stage.settings, Gate("e")).begin([event, other, event])
     assert [one.number if isinstance(one, Attempt) else None for one in begun] == [1, 1, 2]
     states = await database.fetch(
         "SELECT state FROM generation_attempts WHERE job_id = $1 ORDER BY attempt", event.job_id

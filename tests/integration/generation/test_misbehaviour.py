@@ -51,12 +51,14 @@ async def test_each_misbehaviour_has_its_class_and_its_record(
     assert await database.fetchval("SELECT max(attempt) FROM generation_attempts") == 2
 
 
-async def test_retry_after_is_handed_on(stage: StageUnderTest, endpoint: Endpoint) -> None:
-    """A 429 that says when to come back is obeyed by whoever decides about the retry."""
+async def test_retry_after_is_handed_on(stage: StageUnderTest, endpoint: Endpoint, database: Pool) -> None:
+    """A 429 that says when to come back is no job's fault: the stage holds until then, and a little longer."""
     await endpoint.tell("429", retry_after=7)
-    with pytest.raises(Transient) as raised:
+    with pytest.raises(DependencyDown) as raised:
         await stage.generation.handle(accepted())
-    assert raised.value.retry_after == timedelta(seconds=7)
+    assert raised.value.retry_after is not None
+    assert timedelta(seconds=6) < raised.value.retry_after < timedelta(seconds=8)
+    assert await database.fetchval("SELECT error_code FROM generation_attempts") == "llm_rate_limited"
 
 
 async def test_an_endpoint_that_hangs_is_left_and_may_have_billed(
@@ -72,14 +74,12 @@ async def test_an_endpoint_that_hangs_is_left_and_may_have_billed(
 
 
 async def test_an_endpoint_that_is_not_there_is_an_outage(start_stage: Starter, database: Pool, team: str) -> None:
-    """A refused connection is no job's fault: the stage holds, and nothing was billed."""
+    """A refused connection is no job's fault: the stage holds; no call was made, so none is on record."""
     stage = await start_stage(openai_base_url=f"http://127.0.0.1:{free_port()}/v1")
     with pytest.raises(DependencyDown, match="OPENAI_BASE_URL") as raised:
         await stage.generation.handle(accepted())
     assert raised.value.dependency == "llm"
-    row = await database.fetchrow("SELECT error_code, maybe_billed FROM generation_attempts")
-    assert row is not None
-    assert tuple(row) == ("llm_unavailable", False)
+    assert await database.fetchval("SELECT count(*) FROM generation_attempts") == 0
 
 
 async def test_an_unsupported_format_names_its_setting(stage: StageUnderTest, endpoint: Endpoint) -> None:

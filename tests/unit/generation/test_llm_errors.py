@@ -11,7 +11,8 @@ import orjson
 import pytest
 
 from consumers.generation.llm import read
-from consumers.generation.llm_errors import LlmFailure, Usage, retry_after, translate
+from consumers.generation.llm_errors import LlmFailure, Usage, translate
+from consumers.generation.rate_limits import retry_after
 from infra.errors import DependencyDown, Permanent, Transient
 
 _REQUEST = httpx2.Request("POST", "http://llm.test/v1/chat/completions")

@@ -1,0 +1,86 @@
+"""The gate before the LLM endpoint, which the fleet shares: while it is closed nobody calls, and no attempt is spent.
+
+open ──an answer says when to come back──▶ closed ──that time comes──▶ open
+
+The worker that is told so stops at once, and writes it to `llm_gate` in the transaction that records the call. Every
+begin of an attempt reads that row, so the others stop with their next one; calls already under way are not taken back.
+The time only moves forward. It travels as a duration and is kept by the clock of Postgres: hosts need not agree on one.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from infra.errors import DependencyDown
+
+# When the gate opens, workers come back one after the other over a tenth of the wait, within these bounds.
+_SPREAD = 0.1
+_SHORTEST_SPREAD_S = 0.2
+_LONGEST_SPREAD_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What the fleet has to hear. `until` is by this process's clock and means nothing to others."""
+
+    wait: timedelta
+    reason: str
+    until: float
+
+
+@dataclass
+class Gate:
+    """What this process knows of the gate.
+
+    Attributes:
+        endpoint: what the gate stands before, as the fleet names it.
+        clock: seconds that only move forward.
+    """
+
+    endpoint: str
+    clock: Callable[[], float] = time.monotonic
+    _closed_until: float = field(default=0.0, init=False)
+    _known_until: float = field(default=0.0, init=False)
+    _reason: str = field(default="", init=False)
+
+    def close(self, wait: timedelta | None, reason: str) -> None:
+        """Close the gate because this process was told so; without a wait, nothing changes."""
+        until = self.clock() + wait.total_seconds() if wait else 0.0
+        if until > self._closed_until:
+            self._closed_until, self._reason = until, reason
+
+    def learn(self, wait: timedelta | None) -> None:
+        """Close the gate because the fleet has."""
+        if wait:
+            self._known_until = self.clock() + wait.total_seconds()
+            self._closed_until = max(self._closed_until, self._known_until)
+
+    def untold(self) -> Closing | None:
+        """Return what the fleet has not heard of yet."""
+        wait_s = self._closed_until - self.clock()
+        if wait_s <= 0 or self._closed_until <= self._known_until:
+            return None
+        return Closing(timedelta(seconds=wait_s), self._reason, self._closed_until)
+
+    def told(self, closing: Closing | None) -> None:
+        """Note that the fleet can read it."""
+        if closing is not None:
+            self._known_until = max(self._known_until, closing.until)
+
+    def check(self) -> None:
+        """Pass if the gate is open.
+
+        Raises:
+            DependencyDown: it is closed. `retry_after` ends a random little while after it opens, so that the fleet
+                does not come back all at once.
+        """
+        wait_s = self._closed_until - self.clock()
+        if wait_s > 0:
+            spread_s = min(max(_SPREAD * wait_s, _SHORTEST_SPREAD_S), _LONGEST_SPREAD_S)
+            raise DependencyDown(
+                "llm",
+                f"the LLM endpoint takes no calls for {wait_s:.1f} s more, as it has said (table llm_gate)",
+                retry_after=timedelta(seconds=wait_s + random.uniform(0, spread_s)),
+            )
