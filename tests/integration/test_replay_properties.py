@@ -2,14 +2,18 @@
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import asyncpg
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from infra.postgres import Database
+from producers.replay import apply as replay_apply
 from producers.replay.errors import ReplayError
 from producers.replay.plans import Plan
 from streams.dead_letters import dead_letter
@@ -23,7 +27,7 @@ from tests.integration.replay_scene import REFUSAL, Scene, poison
 
 T = TypeVar("T")
 
-_QUOTA = 2
+_QUOTA = 4
 _TABLES = (
     "replay_plan_items", "replay_plans", "failed_events", "quota_ledger", "quota_usage", "job_outcomes",
     "subscriptions", "teams", "organizations",
@@ -40,13 +44,14 @@ class ReplayMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.scene = Scene(self.pool, self.database)
+        self.replays = replace(self.scene.replays, patience=timedelta(seconds=0.05))
         self.plans: list[Plan] = []
         self.accepted: list[JobAccepted] = []
         self.sent: dict[tuple[JobId, int], JobRequested] = {}
         self.wait(self._clean())
         # Else most histories would have nothing to replay.
-        self._admit([request() for _ in range(_QUOTA)])
-        for accepted, end in zip(self.accepted, ("failed", "killed"), strict=False):
+        self._admit([request(), request()])
+        for accepted, end in zip(self.accepted, ("failed", "killed"), strict=True):
             self.wait(self._generate(accepted, end))
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
@@ -127,7 +132,7 @@ class ReplayMachine(RuleBasedStateMachine):
 
     async def _apply(self, chosen: list[Plan]) -> None:
         ended = await asyncio.gather(
-            *(self.scene.replays.apply(plan.id, rate=10) for plan in chosen), return_exceptions=True
+            *(self.replays.apply(plan.id, rate=1000) for plan in chosen), return_exceptions=True
         )
         for one in ended:
             assert isinstance(one, Plan | ReplayError | RuntimeError), one
@@ -179,8 +184,11 @@ class ReplayMachine(RuleBasedStateMachine):
         assert applying.result().state == "finished"
 
 
-def test_any_history_of_replays_keeps_the_books_right(database_url: str) -> None:
+def test_any_history_of_replays_keeps_the_books_right(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans applied late, twice, at once and half never take a second unit, and leave nothing behind."""
+    # One event a batch, and little waiting.
+    monkeypatch.setattr(replay_apply, "_BATCH_S", 0.001)
+    monkeypatch.setattr(replay_apply, "_LOOK_S", 0.01)
     with asyncio.Runner() as runner:
         pool = runner.run(_pool(database_url))
         database = Database(database_url, size=6)
