@@ -1,7 +1,7 @@
 """Ending the run of a job whose event is poison.
 
 An event that kills its workers becomes a dead letter by the transport's hand: no stage lived to give the job up. The
-run must end all the same, or its customer would wait, its quota stay reserved, and the reconciler send the poison again.
+run must end all the same, or its customer would wait, its quota stay reserved, and the reconciler resend it.
 """
 
 from collections.abc import Sequence
