@@ -116,10 +116,13 @@ class ReplayMachine(RuleBasedStateMachine):
             assert (first.id, first.data) == (one.id, one.data), "one run, two requests"
         return requests
 
-    @rule()
-    def plan(self) -> None:
-        """An operator makes a plan, and keeps it."""
+    @rule(at_once=st.booleans())
+    def plan(self, at_once: bool) -> None:
+        """An operator makes a plan, keeps it, and may apply it at once while the quota stage has a backlog of facts."""
         self.plans.append(self.wait(self.scene.plan()))
+        if at_once:
+            self.wait(self._apply(self.plans[-1:]))
+            self._admit(self._requests())
 
     @precondition(lambda self: self.plans)
     @rule(which=st.integers(0, 100), other=st.integers(0, 100), dies_after=st.none() | st.integers(0, 2))
@@ -197,7 +200,7 @@ def test_any_history_of_replays_keeps_the_books_right(database_url: str, monkeyp
             run_state_machine_as_test(
                 type("Machine", (ReplayMachine,), parts),
                 settings=settings(
-                    max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+                    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
                 ),
             )
         finally:
