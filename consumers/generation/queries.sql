@@ -40,7 +40,7 @@ WITH wanted AS MATERIALIZED (
         token,
         CASE WHEN :max_tokens::bigint > 0 THEN (
             SELECT coalesce(sum(coalesce(
-                spent.prompt_tokens + spent.completion_tokens, spent.maybe_billed::int * :unknown_tokens::bigint
+                spent.prompt_tokens::bigint + spent.completion_tokens, spent.maybe_billed::int * :unknown_tokens::bigint
             )), 0)::bigint
             FROM generation_attempts AS spent
             WHERE spent.job_id = wanted.job_id

@@ -208,6 +208,50 @@ async def test_a_held_stage_asks_with_one_delivery_at_a_time() -> None:
     assert stage.held is None
 
 
+async def test_what_began_before_a_hold_does_not_end_it() -> None:
+    """A call that was under way when the dependency went away, and ends well, does not send everybody after it."""
+    went_away, answered, up = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handle(event: bytes | None) -> Sequence[Record]:
+        if event == b"early":
+            await answered.wait()
+        elif not up.is_set():
+            went_away.set()
+            raise DependencyDown("llm", "come back later")
+        return ()
+
+    stage = stage_of(Script(), Topics(), Later(), handle=handle)
+    early = asyncio.create_task(stage.process(Delivery("t", None, b"early")))
+    await asyncio.sleep(0)
+    late = asyncio.create_task(stage.process(DELIVERY))
+    await went_away.wait()
+    answered.set()
+    await early
+    assert stage.held is not None
+    up.set()
+    await late
+    assert stage.held is None
+
+
+async def test_many_failures_at_once_are_one_outage() -> None:
+    """Only probes lengthen the wait for the next one, however many deliveries met the outage."""
+    up = asyncio.Event()
+
+    async def handle(_event: bytes | None) -> Sequence[Record]:
+        if not up.is_set():
+            raise DependencyDown("llm", "away")
+        return ()
+
+    probing = RetryPolicy(max_attempts=1, base=timedelta(milliseconds=1), cap=timedelta(hours=1))
+    stage = stage_of(Script(), Topics(), Later(), handle=handle, probing=probing)
+    held = [asyncio.create_task(stage.process(DELIVERY)) for _ in range(300)]
+    await asyncio.sleep(0)
+    assert stage.held is not None
+    up.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*held)
+
+
 async def test_a_handler_that_hangs_is_ended_and_tried_again() -> None:
     """The stage's timeout counts as a transient failure."""
 

@@ -25,6 +25,7 @@ class Mode(StrEnum):
     OK = "ok"
     RATE_LIMITED = "429"
     SERVER_ERROR = "500"
+    UNAVAILABLE = "503"
     BAD_KEY = "401"
     RUBBISH = "rubbish"
     TWO_ACTIVITIES = "two_activities"
@@ -46,7 +47,7 @@ class Order(BaseModel):
     count: Annotated[int, Field(ge=1)] | None = None
     """How many calls meet the mode before they are answered again; all of them if absent."""
     retry_after: Annotated[float, Field(ge=0)] | None = None
-    """Seconds, for the `Retry-After` header of a 429."""
+    """Seconds, for the `Retry-After` header of a 429 or a 503."""
     latency: Annotated[float, Field(ge=0)] | None = None
     """Seconds that each call takes; the server's own latency if absent, 30 for `slow`."""
 

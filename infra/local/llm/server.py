@@ -127,7 +127,8 @@ async def _complete(request: web.Request) -> web.Response:
         tally.completion_tokens += answer["usage"]["completion_tokens"]
         return _json(answer)
     except _ApiError as error:
-        headers = {"Retry-After": f"{retry_after:g}"} if error.status == 429 and retry_after is not None else None  # noqa: PLR2004 - the HTTP status
+        asked = mode in {Mode.RATE_LIMITED, Mode.UNAVAILABLE} and retry_after is not None
+        headers = {"Retry-After": f"{retry_after:g}"} if asked else None
         return _json(error.body, status=error.status, headers=headers)
     finally:
         tally.in_flight -= 1
@@ -159,6 +160,8 @@ def _refuse(mode: Mode, call: _Call) -> None:
         raise _ApiError(429, message, kind="requests", code="rate_limit_exceeded")
     if mode is Mode.SERVER_ERROR:
         raise _ApiError(500, "The server had an error (told so by /control).", kind="server_error")
+    if mode is Mode.UNAVAILABLE:
+        raise _ApiError(503, "The server is overloaded (told so by /control).", kind="server_error")
     if mode is Mode.BAD_KEY:
         message = "Incorrect API key provided (told so by /control)."
         raise _ApiError(401, message, kind="invalid_request_error", code="invalid_api_key")

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import uuid4
 
@@ -15,11 +15,15 @@ from pydantic import SecretStr
 from consumers.generation.handlers import Generation
 from consumers.generation.llm import Llm
 from infra.clock import SystemClock
+from infra.errors import InvalidEvent
 from infra.local.llm.server import create_app
 from infra.postgres import Database
 from infra.settings import Settings
-from streams.deliveries import Record
-from streams.events import Accepted, JobAccepted, JobId, fact_id
+from streams.deliveries import Delivery, Record
+from streams.events import Accepted, JobAccepted, JobId, fact_id, parse_event
+from streams.policy import RetryPolicy
+from streams.scheduled import ScheduledRetries
+from streams.stage import Stage
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
@@ -29,12 +33,16 @@ TEAM = "team-1"
 
 @dataclass
 class Published:
-    """A broker that keeps what it is given, and is away while `error` is set."""
+    """A broker that keeps what it is given, and is away while `error` is set. `meanwhile` runs during a write."""
 
     records: list[Record] = field(default_factory=list)
     error: Exception | None = None
+    meanwhile: Callable[[], Awaitable[None]] | None = None
 
     async def publish(self, records: Sequence[Record]) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
         if self.error is not None:
             raise self.error
         self.records += records
@@ -42,9 +50,10 @@ class Published:
 
 @dataclass
 class Endpoint:
-    """The offline LLM endpoint of a test."""
+    """The offline LLM endpoint of a test. `headers` go out with each of its answers."""
 
     port: int
+    headers: dict[str, str]
 
     @property
     def base_url(self) -> str:
@@ -72,11 +81,17 @@ class Endpoint:
 @pytest.fixture
 async def endpoint() -> AsyncIterator[Endpoint]:
     """An offline LLM endpoint of the test's own, without latency."""
-    runner = web.AppRunner(create_app(), access_log=None, shutdown_timeout=0.1)
+    app, headers = create_app(), dict[str, str]()
+
+    async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(headers)
+
+    app.on_response_prepare.append(add_headers)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    yield Endpoint(runner.addresses[0][1])
+    yield Endpoint(runner.addresses[0][1], headers)
     await runner.cleanup()
 
 
@@ -88,6 +103,26 @@ class StageUnderTest:
     published: Published
     database: Database
     settings: Settings
+
+    def wrapped(self) -> Stage[JobAccepted]:
+        """Return the handlers in the wrapper that gives each delivery an outcome; its retries are due at once."""
+        return Stage(
+            group="generation",
+            decode=_decode,
+            handle=self.generation.handle,
+            give_up=self.generation.give_up,
+            publisher=self.published,
+            retries=ScheduledRetries(self.database, SystemClock()),
+            policy=RetryPolicy(max_attempts=3, base=timedelta(milliseconds=1), cap=timedelta(milliseconds=1)),
+            timeout=timedelta(seconds=30),
+        )
+
+
+def _decode(delivery: Delivery) -> JobAccepted:
+    event = parse_event(delivery.value)
+    if not isinstance(event, JobAccepted):
+        raise InvalidEvent("type: not this one")
+    return event
 
 
 Starter: TypeAlias = Callable[..., Awaitable[StageUnderTest]]

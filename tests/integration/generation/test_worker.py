@@ -12,12 +12,9 @@ import pytest
 from redis.asyncio import Redis
 
 from infra.clock import SystemClock
-from infra.errors import InvalidEvent
 from streams.deliveries import Delivery
-from streams.events import JobAccepted, JobFailed, parse_event
-from streams.policy import RetryPolicy
-from streams.scheduled import ScheduledRetries, take_due
-from streams.stage import Stage
+from streams.events import JobFailed, parse_event
+from streams.scheduled import take_due
 from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, accepted
 from tests.stream_entries import entries_of
 from tests.waiting import wait_for
@@ -93,28 +90,12 @@ async def test_a_stopped_worker_exits_cleanly(worker: asyncio.subprocess.Process
     assert await asyncio.wait_for(worker.wait(), 30) == 0
 
 
-def _decode(delivery: Delivery) -> JobAccepted:
-    event = parse_event(delivery.value)
-    if not isinstance(event, JobAccepted):
-        raise InvalidEvent("type: not this one")
-    return event
-
-
 async def test_a_job_that_never_gets_a_valid_answer_fails_after_its_attempts(
     stage: StageUnderTest, endpoint: Endpoint, database: Pool
 ) -> None:
     """Three rubbish answers, each paid for and on record, then JobFailed with the reason, and the original is kept."""
     await endpoint.tell("rubbish")
-    around = Stage(
-        group="generation",
-        decode=_decode,
-        handle=stage.generation.handle,
-        give_up=stage.generation.give_up,
-        publisher=stage.published,
-        retries=ScheduledRetries(stage.database, SystemClock()),
-        policy=RetryPolicy(max_attempts=3, base=timedelta(milliseconds=1), cap=timedelta(milliseconds=1)),
-        timeout=timedelta(seconds=30),
-    )
+    around = stage.wrapped()
     event = accepted()
     delivery = Delivery("job-accepted", event.key, event.encode())
     for _ in range(2):

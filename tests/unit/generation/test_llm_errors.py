@@ -1,7 +1,6 @@
 """Each error of the client becomes the class that the delivery policy knows."""
 
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from datetime import timedelta
 from unittest.mock import Mock
 
 import aiohttp
@@ -12,7 +11,6 @@ import pytest
 
 from consumers.generation.llm import read
 from consumers.generation.llm_errors import LlmFailure, Usage, translate
-from consumers.generation.rate_limits import retry_after
 from infra.errors import DependencyDown, Permanent, Transient
 
 _REQUEST = httpx2.Request("POST", "http://llm.test/v1/chat/completions")
@@ -102,30 +100,28 @@ def test_missing_credentials_are_a_configuration_error() -> None:
     assert "OPENAI_API_KEY" in str(failure)
 
 
+@pytest.mark.parametrize(("status", "code"), [(429, "llm_rate_limited"), (503, "llm_server_error")])
+def test_an_endpoint_that_says_when_to_come_back_closes_the_gate(status: int, code: str) -> None:
+    """What limits everybody is no job's failure: nobody calls until then."""
+    failure = _answered(status, headers={"retry-after": "7"})
+    assert isinstance(failure.error, DependencyDown)
+    assert (failure.code, failure.closed_for) == (code, timedelta(seconds=7))
+
+
+def test_a_used_up_limit_says_when_to_come_back_too() -> None:
+    """Without `Retry-After`, a 429 may name the limit's reset."""
+    headers = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "2s"}
+    assert _answered(429, headers=headers).closed_for == timedelta(seconds=2)
+
+
 @pytest.mark.parametrize(
-    ("headers", "wait"),
-    [
-        ({"retry-after": "7"}, timedelta(seconds=7)),
-        ({"retry-after": "0.5"}, timedelta(seconds=0.5)),
-        ({"retry-after-ms": "250", "retry-after": "1"}, timedelta(milliseconds=250)),
-        ({"retry-after": "-3"}, timedelta()),
-        ({"retry-after": "1e300"}, timedelta(days=1)),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "soon"}, None),
-        ({}, None),
-    ],
+    ("status", "headers"), [(429, {}), (429, {"retry-after": "0"}), (500, {"retry-after": "7"}), (503, {})]
 )
-def test_retry_after_is_read_in_each_of_its_forms(headers: dict[str, str], wait: timedelta | None) -> None:
-    """Milliseconds come before seconds; nonsense counts as nothing said."""
-    assert retry_after(headers) == wait
-
-
-def test_retry_after_may_be_a_date() -> None:
-    """HTTP allows a date in place of seconds."""
-    wait = retry_after({"retry-after": format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True)})
-    assert wait is not None
-    assert timedelta(seconds=50) < wait <= timedelta(seconds=60)
+def test_otherwise_the_job_is_tried_again_later(status: int, headers: dict[str, str]) -> None:
+    """An endpoint that names no time, or only fails, is left to the backoff."""
+    failure = _answered(status, headers=headers)
+    assert isinstance(failure.error, Transient)
+    assert failure.closed_for is None
 
 
 def _body(**choice: object) -> bytes:
