@@ -24,6 +24,7 @@ from producers.replay.failed import (
     Filter,
     OpenOnes,
     Place,
+    Term,
 )
 from producers.replay.plans import Plan, PlanPage, Plans
 from streams.stage import Publisher
@@ -47,7 +48,7 @@ class Discard(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    because: str = Field(min_length=1, max_length=1_000)
+    because: Term = Field(min_length=1, max_length=1_000)
 
 
 class Apply(BaseModel):

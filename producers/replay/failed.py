@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 from uuid import UUID
 
 import aiosql
 import asyncpg
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from infra.clock import Clock
 from infra.postgres import Database
@@ -20,18 +20,21 @@ _queries = aiosql.from_path(Path(__file__).with_name("failed.sql"), "asyncpg")
 
 State: TypeAlias = Literal["open", "replayed", "discarded"]
 
+# Postgres takes no NUL in text.
+Term: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+
 
 class Filter(BaseModel):
     """Which failed events are meant: those that fit everything that is given. Times are of an event's last failure."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stage: str | None = Field(default=None, description="The consumer group that failed it, e.g. `generation`.")
-    error_type: str | None = Field(default=None, description="The error's class, e.g. `Permanent`.")
-    organization_id: str | None = None
+    stage: Term | None = Field(default=None, description="The consumer group that failed it, e.g. `generation`.")
+    error_type: Term | None = Field(default=None, description="The error's class, e.g. `Permanent`.")
+    organization_id: Term | None = None
     job_id: UUID | None = None
-    reason: str | None = Field(default=None, description="Why it is a dead letter: `given_up`, `max_deliveries`.")
-    trace_id: str | None = Field(default=None, description="32 hexadecimal digits.")
+    reason: Term | None = Field(default=None, description="Why it is a dead letter: `given_up`, `max_deliveries`.")
+    trace_id: Term | None = Field(default=None, description="32 hexadecimal digits.")
     since: AwareDatetime | None = Field(default=None, description="Failed last at or after this time.")
     until: AwareDatetime | None = Field(default=None, description="Failed last before this time.")
 

@@ -73,7 +73,7 @@ async def test_failed_events_are_listed_by_page_and_filter(api: aiohttp.ClientSe
     async with api.get("/api/ops/failed", params={"error_type": "InvalidEvent"}, headers=OPERATOR) as answer:
         page = await answer.json()
     assert (page["total"], page["failed_events"][0]["stage"]) == (1, "quota")
-    for wrong in ({"colour": "red"}, {"after": "nowhere"}, {"since": "yesterday"}, {"limit": "0"}):
+    for wrong in ({"colour": "red"}, {"after": "nowhere"}, {"since": "yesterday"}, {"limit": "0"}, {"stage": "a\0b"}):
         async with api.get("/api/ops/failed", params=wrong, headers=OPERATOR) as answer:
             assert (answer.status, (await answer.json())["code"]) == (422, "invalid_request"), wrong
 
