@@ -1,0 +1,178 @@
+"""Faults on real processes. Lost events and repeated effects are zero in every one."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import statistics
+
+import pytest
+
+from tests.chaos.redis_transport.fleet import Fleet, fleet
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.chaos
+
+
+async def check(fleet: Fleet, fault: str, times: int) -> None:
+    """Wait for every effect, then print the fault's line of the table."""
+    await fleet.all_done()
+    await fleet.nothing_pending()
+    effects = {record.name for record in fleet.records("effect")}
+    lost, duplicates = fleet.sent - len(effects), fleet.repeated("effect")
+    print(  # noqa: T201 - the table is what `make chaos` is for
+        f"\n{fault:<42} injected {times:>3}  events {fleet.sent:>5}  lost {lost}  "
+        f"duplicate starts {fleet.repeated('start'):>4}  duplicate effects {duplicates}"
+    )
+    assert (lost, duplicates) == (0, 0)
+
+
+async def test_healthy_events_longer_than_the_lease_start_once() -> None:
+    """A thousand events that take six leases each, on four workers without faults, are started a thousand times."""
+    with fleet(work="6", concurrency="250") as workers:
+        workers.start(4)
+        await workers.up(4)
+        workers.send(1000)
+        await check(workers, "none; work of six leases", 0)
+        assert workers.repeated("start") == 0
+
+
+async def test_kill_9_at_random_moments() -> None:
+    """Twenty workers are killed under load: every event has its effect, within a lease and a scan of the kill."""
+    with fleet(work="0.2") as workers:
+        workers.start(4)
+        await workers.up(4)
+        waits = []
+        for _ in range(20):
+            workers.send(100)
+            await asyncio.sleep(random.uniform(0.2, 0.8))
+            killed = random.choice(workers.workers)
+            workers.kill(killed)
+            moment = asyncio.get_running_loop().time()
+            workers.start(1)
+            waits.append(moment)
+        await check(workers, "kill -9 at a random moment", 20)
+        recovery = recovery_times(workers)
+        if recovery:
+            print(f"recovery p50 {statistics.median(recovery):.2f} s, longest {max(recovery):.2f} s")  # noqa: T201
+
+
+def recovery_times(workers: Fleet) -> list[float]:
+    """Seconds from the first start of an event that was started again to its next start."""
+    starts: dict[str, list[float]] = {}
+    for record in workers.records("start"):
+        starts.setdefault(record.name, []).append(record.at)
+    return [moments[1] - moments[0] for moments in starts.values() if len(moments) > 1]
+
+
+async def test_a_stopped_process_takes_nothing_back() -> None:
+    """A worker stopped for three leases loses its entries to others, and has no effect of its own when it wakes."""
+    with fleet(work="0.5") as workers:
+        [sleeper] = workers.start(1)
+        await workers.up(1)
+        workers.send(10)
+        await wait_for(lambda: len(workers.records("start")) >= 5, what="the worker to be in the middle")
+        sleeper.send_signal(signal.SIGSTOP)
+        workers.start(1)
+        workers.send(50)
+        await wait_for(lambda: len(workers.records("effect")) >= 60, deadline_s=30, what="the other worker")
+        sleeper.send_signal(signal.SIGCONT)
+        workers.send(20)
+        await check(workers, "SIGSTOP for more than three leases", 1)
+
+
+async def test_a_blocked_event_loop_takes_nothing_back() -> None:
+    """An agent that blocks its event loop for three leases loses that worker's entries; each has one effect."""
+    with fleet(work="0.1", block="3") as workers:
+        workers.start(2)
+        await workers.up(2)
+        workers.send(20)
+        workers.send(1, prefix="block")
+        workers.send(200)
+        await check(workers, "an agent blocks the loop for three leases", 1)
+
+
+async def test_an_event_that_kills_its_worker() -> None:
+    """After `max_deliveries` it is a dead letter with the reason; its neighbours all have their effect."""
+    with fleet(work="0.05") as workers:
+        workers.settings = workers.settings.replace("max_deliveries=50", "max_deliveries=3")
+        workers.send(30)
+        workers.send(1, prefix="poison")
+        workers.send(30)
+        workers.sent -= 1  # the poison has no effect
+        with workers.broker as broker:
+
+            def dead() -> int:
+                alive = [worker for worker in workers.workers if worker.poll() is None]
+                if len(alive) < 2:
+                    workers.start(2 - len(alive))
+                return int(broker.xlen("dead-letters"))
+
+            await wait_for(dead, deadline_s=60, what="the dead letter")
+            [(_, letter)] = broker.xrange("dead-letters")
+        assert letter[b"event"].startswith(b"poison")
+        assert letter[b"h:dead-letter-reason"] == b"max_deliveries"
+        await check(workers, "an event that kills its worker", 3)
+
+
+async def test_server_restarts() -> None:
+    """The server is killed and started again twenty times: workers go on within ten seconds, nothing is lost."""
+    with fleet(work="0.05") as workers:
+        workers.start(3)
+        await workers.up(3)
+        for _ in range(20):
+            workers.send(50)
+            await asyncio.sleep(0.2)
+            workers.server.terminate()
+            await asyncio.sleep(random.uniform(0.1, 0.5))
+            workers.start_server()
+        workers.send(50)
+        await workers.all_done(deadline_s=10)
+        await check(workers, "restart of the server (append-only file)", 20)
+        assert all(worker.poll() is None for worker in workers.workers), "no worker dies of it"
+
+
+async def test_flush_under_load() -> None:
+    """After FLUSHALL the group is back within five seconds at the beginning: what was written meanwhile is consumed."""
+    with fleet(work="0.05") as workers, workers.broker as broker:
+        workers.start(3)
+        await workers.up(3)
+        workers.send(300)
+        await workers.all_done()
+        broker.flushall()
+        workers.send(300)
+        await workers.all_done(deadline_s=10)
+        await check(workers, "FLUSHALL", 1)
+
+
+async def test_rolling_restarts() -> None:
+    """Four workers are restarted one by one under load: no loss, no repeated start, each stop in its drain time."""
+    with fleet(work="0.3") as workers:
+        workers.start(4)
+        await workers.up(4)
+        stops = []
+        for worker in list(workers.workers):
+            workers.send(100)
+            workers.start(1)
+            await asyncio.sleep(1.5)
+            stops.append(await workers.stop(worker))
+        await check(workers, "rolling restart with SIGTERM", 4)
+        assert workers.repeated("start") == 0
+        assert max(stops) < 5
+
+
+async def test_workers_come_and_go() -> None:
+    """The fleet grows from four to eight and shrinks to two, again and again: every event is done once."""
+    with fleet(work="0.1") as workers:
+        workers.start(4)
+        await workers.up(4)
+        for target in (8, 2, 8, 2, 8):
+            workers.send(200)
+            while len(workers.workers) < target:
+                workers.start(1)
+            while len(workers.workers) > target:
+                await workers.stop(workers.workers[0])
+            await asyncio.sleep(2)
+        await check(workers, "from 4 to 8 to 2 workers", 5)
+        assert workers.repeated("start") == 0
