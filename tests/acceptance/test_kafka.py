@@ -1,0 +1,35 @@
+"""The same pipeline on Kafka: only the broker's URL differs."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import aiohttp
+import pytest
+
+from infra.local.stack import Stack
+from infra.settings import Settings
+from tests.acceptance.customer import Customer
+from tests.conformance.brokers import tansu
+
+
+@pytest.fixture(scope="module")
+def on_kafka() -> Iterator[Stack]:
+    """The pipeline on a Kafka-compatible broker, whose first join of a group waits half a minute."""
+    with tansu() as broker, ThreadPoolExecutor(1) as thread:
+        settings = Settings(_env_file=None, broker_url=broker.url(), generation_concurrency=25)
+        stack = Stack(settings, llm_latency_s=0.2, durable=False)
+        thread.submit(stack.__enter__).result()
+        try:
+            yield stack
+        finally:
+            thread.submit(stack.close).result()
+
+
+async def test_a_job_by_kafka_ends_with_three_activities_or_a_reason(on_kafka: Stack) -> None:
+    """Requests, refusals and their stages work unchanged when `BROKER_URL` is `kafka://…`."""
+    async with aiohttp.ClientSession(on_kafka.api_url) as http:
+        customer = Customer(on_kafka, http)
+        await customer.gets_three_activities()
+        status, problem = await customer.post(team_id="unknown-team")
+        assert (status, problem["code"]) == (404, "team_not_found")
+        await customer.gets_three_activities()
