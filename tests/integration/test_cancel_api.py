@@ -223,6 +223,7 @@ async def test_a_past_time_means_now(api: aiohttp.ClientSession, redis_url: str)
         ("2031-04-01T09:30:00", "invalid_request"),
         ("tomorrow", "invalid_request"),
     ],
+    ids=["too far ahead", "no time zone", "no time"],
 )
 async def test_a_time_that_is_none_is_refused(api: aiohttp.ClientSession, run_at: str, code: str) -> None:
     """Too far ahead, without a time zone, or no time at all: the answer names the field."""

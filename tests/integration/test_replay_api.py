@@ -41,12 +41,12 @@ async def api(database_url: str, redis_url: str, scene: Scene) -> AsyncIterator[
     ("method", "path"),
     [
         ("GET", "/failed"),
-        ("GET", f"/failed/{uuid4()}"),
-        ("POST", f"/failed/{uuid4()}/discard"),
+        ("GET", "/failed/7c9e6679-7425-40de-944b-e07fc1f90ae7"),
+        ("POST", "/failed/7c9e6679-7425-40de-944b-e07fc1f90ae7/discard"),
         ("POST", "/replay/plans"),
-        ("GET", f"/replay/plans/{uuid4()}"),
-        ("POST", f"/replay/plans/{uuid4()}/apply"),
-        ("POST", f"/replay/plans/{uuid4()}/abort"),
+        ("GET", "/replay/plans/7c9e6679-7425-40de-944b-e07fc1f90ae7"),
+        ("POST", "/replay/plans/7c9e6679-7425-40de-944b-e07fc1f90ae7/apply"),
+        ("POST", "/replay/plans/7c9e6679-7425-40de-944b-e07fc1f90ae7/abort"),
     ],
 )
 async def test_only_operators_are_let_in(api: aiohttp.ClientSession, method: str, path: str) -> None:
