@@ -52,6 +52,8 @@ log = structlog.get_logger(__name__)
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
+# After the loss of a large backlog the streams should fill no faster than the stages empty them.
+_BATCHES_IN_A_TICK: Final = 20
 # The longest pause between two times that a run is sent again.
 _LONGEST_BACKOFF: Final = timedelta(hours=1)
 # A request is in `job_requests` from its commit, with the time at which its transaction began.
@@ -70,7 +72,7 @@ class Reconciler:
             that were only waiting. Also the first pause between two repeats for one run; doubled each time.
         expiry: how long a run may stand still of which nothing is left to send.
         patience: how long an attempt may be under way.
-        batch_size: runs sent on in one tick; so many at most join a backlog that may be what they wait in.
+        batch_size: runs sent on in one transaction, at most twenty of which make a tick.
         held: why nothing is sent at present, or None.
     """
 
@@ -80,7 +82,7 @@ class Reconciler:
     threshold: timedelta
     expiry: timedelta
     patience: timedelta
-    batch_size: int = 200
+    batch_size: int = 500
     held: str | None = field(default=None, init=False)
     _not_before: datetime = field(default=_BEGINNING, init=False)
     # Every request accepted before, by Postgres's clock, is known to the read model; found by looking at all of them.
@@ -92,7 +94,9 @@ class Reconciler:
         if self.clock.now() < self._not_before:
             return
         try:
-            await self.reconcile()
+            for _ in range(_BATCHES_IN_A_TICK):
+                if await self.reconcile() < self.batch_size:
+                    break
         except DependencyDown as error:
             if self.held is None:
                 log.warning("reconcile.held", dependency=error.dependency, why=str(error))

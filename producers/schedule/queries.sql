@@ -11,7 +11,7 @@ SELECT count(*) FROM opened;
 
 -- name: delete_page(after, size, horizon)^
 -- Looks at the next events of the archive and deletes all events of those jobs among them that ended before the horizon and
--- hold no quota. `last`: where the page ends; `reached`: whether it came to events younger than the horizon. The jobs' rows
+-- hold no quota. `last`: where the page ends; `reached`: whether all of it is younger than the horizon. The jobs' rows
 -- are locked, as the projection does before it archives; a row that it holds just now is left for the next time.
 WITH page AS (
     SELECT sequence, job_id, archived_at FROM job_events WHERE sequence > :after ORDER BY sequence LIMIT :size
@@ -33,7 +33,7 @@ WITH page AS (
 SELECT
     (SELECT count(*) FROM deleted) AS deleted,
     (SELECT max(page.sequence) FROM page) AS last,
-    coalesce((SELECT max(page.archived_at) >= :horizon FROM page), false) AS reached;
+    coalesce((SELECT min(page.archived_at) >= :horizon FROM page), false) AS reached;
 
 -- name: note_horizon(horizon, deleted)!
 -- Remembers how far deletions went.

@@ -38,8 +38,9 @@ class Retention:
     async def delete_old(self) -> int:
         """Delete the events of jobs that ended before the horizon; return how many events.
 
-        It walks the archive from its beginning, where almost nothing but such events is, until it meets events younger
-        than the horizon. Every page is a transaction, so stopping half-way loses nothing and the next call goes on.
+        It walks the archive from its beginning, where almost nothing but such events is, until it meets a page of
+        events that are all younger than the horizon. Every page is a transaction, so stopping half-way loses nothing
+        and the next call goes on.
 
         Raises:
             DependencyDown: Postgres is away.

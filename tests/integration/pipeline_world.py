@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from consumers.generation.activities import Activities
 from consumers.generation.attempts import Attempt, Attempts, Saved
+from consumers.generation.gate import Gate
 from consumers.generation.handlers import _completed
 from consumers.generation.llm import Completion
 from consumers.generation.llm_errors import Usage
@@ -17,6 +18,7 @@ from consumers.quota.cancellation import Cancellations
 from consumers.quota.delays import Delays
 from consumers.quota.settlement import Settlements, decode_fact
 from infra.postgres import Database
+from infra.settings import Settings
 from producers.reconcile.reconciler import Reconciler
 from streams.deliveries import Delivery, Record, record
 from streams.events import JobAccepted, JobCancelRequested, JobId, JobRequested, job_requested, parse_event
@@ -64,7 +66,7 @@ class World:
         self.cancellations = Cancellations(self.database, self.clock)
         self.delays = Delays(self.database, self.clock)
         self.projection = Projection(self.database)
-        self.attempts = Attempts(self.database, self.clock, 100)
+        self.attempts = Attempts(self.database, self.clock, Settings(_env_file=None), Gate("e"))
         self.reconciler = Reconciler(
             self.database, self, self.clock, threshold=THRESHOLD, expiry=EXPIRY, patience=timedelta(minutes=2)
         )

@@ -31,8 +31,9 @@ async def customers(database: Pool) -> None:
 
 
 @pytest.fixture
-async def api(database_url: str, redis_url: str, customers: None) -> AsyncIterator[aiohttp.ClientSession]:
-    """The API on clean servers."""
+async def api(database_url: str, database: Pool, redis_url: str) -> AsyncIterator[aiohttp.ClientSession]:
+    """The API on clean servers, and its customers."""
+    await add_organizations(database)
     async with serving(api_settings(database_url=database_url, broker_url=redis_url)) as session:
         yield session
 
@@ -163,7 +164,6 @@ class AwayWithPostgres:
         raise BrokerDown("gone", maybe_written=False)
 
 
-@pytest.mark.usefixtures("customers")
 async def test_what_was_decided_is_a_success_whatever_comes_after(
     api: aiohttp.ClientSession, database_url: str, database: Pool
 ) -> None:
