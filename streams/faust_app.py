@@ -1,6 +1,6 @@
 """One Faust app per consumer group, and the agents that feed its stage."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import faust
@@ -9,7 +9,7 @@ from faust.types import EventT, StreamT
 
 from infra.settings import Settings
 from streams.deliveries import Delivery
-from streams.stage import Stage
+from streams.stage import Stage, stay_cancelled
 from streams.topics import CONSUMER_GROUPS
 from streams.worker_health import serve_health
 
@@ -20,6 +20,21 @@ class StageApp(faust.App):
     """The Faust app of one consumer group, which knows the stages that its agents feed."""
 
     stages: list[Stage[Any]]
+    resources: list[Callable[[], Awaitable[None]]]
+
+    def close_at_last(self, *close: Callable[[], Awaitable[None]]) -> None:
+        """Have these called, in order, when no agent runs any more.
+
+        Faust's `on_before_shutdown` is too early: it is sent when the drain is over, also if agents are still busy, and
+        what they do would then fail as if a dependency had gone away.
+        """
+        self.resources += close
+
+    async def on_shutdown(self) -> None:
+        """Close what the agents have used; they are Faust's children and have stopped."""
+        await super().on_shutdown()
+        for close in self.resources:
+            await close()
 
     def problems(self) -> list[str]:
         """Say why work stands still, a sentence each; empty when all is well. Asks nobody."""
@@ -43,6 +58,7 @@ def create_app(group: str, settings: Settings) -> StageApp:
         web_port=settings.worker_port or _FAUST_PORT,
     )
     app.stages = []
+    app.resources = []
     # The `faust` command turns the web server on by default, and two workers of one machine would want the same port.
     app.boot_strategy.enable_web = settings.worker_port is not None
     serve_health(app, app.problems)
@@ -57,9 +73,15 @@ def attach(app: StageApp, topic: str, stage: Stage[Any], *, concurrency: int) ->
     """
 
     async def consume(stream: StreamT[bytes]) -> None:
-        async for event in cast("Stream[bytes]", stream).noack().events():
-            await stage.process(delivery_of(event))
-            event.ack()
+        try:
+            async for event in cast("Stream[bytes]", stream).noack().events():
+                await stage.process(delivery_of(event))
+                event.ack()
+        except Exception as error:
+            # A stopping agent has no supervisor any more, and Faust would fail asking it for a new actor (faust/agents/
+            # agent.py, `_execute_actor`): the worker would exit as if it had crashed.
+            stay_cancelled(error)
+            raise
 
     if stage not in app.stages:
         app.stages.append(stage)

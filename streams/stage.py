@@ -44,6 +44,17 @@ class RetrySchedule(Protocol):
         ...
 
 
+def stay_cancelled(error: Exception) -> None:
+    """Raise CancelledError if the worker is stopping: the error may come of that, and is nobody's fault.
+
+    A driver that is cancelled in the middle of a statement may raise an error of its own instead. It would be taken for an
+    outage, or for the job's failure, and would keep the agent from stopping.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError from error
+
+
 async def _no_consequences(_event: object, _error: Exception) -> Sequence[Record]:
     return ()
 
@@ -110,6 +121,7 @@ class Stage(Generic[E]):
         try:
             await self._settle(delivery, await self._decide(delivery))
         except Exception as error:  # noqa: BLE001 - whatever could not be settled is taken again, never lost
+            stay_cancelled(error)
             self._hold(error)
             return False
         # What began before the dependency went away, and ends well now, says nothing about how it is.
@@ -125,6 +137,7 @@ class Stage(Generic[E]):
             async with asyncio.timeout(self.timeout.total_seconds()):
                 outcome: Outcome = Settled(await self.handle(event))
         except Exception as error:  # noqa: BLE001 - the one place where any error becomes an outcome
+            stay_cancelled(error)
             outcome = self.policy.outcome(error, delivery)
             if not isinstance(error, DependencyDown | InvalidEvent | Permanent) and self.window.failed():
                 return Hold(

@@ -1,7 +1,6 @@
 """The generation stage's Faust app: `faust -A consumers.generation worker`."""
 
 from datetime import timedelta
-from typing import Any
 
 from consumers.generation.handlers import Generation
 from consumers.generation.llm import Llm
@@ -54,10 +53,4 @@ stage = Stage(
 )
 for _topic in _TOPICS:
     attach(app, _topic, stage, concurrency=_settings.generation_concurrency)
-
-
-@app.on_before_shutdown.connect
-async def _close(*_: Any, **__: Any) -> None:  # noqa: ANN401 - Faust's signals pass what they like
-    """Faust sends this when the agents have come to rest."""
-    await _llm.close()
-    await _database.close()
+app.close_at_last(_llm.close, _database.close)

@@ -233,6 +233,30 @@ async def test_what_began_before_a_hold_does_not_end_it() -> None:
     assert stage.held is None
 
 
+@pytest.mark.parametrize("error", [DependencyDown("postgres", "away"), RuntimeError("in the middle of a statement")])
+async def test_an_error_that_comes_of_being_stopped_is_no_outcome(error: Exception) -> None:
+    """A driver that turns its cancellation into an error keeps no agent running, and fails no job."""
+    waiting = asyncio.Event()
+
+    async def handle(_event: bytes | None) -> Sequence[Record]:
+        try:
+            waiting.set()
+            await asyncio.Event().wait()
+        finally:
+            raise error
+
+    topics, later = Topics(), Later()
+    stage = stage_of(Script(), topics, later, handle=handle)
+    processing = asyncio.create_task(stage.process(DELIVERY))
+    await waiting.wait()
+    processing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await processing
+    assert stage.held is None
+    assert not topics.written
+    assert not later.kept
+
+
 async def test_many_failures_at_once_are_one_outage() -> None:
     """Only probes lengthen the wait for the next one, however many deliveries met the outage."""
     up = asyncio.Event()

@@ -30,7 +30,7 @@ async def worker(
         env={
             **os.environ,
             "DATABASE_URL": database_url,
-            "BROKER_URL": redis_url,
+            "BROKER_URL": f"{redis_url}?drain=500ms",
             "OPENAI_API_KEY": "test",
             "OPENAI_BASE_URL": endpoint.base_url,
         },
@@ -88,6 +88,21 @@ async def test_a_stopped_worker_exits_cleanly(worker: asyncio.subprocess.Process
     await wait_for(lambda: entries_of(redis_url, "job-events"), deadline_s=40, what="the job to start")
     worker.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(worker.wait(), 30) == 0
+
+
+async def test_a_call_that_outlasts_the_stop_is_left_to_the_next_worker(
+    worker: asyncio.subprocess.Process, redis_url: str, endpoint: Endpoint, database: Pool
+) -> None:
+    """A call under way is broken off when the drain is over: no failure of the job, no retry beside the redelivery."""
+    await endpoint.tell("slow")
+    await write(redis_url, "job-accepted", accepted().encode())
+    await wait_for(endpoint.busy, deadline_s=40, what="the call")
+    worker.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(worker.wait(), 30) == 0
+    assert await database.fetchval("SELECT array_agg(state) FROM generation_attempts") == ["started"]
+    assert await database.fetchval("SELECT count(*) FROM scheduled_events") == 0
+    async with Redis.from_url(redis_url) as client:
+        assert (await client.xpending("job-accepted", "generation"))["pending"] == 1
 
 
 async def test_a_job_that_never_gets_a_valid_answer_fails_after_its_attempts(
