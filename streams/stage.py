@@ -47,8 +47,8 @@ class RetrySchedule(Protocol):
 def stay_cancelled(error: Exception) -> None:
     """Raise CancelledError if the worker is stopping: the error may come of that, and is nobody's fault.
 
-    A driver that is cancelled in the middle of a statement may raise an error of its own instead. It would be taken for an
-    outage, or for the job's failure, and would keep the agent from stopping.
+    A driver that is cancelled in the middle of a statement may raise an error of its own instead. That would be taken
+    for an outage, or for the job's failure, and would keep the agent from stopping.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
