@@ -35,6 +35,7 @@ from redis.exceptions import (
 )
 from yarl import URL
 
+from .connections import translate_losses
 from .errors import BrokerUnavailable, EntryRefused, InvalidSettings, TransportError
 from .settings import RedisSettings
 
@@ -98,6 +99,14 @@ def translate(error: BaseException, *, sent: bool) -> TransportError:
     return EntryRefused(f"the server refused the entry: {error}")
 
 
+def translate_reply(message: str) -> TransportError:
+    """As `translate`, for an error that came back as text from within a script."""
+    # The codes of errors that say "not now": Redis gives them in text only.
+    if message.split(" ", 1)[0] in {"READONLY", "MASTERDOWN", "CLUSTERDOWN", "LOADING", "TRYAGAIN", "NOREPLICAS"}:
+        return BrokerUnavailable(f"Connection to broker failed: {message}", maybe_written=False)
+    return EntryRefused(f"the server refused the entry: {message}")
+
+
 @cache
 def _script(name: str) -> tuple[str, str]:
     folder = files(__package__) / "scripts"
@@ -137,6 +146,8 @@ class Server:
             "socket_keepalive": True,
         }
         client = self._open(options)
+        if isinstance(client, Redis):
+            translate_losses(client.connection_pool)
         for command in _RAW:
             client.set_response_callback(command, cast("Any", _raw))
         return client
@@ -183,4 +194,4 @@ async def forget_connections(client: Client, error: BaseException) -> None:
         await client.connection_pool.disconnect()
 
 
-__all__ += ["RedisError", "close", "forget_connections", "run_script"]
+__all__ += ["RedisError", "close", "forget_connections", "run_script", "translate_reply"]
