@@ -30,7 +30,7 @@ def forgetful(_own_surroundings: None) -> Iterator[Stack]:
     stack = Stack(
         Settings(_env_file=None, generation_concurrency=10, retry_base_s=0.2, stall_threshold_s=1),
         llm_latency_s=0.3,
-        broker_parameters="lease=2s&leader_ttl=1s",
+        broker_parameters="lease=2s",
         durable=False,
     )
     with ThreadPoolExecutor(1) as thread:
