@@ -33,35 +33,23 @@ WHERE older.job_id = wanted.job_id AND older.run = wanted.run AND older.state = 
 -- cost is not known counts as `unknown_tokens`. Returns for each run its new attempt and what its job has spent, or how it
 -- ended, with the code of its failure and with what the saved attempt of a completed run left.
 WITH wanted AS MATERIALIZED (
-    SELECT
-        job_id,
-        run,
-        organization_id,
-        token,
-        CASE WHEN :max_tokens::bigint > 0 THEN (
-            SELECT coalesce(sum(coalesce(
-                spent.prompt_tokens::bigint + spent.completion_tokens, spent.maybe_billed::int * :unknown_tokens::bigint
-            )), 0)::bigint
-            FROM generation_attempts AS spent
-            WHERE spent.job_id = wanted.job_id
-        ) END AS spent
+    SELECT run_of.*, older.attempt AS last_attempt, older.spent
     FROM unnest(:job_ids::uuid[], :runs::int[], :organization_ids::text[], :tokens::uuid[])
-        AS wanted (job_id, run, organization_id, token)
+        AS run_of (job_id, run, organization_id, token)
+    CROSS JOIN LATERAL (
+        SELECT
+            coalesce(max(attempt.attempt) FILTER (WHERE attempt.run = run_of.run), 0) AS attempt,
+            coalesce(sum(coalesce(
+                prompt_tokens::bigint + completion_tokens, maybe_billed::int * :unknown_tokens::bigint
+            )), 0)::bigint AS spent
+        FROM generation_attempts AS attempt
+        WHERE attempt.job_id = run_of.job_id
+    ) AS older
 ), begun AS (
     INSERT INTO generation_attempts (job_id, run, attempt, token, state, started_at, organization_id)
-    SELECT
-        job_id,
-        run,
-        1 + coalesce((
-            SELECT max(older.attempt) FROM generation_attempts AS older
-            WHERE older.job_id = wanted.job_id AND older.run = wanted.run
-        ), 0),
-        token,
-        'started',
-        :now,
-        organization_id
+    SELECT job_id, run, last_attempt + 1, token, 'started', :now, organization_id
     FROM wanted
-    WHERE (spent IS NULL OR spent < :max_tokens::bigint)
+    WHERE (:max_tokens::bigint = 0 OR spent < :max_tokens::bigint)
         AND NOT EXISTS (
             SELECT FROM job_outcomes AS ended WHERE ended.job_id = wanted.job_id AND ended.run = wanted.run
         )

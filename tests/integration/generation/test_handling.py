@@ -226,7 +226,7 @@ async def test_hundreds_of_jobs_are_in_flight_at_once(
     stage: StageUnderTest, endpoint: Endpoint, database: Pool
 ) -> None:
     """Three hundred jobs wait for the LLM side by side, and each gets its own three activities."""
-    await endpoint.tell("ok", latency=1.0)
+    await endpoint.tell("ok", latency=3.0)
     events = [accepted() for _ in range(300)]
     handling = asyncio.gather(*(stage.generation.handle(event) for event in events))
 
