@@ -6,7 +6,7 @@ network reset a moment ago. redis-py translates only OSError, and a worker would
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -16,7 +16,7 @@ __all__ = ["translate_losses"]
 
 def translate_losses(pool: ConnectionPool) -> None:
     """Have the connections that the pool will make raise redis-py's ConnectionError when they are found closed."""
-    pool.connection_class = _translating(pool.connection_class)
+    pool.connection_class = _translating(cast("Any", pool.connection_class))
 
 
 def _translating(base: type[AbstractConnection]) -> type[AbstractConnection]:

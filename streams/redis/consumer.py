@@ -69,8 +69,8 @@ class Consumer(FaustConsumer):
         self._tags: dict[TP, DeliveryTags] = {}
         self._acked = cast("Any", self._tags)
         self._acked_index = cast("Any", _Always(NeverAcknowledged()))
-        self.under_way: set[Message] = set()
-        self._unacked_messages = self.under_way
+        self.under_way = UnderWay()
+        self._unacked_messages = cast("Any", self.under_way)
         self.acking_topics: set[str] = self.app.topics.acking_topics
         lease_s = self.settings.lease.total_seconds()
         self.acknowledger = Acknowledger(
@@ -231,6 +231,20 @@ class Consumer(FaustConsumer):
         self._n_acked += 1
         return True
 
+    def abandon(self, place: Any) -> None:
+        """Hold no longer what an agent took in this place and did not acknowledge.
+
+        An agent that stops with an error does not acknowledge what it was working on if it acknowledges by hand, and
+        Faust starts another in its place. Renewed for ever, those entries would never come back.
+        """
+        for message in [message for message, owner in self.under_way.items() if owner == place]:
+            del self.under_way[message]
+            tags = self._tags[message.tp]
+            entry_id = tags.entry_id(message.offset)
+            if entry_id is not None:
+                tags.lose([entry_id])
+                self.log.warning("event.abandoned topic=%s: it is delivered again after a lease", message.topic)
+
     async def commit(self, topics: TPorTopicSet | None = None, start_new_transaction: bool = True) -> bool:
         """Send what is acknowledged, now."""
         state = self.app.sensors.on_commit_initiated(self)
@@ -369,6 +383,21 @@ class Consumer(FaustConsumer):
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         raise NotImplementedError("this transport acknowledges entry by entry")
+
+
+class UnderWay(dict[Message, Any]):
+    """The messages that agents have started and not acknowledged, and the place of the agent that took each.
+
+    To Faust it is the set of unacknowledged messages.
+    """
+
+    def add(self, message: Message) -> None:
+        """Faust's own iterators do not say whose they are."""
+        self[message] = None
+
+    def discard(self, message: Message) -> None:
+        """The message is acknowledged."""
+        self.pop(message, None)
 
 
 class _Always(dict[Any, Any]):

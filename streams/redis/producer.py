@@ -1,13 +1,12 @@
 """The producer: writes entries in pipelines, and says honestly what became of each.
 
-`send` puts an entry into a buffer and returns a future. One task writes what the buffer holds in one pipeline,
-and meanwhile the next batch collects. The buffer is bounded: a send beyond it waits.
+`send` puts an entry into a buffer and returns a future. One task writes what the buffer holds, with one command for
+each stream, and meanwhile the next batch collects. The buffer is bounded: a send beyond it waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Awaitable
 from itertools import islice
@@ -17,19 +16,17 @@ from faust.transport.producer import Producer as FaustProducer
 from faust.types import TP, HeadersArg, RecordMetadata
 from faust.types.transports import ProducerT
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
 
 from .entry import encode_entry
-from .errors import BrokerUnavailable
-from .server import Client, close, translate
+from .errors import BrokerUnavailable, TransportError
+from .server import Client, close, run_script, translate, translate_reply
 
 if TYPE_CHECKING:
     from .transport import Transport
 
 __all__ = ["EntryMetadata", "Producer"]
 
-# The most entries and bytes in one pipeline: enough to make the round trip cheap, little enough that others get a turn.
+# The most entries and bytes in one batch: enough to make the round trip cheap, little enough that others get a turn.
 _BATCH = 500
 _BATCH_BYTES = 1024 * 1024
 
@@ -50,7 +47,8 @@ class EntryMetadata(RecordMetadata):
 class _Pending(NamedTuple):
     topic: str
     partition: int
-    command: list[bytes]
+    stream: bytes
+    parts: list[bytes]  # how many there are, then fields and values
     size: int
     future: asyncio.Future[RecordMetadata]
 
@@ -115,16 +113,16 @@ class Producer(FaustProducer):
             await self._room.wait()
         if partition is None:
             partition = self._transport.partition_for(topic, key)
-        stream = self._transport.stream(topic, partition)
-        command = [b"XADD", stream, b"*"]
+        parts = [b""]
         for pair in encode_entry(key, value, headers, timestamp).items():
-            command += pair
-        size = sum(map(len, command))
+            parts += pair
+        parts[0] = b"%d" % (len(parts) - 1)
+        size = sum(map(len, parts))
         future: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
         # A caller that does not wait for the future still learns of the failure from Faust's sensors; without this,
         # the garbage collector would complain as well.
         future.add_done_callback(_retrieve)
-        self._buffer.append(_Pending(topic, partition, command, size, future))
+        self._buffer.append(_Pending(topic, partition, self._transport.stream(topic, partition), parts, size, future))
         self._bytes += size
         self._idle.clear()
         self._wake.set()
@@ -177,69 +175,62 @@ class Producer(FaustProducer):
 
     async def _write(self, batch: list[_Pending]) -> None:
         self._writing = len(batch)
+        by_stream: dict[bytes, list[_Pending]] = {}
+        for pending in batch:
+            by_stream.setdefault(pending.stream, []).append(pending)
         try:
-            replies = await self._execute([pending.command for pending in batch])
-        except Exception as error:  # noqa: BLE001 - whatever it is, every caller must hear of it
-            replies = [error] * len(batch)
-        except BaseException:
-            lost = BrokerUnavailable("the producer stopped", maybe_written=True)
-            self._resolve(batch, [lost] * len(batch))
-            raise
+            await asyncio.gather(*(self._append(stream, entries) for stream, entries in by_stream.items()))
         finally:
             self._writing = 0
-        self._resolve(batch, replies)
+            self._set_room()
 
-    def _resolve(self, batch: list[_Pending], replies: list[Any]) -> None:
-        health = self._transport.state
-        for pending, reply in zip(batch, replies, strict=True):
-            self._bytes -= pending.size
-            if pending.future.done():
-                continue
-            if isinstance(reply, BaseException):
-                failure = translate(reply, sent=True)
-                if isinstance(failure, BrokerUnavailable):
-                    health.failing(_LOOP, failure)
-                pending.future.set_exception(failure)
-            else:
-                health.alive(_LOOP)
-                pending.future.set_result(_metadata(pending, reply))
-        self._set_room()
+    async def _append(self, stream: bytes, entries: list[_Pending]) -> None:
+        """Write entries of one stream with one command, and tell every caller what became of its own."""
+        parts = [part for pending in entries for part in pending.parts]
+        try:
+            client = await self._connected()
+            answers = await run_script(client, "append", stream, *parts)
+        except Exception as error:  # noqa: BLE001 - whatever it is, every caller must hear of it
+            answers = [translate(error, sent=True)] * len(entries)
+        except BaseException:
+            self._resolve(entries, [BrokerUnavailable("the producer stopped", maybe_written=True)] * len(entries))
+            raise
+        self._resolve(entries, answers)
 
-    async def _execute(self, commands: list[list[bytes]]) -> list[Any]:
-        """Run commands in one pipeline; a reply may be an exception.
+    async def _connected(self) -> Client:
+        """The client, with a connection that works: before anything is sent, a failure means that nothing was written.
 
         Raises:
-            BrokerUnavailable: no connection could be made, or it broke.
+            BrokerUnavailable: no connection can be made.
         """
         client = self._client
         if client is None:
             raise BrokerUnavailable("the producer is not started", maybe_written=False)
-        if not isinstance(client, Redis):
-            pipeline = client.pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command("XADD", *command[1:])  # the Cluster client routes by a name in text
-            return list(await pipeline.execute(raise_on_error=False))
         try:
-            connection = await client.connection_pool.get_connection()
+            if isinstance(client, Redis):
+                # The pool looks whether its connection is still open, and opens another one if not.
+                connection = await client.connection_pool.get_connection()
+                await client.connection_pool.release(connection)
+            else:
+                await client.initialize()
         except Exception as error:
             raise translate(error, sent=False) from error
-        try:
-            # One timeout for the whole: redis-py would set one for each reply.
-            async with asyncio.timeout(self.settings.timeout.total_seconds()):
-                await connection.send_packed_command(connection.pack_commands(commands))
-                return [await self._reply(connection) for _ in commands]
-        except BaseException:
-            # Replies may still be on their way; the next user of the connection must not read them as its own.
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await client.connection_pool.release(connection)
+        return client
 
-    async def _reply(self, connection: AbstractConnection) -> Any:
-        try:
-            return await connection.read_response(timeout=math.inf)
-        except ResponseError as error:  # it belongs to its own command, and the others go on
-            return error
+    def _resolve(self, entries: list[_Pending], answers: list[Any]) -> None:
+        health = self._transport.state
+        for pending, answer in zip(entries, answers, strict=True):
+            self._bytes -= pending.size
+            if pending.future.done():
+                continue
+            failure = answer if isinstance(answer, TransportError) else _refusal(answer)
+            if failure is None:
+                health.alive(_LOOP)
+                pending.future.set_result(_metadata(pending, answer))
+                continue
+            if isinstance(failure, BrokerUnavailable):
+                health.failing(_LOOP, failure)
+            pending.future.set_exception(failure)
 
     async def create_topic(self, topic: str, partitions: int, replication: int, **kwargs: Any) -> None:
         """Streams need not be created; remembers how many partitions there are."""
@@ -257,6 +248,14 @@ class Producer(FaustProducer):
 def _retrieve(future: asyncio.Future[RecordMetadata]) -> None:
     if not future.cancelled():
         future.exception()
+
+
+def _refusal(answer: bytes) -> TransportError | None:
+    """The error in a script's answer for one entry, if there is one."""
+    if not answer.startswith(b"!"):
+        return None
+    message = answer[1:].decode(errors="replace").removeprefix("-")
+    return translate_reply(message)
 
 
 def _metadata(pending: _Pending, reply: bytes) -> EntryMetadata:

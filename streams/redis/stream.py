@@ -30,6 +30,11 @@ _GIVE_WAY_EVERY = 32
 class Stream(FaustStream[Any]):
     """Faust's stream with a cheaper iterator for topics."""
 
+    @property
+    def _place(self) -> tuple[int, int | None]:
+        """Which agent iterates here. An agent that is started again has another stream, but the same place."""
+        return id(self.channel), self.concurrency_index
+
     def __aiter__(self) -> AsyncIterator[Any]:
         """Iterate over the values; Faust's own iterator serves whatever is no topic of this transport."""
         if not isinstance(self.channel, Topic) or not isinstance(self.app.consumer, Consumer):
@@ -42,6 +47,7 @@ class Stream(FaustStream[Any]):
         # What is looked up here once would be looked up for every event below.
         self._finalized = True
         started_here = await self.maybe_start()
+        consumer.abandon(self._place)
         skipped = self._skipped_value
         queue = topic.queue
         waiting = cast("deque[EventT[Any]]", queue._queue)  # type: ignore[attr-defined]
@@ -86,7 +92,7 @@ class Stream(FaustStream[Any]):
         tp, tag = message.tp, message.offset
         if not message.tracked and message.topic in consumer.acking_topics:
             message.tracked = True
-            consumer.under_way.add(message)
+            consumer.under_way[message] = self._place
             self._on_message_in(tp, tag, message)
         self._set_current_event(event)
         return self._on_stream_event_in(tp, tag, self, event)

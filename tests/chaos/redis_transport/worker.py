@@ -25,7 +25,7 @@ app = faust.App(
     datadir=str(LOG.parent),
 )
 topic = app.topic("chaos", key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
-effects = Redis.from_url(os.environ.get("CHAOS_EFFECTS", "redis://127.0.0.1:6379/1"))
+effects = Redis.from_url(os.environ.get("CHAOS_EFFECTS", "redis://127.0.0.1:6379/1"), max_connections=1000)
 
 
 def note(what: str, name: str) -> None:

@@ -199,6 +199,30 @@ async def test_an_event_dropped_without_acknowledgement_comes_back_after_a_resta
     assert await pending(redis, bench.topic_name, group) == {}
 
 
+async def test_an_event_whose_agent_fails_comes_back(bench: Bench, redis: Client, group: str) -> None:
+    """An agent that acknowledges by hand and raises gets the event again after a lease, counted; its worker goes on."""
+    app = bench.app()
+    tries: list[bytes] = []
+
+    @app.agent(bench.topic(app))
+    async def agent(stream: Any) -> None:
+        async for event in stream.noack().events():
+            tries.append(event.value)
+            if tries.count(b"fails twice") < 3 and event.value == b"fails twice":
+                raise ValueError("not yet")
+            event.ack()
+
+    async with running(app):
+        await bench.send(b"fails twice", b"fine")
+        await wait_for(lambda: tries.count(b"fails twice") == 3, what="the third try")
+        await wait_for(lambda: _none_pending(redis, bench.topic_name, group), what="its acknowledgement")
+    assert tries.count(b"fine") == 1
+
+
+async def _none_pending(redis: Client, topic: str, group: str) -> bool:
+    return await pending(redis, topic, group) == {}
+
+
 async def test_unstarted_entries_are_handed_back_uncounted(bench: Bench, redis: Client, group: str) -> None:
     """Entries that were fetched and never reached an agent go back at once, as if they had not been delivered."""
     app = bench.app()
