@@ -55,7 +55,7 @@ WHERE older OR ended;
 
 -- name: gaps(size)
 -- What the read model shows and the archive misses: how many rows were looked at, how many gaps there are, and some of
--- them. Rows that are older than the archive (see `kept`) may well have no events.
+-- them. Rows that are older than the archive (see `kept`), or whose events retention removed, may well have no events.
 WITH start AS (
     SELECT coalesce((SELECT archived_at FROM job_events ORDER BY sequence LIMIT 1), 'infinity') AS began_at
 ), gap AS MATERIALIZED (
@@ -76,6 +76,10 @@ WITH start AS (
                     'teamfit.job.cancelled.v1'
                 ))
             )
+        )
+        AND NOT (
+            coalesce(live.completed_at < (SELECT max(horizon) FROM archive_retention), false)
+            AND NOT EXISTS (SELECT FROM job_events AS event WHERE event.job_id = live.job_id)
         )
         AND NOT (
             live.created_at < start.began_at

@@ -211,11 +211,13 @@ SELECT
     ) AS examples;
 
 -- name: outcomes_told(size, patience)
--- What was decided about a run is told: the fact that follows from an outcome reaches the archive.
+-- What was decided about a run is told: the fact that follows from an outcome reaches the archive, and stays there until
+-- retention removes it.
 WITH untold AS MATERIALIZED (
     SELECT ended.job_id, ended.run, ended.outcome
     FROM job_outcomes AS ended
     WHERE ended.decided_at <= now() - :patience::interval
+        AND ended.decided_at >= coalesce((SELECT max(horizon) FROM archive_retention), '-infinity')
         AND NOT EXISTS (
             SELECT FROM job_events AS event
             WHERE event.job_id = ended.job_id AND event.run = ended.run

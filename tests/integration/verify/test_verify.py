@@ -8,7 +8,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from infra.clock import SystemClock
 from infra.verify import CheckTimedOut, verify
+from producers.schedule.retention import Retention
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline
 from tests.integration.quota_scene import PERIOD, completed, request
@@ -371,3 +373,21 @@ async def test_a_check_beside_a_working_pipeline_does_not_cry_wolf(
     report = await check(settled=True)
     assert report.ok, report.explain()
     assert finding(report, "charged = completed").checked == 72
+
+
+async def test_what_retention_removed_is_no_gap(
+    jobs: Jobs, database: Pool, database_url: str, pipeline: Pipeline
+) -> None:
+    """The jobs of years ago keep their rows and lose their events; nobody is to blame."""
+    for statement in (
+        "UPDATE job_events SET archived_at = archived_at - interval '500 days'",
+        "UPDATE job_outcomes SET decided_at = decided_at - interval '500 days'",
+        "UPDATE customization_jobs SET completed_at = now() - interval '500 days'",
+        "UPDATE customization_jobs SET updated_at = completed_at",
+    ):
+        await database.execute(statement)
+    assert await Retention(pipeline.database, SystemClock(), keep=timedelta(days=400)).delete_old() > 0
+    assert await database.fetchval("SELECT count(*) FROM job_events") == 0
+    await pipeline.complete()
+    await assert_consistent(database_url)
+    assert await database.fetchval("SELECT status FROM customization_jobs WHERE job_id = $1", jobs.done.job_id)
