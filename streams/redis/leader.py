@@ -33,6 +33,7 @@ class Leader:
         self._ttl_s = ttl_s
         self._health = health
         self._until = 0.0
+        self._resigned = False
 
     @property
     def is_leader(self) -> bool:
@@ -40,8 +41,8 @@ class Leader:
         return monotonic() < self._until
 
     async def run(self) -> None:
-        """Get the lock or keep it, until cancelled."""
-        while True:
+        """Get the lock or keep it, until cancelled or resigned."""
+        while not self._resigned:
             try:
                 await self._round()
             except (*AWAY, RedisError) as error:
@@ -61,13 +62,17 @@ class Leader:
                 self._until = 0.0
         if self._lock.local.token is None and not await self._lock.acquire(blocking=False):
             return
+        if self._resigned:  # meanwhile; the lock is not kept from the others
+            await self.resign()
+            return
         # A tenth less than the server's time-to-live covers the difference between two clocks' speeds.
         self._until = asked + self._ttl_s * 0.9
         if not was_leader:
             log.info("leader.elected lock=%s", self._lock.name)
 
     async def resign(self) -> None:
-        """Give the lock back, so that another worker leads at once."""
+        """Give the lock back for good, so that another worker leads at once."""
+        self._resigned = True
         self._until = 0.0
         if self._lock.local.token is not None:
             with contextlib.suppress(LockError, RedisError, *AWAY):

@@ -1,0 +1,26 @@
+"""The claim to be the leader, by itself."""
+
+import asyncio
+
+from redis.asyncio import Redis
+
+from streams.redis.health import Health
+from streams.redis.leader import Leader
+from tests.waiting import wait_for
+
+
+async def test_a_leader_that_resigned_does_not_come_back(redis_url: str) -> None:
+    """A worker on its way out must not take again the lock that it gave back, though its loop still turns."""
+    async with Redis.from_url(redis_url) as redis:
+        leaving, staying = (Leader(redis, "group:leader", 0.2, Health()) for _ in range(2))
+        loop = asyncio.create_task(leaving.run())
+        await wait_for(lambda: leaving.is_leader, deadline_s=5, what="a leader")
+        await leaving.resign()
+        async with asyncio.timeout(5):
+            await loop
+        assert not leaving.is_leader
+        assert not await redis.exists("group:leader")
+        other = asyncio.create_task(staying.run())
+        await wait_for(lambda: staying.is_leader, deadline_s=5, what="the next leader")
+        await staying.resign()
+        await other
