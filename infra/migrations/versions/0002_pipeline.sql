@@ -61,7 +61,7 @@ CREATE TABLE generation_attempts (
     maybe_billed boolean NOT NULL DEFAULT false,
     started_at timestamptz NOT NULL,
     finished_at timestamptz,
-    organization_id text,
+    organization_id text,  -- whose total it counts for in `llm_usage`; without one, nobody's
     PRIMARY KEY (job_id, run, attempt)
 );
 
