@@ -1,0 +1,8 @@
+"""The design that the pipeline replaces: one Celery task that checks the quota, asks the LLM, and saves.
+
+It exists to be measured beside the pipeline, by the same harness (`make chaos`). Nothing of ours imports it: it runs
+in a virtual environment of its own, because Celery is no dependency of the pipeline. It is set up as the guides
+recommend for tasks that must not be lost (acknowledge late, reject when the worker is lost, prefetch one, retry with
+backoff), and kinder than usual in one thing: Redis waits 15 seconds instead of an hour before it hands an
+unacknowledged task to another worker, which is safe here because no task takes longer.
+"""

@@ -1,0 +1,116 @@
+"""`python -m tests.chaos.pipeline`: the scoreboard of faults, for the pipeline and the Celery design it replaces."""
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tests.chaos.pipeline import report
+from tests.chaos.pipeline.celery import Celery
+from tests.chaos.pipeline.faults import FAULTS, Fault
+from tests.chaos.pipeline.grounds import grounds
+from tests.chaos.pipeline.rounds import run
+from tests.chaos.pipeline.score import Score, terminal_table
+from tests.chaos.pipeline.system import System
+from tests.chaos.pipeline.teamfit import Teamfit
+
+_TITLES = {Teamfit.name: "TEAMFIT pipeline", Celery.name: "The Celery design that it replaces"}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A system, and the faults that it meets."""
+
+    system: type[Teamfit | Celery]
+    faults: Sequence[Fault]
+
+
+def main() -> int:
+    """Run the faults that were asked for; exit with 1 if ours leaves anything lost, stuck, doubled or inconsistent."""
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--fault", choices=[fault.name for fault in FAULTS], help="only this fault")
+    parser.add_argument("--times", type=int, default=20, help="injections of each fault (default 20)")
+    parser.add_argument("--system", choices=["all", *_TITLES], default="all", help="which system (default: both)")
+    parser.add_argument("--json", type=Path, help="write the scores to this file")
+    parser.add_argument("--write", type=Path, help="write the scoreboard to this Markdown file")
+    options = parser.parse_args()
+    for name in [*os.environ]:
+        # Whatever this shell says about keys and servers, the systems under test have their own.
+        if name.startswith("TEAMFIT_") or name in {"OPENAI_API_KEY", "OPENAI_BASE_URL", "BROKER_URL", "DATABASE_URL"}:
+            del os.environ[name]
+    faults = [fault for fault in FAULTS if options.fault in {None, fault.name}]
+    plans = [
+        _Plan(Teamfit, faults),
+        _Plan(Celery, [replace(fault, inject=fault.baseline) for fault in faults if fault.baseline is not None]),
+    ]
+    plans = [plan for plan in plans if options.system in {"all", plan.system.name} and plan.faults]
+    began = time.monotonic()
+    scores = asyncio.run(_run(plans, times=options.times, file=options.json))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 220)
+    for plan in plans:
+        rows = [score for score in scores if score.system == plan.system.name]
+        console.print(terminal_table(_TITLES[plan.system.name], rows))
+    for score in scores:
+        for sentence in score.broken:
+            console.print(f"{score.system} {score.fault}: {sentence}", markup=False, style="red")
+    if options.write:
+        report.write(options.write, scores, times=options.times, seconds=time.monotonic() - began)
+    return 0 if all(score.clean for score in scores if score.system == Teamfit.name) else 1
+
+
+async def _run(plans: Sequence[_Plan], *, times: int, file: Path | None) -> list[Score]:
+    """Take the systems through their faults side by side: each has servers of its own, and mostly waits.
+
+    The file has the rows that are done at every moment, so that a run that is cut short is not lost.
+    """
+    scores: list[Score] = []
+
+    def record(score: Score) -> None:
+        scores.append(score)
+        if file is not None:
+            file.write_bytes(TypeAdapter(list[Score]).dump_json(scores, indent=2))
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        await asyncio.gather(*(_run_system(plan, times=times, progress=progress, record=record) for plan in plans))
+    return scores
+
+
+async def _run_system(plan: _Plan, *, times: int, progress: Progress, record: Callable[[Score], None]) -> None:
+    """Take one system through its faults. They share its processes until one of them leaves traces."""
+    waiting = list(plan.faults)
+    while waiting:
+        async with grounds() as ground, plan.system.running(ground) as system:
+            clean = True
+            while waiting and clean:
+                score = await _row(system, waiting.pop(0), times=times, progress=progress)
+                record(score)
+                # What one fault has left behind must not be counted against the next.
+                clean = score.clean
+
+
+async def _row(system: System, fault: Fault, *, times: int, progress: Progress) -> Score:
+    name = f"{system.name}: {fault.title}"
+    task = progress.add_task(name, total=times)
+    if reason := fault.skipped(system):
+        progress.update(task, description=f"{name}: skipped, {reason}")
+        return Score(system=system.name, fault=fault.name, title=fault.title, times=0, skipped=reason)
+
+    def tell(done: int, what: str) -> None:
+        progress.update(task, completed=done, description=f"{name}, {what}")
+
+    score = await run(system, fault, times=times, tell=tell)
+    progress.update(task, description=f"{name}: {'clean' if score.clean else 'NOT CLEAN'}, {score.seconds:.0f} s")
+    return score
+
+
+if __name__ == "__main__":
+    sys.exit(main())

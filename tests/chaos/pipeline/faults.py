@@ -1,0 +1,231 @@
+"""The faults: what each does to a system, and how it is undone.
+
+A fault is a context manager: entering does the damage, leaving repairs it as a supervisor or an operator would. The
+harness holds it for `hold_s` in between, while new requests keep coming in.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from redis.asyncio import Redis
+
+from infra.local.processes import ServerFailed
+from tests.chaos.pipeline.system import System
+from tests.chaos.pipeline.teamfit import LEASE_S
+
+Inject: TypeAlias = Callable[[System, int], AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row of the scoreboard.
+
+    Attributes:
+        name: what `FAULT=` takes.
+        title: what a reader sees.
+        inject: given the system and how often it was injected before.
+        hold_s: how long it lasts; 0 for what is over at once.
+        once_s: how long it lasts the first time instead, if that is longer.
+        anchored: jobs may be lost that the database does not know yet, so the harness waits until it knows them, and
+            sends only by ways in that are durable at once meanwhile (DESIGN 5.6).
+        baseline: what takes its place when the Celery design is hit by it; None if it does not apply there.
+        skipped: why this machine cannot inject it, or None.
+    """
+
+    name: str
+    title: str
+    inject: Inject
+    hold_s: float = 0.0
+    once_s: float = 0.0
+    anchored: bool = False
+    baseline: Inject | None = None
+    skipped: Callable[[System], str | None] = lambda _system: None
+
+
+def _kill(kind: str) -> Inject:
+    @asynccontextmanager
+    async def inject(system: System, turn: int) -> AsyncIterator[None]:
+        # In turn, so that the other one takes over while this one starts.
+        part = system.parts(kind)[turn % 2]
+        await asyncio.to_thread(system.kill, part)
+        yield
+        await asyncio.to_thread(system.start, part)
+
+    return inject
+
+
+def _stall(kind: str) -> Inject:
+    @asynccontextmanager
+    async def inject(system: System, turn: int) -> AsyncIterator[None]:
+        pid = system.pid(system.parts(kind)[turn % 2])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    return inject
+
+
+@asynccontextmanager
+async def _valkey_killed(system: System, _turn: int) -> AsyncIterator[None]:
+    await asyncio.to_thread(system.grounds.valkey.kill)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(system.grounds.valkey.restart)
+
+
+@asynccontextmanager
+async def _postgres_killed(system: System, _turn: int) -> AsyncIterator[None]:
+    await asyncio.to_thread(system.grounds.postgres.kill)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(system.grounds.postgres.restart)
+
+
+@asynccontextmanager
+async def _flushed(system: System, _turn: int) -> AsyncIterator[None]:
+    async with Redis.from_url(system.grounds.valkey.url) as redis:
+        await redis.flushall()
+    yield
+
+
+@asynccontextmanager
+async def _two_leaders(system: System, _turn: int) -> AsyncIterator[None]:
+    # Without its lock the leader believes itself to be one until it next renews, and another worker becomes one too.
+    async with Redis.from_url(system.grounds.valkey.url) as redis:
+        await redis.delete("schedule:leader")
+    yield
+
+
+@asynccontextmanager
+async def _slow_postgres(system: System, _turn: int) -> AsyncIterator[None]:
+    system.grounds.database.delay_s = 0.1
+    try:
+        yield
+    finally:
+        system.grounds.database.delay_s = 0.0
+
+
+def _reset(proxy: str) -> Inject:
+    @asynccontextmanager
+    async def inject(system: System, _turn: int) -> AsyncIterator[None]:
+        getattr(system.grounds, proxy).reset()
+        yield
+
+    return inject
+
+
+def _black_hole(proxy: str) -> Inject:
+    @asynccontextmanager
+    async def inject(system: System, _turn: int) -> AsyncIterator[None]:
+        getattr(system.grounds, proxy).swallow()
+        try:
+            yield
+        finally:
+            getattr(system.grounds, proxy).pass_on()
+
+    return inject
+
+
+def _llm(*orders: dict[str, Any]) -> Inject:
+    @asynccontextmanager
+    async def inject(system: System, turn: int) -> AsyncIterator[None]:
+        await system.llm(**orders[turn % len(orders)])
+        try:
+            yield
+        finally:
+            await system.llm(mode="ok")
+
+    return inject
+
+
+@asynccontextmanager
+async def _disk_full(system: System, _turn: int) -> AsyncIterator[None]:
+    disk = system.grounds.disk
+    assert disk is not None
+    ballast = disk / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:  # until there is no room for another byte
+            file.write(bytes(max(4096, shutil.disk_usage(disk).free // 8)))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+        # When it cannot write its log Postgres ends, and a supervisor starts it again.
+        await asyncio.to_thread(_revive, system)
+
+
+def _revive(system: System) -> None:
+    postgres = system.grounds.postgres
+    for _ in range(3):
+        if postgres.running:
+            return
+        with suppress(ServerFailed):
+            postgres.restart()
+
+
+def _no_small_disk(system: System) -> str | None:
+    return None if system.grounds.disk else "making a small file system needs root and mount(2)"
+
+
+def _no_clock(_system: System) -> str | None:
+    return "the clock belongs to the whole machine, and nothing here fakes it for one process"
+
+
+_WORKER = "worker"
+_PAST_LEASE_S = LEASE_S * 1.6
+
+FAULTS: Sequence[Fault] = (
+    Fault("kill-api", "kill -9 of an API process", _kill("api")),
+    Fault("kill-quota", "kill -9 of a quota worker", _kill("quota")),
+    Fault("kill-generation", "kill -9 of a generation worker", _kill("generation"), baseline=_kill(_WORKER)),
+    Fault("kill-projection", "kill -9 of a projection worker", _kill("projection")),
+    Fault("kill-failures", "kill -9 of a failures worker", _kill("failures")),
+    Fault("kill-schedule", "kill -9 of a schedule worker", _kill("schedule")),
+    Fault(
+        "stall-generation",
+        "SIGSTOP of a generation worker past its lease, then SIGCONT",
+        _stall("generation"),
+        hold_s=_PAST_LEASE_S,
+    ),
+    Fault(
+        "stall-quota", "SIGSTOP of a quota worker past its lease, then SIGCONT", _stall("quota"), hold_s=_PAST_LEASE_S
+    ),
+    Fault("valkey-restart", "Valkey killed, restarted with its AOF", _valkey_killed, baseline=_valkey_killed),
+    Fault("flushall", "FLUSHALL", _flushed, anchored=True, baseline=_flushed),
+    Fault("valkey-away", "Valkey away", _valkey_killed, hold_s=1.5, once_s=60),
+    Fault("broker-reset", "connections to Valkey reset", _reset("broker")),
+    Fault("broker-black-hole", "Valkey black-holed", _black_hole("broker"), hold_s=1.5),
+    Fault("postgres-restart", "Postgres killed and restarted", _postgres_killed, baseline=_postgres_killed),
+    Fault("postgres-away", "Postgres away", _postgres_killed, hold_s=1.5, once_s=60, baseline=_postgres_killed),
+    Fault("postgres-slow", "Postgres slow (100 ms on every answer)", _slow_postgres, hold_s=1.5),
+    Fault("postgres-reset", "connections to Postgres reset", _reset("database")),
+    Fault("postgres-black-hole", "Postgres black-holed", _black_hole("database"), hold_s=1.5),
+    Fault("disk-full", "disk full for Postgres", _disk_full, hold_s=1.0, skipped=_no_small_disk),
+    Fault(
+        "llm-429",
+        "LLM answers 429",
+        _llm({"mode": "429", "retry_after": 0.5}),
+        hold_s=1.0,
+        baseline=_llm({"mode": "429", "retry_after": 0.5}),
+    ),
+    Fault("llm-500", "LLM answers 500", _llm({"mode": "500"}), hold_s=1.0, baseline=_llm({"mode": "500"})),
+    Fault(
+        "llm-slow",
+        "LLM slow (3 s, and 6 s with a limit of 4 s)",
+        _llm({"mode": "slow", "latency": 3}, {"mode": "slow", "latency": 6}),
+        hold_s=0.5,
+    ),
+    Fault("llm-rubbish", "LLM answers rubbish", _llm({"mode": "rubbish"}), hold_s=1.0),
+    Fault("two-leaders", "two leaders at once", _two_leaders),
+    Fault("clock-step", "clock stepped", _llm({"mode": "ok"}), skipped=_no_clock),
+)

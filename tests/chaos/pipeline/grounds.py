@@ -1,0 +1,103 @@
+"""What a system under test stands on: servers of its own, proxies before them, and the offline LLM's controls."""
+
+import asyncio
+import os
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+
+from infra.local.processes import remove_folder
+from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
+from tests.chaos.pipeline.proxy import Proxy
+
+LLM_LATENCY_S = 0.4
+_DISK_MB = 640
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """The servers, and the proxies through which alone the system under test reaches them.
+
+    Attributes:
+        disk: a small file system of the database's own, or None if this machine does not let us make one.
+        llm_control: the control route of the offline LLM.
+    """
+
+    valkey: Valkey
+    postgres: Postgres
+    broker: Proxy
+    database: Proxy
+    http: aiohttp.ClientSession
+    disk: Path | None
+
+    @property
+    def broker_url(self) -> str:
+        """The broker, through its proxy."""
+        return f"redis://127.0.0.1:{self.broker.port}/0"
+
+    @property
+    def database_url(self) -> str:
+        """The database, through its proxy."""
+        return self.postgres.url.replace(f":{self.postgres.port}/", f":{self.database.port}/")
+
+    async def order_llm(self, control_url: str, **order: Any) -> None:
+        """Tell the LLM what its next calls meet."""
+        async with self.http.put(control_url, json=order) as answer:
+            answer.raise_for_status()
+
+    async def llm_calls(self, control_url: str) -> int:
+        """Return how many calls the LLM has received."""
+        async with self.http.get(control_url) as answer:
+            document = await answer.json()
+        return int(document["calls"]["received"])
+
+
+@asynccontextmanager
+async def grounds() -> AsyncIterator[Grounds]:
+    """Start the servers and their proxies; stop them in the end."""
+    async with AsyncExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="teamfit-chaos-"))
+        stack.callback(remove_folder, folder)
+        disk = _small_disk(folder)
+        if disk is not None:
+            stack.callback(subprocess.run, ["umount", "--lazy", str(disk)], check=False)
+        valkey = await asyncio.to_thread(start_valkey)
+        stack.callback(valkey.stop)
+        data = (disk or folder) / "postgres"
+        postgres = await asyncio.to_thread(start_postgres, data, durable=False)
+        stack.callback(postgres.stop)
+        await _keep_little_log(postgres)
+        broker = await stack.enter_async_context(Proxy(valkey.port))
+        database = await stack.enter_async_context(Proxy(postgres.port))
+        http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)))
+        yield Grounds(valkey, postgres, broker, database, http, disk)
+
+
+def _small_disk(folder: Path) -> Path | None:
+    if os.geteuid() != 0:
+        return None
+    disk = folder / "disk"
+    disk.mkdir()
+    folder.chmod(0o755)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_MB}m,mode=755", "tmpfs", str(disk)]
+    if subprocess.run(command, check=False, capture_output=True).returncode != 0:
+        return None
+    return disk
+
+
+async def _keep_little_log(postgres: Postgres) -> None:
+    """Have the write-ahead log fit on the small disk."""
+    connection = await asyncpg.connect(postgres.url)
+    try:
+        await connection.execute("ALTER SYSTEM SET max_wal_size = '96MB'")
+        await connection.execute("ALTER SYSTEM SET min_wal_size = '32MB'")
+        await connection.execute("SELECT pg_reload_conf()")
+    finally:
+        await connection.close()

@@ -1,0 +1,161 @@
+"""One row of the scoreboard: load, a fault again and again, and when all is over a look at the books.
+
+The load does not stop for a fault: jobs are in flight when it strikes, and more are sent while it lasts. Rounds follow
+each other as soon as one job has completed again, so a fault also meets the recovery from the one before. At the end
+of the row everything must come to rest.
+"""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+import asyncpg
+
+from tests.chaos.pipeline.faults import Fault
+from tests.chaos.pipeline.score import Score
+from tests.chaos.pipeline.system import ENDED, NEVER_BEGAN, Load, Standing, System
+
+_BEFORE, _DURING = 9, 6  # jobs sent in a round before the fault, and while it lasts
+_BEGIN_S = 3.0  # longest wait for jobs to be in flight
+_NEXT_S = 30.0  # longest wait for a job to complete after a fault
+_DRAIN_S = 60.0
+_POLL_S = 0.1
+_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+@dataclass
+class _Row:
+    system: System
+    fault: Fault
+    load: Load
+    injections: list[datetime] = field(default_factory=list)
+    sending: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def send(self, number: int) -> None:
+        task = asyncio.create_task(self.system.submit(self.load, number, durable_only=self.fault.anchored))
+        self.sending.add(task)
+        task.add_done_callback(self.sending.discard)
+
+    async def standings(self) -> dict[UUID, Standing]:
+        """Return where the accepted jobs stand; nothing while the database is away."""
+        with suppress(*_AWAY):
+            found = await self.system.standings(self.load)
+            return {job_id: found.get(job_id, Standing(NEVER_BEGAN, None)) for job_id in list(self.load.accepted)}
+        return {}
+
+
+async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, str], None]) -> Score:
+    """Inject a fault `times` times under load, wait for rest, and return what came of it.
+
+    Args:
+        system: is left running and whole.
+        fault: as this system meets it.
+        times: how often.
+        tell: called with the number of injections so far and what is going on.
+    """
+    load = Load(f"{fault.name}-{time.time_ns()}")
+    row = _Row(system, fault, load)
+    began = time.monotonic()
+    await system.open_account(load.organization_id)
+    calls_before = await system.llm_calls()
+    for turn in range(times):
+        tell(turn, "injecting")
+        await _round(row, turn)
+    tell(times, "draining")
+    standings = await _drained(row)
+    broken = await system.inconsistencies(deadline_s=20.0)
+    books = await system.books(load)
+    calls = await system.llm_calls() - calls_before
+    following, affected = _recoveries(row, standings)
+    return Score(
+        system=system.name,
+        fault=fault.name,
+        title=fault.title,
+        times=times,
+        jobs=len(load.accepted),
+        refused=load.refused,
+        completed=sum(one.status == "completed" for one in standings.values()),
+        failed=sum(one.status in ENDED - {"completed"} for one in standings.values()),
+        lost=sum(one.status == NEVER_BEGAN for one in standings.values()),
+        stuck=sum(one.status not in {NEVER_BEGAN, *ENDED} for one in standings.values()),
+        duplicate_effects=books.duplicate_effects,
+        double_charges=books.double_charges,
+        extra_calls=max(0, calls - books.known),
+        next_p50_s=_quantile(following, 50),
+        affected_p50_s=_quantile(affected, 50),
+        affected_p99_s=_quantile(affected, 99),
+        seconds=round(time.monotonic() - began, 1),
+        broken=list(broken),
+    )
+
+
+async def _round(row: _Row, turn: int) -> None:
+    if row.fault.anchored:
+        await row.system.submit(row.load, _BEFORE)
+        await _until(lambda: row.system.anchored(row.load), _BEGIN_S)
+        row.send(_DURING)
+    else:
+        row.send(_BEFORE)
+    await _until(lambda: _any(row, lambda one: one.status == "processing"), _BEGIN_S)
+    injected = datetime.now(UTC)
+    row.injections.append(injected)
+    async with row.fault.inject(row.system, turn):
+        row.send(_DURING)
+        await asyncio.sleep(max(row.fault.once_s if turn == 0 else 0.0, row.fault.hold_s))
+
+    def completed_since(one: Standing) -> bool:
+        return one.status == "completed" and one.ended_at is not None and one.ended_at > injected
+
+    await _until(lambda: _any(row, completed_since), _NEXT_S)
+
+
+async def _any(row: _Row, wanted: Callable[[Standing], bool]) -> bool:
+    return any(map(wanted, (await row.standings()).values()))
+
+
+async def _until(condition: Callable[[], Awaitable[bool]], longest_s: float) -> None:
+    """Wait for a condition; a round goes on without it when the time is over, and the score shows what came of it."""
+    end = time.monotonic() + longest_s
+    while time.monotonic() < end:
+        with suppress(*_AWAY):
+            if await condition():
+                return
+        await asyncio.sleep(_POLL_S)
+
+
+async def _drained(row: _Row) -> dict[UUID, Standing]:
+    if row.sending:
+        await asyncio.wait(row.sending, timeout=_NEXT_S)
+    standings: dict[UUID, Standing] = {}
+
+    async def at_rest() -> bool:
+        nonlocal standings
+        standings = await row.standings()
+        return len(standings) == len(row.load.accepted) and all(one.status in ENDED for one in standings.values())
+
+    await _until(at_rest, _DRAIN_S)
+    return standings
+
+
+def _recoveries(row: _Row, standings: dict[UUID, Standing]) -> tuple[list[float], list[float]]:
+    """Return the seconds from each injection to the next completed job, and to the end of each job in flight then."""
+    completed = [one.ended_at for one in standings.values() if one.status == "completed" and one.ended_at]
+    following, affected = [], []
+    for injected in row.injections:
+        later = [(at - injected).total_seconds() for at in completed if at > injected]
+        following += [min(later)] if later else []
+        for job_id, one in standings.items():
+            if row.load.accepted[job_id] <= injected and one.ended_at is not None and one.ended_at > injected:
+                affected.append((one.ended_at - injected).total_seconds())
+    return following, affected
+
+
+def _quantile(seconds: Sequence[float], percent: int) -> float | None:
+    if len(seconds) < 2:
+        return round(seconds[0], 2) if seconds else None
+    return round(statistics.quantiles(seconds, n=100, method="inclusive")[percent - 1], 2)

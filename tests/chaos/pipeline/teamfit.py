@@ -1,0 +1,216 @@
+"""Our pipeline as a system under test: two API processes and two of each stage, behind the proxies."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import aiosql
+import asyncpg
+from pydantic import ValidationError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from infra.errors import DependencyDown
+from infra.local.processes import LocalServerError
+from infra.local.stack import API, STAGES, Stack
+from infra.settings import Settings
+from infra.verify import CheckTimedOut, verify
+from producers.client import JobRequests, Request
+from tests.acceptance.customer import hand_written
+from tests.chaos.pipeline.grounds import LLM_LATENCY_S, Grounds
+from tests.chaos.pipeline.system import Books, Load, Standing
+
+_queries: Any = aiosql.from_path(Path(__file__).with_name("teamfit.sql"), "asyncpg")
+_KINDS = (API, *STAGES)
+_WISH = "Something outdoors for 6 people, about 45 minutes"
+_POLL_S = 0.25
+
+LEASE_S = 2.0
+# Short limits, so that every way of waiting is met within a round; between each other they stand as the defaults do.
+SETTINGS: dict[str, Any] = {
+    "generation_concurrency": 25,
+    "generation_timeout_s": 4.0,
+    "stage_timeout_s": 3.0,
+    "retry_base_s": 0.2,
+    "retry_cap_s": 1.0,
+    "stall_threshold_s": 9.0,
+}
+
+
+class Teamfit:
+    """The pipeline; made by `running`."""
+
+    name = "teamfit"
+
+    def __init__(self, grounds: Grounds, stack: Stack) -> None:
+        self.grounds = grounds
+        self._stack = stack
+        self._turns = count()
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, grounds: Grounds) -> "AsyncIterator[Teamfit]":
+        """Start the fleet and stop it in the end."""
+        settings = Settings(
+            _env_file=None,
+            broker_url=f"{grounds.broker_url}?lease={LEASE_S:g}s",
+            database_url=grounds.database_url,
+            **SETTINGS,
+        )
+        parts = [*_KINDS, *(f"{kind}-2" for kind in _KINDS)]
+        stack = Stack(settings, llm_latency_s=LLM_LATENCY_S, parts=parts)
+        await asyncio.to_thread(stack.__enter__)
+        try:
+            yield cls(grounds, stack)
+        finally:
+            await asyncio.to_thread(stack.close)
+
+    async def open_account(self, organization_id: str) -> None:
+        """Add an organization with quota enough."""
+        async with self._books() as connection:
+            await _queries.open_account(connection, organization_id=organization_id, team_id=_team(organization_id))
+
+    async def submit(self, load: Load, number: int, *, durable_only: bool = False) -> None:
+        """Send jobs over HTTP, with the client, and by XADD, a third each."""
+        third = number if durable_only else number // 3
+        ways = [self._post(load) for _ in range(third)]
+        if not durable_only:
+            ways += [self._with_client(load, third), self._xadd(load, number - 2 * third)]
+        await asyncio.gather(*ways)
+
+    async def anchored(self, load: Load) -> bool:
+        """Whether every job accepted so far is known to Postgres."""
+        async with self._books() as connection:
+            return bool(await _queries.anchored(connection, job_ids=list(load.accepted)) == len(load.accepted))
+
+    async def standings(self, load: Load) -> Mapping[UUID, Standing]:
+        """Return where the jobs of the row stand, by the read model."""
+        async with self._books() as connection:
+            rows = _queries.standings(connection, organization_id=load.organization_id)
+            return {row["job_id"]: Standing(row["status"], row["ended_at"]) async for row in rows}
+
+    async def books(self, load: Load) -> Books:
+        """Read the ledger, the attempts and the activities."""
+        async with self._books() as connection:
+            row = await _queries.books(connection, organization_id=load.organization_id)
+        return Books(
+            duplicate_effects=row["duplicate_effects"],
+            double_charges=max(0, row["charged"] - row["completed"]),
+            completed=row["completed"],
+            known=row["known"],
+        )
+
+    async def llm(self, **order: object) -> None:
+        """Tell the LLM how to behave."""
+        await self.grounds.order_llm(self._control_url, **order)
+
+    async def llm_calls(self) -> int:
+        """Return how many calls the LLM has received."""
+        return await self.grounds.llm_calls(self._control_url)
+
+    def parts(self, kind: str) -> Sequence[str]:
+        """Return the two processes of a kind."""
+        return kind, f"{kind}-2"
+
+    def pid(self, part: str) -> int:
+        """Return a part's process ID."""
+        return self._stack.pids()[part]
+
+    def kill(self, part: str) -> None:
+        """`kill -9` a part."""
+        self._stack.kill(part)
+
+    def start(self, part: str) -> None:
+        """Start a part and wait until it is ready."""
+        self._stack.start(part)
+
+    async def inconsistencies(self, *, deadline_s: float) -> Sequence[str]:
+        """Do as `teamfit verify --settled`; facts that are still on their way are waited for."""
+        end = asyncio.get_running_loop().time() + deadline_s
+        while True:
+            async with self._books() as connection:
+                try:
+                    report = await verify(connection, settled=True, llm_calls=await self.llm_calls())
+                except CheckTimedOut as error:
+                    return [str(error)]
+            if report.ok:
+                return self._ended()
+            if asyncio.get_running_loop().time() > end:
+                return [*self._ended(), *report.explain().splitlines()]
+            await asyncio.sleep(_POLL_S)
+
+    def _ended(self) -> list[str]:
+        """Name what ended by itself: a worker outlives every fault but a kill."""
+        try:
+            self._stack.check()
+        except LocalServerError as error:
+            return [str(error).partition(";")[0]]
+        return []
+
+    async def _post(self, load: Load) -> None:
+        api = self.parts(API)[next(self._turns) % 2]
+        organization_id = load.organization_id
+        request = {"organization_id": organization_id, "team_id": _team(organization_id), "requirements": _WISH}
+        headers = {"Authorization": f"Bearer {self._stack.token(organization_id)}"}
+        url = f"{self._stack.url_of(api)}/api/activities/generate-custom"
+        try:
+            async with self.grounds.http.post(url, headers=headers, json=request) as answer:
+                if answer.status == 202:
+                    _accept(load, UUID((await answer.json())["job_id"]))
+                    return
+        except (aiohttp.ClientError, OSError):
+            pass  # its caller knows that it was not accepted
+        load.refused += 1
+
+    async def _with_client(self, load: Load, number: int) -> None:
+        organization_id = load.organization_id
+        requests = [
+            Request(organization_id=organization_id, team_id=_team(organization_id), requirements=_WISH)
+            for _ in range(number)
+        ]
+        try:
+            async with JobRequests.connect(self.grounds.broker_url) as client:
+                _accept(load, *await client.submit_many(requests))
+        except (DependencyDown, ValidationError):
+            load.refused += number
+
+    async def _xadd(self, load: Load, number: int) -> None:
+        async with Redis.from_url(self.grounds.broker_url, socket_timeout=5, socket_connect_timeout=5) as redis:
+            for _ in range(number):
+                job_id = uuid4()
+                event = hand_written(str(job_id), load.organization_id, _team(load.organization_id))
+                try:
+                    await redis.execute_command("XADD", "job-requests", "*", "key", str(job_id), "event", event)
+                except (RedisError, OSError):
+                    load.refused += 1
+                else:
+                    _accept(load, job_id)
+
+    @asynccontextmanager
+    async def _books(self) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+        """Connect past the proxy, which may be part of a fault."""
+        connection = await asyncpg.connect(self.grounds.postgres.url, timeout=5)
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=5)
+
+    @property
+    def _control_url(self) -> str:
+        return f"{self._stack.settings.openai_base_url}".replace("/v1", "/control")
+
+
+def _team(organization_id: str) -> str:
+    return f"{organization_id}-team"
+
+
+def _accept(load: Load, *job_ids: UUID) -> None:
+    now = datetime.now(UTC)
+    for job_id in job_ids:
+        load.accepted[job_id] = now
