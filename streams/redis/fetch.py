@@ -28,8 +28,9 @@ __all__ = ["TopicReader"]
 
 log = logging.getLogger(__name__)
 
-# While an agent has no room, how often to look again. Short enough that a waiting agent does not notice.
-_POLL_S = (0.001, 0.02)
+# While there is no room, when to look again: at once, since an agent that is handed an event is often done with it in
+# the next round of the event loop; then less and less often, so that a worker full of slow agents costs nothing.
+_PAUSES_S = (0.0, 0.0, 0.001, 0.001, 0.002, 0.005, 0.01, 0.02)
 
 
 class TopicReader:
@@ -47,6 +48,7 @@ class TopicReader:
         self._reclaimer = Reclaimer(client, settings)
         self._loop_name = f"fetching {topic}"
         self._next_scan = 0.0
+        self._pauses = 0
         self._unread = False
         self._client_id: int | None = None
         consumer.health.expect(self._loop_name, (settings.block + settings.timeout).total_seconds())
@@ -95,8 +97,10 @@ class TopicReader:
         room = min(self._window.room(queued, idle_agents), self._settings.max_unacknowledged - held)
         if room <= 0:
             self._consumer.health.alive(self._loop_name)
-            await asyncio.sleep(_POLL_S[0] if self._window.size else _POLL_S[1])
+            await asyncio.sleep(_PAUSES_S[min(self._pauses, len(_PAUSES_S) - 1)])
+            self._pauses += 1
             return
+        self._pauses = 0
         if self._unread:
             for partition in self._partitions.values():
                 await self._deliver_claimed(partition, await self._reclaimer.claim_unread(partition))
@@ -114,7 +118,7 @@ class TopicReader:
             await self._deliver_claimed(partition, claimed)
         if more:
             self._consumer.health.alive(self._loop_name)
-            await asyncio.sleep(_POLL_S[1])
+            await asyncio.sleep(_PAUSES_S[-1])
         else:
             self._next_scan = monotonic() + self._settings.scan.total_seconds()
         return more
