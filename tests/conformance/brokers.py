@@ -126,7 +126,11 @@ class SentinelBroker(RedisBroker):
     def fail_over(self) -> None:
         """Make the replica the master, as after the master's loss."""
         with Redis(port=self.sentinel_port) as sentinel:
+            before = sentinel.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "main")
             sentinel.execute_command("SENTINEL FAILOVER", "main")
+            _until(
+                lambda: sentinel.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "main") != before, "the failover"
+            )
 
     sentinel_port: int
 

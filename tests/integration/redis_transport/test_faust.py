@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import faust
 import pytest
@@ -144,7 +144,7 @@ async def test_an_agent_answers_a_client(bench: Bench) -> None:
     worker, client = bench.app(), bench.app()
 
     def double(app: faust.App) -> Any:
-        @app.agent(app.topic(bench.topic_name, value_type=int, partitions=1), name="double")
+        @app.agent(app.topic(bench.topic_name, value_type=cast("Any", int), partitions=1), name="double")
         async def agent(stream: Any) -> Any:
             async for number in stream:
                 yield number * 2
