@@ -144,6 +144,27 @@ class TransportContract:
             )
         assert batches == [50] * 4
 
+    async def test_a_batch_closes_in_time_and_is_acknowledged_whole(self, bench: Bench) -> None:
+        """A batch that does not fill up is handed over in time; its events do not come back."""
+        first, second = bench.app(), bench.app()
+        batches: list[list[bytes]] = []
+
+        @first.agent(bench.topic(first))
+        async def agent(stream: Any) -> None:
+            async for values in stream.take(50, within=0.3):
+                batches.append(list(values))
+
+        seen = collect(bench, second)
+        await bench.send(b"a", b"b", b"c")
+        async with running(first):
+            await wait_for(
+                lambda: sum(map(len, batches)) == 3, deadline_s=bench.broker.features.first_join_s, what="the batch"
+            )
+        async with running(second):
+            await bench.send(b"new")
+            await seen.become(1, deadline_s=bench.broker.features.first_join_s)
+        assert seen == [b"new"]
+
     async def test_acknowledged_events_do_not_come_back(self, bench: Bench) -> None:
         """A worker that starts after another has acknowledged everything gets nothing but what is new."""
         before, after = bench.app(), bench.app()
