@@ -75,8 +75,8 @@ class Settings(BaseSettings):
     max_tokens_per_job: int = Field(
         default=100_000,
         ge=0,
-        description="Spend cap: a job whose calls, of all its attempts and runs, have used so many tokens gets no further "
-        "one and fails with `spend_cap_reached`; 0: no cap. A call of unknown cost counts as a full answer. "
+        description="Spend cap: a job whose calls, of all its attempts and runs, have used so many tokens gets no "
+        "further one and fails with `spend_cap_reached`; 0: no cap. A call of unknown cost counts as a full answer. "
         "Higher: more patience with a job that keeps failing, and more cost.",
     )
 
