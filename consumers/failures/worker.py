@@ -51,3 +51,4 @@ stage: Stage[DeadLetter] = Stage(
     timeout=timedelta(seconds=_settings.stage_timeout_s),
 )
 attach(app, DEAD_LETTERS, stage, concurrency=_CONCURRENCY)
+app.close_at_last(_database.close)

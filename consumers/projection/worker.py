@@ -1,7 +1,6 @@
 """Wires the projection to Faust, and does nothing else."""
 
 from datetime import timedelta
-from typing import Any
 
 from consumers.projection.handlers import Projection, decode
 from infra.clock import SystemClock
@@ -36,9 +35,4 @@ stage = Stage(
 )
 attach(app, JOB_REQUESTS, stage, concurrency=_settings.batch_size)
 attach(app, JOB_EVENTS, stage, concurrency=_settings.batch_size)
-
-
-@app.on_before_shutdown.connect
-async def _close(*_: Any, **__: Any) -> None:  # noqa: ANN401 - Faust's signals pass what they like
-    """Faust sends this when the agents have come to rest."""
-    await _database.close()
+app.close_at_last(_database.close)

@@ -96,3 +96,4 @@ facts_stage: Stage[Fact] = Stage(
 )
 attach(app, JOB_REQUESTS, requests_stage, concurrency=_settings.batch_size)
 attach(app, JOB_EVENTS, facts_stage, concurrency=_settings.batch_size)
+app.close_at_last(_database.close)

@@ -31,6 +31,7 @@ _database = Database(_settings.database_url, size=_settings.database_pool_size)
 
 # It reads no topic, but joins its group all the same: that is how Faust elects a leader.
 app = create_app("schedule", _settings)
+app.close_at_last(_database.close)
 
 taker = Taker(_database, FaustPublisher(app), clock=_clock)
 reconciler = Reconciler(
