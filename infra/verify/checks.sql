@@ -274,6 +274,39 @@ SELECT
     ) AS examples
 FROM judged;
 
+-- name: spend(size)
+-- What each organization's calls have cost is what its attempts say.
+WITH summed AS (
+    SELECT
+        organization_id,
+        to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM') AS period,
+        count(*) AS calls,
+        coalesce(sum(prompt_tokens + completion_tokens), 0) AS tokens
+    FROM generation_attempts
+    WHERE state <> 'started' AND organization_id IS NOT NULL
+    GROUP BY 1, 2
+), total AS MATERIALIZED (
+    SELECT
+        organization_id,
+        period,
+        coalesce(counted.calls, 0) AS calls,
+        coalesce(counted.prompt_tokens + counted.completion_tokens, 0) AS tokens,
+        coalesce(summed.calls, 0) AS calls_sum,
+        coalesce(summed.tokens, 0) AS tokens_sum
+    FROM llm_usage AS counted
+    FULL JOIN summed USING (organization_id, period)
+)
+SELECT
+    count(*) AS checked,
+    count(*) FILTER (WHERE (calls, tokens) <> (calls_sum, tokens_sum)) AS found,
+    sum(calls) || ' calls, ' || sum(tokens) || ' tokens' AS detail,
+    ARRAY(
+        SELECT organization_id || ' ' || period || ': counted ' || calls || ' calls and ' || tokens || ' tokens, the attempts have '
+            || calls_sum || ' and ' || tokens_sum
+        FROM total WHERE (calls, tokens) <> (calls_sum, tokens_sum) ORDER BY organization_id, period LIMIT :size
+    ) AS examples
+FROM total;
+
 -- name: recorded_calls()$
 -- Calls to the LLM on record: each attempt makes one at most.
 SELECT count(*) FROM generation_attempts;

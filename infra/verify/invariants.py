@@ -96,6 +96,12 @@ INVARIANTS: Sequence[Invariant] = (
         next_step="Two results were saved for one run: keep the rows of generation_attempts and report a bug.",
     ),
     Invariant(
+        name="spend = attempts",
+        query="spend",
+        statement="the totals of llm_usage are the sums of generation_attempts",
+        next_step="Rows of one of the two tables were changed or removed by hand: the attempts are right.",
+    ),
+    Invariant(
         name="dead letters say why",
         query="failed_events",
         statement="every failed event names its stage and its error",

@@ -31,7 +31,7 @@ async def test_a_pipeline_at_rest_is_consistent(jobs: Jobs, database_url: str) -
     assert finding(report, "charged = completed").checked == 2
     assert finding(report, "three activities").checked == 2
     assert finding(report, "read model = fold of the archive").checked == 3
-    assert len(report.findings) == 17
+    assert len(report.findings) == 18
     assert json.loads(json.dumps(report.document()))["ok"] is True
 
 
@@ -278,6 +278,23 @@ async def test_a_second_saved_attempt_is_reported(jobs: Jobs, database: Pool, ch
     assert set(found) == {"one saved attempt"}
     assert f"{jobs.done.job_id} run 1: 2 saved, outcome completed" in found["one saved attempt"]
     assert f"{jobs.replayed.job_id} run 1: 1 saved, outcome failed" in found["one saved attempt"]
+
+
+async def test_a_spend_that_drifts_is_reported(jobs: Jobs, database: Pool, check: Checker) -> None:
+    """A total that the attempts do not add up to is named with both sums."""
+    await database.execute(
+        "INSERT INTO generation_attempts (job_id, run, attempt, token, state, started_at, organization_id)"
+        " VALUES ($1, 1, 9, gen_random_uuid(), 'started', '2031-04-15', 'acme')",
+        jobs.done.job_id,
+    )
+    assert not await violations(check)
+    await database.execute(
+        "UPDATE generation_attempts SET (state, prompt_tokens, completion_tokens) = ('failed', 70, 30) WHERE attempt = 9"
+    )
+    assert not await violations(check)
+    await database.execute("UPDATE llm_usage SET calls = calls + 1")
+    found = await violations(check)
+    assert found == {"spend = attempts": "acme 2031-04: counted 2 calls and 100 tokens, the attempts have 1 and 100"}
 
 
 async def test_a_call_without_a_record_is_reported(jobs: Jobs, check: Checker) -> None:
