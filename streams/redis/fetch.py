@@ -48,6 +48,7 @@ class TopicReader:
         self._reclaimer = Reclaimer(client, settings)
         self._loop_name = f"fetching {topic}"
         self._next_scan = 0.0
+        self._next_sweep = 0.0
         self._pauses = 0
         self._unread = False
         self._client_id: int | None = None
@@ -121,7 +122,15 @@ class TopicReader:
             await asyncio.sleep(_PAUSES_S[-1])
         else:
             self._next_scan = monotonic() + self._settings.scan.total_seconds()
+            await self._sweep()
         return more
+
+    async def _sweep(self) -> None:
+        """Once a lease, forget consumers that are gone: each worker has a name of its own, and names would pile up."""
+        if monotonic() >= self._next_sweep:
+            self._next_sweep = monotonic() + self._settings.lease.total_seconds()
+            for partition in self._partitions.values():
+                await self._reclaimer.remove_silent_consumers(partition)
 
     async def _read(self, room: int) -> None:
         if self._client_id is None:

@@ -79,7 +79,8 @@ class Backoff:
 
 def is_missing_group(error: BaseException) -> bool:
     """Whether the stream or its group is gone (a flush, a failover to an empty server). Redis says it only in text."""
-    return isinstance(error, ResponseError) and str(error).startswith(("NOGROUP", "UNBLOCKED"))
+    # Redis 6.2 puts a sentence about the script before the code.
+    return isinstance(error, ResponseError) and any(code in str(error) for code in ("NOGROUP", "UNBLOCKED"))
 
 
 def translate(error: BaseException, *, sent: bool) -> TransportError:

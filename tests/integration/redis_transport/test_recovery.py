@@ -171,6 +171,25 @@ async def test_silent_consumers_with_nothing_pending_are_removed(redis: Client) 
     assert [consumer["name"] for consumer in await redis.xinfo_consumers("consumers", "group")] == [b"dead"]
 
 
+async def test_a_dead_consumer_is_forgotten_once_its_entries_are_taken(bench: Bench, redis: Client, group: str) -> None:
+    """Names of dead workers do not pile up: with nothing pending, one is gone after ten leases."""
+    bench.settings["lease"] = "150ms"
+    await hand_to_the_dead(redis, bench.topic_name, group, 3)
+    app = bench.app()
+    seen = collect(bench, app)
+
+    async def names() -> list[bytes]:
+        return [consumer["name"] for consumer in await redis.xinfo_consumers(bench.topic_name, group)]
+
+    async def alone() -> bool:
+        found = await names()
+        return len(found) == 1 and found != [b"dead"]
+
+    async with running(app):
+        await seen.become(3)
+        await wait_for(alone, what="the dead consumer to be forgotten")
+
+
 async def test_an_event_dropped_without_acknowledgement_comes_back_after_a_restart(
     bench: Bench, redis: Client, group: str
 ) -> None:
