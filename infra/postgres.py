@@ -42,6 +42,32 @@ def _down(error: BaseException) -> DependencyDown:
     return DependencyDown("postgres", f"Postgres is away: {type(error).__name__}: {error}; check DATABASE_URL")
 
 
+@asynccontextmanager
+async def _lost_is_down(connection: Connection) -> AsyncIterator[None]:
+    """Tell a lost connection from a wrong argument; asyncpg raises InterfaceError for both.
+
+    Raises:
+        DependencyDown: the connection is lost, or in a state in which asyncpg cannot use it.
+    """
+    try:
+        yield
+    except asyncpg.InternalClientError as error:
+        # "cannot switch to state …": the server died in the middle of an answer, and the rollback came upon its rest.
+        raise _down(error) from error
+    except asyncpg.InterfaceError as error:
+        if _is_lost(connection):
+            raise _down(error) from error
+        raise
+
+
+def _is_lost(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        # The pool took it back by itself, which it does when the connection is lost.
+        return True
+
+
 class Database:
     """A pool of at most `size` connections. `json` columns are read and written as Python values.
 
@@ -75,18 +101,16 @@ class Database:
             DependencyDown: Postgres went away. Whether a commit under way took effect is then unknown, so callers
                 must be idempotent.
         """
-        connection: PoolConnectionProxy[asyncpg.Record] | None = None
         try:
             pool = self._pool or await self._open()
-            async with pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection, connection.transaction():
+            async with (
+                pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection,
+                _lost_is_down(connection),
+                connection.transaction(),
+            ):
                 yield connection
         except _AWAY as error:
             raise _down(error) from error
-        except asyncpg.InterfaceError as error:
-            # asyncpg raises it for a lost connection and for a wrong argument alike; only the first is an outage.
-            if connection is None or connection.is_closed():
-                raise _down(error) from error
-            raise
 
     async def ping(self) -> None:
         """Ask the server for a sign of life.

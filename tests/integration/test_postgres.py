@@ -1,0 +1,57 @@
+"""Outages of Postgres, as the stages hear of them."""
+
+from contextlib import suppress
+
+import asyncpg
+import pytest
+
+from infra.errors import DependencyDown
+from infra.postgres import Database
+from tests.conftest import Pool
+
+
+async def test_a_statement_on_a_lost_connection_means_that_postgres_is_away(database_url: str, database: Pool) -> None:
+    """A connection that died a moment ago is an outage, so its delivery is held; it used to look like a bug.
+
+    The pool had taken the connection back, so asking whether it was closed raised another error, which moved events to
+    the dead letters and ended the schedule's worker.
+    """
+    own = Database(database_url, size=1)
+    try:
+        with pytest.raises(DependencyDown):
+            await _use_after_loss(own, database)
+        async with own.transaction() as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+    finally:
+        await own.close()
+
+
+async def test_a_wrong_argument_is_no_outage(database_url: str) -> None:
+    """What is wrong with a statement is raised as it is."""
+    own = Database(database_url, size=1)
+    try:
+        with pytest.raises(asyncpg.InterfaceError):
+            async with own.transaction() as connection:
+                await connection.execute("SELECT $1::int", 1, 2)
+    finally:
+        await own.close()
+
+
+async def test_a_connection_that_asyncpg_cannot_use_any_more_is_an_outage(database_url: str) -> None:
+    """A server that dies in the middle of an answer leaves asyncpg confused, not the event wrong."""
+    own = Database(database_url, size=1)
+    try:
+        with pytest.raises(DependencyDown):
+            async with own.transaction():
+                raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
+    finally:
+        await own.close()
+
+
+async def _use_after_loss(own: Database, database: Pool) -> None:
+    async with own.transaction() as connection:
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+        await database.execute("SELECT pg_terminate_backend($1)", pid)
+        with suppress(asyncpg.PostgresError):
+            await connection.execute("SELECT 1")
+        await connection.execute("SELECT 1")
