@@ -19,6 +19,13 @@ _TEMPLATE = "template_migrated"
 _LOGICAL_DATABASES = 64
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share the tests out to the parallel runners: by file, but all that use the one running pipeline to one runner."""
+    for item in items:
+        uses_stack = "stack" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("the running pipeline" if uses_stack else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[Valkey]:
     """The run's Valkey. A test that flushes all of it, kills or stalls it starts one of its own instead."""

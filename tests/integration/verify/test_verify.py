@@ -289,7 +289,7 @@ async def test_a_spend_that_drifts_is_reported(jobs: Jobs, database: Pool, check
     )
     assert not await violations(check)
     await database.execute(
-        "UPDATE generation_attempts SET (state, prompt_tokens, completion_tokens) = ('failed', 70, 30) WHERE attempt = 9"
+        "UPDATE generation_attempts SET state = 'failed', prompt_tokens = 70, completion_tokens = 30 WHERE attempt = 9"
     )
     assert not await violations(check)
     await database.execute("UPDATE llm_usage SET calls = calls + 1")
