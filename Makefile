@@ -34,7 +34,7 @@ up: $(STAMP) ## Run the whole pipeline on this machine until Ctrl-C
 	@$(BIN)/teamfit up $(ARGS)
 
 test: $(STAMP) ## Run the tests, on real servers
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup $(ARGS)
 
 check: $(STAMP) ## Check style, types, imports between folders, dead code, dependencies
 	$(BIN)/ruff check .
@@ -48,8 +48,11 @@ bench: $(STAMP) ## Measure the transport and the pipeline
 	$(BIN)/python -m infra.bench.transport $(ARGS)
 	$(BIN)/python -m infra.bench.pipeline $(ARGS)
 
-chaos: $(STAMP) ## Run the long fault tests: kill -9, flushes, stalls
+chaos: $(STAMP) ## Break things on real processes; FAULT=name runs one row, TIMES=n sets how often
+ifeq ($(FAULT),)
 	$(BIN)/python -m pytest -m chaos --timeout=1800 $(ARGS)
+endif
+	$(BIN)/python -m tests.chaos.pipeline $(if $(FAULT),--fault $(FAULT),--write docs/reliability.md) $(if $(TIMES),--times $(TIMES))
 
 lock: $(STAMP) ## Pin the newest versions that pyproject.toml allows, with hashes
 	@test -n "$(UV)" || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv

@@ -1,6 +1,7 @@
 """Submits jobs as the web backend did: a row, then the task. Reads requests from standard input, a JSON object a line.
 
-Answers each with a line that says whether its caller would have heard that the job was accepted.
+Says "ready" first, and answers each request with a line that says whether its caller would have heard that the job was
+accepted.
 """
 
 import json
@@ -35,6 +36,8 @@ def _submit(request: dict[str, Any]) -> None:
 
 def main() -> None:
     """Submit what comes in, several at once, until the input ends."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         for line in sys.stdin:
             threads.submit(_submit, json.loads(line))

@@ -73,6 +73,8 @@ class Celery:
                 env=self._env,
             )
             self._submitter = submitter
+            assert submitter.stdout is not None
+            await asyncio.wait_for(submitter.stdout.readline(), _READY_S)  # "ready"
             tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._supervise())]
             yield self
             for task in tasks:

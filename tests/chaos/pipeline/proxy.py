@@ -69,8 +69,8 @@ class Proxy:
                 asyncio.create_task(self._pump(answers, writer, delayed=True)),
             ]
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        except OSError:
-            pass  # the server is away: the client finds its connection closed, as it would without a proxy
+        except (OSError, asyncio.CancelledError):
+            pass  # the server is away, or the proxy ends: either way the client finds its connection closed
         finally:
             for pump in pumps:
                 pump.cancel()

@@ -22,7 +22,7 @@ from tests.chaos.pipeline.system import ENDED, NEVER_BEGAN, Load, Standing, Syst
 
 _BEFORE, _DURING = 9, 6  # jobs sent in a round before the fault, and while it lasts
 _BEGIN_S = 3.0  # longest wait for jobs to be in flight
-_NEXT_S = 30.0  # longest wait for a job to complete after a fault
+_NEXT_S = 15.0  # longest wait for a job to complete after a fault
 _DRAIN_S = 60.0
 _POLL_S = 0.1
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -65,10 +65,11 @@ async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, 
     calls_before = await system.llm_calls()
     for turn in range(times):
         tell(turn, "injecting")
-        await _round(row, turn)
+        if not await _round(row, turn):
+            break  # nothing moves any more: breaking it further shows nothing
     tell(times, "draining")
     standings = await _drained(row)
-    broken = await system.inconsistencies(deadline_s=20.0)
+    broken = await system.inconsistencies(deadline_s=40.0)
     books = await system.books(load)
     calls = await system.llm_calls() - calls_before
     following, affected = _recoveries(row, standings)
@@ -76,7 +77,7 @@ async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, 
         system=system.name,
         fault=fault.name,
         title=fault.title,
-        times=times,
+        times=len(row.injections),
         jobs=len(load.accepted),
         refused=load.refused,
         completed=sum(one.status == "completed" for one in standings.values()),
@@ -94,7 +95,8 @@ async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, 
     )
 
 
-async def _round(row: _Row, turn: int) -> None:
+async def _round(row: _Row, turn: int) -> bool:
+    """Inject once; return whether a job completed afterwards."""
     if row.fault.anchored:
         await row.system.submit(row.load, _BEFORE)
         await _until(lambda: row.system.anchored(row.load), _BEGIN_S)
@@ -111,21 +113,22 @@ async def _round(row: _Row, turn: int) -> None:
     def completed_since(one: Standing) -> bool:
         return one.status == "completed" and one.ended_at is not None and one.ended_at > injected
 
-    await _until(lambda: _any(row, completed_since), _NEXT_S)
+    return await _until(lambda: _any(row, completed_since), _NEXT_S)
 
 
 async def _any(row: _Row, wanted: Callable[[Standing], bool]) -> bool:
     return any(map(wanted, (await row.standings()).values()))
 
 
-async def _until(condition: Callable[[], Awaitable[bool]], longest_s: float) -> None:
-    """Wait for a condition; a round goes on without it when the time is over, and the score shows what came of it."""
+async def _until(condition: Callable[[], Awaitable[bool]], longest_s: float) -> bool:
+    """Wait for a condition; return whether it came true in time."""
     end = time.monotonic() + longest_s
     while time.monotonic() < end:
         with suppress(*_AWAY):
             if await condition():
-                return
+                return True
         await asyncio.sleep(_POLL_S)
+    return False
 
 
 async def _drained(row: _Row) -> dict[UUID, Standing]:

@@ -31,6 +31,9 @@ _KINDS = (API, *STAGES)
 _WISH = "Something outdoors for 6 people, about 45 minutes"
 _POLL_S = 0.25
 
+# Alembic keeps what it works on in its module, so two fleets cannot migrate at the same time.
+_starting = asyncio.Lock()
+
 LEASE_S = 2.0
 # Short limits, so that every way of waiting is met within a round; between each other they stand as the defaults do.
 SETTINGS: dict[str, Any] = {
@@ -65,7 +68,8 @@ class Teamfit:
         )
         parts = [*_KINDS, *(f"{kind}-2" for kind in _KINDS)]
         stack = Stack(settings, llm_latency_s=LLM_LATENCY_S, parts=parts)
-        await asyncio.to_thread(stack.__enter__)
+        async with _starting:
+            await asyncio.to_thread(stack.__enter__)
         try:
             yield cls(grounds, stack)
         finally:
