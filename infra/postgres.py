@@ -27,6 +27,8 @@ _AWAY: tuple[type[BaseException], ...] = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
 )
+# The code is newer than the schema: every event would fail, and none of them is to blame.
+_OTHER_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
 _ACQUIRE_TIMEOUT_S = 10.0
 _COMMAND_TIMEOUT_S = 60.0
 
@@ -98,8 +100,8 @@ class Database:
         """Give a connection in a transaction that commits when the block ends and rolls back when it raises.
 
         Raises:
-            DependencyDown: Postgres went away. Whether a commit under way took effect is then unknown, so callers
-                must be idempotent.
+            DependencyDown: Postgres went away, or has an older schema. Whether a commit under way took effect is then
+                unknown, so callers must be idempotent.
         """
         try:
             pool = self._pool or await self._open()
@@ -111,6 +113,8 @@ class Database:
                 yield connection
         except _AWAY as error:
             raise _down(error) from error
+        except _OTHER_SCHEMA as error:
+            raise DependencyDown("postgres", f"{error}: the database is not migrated; run teamfit migrate") from error
 
     async def ping(self) -> None:
         """Ask the server for a sign of life.

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from urllib.parse import parse_qsl, urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError
@@ -39,6 +39,7 @@ from streams.topics import JOB_REQUESTS
 _CHUNK = 500  # requests in one round trip: more gain little, and hold up whoever shares the server
 _RETRIES = 3
 _TIMEOUT_S = 5.0
+_CONNECTIONS = 50
 
 
 class SubmitFailed(DependencyDown):
@@ -94,14 +95,18 @@ class JobRequests:
         """
         query = dict(parse_qsl(urlsplit(broker_url).query))
         topic, _, number = query.get("partitions", "").rpartition(":")
-        redis = Redis.from_url(
+        connections = BlockingConnectionPool.from_url(
             _plain(broker_url, query),
+            # A caller that finds all of them in use waits for one; nothing is wrong with the broker then.
+            max_connections=_CONNECTIONS,
+            timeout=None,
             socket_timeout=_TIMEOUT_S,
             socket_connect_timeout=_TIMEOUT_S,
             # Repeating an XADD may write an entry twice; the pipeline counts it once.
             retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), _RETRIES),
             retry_on_error=[BusyLoadingError, ReadOnlyError],
         )
+        redis = Redis.from_pool(connections)
         try:
             yield cls(
                 redis,

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from infra.errors import DependencyDown
 from streams.events import JobEvent
+from streams.redis.dead_letter import DEAD_LETTER_GROUP
 
 # Header names. An event that is tried again, or replayed, goes back to its topic for one consumer group alone.
 ATTEMPT = "attempt"
@@ -34,8 +35,11 @@ class Delivery:
         return int(text) if text.isdigit() and 0 < len(text) < 6 else 1  # noqa: PLR2004 - five digits are plenty
 
     def is_for(self, group: str) -> bool:
-        """Whether this consumer group should act on it."""
-        return self.headers.get(FOR_GROUP, group.encode()) == group.encode()
+        """Whether this consumer group should act on it.
+
+        A dead letter carries the headers of its original, and those were addressed to the group that gave it up.
+        """
+        return DEAD_LETTER_GROUP in self.headers or self.headers.get(FOR_GROUP, group.encode()) == group.encode()
 
 
 @dataclass(frozen=True, slots=True)

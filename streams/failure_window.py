@@ -17,16 +17,16 @@ class FailureWindow:
     """The outcomes of a stage's recent tries.
 
     Attributes:
-        seconds: how far back it looks. Longer: slower to open under mixed load; shorter: forgets quiet failures.
-        minimum: failures without which it never opens, so that a few bad jobs on a quiet stage fail as themselves.
-            Higher: more of the backlog is spent before a bad deploy is noticed.
+        seconds: how far back it looks at most. Longer: remembers the failures of a quiet stage; shorter: forgets them.
+        minimum: failures without which it never opens, so that a few bad jobs on a quiet stage fail as themselves; it
+            looks at the last tries, twice as many. Higher: more of the backlog is spent before a bad deploy is noticed.
     """
 
     seconds: float = 60.0
     minimum: int = 20
     clock: Callable[[], float] = time.monotonic
     is_open: bool = field(default=False, init=False)
-    _tries: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=1000), init=False)
+    _tries: deque[tuple[float, bool]] = field(default_factory=deque, init=False)
     _failures: int = field(default=0, init=False)
 
     def succeeded(self) -> None:
@@ -43,9 +43,7 @@ class FailureWindow:
 
     def _note(self, *, failed: bool) -> None:
         now = self.clock()
-        if len(self._tries) == self._tries.maxlen:
-            self._forget()
-        while self._tries and self._tries[0][0] < now - self.seconds:
+        while self._tries and (len(self._tries) >= 2 * self.minimum or self._tries[0][0] < now - self.seconds):
             self._forget()
         self._tries.append((now, failed))
         self._failures += failed

@@ -20,6 +20,7 @@ class StageApp(faust.App):
     """The Faust app of one consumer group, which knows the stages that its agents feed."""
 
     stages: list[Stage[Any]]
+    watched: list[Callable[[], str | None]]
     resources: list[Callable[[], Awaitable[None]]]
 
     def close_at_last(self, *close: Callable[[], Awaitable[None]]) -> None:
@@ -30,6 +31,10 @@ class StageApp(faust.App):
         """
         self.resources += close
 
+    def watch(self, *held: Callable[[], str | None]) -> None:
+        """Have /readyz ask these too: each says why something besides the stages stands still, or None."""
+        self.watched += held
+
     async def on_shutdown(self) -> None:
         """Close what the agents have used; they are Faust's children and have stopped."""
         await super().on_shutdown()
@@ -39,6 +44,7 @@ class StageApp(faust.App):
     def problems(self) -> list[str]:
         """Say why work stands still, a sentence each; empty when all is well. Asks nobody."""
         held = [f"{stage.group} is held: {stage.held}" for stage in self.stages if stage.held is not None]
+        held += [why for ask in self.watched if (why := ask()) is not None]
         health = getattr(self.transport, "health", list)  # Kafka's transport does not tell
         return [*held, *health()]
 
@@ -59,6 +65,7 @@ def create_app(group: str, settings: Settings) -> StageApp:
     )
     app.stages = []
     app.resources = []
+    app.watched = []
     # The `faust` command turns the web server on by default, and two workers of one machine would want the same port.
     app.boot_strategy.enable_web = settings.worker_port is not None
     serve_health(app, app.problems)

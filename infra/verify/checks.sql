@@ -311,6 +311,27 @@ FROM total;
 -- Calls to the LLM on record: each attempt makes one at most.
 SELECT count(*) FROM generation_attempts;
 
+-- name: findable(size, patience)
+-- What a stage gave up can be found and replayed: the run that it failed has a failed event. Runs that nobody handled to the
+-- end (`expired`, `interrupted`) have none.
+WITH failed AS MATERIALIZED (
+    SELECT ended.job_id, ended.run, ended.fact #>> '{data,code}' AS code, EXISTS (
+        SELECT FROM failed_events AS kept WHERE kept.job_id = ended.job_id AND coalesce(kept.run, 1) = ended.run
+    ) AS kept
+    FROM job_outcomes AS ended
+    WHERE ended.outcome = 'failed' AND ended.fact IS NOT NULL
+        AND ended.fact #>> '{data,code}' NOT IN ('expired', 'interrupted')
+        AND ended.decided_at <= now() - :patience::interval
+)
+SELECT
+    count(*) AS checked,
+    count(*) FILTER (WHERE NOT kept) AS found,
+    ARRAY(
+        SELECT job_id || ' run ' || run || ': ' || coalesce(code, 'failed') || ', and no failed event'
+        FROM failed WHERE NOT kept ORDER BY job_id, run LIMIT :size
+    ) AS examples
+FROM failed;
+
 -- name: failed_events(size)
 -- A dead letter says which stage gave it up, and why.
 WITH mute AS MATERIALIZED (

@@ -102,6 +102,14 @@ INVARIANTS: Sequence[Invariant] = (
         next_step="Rows of one of the two tables were changed or removed by hand: the attempts are right.",
     ),
     Invariant(
+        name="failed means findable",
+        query="findable",
+        statement="every run that a stage gave up has a failed event",
+        next_step="See whether the failures stage lags on dead-letters. If it has caught up, the letter was lost with "
+        "the broker: ask for the job again as a new request.",
+        patient=True,
+    ),
+    Invariant(
         name="dead letters say why",
         query="failed_events",
         statement="every failed event names its stage and its error",

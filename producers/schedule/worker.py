@@ -44,6 +44,7 @@ reconciler = Reconciler(
 )
 periods = Periods(_database, _clock)
 retention = Retention(_database, _clock, keep=timedelta(days=_settings.event_retention_days))
+app.watch(lambda: taker.held, lambda: reconciler.held)
 
 
 @app.timer(interval=_INTERVAL_S, name="schedule", traced=False)  # type: ignore[untyped-decorator]  # Faust's are

@@ -1,11 +1,13 @@
 """Bad input is answered or kept with a message that names what is wrong, and the next job completes."""
 
 from collections.abc import Callable
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import aiohttp
 import pytest
 
 from infra.local.organizations import BIRCH
+from infra.local.stack import Stack
 from tests.acceptance.customer import Customer, hand_written
 from tests.conftest import Pool
 from tests.waiting import wait_for
@@ -104,4 +106,25 @@ async def test_a_body_that_cannot_be_read_is_a_problem_document(
     answered, problem = await customer.post(body)
     assert (answered, problem["status"], problem["code"]) == (status, status, code)
     assert problem["detail"]
+    await customer.gets_three_activities()
+
+
+async def test_a_job_whose_answers_are_never_right_fails_and_can_be_found(
+    stack: Stack, customer: Customer, books: Pool
+) -> None:
+    """After its last attempt the job is failed with a reason, its event is kept for replay, the next job completes."""
+    async with aiohttp.ClientSession() as llm:
+        control = f"{stack.settings.openai_base_url}".removesuffix("/v1") + "/control"
+        async with llm.put(control, json={"mode": "two_activities", "count": stack.settings.max_attempts}) as told:
+            assert told.status == 200, await told.text()
+    status, accepted = await customer.post()
+    assert status == 202, accepted
+    job = await customer.ended_job(accepted["job_id"])
+    assert (job["status"], job["error_code"]) == ("failed", "llm_invalid_output")
+
+    async def kept() -> str | None:
+        rows = await books.fetch("SELECT stage FROM failed_events WHERE job_id = $1", UUID(accepted["job_id"]))
+        return rows[0]["stage"] if rows else None
+
+    assert await wait_for(kept, what="the dead letter to be kept") == "generation"
     await customer.gets_three_activities()

@@ -395,3 +395,27 @@ async def test_a_flood_of_unreadable_events_does_not_hold_the_stage() -> None:
     for _ in range(100):
         await stage.process(DELIVERY)
     assert len(topics.named("dead-letters")) == 100
+
+
+async def test_a_dead_letter_of_a_retried_event_is_for_the_failures_stage() -> None:
+    """The letter carries its original's headers, which were addressed to the group that gave it up."""
+    topics = Topics()
+    retried = Delivery("job-accepted", b"key", b"value", {ATTEMPT: b"3", FOR_GROUP: b"quota"})
+    await stage_of(Script([Transient("llm_timeout", "slow")]), topics, Later()).process(retried)
+    [letter] = topics.named("dead-letters")
+    assert Delivery(letter.topic, letter.key, letter.value, letter.headers).is_for("failures")
+
+
+async def test_a_bad_deploy_after_many_successes_is_noticed_as_soon() -> None:
+    """What went well a moment ago does not let the whole backlog fail now."""
+    topics, script = Topics(), Script()
+    stage = stage_of(script, topics, Later())
+    for _ in range(500):
+        await stage.process(DELIVERY)
+    script.errors = [ZeroDivisionError("a bug")] * 100
+    backlog = [asyncio.create_task(stage.process(DELIVERY)) for _ in range(100)]
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(topics.named("dead-letters")) <= 2 * stage.window.minimum
+    for task in backlog:
+        task.cancel()

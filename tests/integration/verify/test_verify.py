@@ -9,8 +9,10 @@ import asyncpg
 import pytest
 
 from infra.clock import SystemClock
+from infra.errors import Permanent
 from infra.verify import CheckTimedOut, verify
 from producers.schedule.retention import Retention
+from streams.outcomes import fail_run
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline
 from tests.integration.quota_scene import PERIOD, completed, request
@@ -31,7 +33,7 @@ async def test_a_pipeline_at_rest_is_consistent(jobs: Jobs, database_url: str) -
     assert finding(report, "charged = completed").checked == 2
     assert finding(report, "three activities").checked == 2
     assert finding(report, "read model = fold of the archive").checked == 3
-    assert len(report.findings) == 18
+    assert len(report.findings) == 19
     assert json.loads(json.dumps(report.document()))["ok"] is True
 
 
@@ -280,6 +282,21 @@ async def test_a_second_saved_attempt_is_reported(jobs: Jobs, database: Pool, ch
     assert f"{jobs.replayed.job_id} run 1: 1 saved, outcome failed" in found["one saved attempt"]
 
 
+async def test_a_failure_that_cannot_be_found_is_reported(pipeline: Pipeline, database: Pool, check: Checker) -> None:
+    """A run that a stage gave up, and no dead letter of it: nobody could replay it."""
+    event = await pipeline.accept()
+    await fail_run(pipeline.database, pipeline.clock, event, Permanent("llm_refusal", "no"))
+    found = await violations(check, patience=timedelta())
+    assert found["failed means findable"] == f"{event.job_id} run 1: llm_refusal, and no failed event"
+    await database.execute(
+        "INSERT INTO failed_events (id, topic, stage, reason, error_type, error_message, attempts, first_failed_at,"
+        " last_failed_at, job_id, run) VALUES (gen_random_uuid(), 'job-accepted', 'generation', 'given_up', 'Permanent',"
+        " 'no', 1, now(), now(), $1, 1)",
+        event.job_id,
+    )
+    assert "failed means findable" not in await violations(check, patience=timedelta())
+
+
 async def test_a_spend_that_drifts_is_reported(jobs: Jobs, database: Pool, check: Checker) -> None:
     """A total that the attempts do not add up to is named with both sums."""
     await database.execute(
@@ -289,12 +306,12 @@ async def test_a_spend_that_drifts_is_reported(jobs: Jobs, database: Pool, check
     )
     assert not await violations(check)
     await database.execute(
-        "UPDATE generation_attempts SET state = 'failed', prompt_tokens = 70, completion_tokens = 30 WHERE attempt = 9"
+        "UPDATE generation_attempts SET state = 'failed', prompt_tokens = 7, completion_tokens = 3 WHERE attempt = 9"
     )
     assert not await violations(check)
     await database.execute("UPDATE llm_usage SET calls = calls + 1")
     found = await violations(check)
-    assert found == {"spend = attempts": "acme 2031-04: counted 2 calls and 100 tokens, the attempts have 1 and 100"}
+    assert found == {"spend = attempts": "acme 2031-04: counted 2 calls and 10 tokens, the attempts have 1 and 10"}
 
 
 async def test_a_call_without_a_record_is_reported(jobs: Jobs, check: Checker) -> None:
