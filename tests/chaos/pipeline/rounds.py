@@ -21,6 +21,9 @@ from tests.chaos.pipeline.score import Score
 from tests.chaos.pipeline.system import ENDED, NEVER_BEGAN, Load, Standing, System
 
 _BEFORE, _DURING = 9, 6  # jobs sent in a round before the fault, and while it lasts
+_CROWD = 90  # sent instead where the fault destroys what waits, so that something does
+_WARM_UP = 3
+_WARM_UP_S = 60.0
 _BEGIN_S = 3.0  # longest wait for jobs to be in flight
 _NEXT_S = 15.0  # longest wait for a job to complete after a fault
 _DRAIN_S = 60.0
@@ -63,6 +66,8 @@ async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, 
     began = time.monotonic()
     await system.open_account(load.organization_id)
     calls_before = await system.llm_calls()
+    await system.submit(load, _WARM_UP)
+    await _until(lambda: _any(row, lambda one: one.status == "completed"), _WARM_UP_S)
     for turn in range(times):
         tell(turn, "injecting")
         if not await _round(row, turn):
@@ -98,7 +103,7 @@ async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, 
 async def _round(row: _Row, turn: int) -> bool:
     """Inject once; return whether a job completed afterwards."""
     if row.fault.anchored:
-        await row.system.submit(row.load, _BEFORE)
+        await row.system.submit(row.load, _CROWD)
         await _until(lambda: row.system.anchored(row.load), _BEGIN_S)
         row.send(_DURING)
     else:
