@@ -290,8 +290,8 @@ async def test_a_failure_that_cannot_be_found_is_reported(pipeline: Pipeline, da
     assert found["failed means findable"] == f"{event.job_id} run 1: llm_refusal, and no failed event"
     await database.execute(
         "INSERT INTO failed_events (id, topic, stage, reason, error_type, error_message, attempts, first_failed_at,"
-        " last_failed_at, job_id, run) VALUES (gen_random_uuid(), 'job-accepted', 'generation', 'given_up', 'Permanent',"
-        " 'no', 1, now(), now(), $1, 1)",
+        " last_failed_at, job_id, run)"
+        " VALUES (gen_random_uuid(), 'job-accepted', 'generation', 'given_up', 'E', 'no', 1, now(), now(), $1, 1)",
         event.job_id,
     )
     assert "failed means findable" not in await violations(check, patience=timedelta())
