@@ -1,230 +1,233 @@
-"""`python -m infra.bench.transport`: the Redis Streams transport beside what its pieces can do at most.
+"""`python -m infra.bench.transport`: the Redis Streams transport beside a raw loop, and beside what users would pick.
 
-Each number comes with its yardstick from the same run on the same server: draining beside a raw loop of redis-py that
-reads 500 entries at a time and acknowledges them in one command, sending beside a raw pipeline of XADD. Ratios travel
-from one machine to another; events per second do not.
+All contenders take turns on one server, round after round, and each number is the median of its rounds. A drain is
+divided by that of the raw loop of redis-py in the same round: it reads 500 entries and acknowledges each in a pipeline.
+Ratios travel from one machine to another; events per second do not.
 """
 
 import argparse
-import asyncio
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from typing import Any
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-import faust
 from pydantic import BaseModel
 from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
+from infra.bench.peers.contenders import CONTENDERS, PEERS, RAW, Contender, Kind
+from infra.bench.peers.environments import DEFAULT, NotInstalled, environment
+from infra.bench.peers.plot import Bar, draw
+from infra.bench.peers.runs import Drained, Grounds, Paced, RunFailed
 from infra.local.servers import start_valkey
 
-_PAYLOAD = b'{"id": "%032d", "data": "' + b"x" * 200 + b'"}'
-_READ = 500  # entries that the raw loop reads and acknowledges at a time
-_FEW, _MANY = 1_000, 100_000  # waiting entries between which memory is compared
-_LATENCY_RATE, _LATENCY_EVENTS = 100, 300
+_FEW, _MANY = 1_000, 100_000  # waiting events between which the worker's memory is compared
+_ROUNDS = 3
 
 
-class Drain(BaseModel):
-    """How fast entries that wait are worked off by one process."""
+class Row(BaseModel):
+    """What one contender has shown; None is what was not measured of it."""
 
     name: str
+    kind: Kind
+    batch: bool
     events_per_s: float
     of_raw: float
     cpu_s_per_10k: float
     peak_memory_mb: float
+    enqueue_per_s: float | None
+    enqueue_of_raw: float | None
+    latency_p50_ms: float | None
+    latency_p99_ms: float | None
+
+    def latency_ms(self, percentile: str) -> float | None:
+        """Return the latency at `p50` or `p99`."""
+        return self.latency_p50_ms if percentile == "p50" else self.latency_p99_ms
 
 
 class Report(BaseModel):
-    """The result of a run."""
+    """The result of a run. `ratios` compares the transport with the best peer of its kind."""
 
-    events: int
-    drains: list[Drain]
-    enqueue_per_s: float
-    enqueue_of_raw: float
-    latency_p50_ms: float
-    latency_p99_ms: float
+    server: str
+    rounds: int
+    rows: list[Row]
+    ratios: dict[str, float]
+    missing: dict[str, str]
     memory_growth_mb: float
+
+
+@dataclass
+class _Samples:
+    """What the rounds have shown of one contender."""
+
+    drained: list[Drained] = field(default_factory=list)
+    of_raw: list[float] = field(default_factory=list)
+    sent_of_raw: list[float] = field(default_factory=list)
+    paced: list[Paced] = field(default_factory=list)
 
 
 def main() -> int:
     """Run the benchmark with the command line's options."""
     parser = argparse.ArgumentParser(prog="python -m infra.bench.transport", description=__doc__)
-    parser.add_argument("--events", type=int, default=100_000, help="entries to drain (default 100000)")
+    parser.add_argument("--peers", default=",".join(PEERS), help="which to compare with, by commas (default: all)")
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, help=f"turns of each (default {_ROUNDS})")
+    parser.add_argument("--venvs", type=Path, default=DEFAULT, help="where the peers' environments are kept")
+    parser.add_argument("--plot", type=Path, help="draw the drains into this SVG file")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     options = parser.parse_args()
-    with start_valkey(append_only=False) as server, tempfile.TemporaryDirectory() as folder:
-        report = measure(f"redis://127.0.0.1:{server.port}/0", options.events, folder)
+    chosen = {peer for peer in options.peers.split(",") if peer}
+    if unknown := chosen - set(PEERS):
+        parser.error(f"unknown peers: {', '.join(sorted(unknown))}; known: {', '.join(PEERS)}")
+    report = measure(chosen, options.venvs, options.rounds)
+    if options.plot:
+        options.plot.write_text(plot(report))
     print(report.model_dump_json(indent=2)) if options.json else show(report)
     return 0
 
 
-def measure(url: str, events: int, folder: str) -> Report:
-    """Run every measurement on one server."""
-    client = Redis.from_url(url)
-    raw = drain_raw(client, events)
-    drains = [raw]
-    for name, extra in (
-        ("transport, one by one", {}),
-        ("transport, one by one, uvloop", {"BENCH_UVLOOP": "1"}),
-        ("transport, batches of 500", {"BENCH_BATCH": "500"}),
-    ):
-        fill(client, "bench", events)
-        drains.append(drain_faust(name, url, events, folder, extra, raw.events_per_s))
-    sent, raw_sent = asyncio.run(enqueue(url, events // 2)), enqueue_raw(client, events // 2)
-    latencies = latency(client, url, folder)
-    memory = []
-    for waiting in (_FEW, _MANY):
-        fill(client, "bench", waiting)
-        memory.append(drain_faust("", url, waiting, folder, {}, 1.0).peak_memory_mb)
+def measure(peers: set[str], venvs: Path, rounds: int) -> Report:
+    """Let everybody take turns on one server of their own."""
+    progress = Console(stderr=True)
+    pythons, missing = _pythons(peers, venvs, progress)
+    contenders = [contender for contender in CONTENDERS if contender.module in pythons]
+    samples: dict[str, _Samples] = defaultdict(_Samples)
+    with start_valkey(append_only=False) as server, tempfile.TemporaryDirectory() as folder:
+        grounds = Grounds(server.url, Path(folder))
+        for number in range(1, rounds + 1):
+            progress.print(f"round {number} of {rounds} …")
+            # RAW comes first, and everybody else of the round is divided by it.
+            for contender in contenders:
+                if contender.name in missing:
+                    continue
+                try:
+                    _take_turn(grounds, contender, pythons[contender.module], samples)
+                except RunFailed as error:
+                    missing[contender.name] = str(error)
+        growth = _memory_growth(grounds, Path(sys.executable))
+        with Redis.from_url(server.url, decode_responses=True) as client:
+            about = client.info("server")
+    rows = [_row(contender, samples[contender.name]) for contender in contenders if contender.name not in missing]
     return Report(
-        events=events,
-        drains=drains,
-        enqueue_per_s=sent,
-        enqueue_of_raw=sent / raw_sent,
-        latency_p50_ms=statistics.median(latencies) * 1000,
-        latency_p99_ms=statistics.quantiles(latencies, n=100)[98] * 1000,
-        memory_growth_mb=memory[1] - memory[0],
+        server=f"{about.get('server_name', 'redis')} {about.get('valkey_version', about['redis_version'])}",
+        rounds=rounds,
+        rows=rows,
+        ratios=_ratios(rows),
+        missing=missing,
+        memory_growth_mb=growth,
     )
 
 
-def fill(client: Redis, stream: str, count: int) -> None:
-    """Write entries that wait; what was in the stream before goes."""
-    client.delete(stream)
-    for start in range(0, count, 1000):
-        pipeline = client.pipeline(transaction=False)
-        for number in range(start, min(start + 1000, count)):
-            pipeline.xadd(stream, {"key": b"%d" % number, "event": _PAYLOAD % number})
-        pipeline.execute()
+def _pythons(peers: set[str], venvs: Path, progress: Console) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return each module's Python, and why a peer has none."""
+    pythons, missing = {}, {}
+    for contender in CONTENDERS:
+        module, requirements = contender.module, contender.requirements
+        if requirements is None:
+            pythons[module] = Path(sys.executable)
+        elif module in peers and module not in pythons and module not in missing:
+            progress.print(f"environment of {module} …")
+            try:
+                pythons[module] = environment(module, requirements, venvs)
+            except NotInstalled as error:
+                missing[module] = str(error)
+    return pythons, missing
 
 
-def drain_raw(client: Redis, events: int) -> Drain:
-    """The most that redis-py can do: no decoding, no agents, no recovery."""
-    fill(client, "raw", events)
-    client.xgroup_create("raw", "bench", "0")
-    done, began, cpu = 0, time.perf_counter(), time.process_time()
-    while done < events:
-        reply: Any = client.xreadgroup("bench", "raw", {"raw": ">"}, count=_READ)
-        [[_, entries]] = reply
-        client.xack("raw", "bench", *[entry_id for entry_id, _ in entries])
-        done += len(entries)
-    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    client.delete("raw")
-    return Drain(
-        name="raw loop of redis-py",
-        events_per_s=events / seconds,
-        of_raw=1.0,
-        cpu_s_per_10k=cpu / events * 10_000,
-        peak_memory_mb=0.0,
+def _take_turn(grounds: Grounds, contender: Contender, python: Path, samples: dict[str, _Samples]) -> None:
+    mine = samples[contender.name]
+    drained = grounds.drain(contender, python)
+    mine.drained.append(drained)
+    raw = samples[RAW.name].drained[-1]
+    mine.of_raw.append(drained.per_s / raw.per_s)
+    mine.sent_of_raw.append(drained.sent_per_s / raw.sent_per_s)
+    if contender.paced:
+        mine.paced.append(grounds.pace(contender, python))
+
+
+def _memory_growth(grounds: Grounds, python: Path) -> float:
+    """How much more a worker takes, in MB, when a hundred times as many events wait for it."""
+    ours = next(contender for contender in CONTENDERS if contender.kind == "ours")
+    few, many = (grounds.drain(replace(ours, jobs=jobs), python).memory_mb for jobs in (_FEW, _MANY))
+    return round(many - few, 1)
+
+
+def _row(contender: Contender, samples: _Samples) -> Row:
+    median = statistics.median
+    sends = contender.sends
+    return Row(
+        name=contender.name,
+        kind=contender.kind,
+        batch=contender.batch,
+        events_per_s=round(median(one.per_s for one in samples.drained)),
+        of_raw=round(median(samples.of_raw), 4),
+        cpu_s_per_10k=round(median(one.cpu_s_per_10k for one in samples.drained), 3),
+        peak_memory_mb=round(median(one.memory_mb for one in samples.drained), 1),
+        enqueue_per_s=round(median(one.sent_per_s for one in samples.drained)) if sends else None,
+        enqueue_of_raw=round(median(samples.sent_of_raw), 3) if sends else None,
+        latency_p50_ms=round(median(one.p50_ms for one in samples.paced), 2) if samples.paced else None,
+        latency_p99_ms=round(median(one.p99_ms for one in samples.paced), 2) if samples.paced else None,
     )
 
 
-def drain_faust(name: str, url: str, events: int, folder: str, extra: dict[str, str], raw_per_s: float) -> Drain:
-    """Drain what waits with one Faust worker."""
-    result = run_worker(url, events, folder, extra)
-    rate = result["events"] / result["seconds"]
-    return Drain(
-        name=name,
-        events_per_s=rate,
-        of_raw=rate / raw_per_s,
-        cpu_s_per_10k=result["cpu_seconds"] / result["events"] * 10_000,
-        peak_memory_mb=result["peak_memory_mb"],
+def _ratios(rows: Sequence[Row]) -> dict[str, float]:
+    """The transport's best by the peers' best, of what was measured of both: above 1 is better, for latency too."""
+    ratios = {}
+    for title, batch in (("drain, one by one", False), ("drain, batches", True)):
+        ours, peers = (
+            [row.of_raw for row in rows if row.kind == kind and row.batch == batch] for kind in ("ours", "peer")
+        )
+        if ours and peers:
+            ratios[title] = round(max(ours) / max(peers), 2)
+    for percentile in ("p50", "p99"):
+        ours, peers = (
+            [value for row in rows if row.kind == kind and (value := row.latency_ms(percentile)) is not None]
+            for kind in ("ours", "peer")
+        )
+        if ours and peers:
+            ratios[f"latency {percentile}"] = round(min(peers) / min(ours), 2)
+    return ratios
+
+
+def plot(report: Report) -> str:
+    """Draw the drains, the raw loop among them."""
+    # The variadic loop would make everybody else's bar a dot; it is in the table.
+    shown = [row for row in report.rows if row.kind != "raw" or row.name == RAW.name]
+    return draw(
+        "No-op events per second, one worker process",
+        f"{report.server}, medians of {report.rounds} rounds, all in one run; each at its best configuration",
+        [Bar(row.name, row.events_per_s, row.kind) for row in shown],
     )
-
-
-def start_worker(url: str, events: int, folder: str, extra: dict[str, str]) -> subprocess.Popen[str]:
-    """Start the worker in a process of its own."""
-    settings = {"BENCH_BROKER": url, "BENCH_EVENTS": str(events), "BENCH_FOLDER": folder, **extra}
-    command = [sys.executable, "-m", "infra.bench.noop_worker", "worker", "--without-web", "-l", "error"]
-    return subprocess.Popen(  # noqa: S603 - our own module
-        command, env={**os.environ, **settings}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-
-
-def run_worker(url: str, events: int, folder: str, extra: dict[str, str]) -> dict[str, Any]:
-    """Run the worker to its end; returns what it reported."""
-    with start_worker(url, events, folder, extra) as process:
-        return read_report(process)
-
-
-def read_report(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """The worker's line of JSON, among what Faust prints."""
-    output, _ = process.communicate(timeout=300)
-    lines = [line[line.index("{") :] for line in output.splitlines() if '"cpu_seconds"' in line]
-    report: dict[str, Any] = json.loads(lines[0])
-    return report
-
-
-async def enqueue(url: str, events: int) -> float:
-    """Entries per second through `topic.send`, all of them awaited."""
-    app = faust.App("bench-send", broker=url, topic_partitions=1)
-    topic = app.topic("sent", key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
-    await app.maybe_start_producer()
-    began = time.perf_counter()
-    futures = [await topic.send(key=b"%d" % number, value=_PAYLOAD % number) for number in range(events)]
-    await asyncio.gather(*futures)
-    seconds = time.perf_counter() - began
-    await app.producer.stop()
-    return events / seconds
-
-
-def enqueue_raw(client: Redis, events: int) -> float:
-    """Entries per second through redis-py's pipelines of 500 XADDs."""
-    client.delete("sent")
-    began = time.perf_counter()
-    for start in range(0, events, _READ):
-        pipeline = client.pipeline(transaction=False)
-        for number in range(start, min(start + _READ, events)):
-            pipeline.xadd("sent", {"key": b"%d" % number, "event": _PAYLOAD % number})
-        pipeline.execute()
-    seconds = time.perf_counter() - began
-    client.delete("sent")
-    return events / seconds
-
-
-def latency(client: Redis, url: str, folder: str) -> list[float]:
-    """Seconds from XADD to the agent at a hundred events a second."""
-    client.delete("bench")
-    with start_worker(url, _LATENCY_EVENTS, folder, {"BENCH_TIMED": "1"}) as process:
-        client.xadd("bench", {"event": repr(time.time())})
-        while not acknowledged(client, "bench"):  # a worker that is up: its start is not what is measured
-            time.sleep(0.05)
-        for _ in range(_LATENCY_EVENTS - 1):
-            client.xadd("bench", {"event": repr(time.time())})
-            time.sleep(1 / _LATENCY_RATE)
-        latencies: list[float] = read_report(process)["latencies"]
-    return latencies[1:]
-
-
-def acknowledged(client: Redis, stream: str) -> bool:
-    """Whether the stream's group has acknowledged everything."""
-    groups: Any = client.xinfo_groups(stream)
-    return bool(groups) and groups[0]["pending"] == 0 and groups[0]["last-delivered-id"] != b"0-0"
 
 
 def show(report: Report) -> None:
     """Print the report for people."""
-    table = Table(title=f"Draining {report.events:,} entries, one process")
-    for column in ("", "events/s", "of raw", "CPU s per 10,000", "peak memory MB"):
-        table.add_column(column, justify="right" if column else "left")
-    for drain in report.drains:
-        memory = f"{drain.peak_memory_mb:.0f}" if drain.peak_memory_mb else ""
+    table = Table(title=f"One worker process, {report.server}, medians of {report.rounds} rounds")
+    columns = ("", "events/s", "of raw", "CPU s/10k", "MB", "enqueue/s", "of raw", "p50 ms", "p99 ms")
+    for column in columns:
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for row in report.rows:
         table.add_row(
-            drain.name, f"{drain.events_per_s:,.0f}", f"{drain.of_raw:.3f}", f"{drain.cpu_s_per_10k:.2f}", memory
+            row.name,
+            f"{row.events_per_s:,.0f}",
+            f"{row.of_raw:.3f}",
+            f"{row.cpu_s_per_10k:.2f}",
+            f"{row.peak_memory_mb:.0f}",
+            f"{row.enqueue_per_s:,.0f}" if row.enqueue_per_s is not None else "",
+            f"{row.enqueue_of_raw:.2f}" if row.enqueue_of_raw is not None else "",
+            f"{row.latency_p50_ms:.1f}" if row.latency_p50_ms is not None else "",
+            f"{row.latency_p99_ms:.1f}" if row.latency_p99_ms is not None else "",
         )
-    console = Console()
+    console = Console(highlight=False)
     console.print(table)
-    console.print(
-        f"sending: {report.enqueue_per_s:,.0f}/s, {report.enqueue_of_raw:.2f} of a raw pipeline",
-        f"latency at {_LATENCY_RATE}/s: p50 {report.latency_p50_ms:.1f} ms, p99 {report.latency_p99_ms:.1f} ms",
-        f"memory with {_MANY:,} waiting over {_FEW:,}: {report.memory_growth_mb:+.1f} MB",
-        sep="\n",
-    )
+    for title, ratio in report.ratios.items():
+        console.print(f"{title}: {ratio:g} × the best peer")
+    console.print(f"memory with {_MANY:,} events waiting over {_FEW:,}: {report.memory_growth_mb:+.1f} MB")
+    for name, reason in report.missing.items():
+        console.print(f"not measured: {name}: {reason}")
 
 
 if __name__ == "__main__":
