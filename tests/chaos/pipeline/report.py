@@ -58,8 +58,8 @@ nobody sends again. Charges and activities are doubled when a task is handed out
 - **next job**: from the injection to the next completed job. **affected**: from the injection to the end of each job
   that was in flight; for outages, the outage itself included.
 - Each round sends nine jobs (before `FLUSHALL` ninety, so that there is something to lose), waits until some are in
-  flight, injects, and sends six more. The next round begins when a job completes again, so faults also meet the recovery
-  from the one before.
+  flight, injects, and sends six more. The next round begins when a job completes again, so faults also meet the
+  recovery from the one before.
 - "Away" and "black-holed" last 1.5 seconds each time, and the first time of "away" 60 seconds. Stalls last {stall:g} s.
 - The pipeline ran with `lease={lease:g}s` and {settings}: shorter than the defaults,
   so that every way of waiting is met. Recovery scales with them.

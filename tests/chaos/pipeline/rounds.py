@@ -67,11 +67,11 @@ async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, 
     await system.open_account(load.organization_id)
     calls_before = await system.llm_calls()
     await system.submit(load, _WARM_UP)
-    await _until(lambda: _any(row, lambda one: one.status == "completed"), _WARM_UP_S)
+    await _until(lambda: _at_rest(row), _WARM_UP_S)
     for turn in range(times):
         tell(turn, "injecting")
-        if not await _round(row, turn):
-            break  # nothing moves any more: breaking it further shows nothing
+        if not await _round(row, turn) and not await _at_rest(row):
+            break  # jobs wait and nothing moves any more: breaking it further shows nothing
     tell(times, "draining")
     standings = await _drained(row)
     broken = await system.inconsistencies(deadline_s=40.0)
@@ -125,6 +125,11 @@ async def _any(row: _Row, wanted: Callable[[Standing], bool]) -> bool:
     return any(map(wanted, (await row.standings()).values()))
 
 
+async def _at_rest(row: _Row) -> bool:
+    standings = await row.standings()
+    return len(standings) == len(row.load.accepted) and all(one.status in ENDED for one in standings.values())
+
+
 async def _until(condition: Callable[[], Awaitable[bool]], longest_s: float) -> bool:
     """Wait for a condition; return whether it came true in time."""
     end = time.monotonic() + longest_s
@@ -139,15 +144,8 @@ async def _until(condition: Callable[[], Awaitable[bool]], longest_s: float) -> 
 async def _drained(row: _Row) -> dict[UUID, Standing]:
     if row.sending:
         await asyncio.wait(row.sending, timeout=_NEXT_S)
-    standings: dict[UUID, Standing] = {}
-
-    async def at_rest() -> bool:
-        nonlocal standings
-        standings = await row.standings()
-        return len(standings) == len(row.load.accepted) and all(one.status in ENDED for one in standings.values())
-
-    await _until(at_rest, _DRAIN_S)
-    return standings
+    await _until(lambda: _at_rest(row), _DRAIN_S)
+    return await row.standings()
 
 
 def _recoveries(row: _Row, standings: dict[UUID, Standing]) -> tuple[list[float], list[float]]:
