@@ -42,8 +42,8 @@ when no job completes any more within 15 seconds of an injection.
 {theirs}
 
 What `FLUSHALL` takes nobody sends again. With Postgres restarting, the log showed retries used up within a second
-(their jitter may be zero) and the handler that records the failure failing too, so the job stays as it is. Why jobs were
-lost with killed workers, and what saved jobs twice after a restart of Valkey, was not traced.
+(their jitter may be zero) and the handler that records the failure failing too, so the job stays as it is. Why jobs
+were lost with killed workers, and what saved jobs twice after a restart of Valkey, was not traced.
 
 ## How to read it
 
