@@ -18,7 +18,7 @@ from infra.bench.processes import Usage
 from infra.local.processes import GuardedProcess
 
 _ROOT = Path(__file__).parents[3]
-_DEADLINE_S = 20.0
+_DEADLINE_S = 40.0
 _PACED_JOBS = 200
 _LOOK_S = 0.005
 
