@@ -5,6 +5,7 @@ ships after. The tables of the TEAMFIT backend may be there already, with rows f
 """
 
 import asyncio
+import threading
 from pathlib import Path
 
 import asyncpg
@@ -15,6 +16,9 @@ from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from infra.errors import DependencyDown
 
 _FOLDER = Path(__file__).parent
+
+# `alembic.context` and `alembic.op` are proxies of the module, so two upgrades in one process would mix.
+_ONE_AT_A_TIME = threading.Lock()
 
 # Some come from asyncpg as they are, some dressed by SQLAlchemy.
 _UNREACHABLE = (
@@ -34,6 +38,11 @@ def _config(database_url: str) -> Config:
     return config
 
 
+def _upgrade(config: Config, revision: str) -> None:
+    with _ONE_AT_A_TIME:
+        command.upgrade(config, revision)
+
+
 async def upgrade(database_url: str, *, revision: str = "head") -> None:
     """Bring the database to a revision. Runs one at a time per database; running it again changes nothing.
 
@@ -41,6 +50,6 @@ async def upgrade(database_url: str, *, revision: str = "head") -> None:
         DependencyDown: the database cannot be reached.
     """
     try:
-        await asyncio.to_thread(command.upgrade, _config(database_url), revision)
+        await asyncio.to_thread(_upgrade, _config(database_url), revision)
     except _UNREACHABLE as error:
         raise DependencyDown("postgres", f"cannot reach the database: {error}; check DATABASE_URL") from error

@@ -1,5 +1,6 @@
 """The schema, on an empty database and on one that has served the Celery tasks."""
 
+import asyncio
 from uuid import UUID
 
 import asyncpg
@@ -53,6 +54,16 @@ async def test_migrating_twice_changes_nothing(empty_database_url: str) -> None:
         await connection.close()
     assert first == second
     assert {"quota_ledger", "job_events", "failed_events"} <= {row["table_name"] for row in first}
+
+
+async def test_many_may_migrate_at_once(empty_database_url: str) -> None:
+    """Whoever comes first does the work; the others find it done."""
+    await asyncio.gather(*(upgrade(empty_database_url) for _ in range(3)))
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        assert await connection.fetchval("SELECT count(*) FROM teamfit_schema_version") == 1
+    finally:
+        await connection.close()
 
 
 async def test_step_by_step_and_at_once_give_the_same_schema(
