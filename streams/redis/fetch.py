@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 # the next round of the event loop; then less and less often, so that a worker full of slow agents costs nothing.
 _PAUSES_S = (0.0, 0.0, 0.001, 0.001, 0.002, 0.005, 0.01, 0.02)
 
+# While an entry is on trial, how long a read may wait: the next trial begins as soon as this one has ended.
+_TRIAL_LOOK_S = 0.05
+
 
 class TopicReader:
     """The fetch loop of one topic."""
@@ -106,7 +109,7 @@ class TopicReader:
             for partition in self._partitions.values():
                 await self._deliver_claimed(partition, await self._reclaimer.claim_unread(partition))
             self._unread = False
-        elif monotonic() >= self._next_scan and await self._scan(room):
+        elif (monotonic() >= self._next_scan or self._reclaimer.trial_ended) and await self._scan(room):
             return
         await self._read(room)
 
@@ -137,6 +140,8 @@ class TopicReader:
             self._client_id = await self._consumer.client_id(self._client)
         count = max(room // len(self._partitions), 1)
         wait_s = min(self._settings.block.total_seconds(), max(self._next_scan - monotonic(), 0.001))
+        if self._reclaimer.on_trial:
+            wait_s = min(wait_s, _TRIAL_LOOK_S)
         streams = list(self._partitions)
         group, consumer = self._consumer.group, self._consumer.name
         reply = await self._client.execute_command(

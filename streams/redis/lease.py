@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from time import monotonic
 
 from .health import Health
 from .partition import Partition
@@ -40,6 +41,7 @@ class Lease:
         """Renew, until cancelled."""
         backoff = Backoff()
         while True:
+            began = monotonic()
             try:
                 await self.renew()
             except (*AWAY, RedisError) as error:
@@ -48,7 +50,8 @@ class Lease:
             else:
                 self._health.alive(_LOOP)
                 backoff.reset()
-                await asyncio.sleep(self._every_s)
+                # Counted from the beginning: what a renewal itself takes on a busy server is not put on top.
+                await asyncio.sleep(max(began + self._every_s - monotonic(), 0.0))
 
     async def renew(self) -> None:
         """Renew everything once, and drop what other consumers own now."""

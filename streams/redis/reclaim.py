@@ -5,7 +5,8 @@ delivery goes to the dead letters instead.
 
 An entry that kills its worker drags its neighbours along: whatever that worker held counts one more delivery. So the
 last allowed delivery is a trial, alone: one entry at a time for each topic and worker. The poison fails its trial and
-becomes a dead letter; each neighbour passes its own.
+becomes a dead letter; each neighbour passes its own. Other entries are read meanwhile: a trial may take an agent many
+minutes, and a worker that holds one must not be deaf to everything else.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Reclaimer:
 
     async def claim(self, partition: Partition, most: int) -> tuple[list[Claimed], bool]:
         """Take over at most `most` expired entries, and whether more of them wait."""
+        if self.trial_ended:
+            self._trial = None
         expired = await self._expired(partition)
         if not expired:
             return [], False
@@ -60,10 +63,11 @@ class Reclaimer:
         healthy = [entry_id for entry_id, deliveries in expired.items() if deliveries < limit - 1]
         chosen = healthy[:most]
         trial = [entry_id for entry_id, deliveries in expired.items() if deliveries == limit - 1]
-        waiting = bool(trial) or len(healthy) > most
-        if not chosen and trial and most > 0 and not self._on_trial():
+        if not chosen and trial and most > 0 and self._trial is None:
             chosen = trial[:1]
             self._trial = (partition, chosen[0])
+        # While one is on trial the others wait for its end, and nobody has to wait for them.
+        waiting = len(healthy) > most or (bool(trial) and self._trial is None)
         claimed = await self._take(partition, chosen)
         return [Claimed(entry_id, fields, expired[entry_id] + 1) for entry_id, fields in claimed], waiting
 
@@ -81,8 +85,15 @@ class Reclaimer:
         """Forget consumers that hold nothing and have not been heard of for ten leases."""
         await run_script(self._client, "remove_consumers", partition.stream, partition.group, "", self._lease_ms * 10)
 
-    def _on_trial(self) -> bool:
+    @property
+    def on_trial(self) -> bool:
+        """Whether this worker holds an entry that is on its last delivery."""
         return self._trial is not None and self._trial[0].tags.holds(self._trial[1])
+
+    @property
+    def trial_ended(self) -> bool:
+        """Whether a trial has ended since the last scan, so that the next may begin."""
+        return self._trial is not None and not self.on_trial
 
     async def _expired(self, partition: Partition) -> dict[bytes, int]:
         rows = await self._pending(partition, "IDLE", str(self._lease_ms), "-", "+", _SCAN)

@@ -7,6 +7,7 @@ each crash falls between two commands. What the worker's own effects cost is not
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -17,9 +18,9 @@ CRASH_BEFORE = int(os.environ.get("CHAOS_CRASH_BEFORE", "0"))  # 0: never
 EFFECT = "if redis.call('SADD', KEYS[1], ARGV[1]) == 1 then redis.call('INCR', KEYS[2]) end"
 BROKER = os.environ.get("CHAOS_BROKER", "redis://127.0.0.1:6379/0")
 
-app = faust.App(
-    "chaos", broker=BROKER, topic_partitions=1, web_enabled=False, datadir=os.environ.get("CHAOS_FOLDER", os.devnull)
-)
+FOLDER = Path(os.environ.get("CHAOS_FOLDER", os.devnull))
+
+app = faust.App("chaos", broker=BROKER, topic_partitions=1, web_enabled=False, datadir=str(FOLDER))
 raw: dict[str, Any] = {"key_type": bytes, "key_serializer": "raw", "value_type": bytes, "value_serializer": "raw"}
 topic = app.topic("chaos", **raw)
 forwarded = app.topic("forwarded", **raw)
@@ -41,6 +42,8 @@ class Crash:
             if client is not effects:
                 crash.commands += 1
                 if crash.commands == CRASH_BEFORE:
+                    with (FOLDER / "crashes").open("a") as crashes:
+                        crashes.write(f"{args[0]}\n")
                     os._exit(9)
             return await crash._execute(client, *args, **options)
 

@@ -163,6 +163,33 @@ async def test_the_last_delivery_is_a_trial_alone(bench: Bench, redis: Client, g
     assert at_once == [1] * 5
 
 
+async def test_a_trial_does_not_keep_new_entries_waiting(bench: Bench, redis: Client, group: str) -> None:
+    """While one last delivery is worked on and others wait for theirs, new entries are read as ever."""
+    bench.settings["max_deliveries"] = "3"
+    await hand_to_the_dead(redis, bench.topic_name, group, 2, times=2)
+    app = bench.app()
+    started: list[bytes] = []
+    on_trial, new = asyncio.Event(), asyncio.Event()
+
+    @app.agent(bench.topic(app), concurrency=3)
+    async def agent(stream: Any) -> None:
+        async for value in stream:
+            started.append(value)
+            if value == b"new":
+                new.set()
+            else:
+                on_trial.set()
+                await new.wait()
+
+    async with running(app):
+        async with asyncio.timeout(10):
+            await on_trial.wait()
+        await redis.xadd(bench.topic_name, {"event": "new"})
+        await wait_for(lambda: len(started) == 3, what="the new entry and both trials")
+        await wait_for(lambda: _none_pending(redis, bench.topic_name, group), what="nothing pending")
+    assert started == [b"0", b"new", b"1"]
+
+
 async def test_silent_consumers_with_nothing_pending_are_removed(redis: Client) -> None:
     """A consumer that holds nothing is forgotten; one that still holds entries is kept, or they would vanish."""
     await hand_to_the_dead(redis, "consumers", "group", 1)
