@@ -18,6 +18,7 @@ from faust.types import StreamT
 from infra.bench.peers import meter
 
 _BATCH = 500
+_TOGETHER = 1000
 
 app = faust.App("bench", broker=meter.URL, topic_partitions=1, datadir=os.environ["BENCH_FOLDER"])
 topic = app.topic("own", key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
@@ -60,8 +61,9 @@ async def send(job: str) -> None:
 
 
 async def send_all(jobs: Sequence[str]) -> None:
-    """Send everything, then wait until the server has it."""
-    await asyncio.gather(*[await topic.send(value=job.encode()) for job in jobs])
+    """Send a thousand, wait until the server has them, and so on: more futures at a time are work for the collector."""
+    for start in range(0, len(jobs), _TOGETHER):
+        await asyncio.gather(*[await topic.send(value=job.encode()) for job in jobs[start : start + _TOGETHER]])
 
 
 async def produce() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import svg
 
-_WIDTH, _LABELS, _ROW = 760, 270, 26
+_WIDTH, _LABELS, _ROW = 800, 300, 26
 _VALUES = 90  # room for the number right of the longest bar
 _TOP = 58
 _STYLE = """
