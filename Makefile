@@ -50,7 +50,7 @@ bench: $(STAMP) ## Measure the transport and the pipeline
 
 chaos: $(STAMP) ## Break things on real processes; FAULT=name runs one row, TIMES=n sets how often
 ifeq ($(FAULT),)
-	$(BIN)/python -m pytest -m chaos --timeout=1800 $(ARGS)
+	TRANSPORT_RELIABILITY=docs/transport-reliability.md $(BIN)/python -m pytest -m chaos --timeout=1800 $(ARGS)
 endif
 	$(BIN)/python -m tests.chaos.pipeline $(if $(FAULT),--fault $(FAULT),--write docs/reliability.md) $(if $(TIMES),--times $(TIMES))
 
