@@ -1,5 +1,6 @@
 """One whole pipeline, in real processes, for all acceptance tests, and a customer who uses it."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from infra.local.stack import Stack
 from infra.settings import Settings
 from tests.acceptance.customer import Customer
 from tests.conftest import Pool
+from tests.verified import assert_consistent
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,6 +49,8 @@ def stack(_own_surroundings: None) -> Iterator[Stack]:
         thread.submit(stack.__enter__).result()
         try:
             yield stack
+            # Whatever the tests did to it: nothing is lost, stuck, or done twice.
+            thread.submit(asyncio.run, assert_consistent(stack.settings.database_url, deadline_s=60)).result()
         finally:
             thread.submit(stack.close).result()
 
