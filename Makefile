@@ -44,8 +44,8 @@ check: $(STAMP) ## Check style, types, imports between folders, dead code, depen
 	$(BIN)/vulture
 	$(BIN)/deptry .
 
-bench: $(STAMP) ## Measure the transport and the pipeline
-	$(BIN)/python -m infra.bench.transport $(ARGS)
+bench: $(STAMP) ## Measure the transport and the pipeline; PEERS=dramatiq,celery (or all) compares
+	$(BIN)/python -m infra.bench.transport $(if $(filter all,$(PEERS)),,--peers "$(PEERS)")
 	$(BIN)/python -m infra.bench.pipeline $(ARGS)
 
 chaos: $(STAMP) ## Break things on real processes; FAULT=name runs one row, TIMES=n sets how often
