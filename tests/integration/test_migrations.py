@@ -70,7 +70,7 @@ async def test_step_by_step_and_at_once_give_the_same_schema(
     empty_database_url: str, database: "asyncpg.Pool[asyncpg.Record]"
 ) -> None:
     """A database that was migrated release by release equals one that was created afresh."""
-    for revision in ("0001", "0002", "head"):
+    for revision in ("0001", "0002", "0003", "head"):
         await upgrade(empty_database_url, revision=revision)
     connection = await asyncpg.connect(empty_database_url)
     try:

@@ -2,10 +2,10 @@
 
 from infra.migrations.sql import run_file
 
-revision = "0005"
+revision = "0004"
 down_revision = "0003"
 
 
 def upgrade() -> None:
     """Apply the revision's SQL."""
-    run_file("0005_reconcile.sql")
+    run_file("0004_reconcile.sql")
