@@ -3,8 +3,10 @@
 import random
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Self
 
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Transient
+from infra.settings import Settings
 from streams.deliveries import DeadLetter, Delivery, Hold, RetryLater
 
 
@@ -21,6 +23,15 @@ class RetryPolicy:
     max_attempts: int
     base: timedelta
     cap: timedelta
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the policy that the settings ask for."""
+        return cls(
+            max_attempts=settings.max_attempts,
+            base=timedelta(seconds=settings.retry_base_s),
+            cap=timedelta(seconds=settings.retry_cap_s),
+        )
 
     def delay(self, attempt: int, retry_after: timedelta | None) -> timedelta:
         """Return how long to wait after this failed attempt: exponential, with jitter of half either way."""

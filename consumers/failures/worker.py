@@ -43,11 +43,7 @@ stage: Stage[DeadLetter] = Stage(
     handle=_keep,
     publisher=FaustPublisher(app),
     retries=ScheduledRetries(_database, _clock),
-    policy=HoldPolicy(
-        max_attempts=_settings.max_attempts,
-        base=timedelta(seconds=_settings.retry_base_s),
-        cap=timedelta(seconds=_settings.retry_cap_s),
-    ),
+    policy=HoldPolicy.of(_settings),
     timeout=timedelta(seconds=_settings.stage_timeout_s),
 )
 attach(app, DEAD_LETTERS, stage, concurrency=_CONCURRENCY)

@@ -43,11 +43,7 @@ stage = Stage(
     give_up=_generation.give_up,
     publisher=_publisher,
     retries=ScheduledRetries(_database, _clock),
-    policy=RetryPolicy(
-        max_attempts=_settings.max_attempts,
-        base=timedelta(seconds=_settings.retry_base_s),
-        cap=timedelta(seconds=_settings.retry_cap_s),
-    ),
+    policy=RetryPolicy.of(_settings),
     # The LLM call has its own limit and says so itself; this one is for Postgres and the broker around it.
     timeout=timedelta(seconds=_settings.generation_timeout_s + _settings.stage_timeout_s),
 )

@@ -25,11 +25,7 @@ stage = Stage(
     handle=Batcher(_projection.project, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s).submit,
     publisher=FaustPublisher(app),
     retries=ScheduledRetries(_database, SystemClock()),
-    policy=RetryPolicy(
-        max_attempts=_settings.max_attempts,
-        base=timedelta(seconds=_settings.retry_base_s),
-        cap=timedelta(seconds=_settings.retry_cap_s),
-    ),
+    policy=RetryPolicy.of(_settings),
     # A batch may wait for the one before it, so a delivery is given the time of two.
     timeout=timedelta(seconds=2 * _settings.stage_timeout_s),
 )

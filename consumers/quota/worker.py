@@ -24,11 +24,7 @@ from streams.topics import JOB_EVENTS, JOB_REQUESTS, QUOTA
 _settings = settings()
 _clock = SystemClock()
 _database = Database(_settings.database_url, size=_settings.database_pool_size)
-_policy = RetryPolicy(
-    max_attempts=_settings.max_attempts,
-    base=timedelta(seconds=_settings.retry_base_s),
-    cap=timedelta(seconds=_settings.retry_cap_s),
-)
+_policy = RetryPolicy.of(_settings)
 _timeout = timedelta(seconds=_settings.stage_timeout_s)
 
 app = create_app(QUOTA, _settings)
