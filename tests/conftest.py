@@ -72,7 +72,7 @@ def _migrated_template(postgres_server: Postgres) -> str:
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{_TEMPLATE}'",
         )
 
-    _run_apart(make())
+    run_apart(make())
     return _TEMPLATE
 
 
@@ -120,7 +120,7 @@ async def _administer(server: Postgres, *statements: str) -> None:
         await connection.close()
 
 
-def _run_apart(work: Coroutine[Any, Any, None]) -> None:
+def run_apart(work: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine in a thread of its own, so that the test's event loop is not touched."""
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, work).result()

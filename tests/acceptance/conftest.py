@@ -1,9 +1,7 @@
 """One whole pipeline, in real processes, for all acceptance tests, and a customer who uses it."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 import asyncpg
@@ -12,7 +10,8 @@ import pytest
 from infra.local.stack import Stack
 from infra.settings import Settings
 from tests.acceptance.customer import Customer
-from tests.conftest import Pool
+from tests.acceptance.running import running
+from tests.conftest import Pool, run_apart
 from tests.verified import assert_consistent
 
 
@@ -44,15 +43,10 @@ def stack(_own_surroundings: None) -> Iterator[Stack]:
         broker_parameters="lease=2s",
         durable=False,
     )
-    # In a thread, because starting runs event loops of its own.
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(stack.__enter__).result()
-        try:
-            yield stack
-            # Whatever the tests did to it: nothing is lost, stuck, or done twice.
-            thread.submit(asyncio.run, assert_consistent(stack.settings.database_url, deadline_s=60)).result()
-        finally:
-            thread.submit(stack.close).result()
+    with running(stack):
+        yield stack
+        # Whatever the tests did to it: nothing is lost, stuck, or done twice.
+        run_apart(assert_consistent(stack.settings.database_url, deadline_s=60))
 
 
 @pytest.fixture

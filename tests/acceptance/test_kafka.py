@@ -1,7 +1,6 @@
 """The same pipeline on Kafka: only the broker's URL differs."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 import pytest
@@ -9,20 +8,17 @@ import pytest
 from infra.local.stack import Stack
 from infra.settings import Settings
 from tests.acceptance.customer import Customer
+from tests.acceptance.running import running
 from tests.conformance.brokers import tansu
 
 
 @pytest.fixture(scope="module")
 def on_kafka() -> Iterator[Stack]:
     """The pipeline on a Kafka-compatible broker, whose first join of a group waits half a minute."""
-    with tansu() as broker, ThreadPoolExecutor(1) as thread:
+    with tansu() as broker:
         settings = Settings(_env_file=None, broker_url=broker.url(), generation_concurrency=25)
-        stack = Stack(settings, llm_latency_s=0.2, durable=False)
-        thread.submit(stack.__enter__).result()
-        try:
+        with running(Stack(settings, llm_latency_s=0.2, durable=False)) as stack:
             yield stack
-        finally:
-            thread.submit(stack.close).result()
 
 
 async def test_a_job_by_kafka_ends_with_three_activities_or_a_reason(on_kafka: Stack) -> None:

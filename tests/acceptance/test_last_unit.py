@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohttp
@@ -12,6 +11,7 @@ import pytest
 
 from infra.local.stack import Stack
 from infra.settings import Settings
+from tests.acceptance.running import running
 from tests.verified import assert_consistent
 from tests.waiting import wait_for
 
@@ -24,13 +24,8 @@ def crowded(_own_surroundings: None) -> Iterator[Stack]:
     """A pipeline with three API processes and two quota workers."""
     parts = (*_APIS, "quota", "quota-2", "generation", "projection")
     stack = Stack(Settings(_env_file=None), llm_latency_s=0.1, durable=False, parts=parts)
-    # In a thread, because starting runs event loops of its own.
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(stack.__enter__).result()
-        try:
-            yield stack
-        finally:
-            thread.submit(stack.close).result()
+    with running(stack):
+        yield stack
 
 
 async def test_of_200_requests_for_the_last_unit_one_is_accepted(crowded: Stack) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from infra.settings import Settings
 from producers.client import JobRequests, Request
 from streams.events import JobId
 from tests.acceptance.customer import Customer, assert_three_activities
+from tests.acceptance.running import running
 from tests.conftest import Pool
 from tests.verified import assert_consistent
 from tests.waiting import wait_for
@@ -33,12 +33,8 @@ def forgetful(_own_surroundings: None) -> Iterator[Stack]:
         broker_parameters="lease=2s",
         durable=False,
     )
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(stack.__enter__).result()
-        try:
-            yield stack
-        finally:
-            thread.submit(stack.close).result()
+    with running(stack):
+        yield stack
 
 
 @pytest.fixture
