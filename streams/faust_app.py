@@ -35,6 +35,12 @@ class StageApp(faust.App):
         """Have /readyz ask these too: each says why something besides the stages stands still, or None."""
         self.watched += held
 
+    async def on_stop(self) -> None:
+        """Have held stages give back what they wait with, so that the drain is left to what is being worked on."""
+        for stage in self.stages:
+            stage.stop()
+        await super().on_stop()
+
     async def on_shutdown(self) -> None:
         """Close what the agents have used; they are Faust's children and have stopped."""
         await super().on_shutdown()
@@ -82,8 +88,11 @@ def attach(app: StageApp, topic: str, stage: Stage[Any], *, concurrency: int) ->
     async def consume(stream: StreamT[bytes]) -> None:
         try:
             async for event in cast("Stream[bytes]", stream).noack().events():
-                await stage.process(delivery_of(event))
-                event.ack()
+                if await stage.process(delivery_of(event)):
+                    event.ack()
+                else:
+                    # The consumer neither waits for it nor counts it as begun, and hands it back.
+                    app.consumer.unacked.discard(event.message)
         except Exception as error:
             # A stopping agent has no supervisor any more, and Faust would fail asking it for a new actor (faust/agents/
             # agent.py, `_execute_actor`): the worker would exit as if it had crashed.

@@ -89,32 +89,62 @@ class Stage(Generic[E]):
     _probes: int = field(default=0, init=False, repr=False)
     _until_next_probe: timedelta = field(default=timedelta(), init=False, repr=False)
     _probe: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+    _stopping: bool = field(default=False, init=False, repr=False)
+    _patience: set[asyncio.Timeout] = field(default_factory=set, init=False, repr=False)
 
-    async def process(self, delivery: Delivery) -> None:
+    async def process(self, delivery: Delivery) -> bool:
         """Take one delivery to a durable outcome, however long its dependencies are away.
 
-        Raises nothing but CancelledError; the caller acknowledges when this returns, and only then.
+        Raises nothing but CancelledError.
+
+        Returns:
+            Whether there is an outcome; the caller acknowledges then, and only then. If not, the stage stops while it
+            is held: the delivery belongs back in its stream, for another worker.
         """
         if not delivery.is_for(self.group):
-            return
-        if self.held is not None or not await self._settled(delivery):
-            await self._take_when_resumed(delivery)
+            return True
+        if self.held is None and await self._settled(delivery):
+            return True
+        return await self._take_when_resumed(delivery)
 
-    async def _take_when_resumed(self, delivery: Delivery) -> None:
+    def stop(self) -> None:
+        """Wait out holds no longer. What is being tried, probes included, goes on to its end."""
+        self._stopping = True
+        for patience in self._patience:
+            patience.reschedule(asyncio.get_running_loop().time())
+
+    async def _take_when_resumed(self, delivery: Delivery) -> bool:
         """Wait out a hold. One delivery at a time asks whether the stage can work again.
 
         They take turns, so that one which can never be settled does not keep the others waiting behind it.
         """
-        while True:
-            async with self._probe:
+        while await self._has_waited_for(self._probe.acquire()):
+            try:
                 if self.held is not None:
-                    await asyncio.sleep(self._until_next_probe.total_seconds())
+                    if not await self._has_waited_for(asyncio.sleep(self._until_next_probe.total_seconds())):
+                        return False
                     self._probes += 1
                     if await self._settled(delivery):
-                        return
+                        return True
                     continue
+            finally:
+                self._probe.release()
             if await self._settled(delivery):
-                return
+                return True
+        return False
+
+    async def _has_waited_for(self, turn: Awaitable[object]) -> bool:
+        """Return True when this has come, or False as soon as the stage stops."""
+        patience = asyncio.timeout(0 if self._stopping else None)
+        self._patience.add(patience)
+        try:
+            async with patience:
+                await turn
+        except TimeoutError:
+            return False
+        finally:
+            self._patience.discard(patience)
+        return True
 
     async def _settled(self, delivery: Delivery) -> bool:
         holds = self._holds

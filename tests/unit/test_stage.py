@@ -276,6 +276,44 @@ async def test_many_failures_at_once_are_one_outage() -> None:
         await asyncio.gather(*held)
 
 
+async def test_a_stage_that_stops_gives_back_what_waits_and_finishes_what_it_tries() -> None:
+    """Whoever only waits for a held stage is told to go at once; a probe under way goes on to its end."""
+    probing, up = asyncio.Event(), asyncio.Event()
+    calls = 0
+
+    async def handle(_event: bytes | None) -> Sequence[Record]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise DependencyDown("postgres", "away")
+        probing.set()
+        await up.wait()
+        return (FACT,)
+
+    topics = Topics()
+    stage = stage_of(Script(), topics, Later(), handle=handle)
+    prober = asyncio.create_task(stage.process(DELIVERY))
+    await probing.wait()
+    waiting = [asyncio.create_task(stage.process(DELIVERY)) for _ in range(50)]
+    await asyncio.sleep(0)
+    stage.stop()
+    late = asyncio.create_task(stage.process(DELIVERY))
+    async with asyncio.timeout(10):
+        assert not any(await asyncio.gather(*waiting, late))
+        up.set()
+        assert await prober
+    assert (calls, topics.written) == (2, [FACT])
+
+
+async def test_a_delivery_that_meets_an_outage_while_the_stage_stops_is_given_back() -> None:
+    """It was begun before the stop, so it is tried; it does not wait for the outage to end."""
+    stage = stage_of(Script([DependencyDown("postgres", "away")]), Topics(), Later())
+    stage.stop()
+    async with asyncio.timeout(10):
+        assert not await stage.process(DELIVERY)
+        assert stage.held is not None
+
+
 async def test_a_handler_that_hangs_is_ended_and_tried_again() -> None:
     """The stage's timeout counts as a transient failure."""
 
