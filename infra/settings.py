@@ -127,6 +127,11 @@ class Settings(BaseSettings):
         le=65535,
         description="Port on which a worker answers /healthz, /readyz and /metrics; unset: it opens none.",
     )
+    worker_host: str = Field(
+        default="127.0.0.1",
+        description="Address on which it does. The port asks for no token: open it to no more than your probes and "
+        "Prometheus, `0.0.0.0` in a container whose network is its own.",
+    )
     log_format: Literal["console", "json"] = Field(default="json", description="Log lines for people or for machines.")
 
 

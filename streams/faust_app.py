@@ -58,7 +58,7 @@ class StageApp(faust.App):
 def create_app(group: str, settings: Settings) -> StageApp:
     """Return the Faust app of a consumer group. The app's ID is the group's name; the broker is the settings' URL.
 
-    With `worker_port` set, its web server answers /healthz, /readyz and /metrics.
+    With `worker_port` set, its web server answers /healthz, /readyz and /metrics there.
     """
     app = StageApp(
         group,
@@ -68,6 +68,7 @@ def create_app(group: str, settings: Settings) -> StageApp:
         value_serializer="raw",
         consumer_auto_offset_reset="earliest",
         web_port=settings.worker_port or _FAUST_PORT,
+        web_bind=settings.worker_host,
     )
     app.stages = []
     app.resources = []

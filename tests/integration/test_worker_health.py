@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import aiohttp
+import psutil
 import pytest
 from redis.asyncio import Redis
 
@@ -30,6 +31,17 @@ def worker(redis_url: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+async def test_nobody_but_this_machine_reaches_a_workers_port(worker: str) -> None:
+    """Its pages ask for no token, so unless a setting opens it, the port listens on the loopback address alone."""
+    port = int(worker.rpartition(":")[2])
+
+    def addresses() -> set[str]:
+        listening = psutil.net_connections("tcp")
+        return {one.laddr.ip for one in listening if one.status == psutil.CONN_LISTEN and one.laddr.port == port}
+
+    assert await wait_for(addresses, deadline_s=30, what="the worker to listen") == {"127.0.0.1"}
 
 
 async def test_a_worker_says_what_it_waits_for(worker: str, redis_url: str) -> None:
