@@ -26,7 +26,7 @@ _KEY = b"key"
 _EVENT = b"event"
 _TIMESTAMP = b"ts"
 _HEADER = b"h:"
-_PLAIN = 4  # fields and values of an entry with a key and an event and nothing else
+_KEY_AND_EVENT, _EVENT_ALONE = 4, 2  # how many fields and values such an entry has
 _LONGEST_TIMESTAMP = 15  # digits up to the year 9999; Python refuses to convert very long strings of digits
 
 
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes]]
     timestamp: float
 
 
@@ -62,7 +62,7 @@ def encode_entry(
         for name, header in pairs:
             fields[_HEADER + name.encode()] = header.encode() if isinstance(header, str) else header
     if timestamp is not None:
-        fields[_TIMESTAMP] = str(int(timestamp * 1000)).encode()
+        fields[_TIMESTAMP] = str(round(timestamp * 1000)).encode()
     return fields
 
 
@@ -73,11 +73,13 @@ def decode_entry(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes
         entry_id: its ID in the stream, whose first part is a time in milliseconds.
         fields: as the server sends them, flat (name, value, name, value, …), or as a mapping.
     """
-    if len(fields) == _PLAIN and fields[0] == _KEY and fields[2] == _EVENT:  # type: ignore[index]
-        # Most entries look like this, and this function runs for every event.
-        return Entry(fields[1], fields[3] or None, [], int(entry_id.partition(b"-")[0]) / 1000)  # type: ignore[index]
     if isinstance(fields, Mapping):
         fields = [part for pair in fields.items() for part in pair]
+    # Most entries have a key and an event, or an event alone, and this function runs for every one of them.
+    if len(fields) == _KEY_AND_EVENT and fields[0] == _KEY and fields[2] == _EVENT:
+        return Entry(fields[1], fields[3] or None, (), int(entry_id.partition(b"-")[0]) / 1000)
+    if len(fields) == _EVENT_ALONE and fields[0] == _EVENT:
+        return Entry(None, fields[1] or None, (), int(entry_id.partition(b"-")[0]) / 1000)
     key: bytes | None = None
     value: bytes | None = None
     headers: list[tuple[str, bytes]] = []
