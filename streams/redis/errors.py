@@ -3,13 +3,19 @@
 TransportError
 ├── InvalidSettings     the broker URL has an unknown or malformed parameter; raised at start
 ├── UnsupportedFeature  a Faust feature that Redis Streams cannot carry; raised at start
+├── NotAllSent          some records of `send_many` were not written; `answers` says which
 ├── BrokerUnavailable   the server is away or not ready; `maybe_written` says whether a write may have happened
 └── EntryRefused        the server refused this entry (too large, no permission, out of memory): not written
 """
 
 from __future__ import annotations
 
-__all__ = ["BrokerUnavailable", "EntryRefused", "InvalidSettings", "TransportError", "UnsupportedFeature"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from faust.types import RecordMetadata
+
+__all__ = ["BrokerUnavailable", "EntryRefused", "InvalidSettings", "NotAllSent", "TransportError", "UnsupportedFeature"]
 
 
 class TransportError(Exception):
@@ -36,6 +42,18 @@ class BrokerUnavailable(TransportError, ConnectionError):
     def __init__(self, message: str, *, maybe_written: bool) -> None:
         super().__init__(message)
         self.maybe_written = maybe_written
+
+
+class NotAllSent(TransportError):
+    """Some records were not written, or nobody knows; those whose answer is no exception were.
+
+    Attributes:
+        answers: for each record, in order, where it was written or why not.
+    """
+
+    def __init__(self, message: str, answers: list[RecordMetadata | BaseException]) -> None:
+        super().__init__(message)
+        self.answers = answers
 
 
 class EntryRefused(TransportError):

@@ -35,7 +35,7 @@ from redis.exceptions import (
 )
 from yarl import URL
 
-from .connections import translate_losses
+from .connections import improve
 from .errors import BrokerUnavailable, EntryRefused, InvalidSettings, TransportError
 from .settings import RedisSettings
 
@@ -148,7 +148,7 @@ class Server:
         }
         client = self._open(options)
         if isinstance(client, Redis):
-            translate_losses(client.connection_pool)
+            improve(client.connection_pool)
         for command in _RAW:
             client.set_response_callback(command, cast("Any", _raw))
         return client

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from streams.redis.bulk import ProducerRecord, send_many
 from tests.conformance.brokers import Broker
 from tests.conformance.harness import Bench, Seen, collect, running
 from tests.waiting import wait_for
@@ -63,6 +64,32 @@ class TransportContract:
             await asyncio.gather(*[await topic.send(value=value) for value in values])
             await seen.become(500, deadline_s=bench.broker.features.first_join_s)
         assert seen == values
+
+    async def test_many_records_are_sent_at_once(self, bench: Bench) -> None:
+        """`send_many` writes as `topic.send` does: keys, headers and times arrive, and each key keeps its order."""
+        bench.partitions = 4
+        app = bench.app()
+        arrived: dict[bytes, list[Any]] = {}
+
+        @app.agent(bench.topic(app))
+        async def agent(stream: Any) -> None:
+            async for event in stream.events():
+                arrived.setdefault(event.key, []).append(event)
+
+        numbers = range(1000)
+        records = [ProducerRecord(b"%d" % n, b"key-%d" % (n % 12), {"n": b"%d" % n}, 1_700_000_000.5) for n in numbers]
+        async with running(app), bench.producing() as topic:
+            written = await send_many(topic, records)
+            await wait_for(
+                lambda: sum(map(len, arrived.values())) == 1000,
+                deadline_s=bench.broker.features.first_join_s,
+                what="all records",
+            )
+        assert [metadata.topic for metadata in written] == [bench.topic_name] * 1000
+        for key, events in arrived.items():
+            assert [event.value for event in events] == [b"%d" % n for n in numbers if b"key-%d" % (n % 12) == key]
+            assert all(event.headers == {"n": event.value} for event in events)
+            assert events[0].message.timestamp == pytest.approx(1_700_000_000.5, abs=0.002)
 
     async def test_every_key_keeps_its_order_over_partitions(self, bench: Bench) -> None:
         """With several partitions, events of one key arrive in the order they were sent, and none is missed."""

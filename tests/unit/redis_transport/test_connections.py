@@ -5,7 +5,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from streams.redis.connections import translate_losses
+from streams.redis.connections import improve
 
 
 class _ClosedUnderUvloop(Connection):
@@ -17,7 +17,7 @@ async def test_writing_to_a_closed_connection_is_a_lost_connection() -> None:
     """A connection that was reset ended every worker under uvloop, whose RuntimeError nothing expected."""
     client = Redis()
     client.connection_pool.connection_class = _ClosedUnderUvloop
-    translate_losses(client.connection_pool)
+    improve(client.connection_pool)
     connection = client.connection_pool.make_connection()
     with pytest.raises(RedisConnectionError, match="lost before a command was sent"):
         await connection.send_packed_command(b"PING")

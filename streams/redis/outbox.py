@@ -1,0 +1,177 @@
+"""The outbox: entries that wait to be written, and the task that writes them.
+
+One command writes what waits for one stream, and meanwhile the next batch collects; so the order of a stream's entries
+is the order in which they were put here. The outbox is bounded: `put` waits while it is full. Whatever becomes of an
+entry, whoever put it hears of it: nothing is repeated here, since only the caller knows whether it may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from redis.asyncio import Redis
+
+from .errors import BrokerUnavailable, TransportError
+from .health import Health
+from .server import Client, run_script, translate, translate_reply
+from .settings import RedisSettings
+
+__all__ = ["Answer", "Outbox", "Outgoing"]
+
+# The most entries and bytes in one command: enough to make the round trip cheap, little enough that others get a turn.
+_BATCH = 500
+_BATCH_BYTES = 1024 * 1024
+
+_LOOP = "sending"
+
+Answer = bytes | TransportError
+"""What became of an entry: its ID in the stream, or why it has none."""
+
+
+class Outgoing(NamedTuple):
+    """Entries of one stream whose sender wants to hear of all of them at once.
+
+    `parts` holds for each entry how many fields and values it has, and then those.
+    """
+
+    stream: bytes
+    parts: list[bytes]
+    entries: int
+    settle: Callable[[Sequence[Answer]], None]
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are to write."""
+        return sum(map(len, self.parts))
+
+
+class Outbox:
+    """The entries of one producer that are not written yet."""
+
+    def __init__(self, settings: RedisSettings, health: Health) -> None:
+        self._settings = settings
+        self._health = health
+        self._client: Client | None = None
+        self._waiting: deque[tuple[Outgoing, int]] = deque()
+        self._entries = 0
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._room.set()
+        self._idle.set()
+
+    async def put(self, outgoing: Outgoing) -> None:
+        """Queue entries to be written. Waits while too much is waiting already."""
+        while not self._room.is_set():
+            await self._room.wait()
+        size = outgoing.size
+        self._waiting.append((outgoing, size))
+        self._idle.clear()
+        self._wake.set()
+        self._count(outgoing.entries, size)
+
+    async def flush(self) -> None:
+        """Wait until everything that was put here has been written, or has failed."""
+        await self._idle.wait()
+
+    async def run(self, client: Client) -> None:
+        """Write what is put here, until cancelled."""
+        self._client = client
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(0)  # let everything that is ready to send join this batch
+            while self._waiting:
+                await self._write(self._take_batch())
+            self._wake.clear()
+            self._idle.set()
+
+    def close(self) -> None:
+        """From now on nothing can be written."""
+        self._client = None
+
+    def _count(self, entries: int, size: int) -> None:
+        self._entries += entries
+        self._bytes += size
+        if self._entries >= self._settings.send_buffer or self._bytes >= self._settings.send_buffer_bytes:
+            self._room.clear()
+        else:
+            self._room.set()
+
+    def _take_batch(self) -> list[tuple[Outgoing, int]]:
+        taken = size = entries = 0
+        for outgoing, bytes_ in islice(self._waiting, _BATCH):
+            taken += 1
+            size += bytes_
+            entries += outgoing.entries
+            if size >= _BATCH_BYTES or entries >= _BATCH:
+                break
+        return [self._waiting.popleft() for _ in range(taken)]
+
+    async def _write(self, batch: list[tuple[Outgoing, int]]) -> None:
+        by_stream: dict[bytes, list[Outgoing]] = {}
+        for outgoing, _ in batch:
+            by_stream.setdefault(outgoing.stream, []).append(outgoing)
+        try:
+            await asyncio.gather(*(self._append(stream, group) for stream, group in by_stream.items()))
+        finally:
+            for outgoing, size in batch:
+                self._count(-outgoing.entries, -size)
+
+    async def _append(self, stream: bytes, group: list[Outgoing]) -> None:
+        """Write entries of one stream with one command, and tell every sender what became of its own."""
+        parts = [part for outgoing in group for part in outgoing.parts]
+        failure: TransportError
+        try:
+            client = await self._connected()
+            answers = await run_script(client, "append", stream, *parts)
+        except Exception as error:  # noqa: BLE001 - whatever it is, every sender must hear of it
+            failure = translate(error, sent=True)
+            self._settle(group, [failure] * sum(outgoing.entries for outgoing in group))
+        except BaseException:
+            failure = BrokerUnavailable("the producer stopped", maybe_written=True)
+            self._settle(group, [failure] * sum(outgoing.entries for outgoing in group))
+            raise
+        else:
+            self._settle(group, [_refusal(answer) if answer.startswith(b"!") else answer for answer in answers])
+
+    def _settle(self, group: list[Outgoing], answers: Sequence[Answer]) -> None:
+        away = next((answer for answer in answers if isinstance(answer, BrokerUnavailable)), None)
+        if away is None:
+            self._health.alive(_LOOP)
+        else:
+            self._health.failing(_LOOP, away)
+        begin = 0
+        for outgoing in group:
+            end = begin + outgoing.entries
+            outgoing.settle(answers[begin:end])
+            begin = end
+
+    async def _connected(self) -> Client:
+        """The client, with a connection that works: before anything is sent, a failure means that nothing was written.
+
+        Raises:
+            BrokerUnavailable: no connection can be made.
+        """
+        client = self._client
+        if client is None:
+            raise BrokerUnavailable("the producer is not started", maybe_written=False)
+        try:
+            if isinstance(client, Redis):
+                # The pool looks whether its connection is still open, and opens another one if not.
+                connection = await client.connection_pool.get_connection()
+                await client.connection_pool.release(connection)
+            else:
+                await client.initialize()
+        except Exception as error:
+            raise translate(error, sent=False) from error
+        return client
+
+
+def _refusal(answer: bytes) -> TransportError:
+    """The error in the script's answer for one entry."""
+    return translate_reply(answer[1:].decode(errors="replace").removeprefix("-"))
