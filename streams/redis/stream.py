@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from faust import Stream as FaustStream
 from faust.exceptions import Skip
@@ -27,6 +27,13 @@ __all__ = ["Stream"]
 
 # After so many events without a pause, other tasks get a turn: about a millisecond of an agent that does nothing.
 _GIVE_WAY_EVERY = 32
+
+
+class _Batch(NamedTuple):
+    """Events that were taken together, and what the sensors want back of each."""
+
+    events: list[EventT[Any]]
+    states: list[Any]
 
 
 class Stream(FaustStream[Any]):
@@ -64,19 +71,22 @@ class Stream(FaustStream[Any]):
         self._finalized = True
         started_here = await self.maybe_start()
         consumer.abandon(self._place)
+        batch = _Batch([], [])
         try:
             while not self.should_stop:
                 await asyncio.sleep(0)
-                batch = await self._gather(topic, consumer, most, within_s)
-                if not batch:
+                await self._gather(batch, topic, consumer, most, within_s)
+                if not batch.events:
                     continue
-                self.events_total += len(batch)
+                self.events_total += len(batch.events)
+                self._set_current_event(batch.events[-1])
                 try:
-                    yield [event.value for event, _ in batch]
+                    yield [event.value for event in batch.events]
                 finally:
                     self.current_event = None
-                    for event, state in batch:
+                    for event, state in zip(batch.events, batch.states, strict=True):
                         self._finish(event, consumer, state)
+                    batch = _Batch([], [])
         except StopAsyncIteration:
             return
         finally:
@@ -85,22 +95,24 @@ class Stream(FaustStream[Any]):
                 await self.stop()
                 self.service_reset()
 
-    async def _gather(
-        self, topic: Topic, consumer: Consumer, most: int, within_s: float
-    ) -> list[tuple[EventT[Any], Any]]:
+    async def _gather(self, batch: _Batch, topic: Topic, consumer: Consumer, most: int, within_s: float) -> None:
         """Start events until there are enough, or until the time since the first one is over."""
         queue = topic.queue
-        batch: list[tuple[EventT[Any], Any]] = []
+        waiting = cast("deque[EventT[Any]]", queue._queue)  # type: ignore[attr-defined]
+        is_active = self.app.flow_control.is_active
+        start, place = self._start, self._place
+        events, states = batch
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None) as limit:
-                while len(batch) < most:
-                    event = await queue.get() if queue.empty() else queue.get_nowait()
-                    if not self.app.flow_control.is_active():
+                while len(events) < most:
+                    event = queue.get_nowait() if waiting else await queue.get()
+                    if not is_active():
                         continue
-                    batch.append((event, self._start(event, consumer)))
-                    if len(batch) == 1:
+                    if not events:
                         limit.reschedule(asyncio.get_running_loop().time() + within_s)
-        return batch
+                    taken = [event, *(waiting.popleft() for _ in range(min(len(waiting), most - len(events) - 1)))]
+                    events += taken
+                    states += [start(event, consumer, place) for event in taken]
 
     async def _iterate(self, topic: Topic, consumer: Consumer) -> AsyncGenerator[Any, None]:
         # What is looked up here once would be looked up for every event below.
@@ -111,7 +123,7 @@ class Stream(FaustStream[Any]):
         queue = topic.queue
         waiting = cast("deque[EventT[Any]]", queue._queue)  # type: ignore[attr-defined]
         is_active = self.app.flow_control.is_active
-        start, finish = self._start, self._finish
+        start, finish, place = self._start, self._finish, self._place
         without_pause = 0
         try:
             while not self.should_stop:
@@ -124,7 +136,8 @@ class Stream(FaustStream[Any]):
                 if not is_active():
                     # While the flow is held, what is still queued belongs to the fetch loop again.
                     continue
-                state = start(event, consumer)
+                self._set_current_event(event)
+                state = start(event, consumer, place)
                 value = event.value
                 if self._processors or self.join_strategy:
                     value = await self._process(value)
@@ -146,14 +159,13 @@ class Stream(FaustStream[Any]):
                 await self.stop()
                 self.service_reset()
 
-    def _start(self, event: EventT[Any], consumer: Consumer) -> Any:
+    def _start(self, event: EventT[Any], consumer: Consumer, place: Any) -> Any:
         message = event.message
         tp, tag = message.tp, message.offset
         if not message.tracked and message.topic in consumer.acking_topics:
             message.tracked = True
-            consumer.under_way[message] = self._place
+            consumer.under_way[message] = place
             self._on_message_in(tp, tag, message)
-        self._set_current_event(event)
         return self._on_stream_event_in(tp, tag, self, event)
 
     async def _process(self, value: Any) -> Any:

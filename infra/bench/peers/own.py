@@ -4,7 +4,6 @@ Variants: `events` (`async for`), `acks` (explicit acknowledgement, as the pipel
 (`stream.take`). Each has one agent with concurrency 1.
 """
 
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -16,9 +15,10 @@ from faust.streams import Stream
 from faust.types import StreamT
 
 from infra.bench.peers import meter
+from streams.redis.bulk import ProducerRecord, send_many
 
 _BATCH = 500
-_TOGETHER = 1000
+_TOGETHER = 5000
 
 app = faust.App("bench", broker=meter.URL, topic_partitions=1, datadir=os.environ["BENCH_FOLDER"])
 topic = app.topic("own", key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
@@ -61,9 +61,9 @@ async def send(job: str) -> None:
 
 
 async def send_all(jobs: Sequence[str]) -> None:
-    """Send a thousand, wait until the server has them, and so on: more futures at a time are work for the collector."""
+    """Send some thousands, wait until the server has them, and so on."""
     for start in range(0, len(jobs), _TOGETHER):
-        await asyncio.gather(*[await topic.send(value=job.encode()) for job in jobs[start : start + _TOGETHER]])
+        await send_many(topic, [ProducerRecord(job.encode()) for job in jobs[start : start + _TOGETHER]])
 
 
 async def produce() -> None:
