@@ -5,7 +5,7 @@ import sys
 from typing import Literal
 
 import structlog
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 OUTCOMES = Counter(
     "teamfit_outcomes_total", "Deliveries taken to an outcome, by consumer group and outcome.", ["group", "outcome"]
@@ -22,6 +22,51 @@ LLM_SECONDS = Histogram(
     buckets=(0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128),
 )
 LLM_TOKENS = Counter("teamfit_llm_tokens_total", "Tokens billed by the LLM endpoint, by kind.", ["kind"])
+
+STAGE_HELD = Gauge(
+    "teamfit_stage_held",
+    "1 while a stage of this worker stands still, by what it waits for: postgres, broker, llm, stage (most of its "
+    "deliveries fail), bug, or timer (a timer's work, in the schedule worker).",
+    ["group", "reason"],
+)
+
+# What the whole fleet shares. Every process tells it, as last read from Postgres or the broker: take the max over them.
+SOURCE_UP = Gauge(
+    "teamfit_source_up", "1 if the source of the gauges of the fleet has just answered: postgres, broker.", ["source"]
+)
+TOPIC_ENTRIES = Gauge(
+    "teamfit_topic_entries",
+    "Entries in a topic, those included that all have acknowledged and nobody trimmed.",
+    ["topic"],
+)
+GROUP_LAG = Gauge(
+    "teamfit_group_lag_entries", "Entries that a consumer group was never given; absent if unknown.", ["topic", "group"]
+)
+GROUP_PENDING = Gauge(
+    "teamfit_group_pending_entries", "Entries that were delivered and are not acknowledged.", ["topic", "group"]
+)
+GROUP_OLDEST_PENDING = Gauge(
+    "teamfit_group_oldest_pending_age_seconds",
+    "Seconds since the oldest pending entry was written.",
+    ["topic", "group"],
+)
+GROUP_CONSUMERS = Gauge("teamfit_group_consumers", "Workers that read a topic for a group.", ["topic", "group"])
+FAILED_EVENTS_OPEN = Gauge("teamfit_failed_events_open", "Failed events that nobody has dealt with.", ["stage"])
+GATE_CLOSED_UNTIL = Gauge(
+    "teamfit_llm_gate_closed_until_timestamp_seconds",
+    "Until when nobody calls an LLM endpoint, in seconds since 1970; in the past: the gate is open.",
+    ["endpoint"],
+)
+OLDEST_LIVE_JOB = Gauge(
+    "teamfit_oldest_live_job_age_seconds",
+    "Age of the oldest job that has not ended (of a replayed one: since it last moved). Jobs whose time has not come "
+    "do not count.",
+    ["status"],
+)
+SCHEDULED_DUE = Gauge("teamfit_scheduled_events_due", "Scheduled events whose time has come.", ["topic"])
+SCHEDULED_OVERDUE = Gauge(
+    "teamfit_scheduled_events_overdue_seconds", "Seconds since the time of the oldest of them came.", ["topic"]
+)
 
 
 def configure_logging(log_format: Literal["console", "json"], *, level: int = logging.INFO) -> None:

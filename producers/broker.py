@@ -11,8 +11,10 @@ from aiokafka.errors import KafkaError
 from infra.errors import DependencyDown
 from infra.settings import Settings
 from streams.deliveries import Record
-from streams.faust_app import create_app
+from streams.faust_app import StageApp, create_app
 from streams.publisher import BrokerDown, FaustPublisher
+from streams.redis.backlog import TopicBacklog
+from streams.redis.errors import BrokerUnavailable
 from streams.redis.transport import Transport as RedisTransport
 
 log = structlog.get_logger(__name__)
@@ -36,7 +38,7 @@ class Broker:
         self._settings = settings
         self._name = name
         self._timeout_s = timeout.total_seconds()
-        self._app: faust.App | None = None
+        self._app: StageApp | None = None
         self._starting = asyncio.Lock()
 
     async def publish(self, records: Sequence[Record]) -> None:
@@ -65,6 +67,19 @@ class Broker:
         except Exception as error:
             raise BrokerDown(f"the broker is away: {type(error).__name__}: {error}", maybe_written=False) from error
 
+    async def backlogs(self) -> Sequence[TopicBacklog]:
+        """Ask the broker what waits in each topic.
+
+        Raises:
+            BrokerDown: it is away.
+            TransportError: it does not tell, or is Kafka, whose own tools do.
+        """
+        app = await self._started()
+        try:
+            return await app.backlogs()
+        except BrokerUnavailable as error:
+            raise BrokerDown(f"the broker is away: {error}; check BROKER_URL", maybe_written=False) from error
+
     async def close(self) -> None:
         """Write what is left and close the connection, in at most two seconds."""
         app, self._app = self._app, None
@@ -76,7 +91,7 @@ class Broker:
         except TimeoutError:
             log.warning("broker.close_timed_out", name=self._name)
 
-    async def _started(self) -> faust.App:
+    async def _started(self) -> StageApp:
         async with self._starting:
             if self._app is not None:
                 return self._app

@@ -1,17 +1,25 @@
 """One Faust app per consumer group, and the agents that feed its stage."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import faust
 from faust.streams import Stream
 from faust.types import EventT, StreamT
 
+from infra import telemetry
 from infra.settings import Settings
 from streams.deliveries import Delivery
-from streams.stage import Stage, stay_cancelled
+from streams.gauges import Gauges
+from streams.redis.backlog import TopicBacklog, read_backlogs
+from streams.redis.errors import UnsupportedFeature
+from streams.redis.transport import Transport
+from streams.stage import BUG, Stage, stay_cancelled
 from streams.topics import CONSUMER_GROUPS
 from streams.worker_health import serve_health
+
+# What a stage may wait for: the dependencies of `DependencyDown`, and a timer whose own dependency is away.
+_POSTGRES, _BROKER, _LLM, _STAGE, _TIMER = "postgres", "broker", "llm", "stage", "timer"
 
 _FAUST_PORT = 6066  # Faust wants a port in its settings, also for the web server that it does not start
 
@@ -54,6 +62,27 @@ class StageApp(faust.App):
         health = getattr(self.transport, "health", list)  # Kafka's transport does not tell
         return [*held, *health()]
 
+    def tell_held(self) -> None:
+        """Bring the gauge that says which stage stands still, and why, up to date."""
+        reasons = {stage.waits_for for stage in self.stages}
+        if any(ask() is not None for ask in self.watched):
+            reasons.add(_TIMER)
+        if getattr(self.transport, "health", list)():
+            reasons.add(_BROKER)
+        for reason in (_POSTGRES, _BROKER, _LLM, _STAGE, BUG, _TIMER):
+            telemetry.STAGE_HELD.labels(self.conf.id, reason).set(reason in reasons)
+
+    async def backlogs(self) -> Sequence[TopicBacklog]:
+        """Ask the broker what waits in each topic.
+
+        Raises:
+            TransportError: it is away.
+            UnsupportedFeature: it is Kafka, whose own tools tell it.
+        """
+        if not isinstance(self.transport, Transport):
+            raise UnsupportedFeature("only Redis Streams are asked for their backlog; Kafka has tools of its own")
+        return await read_backlogs(self.transport, CONSUMER_GROUPS)
+
 
 def create_app(group: str, settings: Settings) -> StageApp:
     """Return the Faust app of a consumer group. The app's ID is the group's name; the broker is the settings' URL.
@@ -75,7 +104,14 @@ def create_app(group: str, settings: Settings) -> StageApp:
     app.watched = []
     # The `faust` command turns the web server on by default, and two workers of one machine would want the same port.
     app.boot_strategy.enable_web = settings.worker_port is not None
-    serve_health(app, app.problems)
+    gauges = Gauges(settings, app.backlogs)
+    app.close_at_last(gauges.close)
+
+    async def refresh() -> None:
+        app.tell_held()
+        await gauges.refresh()
+
+    serve_health(app, app.problems, refresh)
     return app
 
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Generic, Protocol, TypeVar, assert_never
+from typing import Final, Generic, Protocol, TypeVar, assert_never
 
 import structlog
 
@@ -26,6 +26,8 @@ E = TypeVar("E")
 
 # The cap is about the longest that a stage lies idle after its dependency is back.
 PROBING = RetryPolicy(max_attempts=1, base=timedelta(seconds=0.2), cap=timedelta(seconds=5))
+
+BUG: Final = "bug"  # what a stage waits for that stands still because of one
 
 
 class Publisher(Protocol):
@@ -72,6 +74,7 @@ class Stage(Generic[E]):
         probing: how long a held stage waits before it asks again.
         window: holds the stage when most of its recent tries failed.
         held: why the stage stands still, or None.
+        waits_for: which dependency a held stage waits for; `bug` if something else keeps it from working; or None.
     """
 
     group: str
@@ -85,6 +88,7 @@ class Stage(Generic[E]):
     probing: RetryPolicy = PROBING
     window: FailureWindow = field(default_factory=FailureWindow)
     held: str | None = field(default=None, init=False)
+    waits_for: str | None = field(default=None, init=False)
     _holds: int = field(default=0, init=False, repr=False)
     _probes: int = field(default=0, init=False, repr=False)
     _until_next_probe: timedelta = field(default=timedelta(), init=False, repr=False)
@@ -220,11 +224,11 @@ class Stage(Generic[E]):
     def _hold(self, error: Exception) -> None:
         """Stand still. An outage is expected and says when it is over; anything else is a bug that someone must see."""
         if isinstance(error, DependencyDown):
-            retry_after = error.retry_after
+            retry_after, self.waits_for = error.retry_after, error.dependency
             if self.held is None:
                 log.warning("stage.held", stage=self.group, why=str(error))
         else:
-            retry_after = None
+            retry_after, self.waits_for = None, BUG
             log.error("stage.held", stage=self.group, why=str(error), exc_info=error)
         self.held = f"{type(error).__name__}: {error}"
         self._holds += 1
@@ -234,5 +238,5 @@ class Stage(Generic[E]):
     def _resume(self) -> None:
         if self.held is not None:
             log.info("stage.resumed", stage=self.group)
-        self.held = None
+        self.held = self.waits_for = None
         self._probes = 0

@@ -1,6 +1,6 @@
 """What a worker tells its orchestrator over HTTP: that it lives, whether it can work, and its metrics."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import faust
@@ -8,12 +8,13 @@ from faust.web import Request, Response, View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 
-def serve_health(app: faust.App, problems: Callable[[], list[str]]) -> None:
+def serve_health(app: faust.App, problems: Callable[[], list[str]], refresh: Callable[[], Awaitable[None]]) -> None:
     """Add the pages /healthz, /readyz and /metrics to the web server of a Faust app.
 
     Args:
         app: the worker's app.
         problems: says why work stands still; asked by each /readyz, which answers 503 while it says anything.
+        refresh: brings the gauges up to date; awaited by each /metrics, and neither fails nor hangs.
     """
 
     async def healthz(view: View, _request: Request) -> Response:
@@ -24,6 +25,7 @@ def serve_health(app: faust.App, problems: Callable[[], list[str]]) -> None:
         return view.json({"status": "held" if found else "ready", "problems": found}, status=503 if found else 200)
 
     async def metrics(view: View, _request: Request) -> Response:
+        await refresh()
         return view.bytes(generate_latest(), content_type=CONTENT_TYPE_LATEST.partition(";")[0])
 
     pages: dict[str, Any] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}

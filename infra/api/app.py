@@ -21,6 +21,7 @@ from infra.settings import settings as process_settings
 from producers.broker import Broker
 from producers.cancel.cancellation import Cancellation
 from producers.intake.intake import Intake
+from streams.gauges import Gauges
 
 # Four bytes for each of the 10,000 characters that requirements may have, and room for the rest.
 LONGEST_BODY = 64 * 1024
@@ -43,12 +44,14 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     key = signing_key(settings)
     database = Database(settings.database_url, size=settings.database_pool_size)
     broker = Broker(settings, name="api")
+    gauges = Gauges(settings, broker.backlogs)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            await gauges.close()
             await broker.close()
             await database.close()
 
@@ -66,5 +69,5 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     api.include_router(producers.cancel.api.create_router(cancellation, key))
     api.include_router(consumers.projection.api.create_router(database, key))
     api.include_router(producers.replay.api.create_router(database, broker, key))
-    api.include_router(health.create_router({"database": database.ping, "broker": broker.ping}))
+    api.include_router(health.create_router({"database": database.ping, "broker": broker.ping}, gauges.refresh))
     return api

@@ -26,8 +26,13 @@ class Readiness(BaseModel):
     reasons: dict[str, str] = Field(description="What is wrong with each dependency that is away.")
 
 
-def create_router(pings: Mapping[str, Ping]) -> APIRouter:
-    """Return the routes; `pings` has, by dependency, what raises DependencyDown while it is away."""
+def create_router(pings: Mapping[str, Ping], refresh: Callable[[], Awaitable[None]]) -> APIRouter:
+    """Return the routes.
+
+    Args:
+        pings: by dependency, what raises DependencyDown while it is away.
+        refresh: brings the gauges up to date; awaited by each /metrics, and neither fails nor hangs.
+    """
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz")
@@ -47,6 +52,7 @@ def create_router(pings: Mapping[str, Ping]) -> APIRouter:
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Return this process's metrics in Prometheus's text format."""
+        await refresh()
         return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return router

@@ -66,5 +66,9 @@ async def test_a_worker_says_what_it_waits_for(worker: str, redis_url: str) -> N
         await wait_for(lambda: ready_is(503), deadline_s=15, what="the worker to say that it is held")
         async with pages.get("/readyz") as readyz, pages.get("/metrics") as metrics:
             assert any("DATABASE_URL" in problem for problem in (await readyz.json())["problems"])
-            assert "teamfit_outcomes_total" in await metrics.text()
+            numbers = await metrics.text()
+        assert "teamfit_outcomes_total" in numbers
+        assert 'teamfit_stage_held{group="quota",reason="postgres"} 1.0' in numbers
+        assert 'teamfit_stage_held{group="quota",reason="broker"} 0.0' in numbers
+        assert 'teamfit_group_pending_entries{group="quota",topic="job-requests"} 1.0' in numbers
         assert await status("/healthz") == 200

@@ -1,0 +1,146 @@
+"""The gauges of /metrics that are read when somebody scrapes: what waits, stands still, failed, or is late.
+
+Each process tells those of the whole fleet, so that one is left to tell them whichever dies. Reading them is cheap, is
+done at most once in five seconds, and is never waited for longer than a scrape can: when a source does not answer in
+time, `teamfit_source_up` says so, its other gauges are absent, and the look at it goes on in the background.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import TypeAlias
+
+import aiosql
+import asyncpg
+import structlog
+from prometheus_client import Gauge
+
+from infra import telemetry
+from infra.postgres import Database
+from infra.settings import Settings
+from streams.redis.backlog import TopicBacklog
+from streams.topics import CONSUMER_GROUPS, FAILURES, GENERATION, PROJECTION, QUOTA
+
+log = structlog.get_logger(__name__)
+
+_queries = aiosql.from_path(Path(__file__).with_name("gauges.sql"), "asyncpg")
+
+# Prometheus scrapes every 15 s or more; several that ask at once share one look.
+_FRESH_S = 5.0
+# Prometheus gives a scrape ten seconds by default, an impatient set-up less.
+_PATIENCE_S = 2.0
+
+Readings: TypeAlias = Mapping[Gauge, Mapping[tuple[str, ...], float]]
+"""What gauges are to show, by their labels. What is not in it is absent."""
+
+
+@dataclass
+class _Source:
+    """What is read from one place."""
+
+    name: str
+    look: Callable[[], Awaitable[Readings]]
+    _looked: float = field(default=float("-inf"), init=False)
+    _looking: asyncio.Task[None] | None = field(default=None, init=False)
+    _shown: set[Gauge] = field(default_factory=set, init=False)
+    _up: bool = field(default=True, init=False)
+
+    async def refresh(self) -> None:
+        """Look again, unless that was done just now. Raises nothing."""
+        if monotonic() - self._looked < _FRESH_S:
+            return
+        # A cancelled query waits for the server's answer to the cancellation, which a stalled one never gives. So the
+        # task is left alone, and is the one that the next scrape waits for.
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        await asyncio.wait({self._looking}, timeout=_PATIENCE_S)
+        if not self._looking.done():
+            self._show({}, up=False)
+
+    async def close(self) -> None:
+        """Give up a look under way, and tell nothing any more."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking}, timeout=_PATIENCE_S)
+        self._show({}, up=False)
+
+    async def _look(self) -> None:
+        try:
+            readings = await self.look()
+        except Exception as error:  # noqa: BLE001 - a page of numbers must not fail because some of them are unknown
+            if self._up:
+                log.warning("gauges.unknown", source=self.name, why=f"{type(error).__name__}: {error}")
+            self._show({}, up=False)
+        else:
+            self._show(readings, up=True)
+            self._looked = monotonic()
+
+    def _show(self, readings: Readings, *, up: bool) -> None:
+        for gauge in self._shown:
+            gauge.clear()
+        self._shown, self._up = set(readings), up
+        for gauge, values in readings.items():
+            for labels, value in values.items():
+                gauge.labels(*labels).set(value)
+        telemetry.SOURCE_UP.labels(self.name).set(up)
+
+
+class Gauges:
+    """The fleet's gauges, as this process reads them."""
+
+    def __init__(self, settings: Settings, backlogs: Callable[[], Awaitable[Sequence[TopicBacklog]]]) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            settings: where Postgres is; the first scrape opens one connection, apart from those that the work needs.
+            backlogs: asks the broker. Kafka is not asked: it has exporters of its own.
+        """
+        self._database = Database(settings.database_url, size=1)
+        self._backlogs = backlogs
+        self._sources = [_Source("postgres", self._look_at_postgres)]
+        if not settings.broker_url.startswith("kafka:"):
+            self._sources.append(_Source("broker", self._look_at_broker))
+
+    async def refresh(self) -> None:
+        """Bring the gauges up to date, as far as their sources answer; returns within about two seconds."""
+        await asyncio.gather(*(source.refresh() for source in self._sources))
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        await asyncio.gather(*(source.close() for source in self._sources))
+        await self._database.close()
+
+    async def _look_at_postgres(self) -> Readings:
+        async with self._database.transaction() as connection:
+            failed = await connection.fetch(_queries.failed_events_open.sql)
+            gates = await connection.fetch(_queries.gates.sql)
+            jobs = await connection.fetch(_queries.oldest_live_jobs.sql)
+            due = await connection.fetch(_queries.scheduled_due.sql)
+        return {
+            telemetry.FAILED_EVENTS_OPEN: _column(failed, "events", of=(QUOTA, GENERATION, PROJECTION, FAILURES)),
+            telemetry.GATE_CLOSED_UNTIL: _column(gates, "closed_until_s", of=()),
+            telemetry.OLDEST_LIVE_JOB: _column(jobs, "age_s", of=("pending", "processing")),
+            telemetry.SCHEDULED_DUE: _column(due, "events", of=CONSUMER_GROUPS),
+            telemetry.SCHEDULED_OVERDUE: _column(due, "overdue_s", of=CONSUMER_GROUPS),
+        }
+
+    async def _look_at_broker(self) -> Readings:
+        topics = await self._backlogs()
+        groups = [((topic.topic, group.group), group) for topic in topics for group in topic.groups]
+        return {
+            telemetry.TOPIC_ENTRIES: {(topic.topic,): topic.length for topic in topics},
+            telemetry.GROUP_LAG: {labels: group.lag for labels, group in groups if group.lag is not None},
+            telemetry.GROUP_PENDING: {labels: group.pending for labels, group in groups},
+            telemetry.GROUP_OLDEST_PENDING: {
+                labels: group.oldest_pending.total_seconds() if group.oldest_pending else 0.0
+                for labels, group in groups
+            },
+            telemetry.GROUP_CONSUMERS: {labels: group.consumers for labels, group in groups},
+        }
+
+
+def _column(rows: Iterable[asyncpg.Record], name: str, *, of: Iterable[str]) -> dict[tuple[str, ...], float]:
+    """Return a column by the first one, which is the label; what has no row of those named is zero."""
+    return {(label,): 0.0 for label in of} | {(row[0],): row[name] for row in rows}

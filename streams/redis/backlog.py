@@ -1,0 +1,108 @@
+"""What waits in the streams, by topic and consumer group: the numbers that tell an operator where work piles up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from .errors import TransportError
+from .server import AWAY, Client, RedisError, close, run_script, translate
+
+if TYPE_CHECKING:
+    from .transport import Transport
+
+__all__ = ["GroupBacklog", "TopicBacklog", "read_backlogs"]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBacklog:
+    """What a consumer group has still to do in a topic.
+
+    Attributes:
+        group: its name.
+        consumers: workers that read; one that died counts until another has taken its entries over.
+        pending: entries delivered and not yet acknowledged.
+        lag: entries never delivered; None where the server cannot tell (Redis 6.2, or after an XDEL).
+        oldest_pending: how long ago the oldest pending entry was written; None if nothing is pending.
+    """
+
+    group: str
+    consumers: int = 0
+    pending: int = 0
+    lag: int | None = 0
+    oldest_pending: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicBacklog:
+    """A topic, all its partitions together.
+
+    Attributes:
+        topic: its name.
+        length: entries in its streams, those included that every group has acknowledged and nobody has trimmed yet.
+        groups: those that were asked for and those that exist beside them.
+    """
+
+    topic: str
+    length: int
+    groups: Sequence[GroupBacklog]
+
+
+async def read_backlogs(transport: Transport, topics: Mapping[str, Iterable[str]]) -> list[TopicBacklog]:
+    """Ask the server for the backlog of topics; writes nothing, and needs no worker.
+
+    Args:
+        transport: knows the server and the streams of a topic.
+        topics: each with the groups that are to read it. One that does not exist yet has everything before it.
+
+    Raises:
+        TransportError: the server is away, or refuses.
+    """
+    client = transport.server.open()
+    try:
+        return [
+            _summed(topic, groups, [await _partition(client, key) for key in _streams(transport, topic)])
+            for topic, groups in topics.items()
+        ]
+    except AWAY as error:
+        raise translate(error, sent=False) from error
+    except RedisError as error:
+        raise TransportError(f"the server does not tell its backlog: {error}") from error
+    finally:
+        await close(client)
+
+
+def _streams(transport: Transport, topic: str) -> list[bytes]:
+    return [transport.stream(topic, partition) for partition in range(transport.partitions(topic))]
+
+
+async def _partition(client: Client, stream: bytes) -> tuple[int, dict[str, GroupBacklog]]:
+    length, now_ms, rows = await run_script(client, "backlog", stream)
+    groups = {}
+    for name, consumers, pending, lag, oldest_id in rows:
+        age = timedelta(milliseconds=now_ms - int(oldest_id.partition(b"-")[0])) if oldest_id else None
+        groups[name.decode()] = GroupBacklog(name.decode(), consumers, pending, None if lag < 0 else lag, age)
+    return length, groups
+
+
+def _summed(
+    topic: str, groups: Iterable[str], partitions: Sequence[tuple[int, dict[str, GroupBacklog]]]
+) -> TopicBacklog:
+    names = dict.fromkeys([*groups, *(name for _, found in partitions for name in found)])
+    return TopicBacklog(topic, sum(length for length, _ in partitions), [_of_group(name, partitions) for name in names])
+
+
+def _of_group(name: str, partitions: Sequence[tuple[int, dict[str, GroupBacklog]]]) -> GroupBacklog:
+    parts = [found.get(name) or GroupBacklog(name, lag=length) for length, found in partitions]
+    lags = [part.lag for part in parts]
+    ages = [part.oldest_pending for part in parts if part.oldest_pending is not None]
+    return GroupBacklog(
+        name,
+        # Every worker reads every partition, but may have reached some of them only.
+        consumers=max(part.consumers for part in parts),
+        pending=sum(part.pending for part in parts),
+        lag=None if None in lags else sum(lag for lag in lags if lag is not None),
+        oldest_pending=max(ages, default=None),
+    )
