@@ -6,6 +6,7 @@ TeamfitError
 ├── Transient           this job may succeed later: tried again with backoff, at most `max_attempts` times
 ├── Permanent           trying again cannot help: the job fails at once with a stable `code`
 └── DependencyDown      Postgres, the broker or the LLM is away: the stage holds; no attempt is spent
+    └── RefusesWrites   it answers, and takes no writes now
 """
 
 from datetime import timedelta
@@ -69,3 +70,7 @@ class DependencyDown(TeamfitError):
         super().__init__(message)
         self.dependency = dependency
         self.retry_after = retry_after
+
+
+class RefusesWrites(DependencyDown):
+    """A dependency answers and takes no writes. The message says why in words that anybody may read: no addresses."""

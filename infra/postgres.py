@@ -116,18 +116,6 @@ class Database:
         except _OTHER_SCHEMA as error:
             raise DependencyDown("postgres", f"{error}: the database is not migrated; run teamfit migrate") from error
 
-    async def ping(self) -> None:
-        """Ask the server for a sign of life.
-
-        Raises:
-            DependencyDown: there was none within two seconds.
-        """
-        try:
-            async with asyncio.timeout(2), self.transaction() as connection:
-                await connection.execute("SELECT 1")
-        except TimeoutError as error:
-            raise _down(error) from error
-
     async def close(self) -> None:
         """Close every connection; wait for those in use at most five seconds."""
         pool, self._pool = self._pool, None

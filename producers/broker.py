@@ -7,19 +7,21 @@ from datetime import timedelta
 import faust
 import structlog
 from aiokafka.errors import KafkaError
+from redis.exceptions import ResponseError
 
-from infra.errors import DependencyDown
+from infra.errors import DependencyDown, RefusesWrites
 from infra.settings import Settings
 from streams.deliveries import Record
 from streams.faust_app import StageApp, create_app
 from streams.publisher import BrokerDown, FaustPublisher
 from streams.redis.backlog import TopicBacklog
 from streams.redis.errors import BrokerUnavailable
+from streams.redis.server import Client, close
 from streams.redis.transport import Transport as RedisTransport
+from streams.topics import JOB_REQUESTS
 
 log = structlog.get_logger(__name__)
 
-_PING_S = 2.0
 _CLOSE_S = 2.0
 
 
@@ -53,16 +55,18 @@ class Broker:
         except TimeoutError as error:
             raise BrokerDown(f"the broker did not answer in {self._timeout_s:g} s", maybe_written=True) from error
 
-    async def ping(self) -> None:
-        """Ask the broker for a sign of life.
+    async def probe(self) -> None:
+        """Ask the broker whether it takes requests now. Nothing is written.
+
+        On Kafka this asks only for a sign of life.
 
         Raises:
-            BrokerDown: there was none within two seconds.
+            RefusesWrites: it answers, but is full, read-only, or short of replicas or disk.
+            BrokerDown: it does not answer.
         """
         try:
-            async with asyncio.timeout(_PING_S):
-                await self._ping(await self._started())
-        except BrokerDown:
+            await self._probe(await self._started())
+        except DependencyDown:
             raise
         except Exception as error:
             raise BrokerDown(f"the broker is away: {type(error).__name__}: {error}", maybe_written=False) from error
@@ -105,15 +109,32 @@ class Broker:
             self._app = app
             return app
 
-    async def _ping(self, app: faust.App) -> None:
+    async def _probe(self, app: faust.App) -> None:
         transport = app.producer_transport
         if isinstance(transport, RedisTransport):
             client = transport.server.open()
             try:
-                await client.ping()
+                for partition in range(transport.partitions(JOB_REQUESTS)):
+                    await _probe_stream(client, transport.stream(JOB_REQUESTS, partition))
             finally:
-                await client.aclose()
+                await close(client)
             return
         # aiokafka has no ping; it answers this by asking a broker, and says whether one replied.
         if not await app.producer._producer.client.force_metadata_update():  # type: ignore[attr-defined] # noqa: SLF001
             raise DependencyDown("broker", "no Kafka broker answered")
+
+
+async def _probe_stream(client: Client, stream: bytes) -> None:
+    """Ask for an entry with an ID that no stream takes.
+
+    Redis looks at its memory, its disk, its replicas, its role and the caller's rights before it looks at the ID, so
+    this gets as far as a real entry would, and writes nothing.
+    """
+    try:
+        await client.execute_command("XADD", stream, "0-0", "probe", "")
+    except ResponseError as error:
+        if "must be greater than 0-0" in str(error):  # Redis says it in text only
+            return
+        # redis-py has a class for some of the codes, and leaves the others, such as NOREPLICAS, in the text.
+        code = str(error).partition(" ")[0] if type(error) is ResponseError else type(error).__name__
+        raise RefusesWrites("broker", f"takes no writes: {code}") from error

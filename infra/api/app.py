@@ -69,5 +69,5 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     api.include_router(producers.cancel.api.create_router(cancellation, key))
     api.include_router(consumers.projection.api.create_router(database, key))
     api.include_router(producers.replay.api.create_router(database, broker, key))
-    api.include_router(health.create_router({"database": database.ping, "broker": broker.ping}, gauges.refresh))
+    api.include_router(health.create_router({"database": intake.probe, "broker": broker.probe}, gauges.refresh))
     return api

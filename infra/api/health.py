@@ -1,4 +1,4 @@
-"""What orchestrators and Prometheus ask: whether the process lives, whether it can serve, and its metrics."""
+"""What orchestrators and Prometheus ask: whether the process lives, whether it can take requests, and its metrics."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,9 +8,14 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
-from infra.errors import DependencyDown
+from infra.errors import DependencyDown, RefusesWrites
 
-Ping = Callable[[], Awaitable[None]]
+Probe = Callable[[], Awaitable[None]]
+
+# However many ask, each dependency is asked once in this time.
+_FRESH_S = 1.0
+# A dependency that needs longer to answer is as good as away: orchestrators give a probe a second or a few.
+_PATIENCE_S = 2.0
 
 
 class Alive(BaseModel):
@@ -20,20 +25,21 @@ class Alive(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether requests can be served now, and if not, why."""
+    """Whether requests can be taken now, and if not, why."""
 
     status: Literal["ready", "unready"]
-    reasons: dict[str, str] = Field(description="What is wrong with each dependency that is away.")
+    reasons: dict[str, str] = Field(description="What is wrong with each dependency that is away or takes no writes.")
 
 
-def create_router(pings: Mapping[str, Ping], refresh: Callable[[], Awaitable[None]]) -> APIRouter:
+def create_router(probes: Mapping[str, Probe], refresh: Callable[[], Awaitable[None]]) -> APIRouter:
     """Return the routes.
 
     Args:
-        pings: by dependency, what raises DependencyDown while it is away.
+        probes: by dependency, what raises DependencyDown while it is of no use.
         refresh: brings the gauges up to date; awaited by each /metrics, and neither fails nor hangs.
     """
     router = APIRouter(tags=["health"])
+    watched = {name: _Watched(probe) for name, probe in probes.items()}
 
     @router.get("/healthz")
     async def healthz() -> Alive:
@@ -42,9 +48,9 @@ def create_router(pings: Mapping[str, Ping], refresh: Callable[[], Awaitable[Non
 
     @router.get("/readyz", responses={503: {"model": Readiness, "description": "A dependency is away."}})
     async def readyz(response: Response) -> Readiness:
-        """Say whether Postgres and the broker answer."""
-        answers = await asyncio.gather(*(_reason(ping) for ping in pings.values()))
-        reasons = {name: reason for name, reason in zip(pings, answers, strict=True) if reason is not None}
+        """Say whether a request would be taken: Postgres and the broker answer and take writes. At most 1 s old."""
+        answers = await asyncio.gather(*(one.reason() for one in watched.values()))
+        reasons = {name: reason for name, reason in zip(watched, answers, strict=True) if reason is not None}
         if reasons:
             response.status_code = 503
         return Readiness(status="unready" if reasons else "ready", reasons=reasons)
@@ -58,10 +64,30 @@ def create_router(pings: Mapping[str, Ping], refresh: Callable[[], Awaitable[Non
     return router
 
 
-async def _reason(ping: Ping) -> str | None:
+class _Watched:
+    """The latest look at a dependency, shared by everybody who asks meanwhile."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self._look: asyncio.Task[str | None] | None = None
+        self._began = 0.0
+
+    async def reason(self) -> str | None:
+        """Return what is wrong with it, or None."""
+        now = asyncio.get_running_loop().time()
+        if self._look is None or (self._look.done() and now - self._began >= _FRESH_S):
+            self._look, self._began = asyncio.create_task(_reason(self._probe)), now
+        # One that gets no answer is left to end by itself: a driver that is cancelled may wait for the server as well.
+        done, _ = await asyncio.wait({self._look}, timeout=_PATIENCE_S)
+        return self._look.result() if done else f"no answer in {_PATIENCE_S:g} s"
+
+
+async def _reason(probe: Probe) -> str | None:
     """Return what is wrong, without the addresses and names that an error's text may hold: the route is open to all."""
     try:
-        await ping()
+        await probe()
+    except RefusesWrites as error:
+        return str(error)
     except DependencyDown as error:
         return type(error.__cause__ or error).__name__
     return None

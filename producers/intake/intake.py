@@ -15,6 +15,7 @@ import aiosql
 import structlog
 
 from infra.clock import Clock
+from infra.errors import RefusesWrites
 from infra.postgres import Connection, Database
 from infra.problems import Problem
 from producers.intake.admission import Standing, period_of, refusal
@@ -74,6 +75,19 @@ class Intake:
                 # The insert waited for a request with the same key; only that one can be in its way.
                 raise RuntimeError(f"job {job_id}: its idempotency key is recorded for another job")
         return job_id
+
+    async def probe(self) -> None:
+        """Ask Postgres whether a request could be recorded now. Nothing is written.
+
+        Raises:
+            RefusesWrites: it answers, but takes no writes from us.
+            DependencyDown: it is away.
+        """
+        async with self.database.transaction() as connection:
+            row = await _queries.can_record(connection)
+        for obstacle in ("standby", "read_only", "not_migrated", "not_permitted"):
+            if row[obstacle]:
+                raise RefusesWrites("postgres", f"takes no writes: {obstacle.replace('_', ' ')}")
 
     async def _check(self, connection: Connection, request: Requested) -> None:
         now = self.clock.now()

@@ -24,3 +24,11 @@ RETURNING job_id;
 -- name: recorded_event(job_id)$
 -- The event of a request that was accepted before.
 SELECT event FROM job_requests WHERE job_id = :job_id;
+
+-- name: can_record()^
+-- What keeps a request from being recorded now.
+SELECT
+    pg_is_in_recovery() AS standby,
+    current_setting('transaction_read_only')::boolean AS read_only,
+    to_regclass('job_requests') IS NULL AS not_migrated,
+    NOT coalesce(has_table_privilege(to_regclass('job_requests'), 'INSERT'), true) AS not_permitted;

@@ -43,7 +43,7 @@ def kafka() -> Iterator[str]:
 async def test_a_record_reaches_redis(redis_url: str) -> None:
     """Key, bytes and headers are in the stream when `publish` returns."""
     async with connected(redis_url) as broker:
-        await broker.ping()
+        await broker.probe()
         await broker.publish([RECORD])
     (fields,) = await entries_of(redis_url, "job-requests")
     assert (fields[b"key"], fields[b"event"], fields[b"h:attempt"]) == (b"key", b"event", b"2")
@@ -54,7 +54,7 @@ async def test_a_record_reaches_kafka(kafka: str) -> None:
 
     async def answers() -> bool:
         try:
-            await broker.ping()
+            await broker.probe()
         except BrokerDown:
             return False
         return True
@@ -80,4 +80,4 @@ async def test_a_broker_that_is_away_has_written_nothing(url: str) -> None:
                 await broker.publish([RECORD])
             assert not caught.value.maybe_written
             with pytest.raises(BrokerDown):
-                await broker.ping()
+                await broker.probe()

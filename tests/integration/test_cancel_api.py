@@ -174,7 +174,8 @@ async def test_what_was_decided_is_a_success_whatever_comes_after(
     end = await cancellation.cancel(JobId(job_id), organization_id="acme", reason="off")
     assert end.outcome == "cancelled"
     with pytest.raises(DependencyDown):
-        await opened.ping()
+        async with opened.transaction():
+            pass
     assert await database.fetchval("SELECT outcome FROM job_outcomes WHERE job_id = $1", job_id) == "cancelled"
 
 
