@@ -21,6 +21,7 @@ from infra.settings import settings as process_settings
 from producers.broker import Broker
 from producers.cancel.cancellation import Cancellation
 from producers.intake.intake import Intake
+from producers.intake.turns import Turns
 from streams.gauges import Gauges
 
 # Four bytes for each of the 10,000 characters that requirements may have, and room for the rest.
@@ -63,7 +64,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     )
     problems.install(api)
     api.add_middleware(BodyLimit, limit=LONGEST_BODY)
-    intake = Intake(database, broker, SystemClock(), settings.trust_threshold)
+    intake = Intake(database, broker, SystemClock(), settings.trust_threshold, Turns(settings.database_pool_size))
     api.include_router(producers.intake.api.create_router(intake, key))
     cancellation = Cancellation(database, broker, SystemClock())
     api.include_router(producers.cancel.api.create_router(cancellation, key))

@@ -5,6 +5,7 @@ broker has the event, the record is kept and the same event is published again a
 because job and event keep their IDs. When the commit fails after publishing, the job runs, and its caller, who heard an
 error, finds it again with the same idempotency key. A request for later (`run_at`) is not published but kept in
 `scheduled_events`, in the same transaction, and published when it is due; accepting it needs no broker.
+Decision 7 has what happens if the process dies after each step, and why requests take turns.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from infra.errors import RefusesWrites
 from infra.postgres import Connection, Database
 from infra.problems import Problem
 from producers.intake.admission import Standing, period_of, refusal
+from producers.intake.turns import Turns
 from producers.job_ids import job_id_for
 from streams.deliveries import record
 from streams.events import LONGEST_DELAY, JobId, JobRequested, Requested, due_at, job_requested
@@ -47,12 +49,13 @@ class Intake:
     publisher: Publisher
     clock: Clock
     trust_threshold: float
+    turns: Turns
 
     async def accept(self, request: Requested, *, idempotency_key: str | None) -> JobId:
         """Record and publish a request; return its job. With a key, a repeat returns the first job and does nothing.
 
         Raises:
-            Problem: the request would be refused, or the key was used for another request.
+            Problem: the request would be refused, the key was used for another request, or too many came at once.
             DependencyDown: the broker or Postgres is away. If the broker, nothing is recorded.
         """
         job_id = job_id_for(request.organization_id, idempotency_key)
@@ -64,7 +67,7 @@ class Intake:
             at=self.clock.now(),
             run_at=request.run_at,
         )
-        async with self.database.transaction() as connection:
+        async with self.turns.one(), self.database.transaction() as connection:
             if idempotency_key is not None and await _is_repeat(connection, event):
                 return job_id
             await self._check(connection, request)

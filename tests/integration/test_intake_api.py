@@ -13,6 +13,7 @@ from infra.clock import SystemClock
 from infra.local.servers import start_valkey
 from infra.postgres import Database
 from producers.intake.intake import Intake
+from producers.intake.turns import Turns
 from streams.deliveries import Record
 from streams.events import JobRequested, Requested, parse_event
 from streams.publisher import BrokerDown
@@ -177,7 +178,7 @@ class Unsure:
 async def test_an_unconfirmed_publish_is_repaired(database_url: str, database: Pool) -> None:
     """The job is recorded, and the very same record is kept to be published again soon, in the same transaction."""
     opened = Database(database_url, size=1)
-    intake = Intake(opened, Unsure(), SystemClock(), 0.5)
+    intake = Intake(opened, Unsure(), SystemClock(), 0.5, Turns(1))
     job_id = await intake.accept(Requested(**body()), idempotency_key=None)
     await opened.close()
     recorded = await database.fetchval("SELECT event::text FROM job_requests WHERE job_id = $1", job_id)
