@@ -27,6 +27,7 @@ from .leader import Leader
 from .lease import Lease
 from .partition import Partition
 from .server import AWAY, Backoff, Client, RedisError, close, run_script
+from .trial import Trial
 from .trim import Trimmer
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Consumer(FaustConsumer):
         )
         lock = f"{self.settings.prefix}{self.group}:leader"
         self.leader = Leader(self.client, lock, self.settings.leader_ttl.total_seconds(), self.health)
+        self.trial = Trial(lease_s, lambda: self.leader.is_leader, self._nothing_under_way)
 
     # Starting
 
@@ -126,13 +128,16 @@ class Consumer(FaustConsumer):
             # not been started must be fetched again.
             self.app.flow_control.suspend()
             self.app.flow_control.clear()
-            await self._hand_back(self._deliveries_under_way(), uncounted=True)
+            await self._hand_back(self._deliveries_under_way())
         self.app.on_rebalance_start()
         self._assigned = tps
         await self.on_partitions_assigned(tps, self.app.consumer_generation_id)
 
     def _deliveries_under_way(self) -> set[tuple[TP, int]]:
         return {(message.tp, message.offset) for message in self.under_way}
+
+    def _nothing_under_way(self) -> bool:
+        return not self.under_way and not any(len(partition.tags) for partition in self._all_partitions())
 
     def _new_partition(self, tp: TP) -> Partition:
         tags = DeliveryTags(self.acknowledger.notify)
@@ -260,7 +265,7 @@ class Consumer(FaustConsumer):
 
     async def wait_empty(self) -> None:
         """Let agents finish what they have started, for at most the drain time; hand back everything else at once."""
-        await self._hand_back(self._deliveries_under_way(), uncounted=True)
+        await self._hand_back(self._deliveries_under_way())
         deadline = monotonic() + self.settings.drain.total_seconds()
         while self.under_way and monotonic() < deadline:  # noqa: ASYNC110 - nobody sets an event
             await asyncio.sleep(0.01)
@@ -282,7 +287,7 @@ class Consumer(FaustConsumer):
 
     async def _leave(self) -> None:
         await self.commit()
-        await self._hand_back(set(), uncounted=False)
+        await self._hand_back(set())
         await self.leader.resign()
         for partition in self._all_partitions():
             if self.app.client_only:
@@ -295,12 +300,14 @@ class Consumer(FaustConsumer):
         """Close the connections, when nothing uses them any more."""
         await close(self.client)
 
-    async def _hand_back(self, started: set[tuple[TP, int]], *, uncounted: bool) -> None:
+    async def _hand_back(self, started: set[tuple[TP, int]]) -> None:
         """Let other workers take what this one will not do, without waiting for the lease to run out.
+
+        The deliveries are not counted: a worker that stops in order was not killed by what it held, and one restart
+        after another must not make a dead letter of an entry that takes longer than the drain time.
 
         Args:
             started: deliveries to keep.
-            uncounted: nobody has worked on these, so set the delivery count back to what it was before.
         """
         idle_ms = int(self.settings.lease.total_seconds() * 1000) + 1
         for partition in self._all_partitions():
@@ -312,8 +319,7 @@ class Consumer(FaustConsumer):
                     by_count.setdefault(tags.deliveries(entry_id) - 1, []).append(entry_id)
             for count, entry_ids in by_count.items():
                 with contextlib.suppress(RedisError, *AWAY):
-                    recorded = str(count) if uncounted else ""
-                    await partition.fenced(self.client, "hand_back", entry_ids, idle_ms, recorded)
+                    await partition.fenced(self.client, "hand_back", entry_ids, idle_ms, count)
                 tags.lose(entry_ids)
 
     # What Faust asks about positions. Redis keeps them itself, so these have little to say.

@@ -2,7 +2,8 @@
 
 This replaces Faust's own fetch loop, which starts four tasks for every event. Each topic has its own loop, so one that
 is held back does not hold back others. A round takes over what dead consumers left, if a scan is due, and then reads
-new entries; both ask for no more than the agents have room for.
+new entries; both ask for no more than the agents have room for. While an entry is on trial (`trial.py`), no round
+hands out anything.
 """
 
 from __future__ import annotations
@@ -32,9 +33,6 @@ log = logging.getLogger(__name__)
 # the next round of the event loop; then less and less often, so that a worker full of slow agents costs nothing.
 _PAUSES_S = (0.0, 0.0, 0.001, 0.001, 0.002, 0.005, 0.01, 0.02)
 
-# While an entry is on trial, how long a read may wait: the next trial begins as soon as this one has ended.
-_TRIAL_LOOK_S = 0.05
-
 
 class TopicReader:
     """The fetch loop of one topic."""
@@ -49,6 +47,8 @@ class TopicReader:
         self._settings = settings
         self._window = Window(min(settings.prefetch, consumer.app.conf.stream_buffer_maxsize))
         self._reclaimer = Reclaimer(client, settings)
+        self._trial = consumer.trial
+        self._trial.join(self)
         self._loop_name = f"fetching {topic}"
         self._next_scan = 0.0
         self._next_sweep = 0.0
@@ -70,6 +70,7 @@ class TopicReader:
 
     async def close(self) -> None:
         """Close the connection, when nothing is read any more."""
+        self._trial.leave(self)
         self._consumer.health.forget(self._loop_name)
         await close(self._client)
 
@@ -81,6 +82,8 @@ class TopicReader:
     async def _recover(self, error: BaseException, backoff: Backoff) -> None:
         self._unread = True  # the reply that got lost may have carried entries
         self._client_id = None
+        if self._trial.is_clear(self):
+            self._trial.end(self)  # what was claimed to be tried, if anything was, is unread now
         if is_missing_group(error):
             for partition in self._partitions.values():
                 await self._consumer.create_groups(partition)
@@ -94,6 +97,12 @@ class TopicReader:
         await asyncio.sleep(backoff.wait())
 
     async def _round(self) -> None:
+        if self._trial.stands(self):
+            self._consumer.health.alive(self._loop_name)
+            await asyncio.sleep(_PAUSES_S[-1])
+            return
+        if self._trial.is_overdue(self):
+            await self._end_trial()
         queued, idle_agents = self._consumer.channels.demand(self._tps)
         delivered = sum(partition.tags.delivered_total for partition in self._partitions.values())
         held = sum(len(partition.tags) for partition in self._partitions.values())
@@ -105,28 +114,50 @@ class TopicReader:
             self._pauses += 1
             return
         self._pauses = 0
+        if self._trial.is_clear(self):
+            await self._try_one()
+            return
         if self._unread:
             for partition in self._partitions.values():
                 await self._deliver_claimed(partition, await self._reclaimer.claim_unread(partition))
             self._unread = False
-        elif (monotonic() >= self._next_scan or self._reclaimer.trial_ended) and await self._scan(room):
+        elif monotonic() >= self._next_scan and await self._scan(room):
             return
         await self._read(room)
 
     async def _scan(self, room: int) -> bool:
-        """Take over expired entries; True when more of them wait, so that they come before new ones."""
+        """Take over expired entries; True when no new ones are to be read now: more of these wait, or a trial."""
         more = False
         for partition in self._partitions.values():
-            claimed, waiting = await self._reclaimer.claim(partition, room)
-            more = more or waiting
-            await self._deliver_claimed(partition, claimed)
+            found = await self._reclaimer.claim(partition, room)
+            more = more or found.more
+            await self._deliver_claimed(partition, found.claimed)
+            if found.worn and not found.claimed:
+                self._trial.apply(self)
         if more:
             self._consumer.health.alive(self._loop_name)
             await asyncio.sleep(_PAUSES_S[-1])
         else:
             self._next_scan = monotonic() + self._settings.scan.total_seconds()
             await self._sweep()
-        return more
+        return more or self._trial.stands(self)
+
+    async def _try_one(self) -> None:
+        """Hand over one entry for the last time, alone; read again if there is none."""
+        for partition in self._partitions.values():
+            claimed = await self._reclaimer.claim_one_for_trial(partition)
+            if claimed is not None:
+                self._trial.begin(partition, claimed.entry_id)
+                await self._deliver_claimed(partition, [claimed])
+                return
+        self._trial.end(self)
+
+    async def _end_trial(self) -> None:
+        """Read again, though agents have not finished or the entry on trial is not done."""
+        on_trial = self._trial.withdraw()
+        if on_trial is not None:
+            await self._reclaimer.withdraw(*on_trial)
+        self._trial.end(self)
 
     async def _sweep(self) -> None:
         """Once a lease, forget consumers that are gone: each worker has a name of its own, and names would pile up."""
@@ -140,8 +171,6 @@ class TopicReader:
             self._client_id = await self._consumer.client_id(self._client)
         count = max(room // len(self._partitions), 1)
         wait_s = min(self._settings.block.total_seconds(), max(self._next_scan - monotonic(), 0.001))
-        if self._reclaimer.on_trial:
-            wait_s = min(wait_s, _TRIAL_LOOK_S)
         streams = list(self._partitions)
         group, consumer = self._consumer.group, self._consumer.name
         reply = await self._client.execute_command(

@@ -1,17 +1,19 @@
 """Recovery: takes over the entries of consumers that have gone silent, oldest first.
 
-An entry that has been idle for a lease has no living owner. Claiming it counts as a delivery; one that has had its last
-delivery goes to the dead letters instead.
+An entry that has been idle for a lease has no living owner. Claiming it counts as a delivery. An entry that has been
+delivered `max_deliveries` times goes to the dead letters, and this is safe because its last delivery was a trial, alone
+in its worker: see `trial.py`. All deliveries before that may count for nothing, since an entry that kills its worker
+drags along whatever that worker held, started or not; they only bring the trial nearer.
 
-An entry that kills its worker drags its neighbours along: whatever that worker held counts one more delivery. So the
-last allowed delivery is a trial, alone: one entry at a time for each topic and worker. The poison fails its trial and
-becomes a dead letter; each neighbour passes its own. Other entries are read meanwhile: a trial may take an agent many
-minutes, and a worker that holds one must not be deaf to everything else.
+So that few neighbours come that far, an entry's company shrinks by a factor of eight with each delivery, down to none:
+with five deliveries, 512 that have been delivered once are under way in a worker at the same time, 64 of two, 8 of
+three. The poison takes fewer along each time, and those it left behind are soon done.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
@@ -23,13 +25,16 @@ from .partition import Partition
 from .server import Client, is_missing_group, run_script
 from .settings import RedisSettings
 
-__all__ = ["Claimed", "Reclaimer"]
+__all__ = ["Claimed", "Found", "Reclaimer"]
 
 log = logging.getLogger(__name__)
 
 # How many expired entries one scan looks at. XPENDING's IDLE filter walks the list in the server, so this bounds the
 # work.
 _SCAN = 500
+
+# By how much the company shrinks that an entry is redelivered in.
+_NARROWING = 8
 
 
 class Claimed(NamedTuple):
@@ -40,6 +45,16 @@ class Claimed(NamedTuple):
     deliveries: int
 
 
+class Found(NamedTuple):
+    """What a scan of a partition came to."""
+
+    claimed: list[Claimed]
+    more: bool
+    """More entries could have been claimed, were there room for them."""
+    worn: bool
+    """Some are to be tried, alone."""
+
+
 class Reclaimer:
     """Takes over expired entries of one topic's partitions."""
 
@@ -47,53 +62,72 @@ class Reclaimer:
         self._client = client
         self._settings = settings
         self._lease_ms = int(settings.lease.total_seconds() * 1000)
-        self._trial: tuple[Partition, bytes] | None = None
 
-    async def claim(self, partition: Partition, most: int) -> tuple[list[Claimed], bool]:
-        """Take over at most `most` expired entries, and whether more of them wait."""
-        if self.trial_ended:
-            self._trial = None
+    async def claim(self, partition: Partition, most: int) -> Found:
+        """Take over at most `most` expired entries; bury those that have failed their trial."""
         expired = await self._expired(partition)
-        if not expired:
-            return [], False
         limit = self._settings.max_deliveries
         for entry_id, deliveries in expired.items():
             if deliveries >= limit:
                 await self._bury(partition, entry_id, deliveries)
-        healthy = [entry_id for entry_id, deliveries in expired.items() if deliveries < limit - 1]
-        chosen = healthy[:most]
-        trial = [entry_id for entry_id, deliveries in expired.items() if deliveries == limit - 1]
-        if not chosen and trial and most > 0 and self._trial is None:
-            chosen = trial[:1]
-            self._trial = (partition, chosen[0])
-        # While one is on trial the others wait for its end, and nobody has to wait for them.
-        waiting = len(healthy) > most or (bool(trial) and self._trial is None)
-        claimed = await self._take(partition, chosen)
-        return [Claimed(entry_id, fields, expired[entry_id] + 1) for entry_id, fields in claimed], waiting
+        healthy = {entry_id: deliveries for entry_id, deliveries in expired.items() if deliveries < limit - 1}
+        fitting = self._in_small_company(partition, healthy)
+        claimed = await self._take(partition, fitting[:most])
+        return Found(
+            [Claimed(entry_id, fields, expired[entry_id] + 1) for entry_id, fields in claimed],
+            more=len(fitting) > most,
+            worn=limit - 1 in expired.values(),
+        )
+
+    def _in_small_company(self, partition: Partition, expired: dict[bytes, int]) -> list[bytes]:
+        """Those that may be under way together, beside what this consumer holds of the partition already."""
+        if not expired:
+            return []
+        under_way = Counter(partition.tags.deliveries(entry_id) - 1 for entry_id in partition.tags.held())
+        fitting = []
+        for entry_id, deliveries in expired.items():
+            company = _NARROWING ** (self._settings.max_deliveries - 1 - deliveries)
+            beside = sum(number for count, number in under_way.items() if count >= deliveries)
+            if deliveries == 0 or beside < company:
+                fitting.append(entry_id)
+                under_way[deliveries] += 1
+        return fitting
+
+    async def claim_one_for_trial(self, partition: Partition) -> Claimed | None:
+        """Take over the oldest expired entry that has its last delivery before it, for a worker that is clear."""
+        last = self._settings.max_deliveries - 1
+        worn = [entry_id for entry_id, deliveries in (await self._expired(partition)).items() if deliveries == last]
+        for entry_id, fields in await self._take(partition, worn[:1]):
+            log.warning("trial.begun stream=%s entry=%s", partition.stream.decode(), entry_id.decode())
+            return Claimed(entry_id, fields, last + 1)
+        return None
+
+    async def withdraw(self, partition: Partition, entry_id: bytes) -> None:
+        """Have the delivery that is under way not be the entry's last: its worker is not alone with it any longer."""
+        last = self._settings.max_deliveries - 1
+        await partition.fenced(self._client, "hand_back", [entry_id], 0, last)
 
     async def claim_unread(self, partition: Partition) -> list[Claimed]:
         """Take what the server has handed to this consumer in a reply that never arrived.
 
-        Only while no read is under way: otherwise what is on the wire now would look lost.
+        Only while no read is under way: otherwise what is on the wire now would look lost. An entry that was claimed to
+        be tried is handed back, as no agent has seen it and this worker may not be clear any longer.
         """
         rows = await self._pending(partition, "-", "+", _SCAN, partition.consumer)
         unread = {row[0]: int(row[3]) for row in rows if not partition.tags.holds(row[0])}
-        claimed = await self._take(partition, list(unread), min_idle_ms=0, count=False)
-        return [Claimed(entry_id, fields, unread[entry_id]) for entry_id, fields in claimed]
+        limit = self._settings.max_deliveries
+        tried = [entry_id for entry_id, deliveries in unread.items() if deliveries >= limit]
+        await partition.fenced(self._client, "hand_back", tried, self._lease_ms + 1, limit - 1)
+        claimed = []
+        for deliveries in set(unread.values()) - {unread[entry_id] for entry_id in tried}:
+            entry_ids = [entry_id for entry_id, count in unread.items() if count == deliveries]
+            taken = await self._take(partition, entry_ids, min_idle_ms=0, deliveries=deliveries)
+            claimed += [Claimed(entry_id, fields, deliveries) for entry_id, fields in taken]
+        return sorted(claimed, key=lambda entry: list(unread).index(entry.entry_id))
 
     async def remove_silent_consumers(self, partition: Partition) -> None:
         """Forget consumers that hold nothing and have not been heard of for ten leases."""
         await run_script(self._client, "remove_consumers", partition.stream, partition.group, "", self._lease_ms * 10)
-
-    @property
-    def on_trial(self) -> bool:
-        """Whether this worker holds an entry that is on its last delivery."""
-        return self._trial is not None and self._trial[0].tags.holds(self._trial[1])
-
-    @property
-    def trial_ended(self) -> bool:
-        """Whether a trial has ended since the last scan, so that the next may begin."""
-        return self._trial is not None and not self.on_trial
 
     async def _expired(self, partition: Partition) -> dict[bytes, int]:
         rows = await self._pending(partition, "IDLE", str(self._lease_ms), "-", "+", _SCAN)
@@ -110,15 +144,22 @@ class Reclaimer:
         return rows
 
     async def _take(
-        self, partition: Partition, entry_ids: list[bytes], *, min_idle_ms: int | None = None, count: bool = True
+        self,
+        partition: Partition,
+        entry_ids: list[bytes],
+        *,
+        min_idle_ms: int | None = None,
+        deliveries: int | None = None,
     ) -> list[tuple[bytes, list[bytes]]]:
+        """Claim entries; `deliveries` is the count to record, if this is not one more."""
         if not entry_ids:
             return []
         idle = self._lease_ms if min_idle_ms is None else min_idle_ms
         claim = ("XCLAIM", partition.stream, partition.group, partition.consumer, idle)
-        rows = await self._client.execute_command(*claim, *entry_ids)
+        recorded = () if deliveries is None else ("RETRYCOUNT", deliveries)
+        rows = await self._client.execute_command(*claim, *entry_ids, *recorded)
         taken = [(row[0], row[1]) for row in rows if row is not None and row[1] is not None]
-        if not count:
+        if deliveries is not None:
             log.info("claim.unread stream=%s entries=%d", partition.stream.decode(), len(taken))
         elif taken:
             log.info("claim.expired stream=%s entries=%d", partition.stream.decode(), len(taken))
@@ -137,7 +178,7 @@ class Reclaimer:
                 group=partition.group,
                 entry_id=entry_id.decode(),
                 reason=REASON_MAX_DELIVERIES,
-                error=f"delivered {deliveries} times and never acknowledged: it may kill its worker",
+                error=f"delivered {deliveries} times, at last alone, and never acknowledged: it may kill its worker",
                 deliveries=deliveries,
             )
             headers = [part for name, value in letter.headers().items() for part in (f"h:{name}".encode(), value)]

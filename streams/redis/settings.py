@@ -43,6 +43,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _several(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:  # noqa: PLR2004 - it says so itself
+        raise ValueError("a whole number above one")
+    return int(text)
+
+
 def _size(text: str) -> int:
     match = re.fullmatch(r"([1-9]\d*)([kmg]?)b?", text.lower())
     if match is None:
@@ -98,9 +104,10 @@ class RedisSettings:
     """How often a worker looks for entries whose lease ran out. Longer: fewer commands on idle streams. Shorter:
     recovery comes closer to one lease."""
 
-    max_deliveries: int = _setting(5, _count)
-    """How often an entry is handed over before it counts as poison. Higher: a passing fault costs fewer dead letters.
-    Lower: an entry that kills its worker does so less often."""
+    max_deliveries: int = _setting(5, _several)
+    """How often an entry is handed over before it counts as poison; the last time alone, so there must be two. Higher:
+    a passing fault costs fewer dead letters. Lower: an entry that kills its worker does so less often, and more of its
+    neighbours must be tried alone."""
 
     dead_letter_topic: str = _setting("dead-letters", _text)
     """Where poison entries go, with their bytes and the reason."""

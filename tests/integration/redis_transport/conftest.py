@@ -52,3 +52,28 @@ async def pending(redis: Client, topic: str, group: str) -> dict[bytes, tuple[by
     """The group's pending entries: ID to consumer, idle time (ms) and deliveries."""
     rows: list[dict[str, Any]] = await redis.xpending_range(topic, group, "-", "+", 10_000)
     return {row["message_id"]: (row["consumer"], row["time_since_delivered"], row["times_delivered"]) for row in rows}
+
+
+async def hand_to_the_dead(redis: Client, topic: str, group: str, count: int, *, times: int = 1) -> list[bytes]:
+    """Write entries and deliver them to a consumer that nobody runs."""
+    written = [await redis.xadd(topic, {"event": b"%d" % number}) for number in range(count)]
+    await redis.xgroup_create(topic, group, "0", mkstream=True)
+    await redis.xreadgroup(group, "dead", {topic: ">"}, count=count)
+    if times > 1:
+        await redis.xclaim(topic, group, "dead", 0, written, retrycount=times, justid=True)
+    return written
+
+
+# In one step, so that no worker reads the entry meanwhile.
+_LEFT_BEHIND = """
+local id = redis.call('XADD', KEYS[1], '*', 'event', ARGV[3])
+redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], id)
+redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'IDLE', ARGV[5], 'RETRYCOUNT', ARGV[4], 'FORCE', 'JUSTID')
+"""
+
+
+async def leave_behind(
+    redis: Client, topic: str, group: str, event: bytes, *, times: int, consumer: str = "dead", idle_ms: int = 60_000
+) -> None:
+    """Write an entry that has been delivered so often to a consumer, while workers read the topic."""
+    await redis.eval(_LEFT_BEHIND, 1, topic, group, consumer, event, times, idle_ms)

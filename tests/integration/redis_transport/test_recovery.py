@@ -15,18 +15,8 @@ from streams.redis.lease import Lease
 from streams.redis.partition import Partition
 from streams.redis.server import run_script
 from tests.conformance.harness import Bench, collect, running
-from tests.integration.redis_transport.conftest import Client, pending
+from tests.integration.redis_transport.conftest import Client, hand_to_the_dead, pending
 from tests.waiting import wait_for
-
-
-async def hand_to_the_dead(redis: Client, topic: str, group: str, count: int, *, times: int = 1) -> list[bytes]:
-    """Write entries and deliver them to a consumer that nobody runs."""
-    written = [await redis.xadd(topic, {"event": b"%d" % number}) for number in range(count)]
-    await redis.xgroup_create(topic, group, "0", mkstream=True)
-    await redis.xreadgroup(group, "dead", {topic: ">"}, count=count)
-    if times > 1:
-        await redis.xclaim(topic, group, "dead", 0, written, retrycount=times, justid=True)
-    return written
 
 
 async def test_entries_of_a_dead_consumer_are_taken_over_on_an_idle_stream(
@@ -141,55 +131,6 @@ async def test_an_entry_delivered_too_often_becomes_a_dead_letter(bench: Bench, 
     assert await pending(redis, bench.topic_name, group) == {}
 
 
-async def test_the_last_delivery_is_a_trial_alone(bench: Bench, redis: Client, group: str) -> None:
-    """Entries before their last delivery are handed over one at a time, so that a poison cannot drag others along."""
-    bench.settings["max_deliveries"] = "3"
-    await hand_to_the_dead(redis, bench.topic_name, group, 5, times=2)
-    app = bench.app()
-    at_once: list[int] = []
-    under_way = 0
-
-    @app.agent(bench.topic(app), concurrency=10)
-    async def agent(stream: Any) -> None:
-        nonlocal under_way
-        async for _ in stream:
-            under_way += 1
-            at_once.append(under_way)
-            await asyncio.sleep(0.1)
-            under_way -= 1
-
-    async with running(app):
-        await wait_for(lambda: len(at_once) == 5, what="all trials")
-    assert at_once == [1] * 5
-
-
-async def test_a_trial_does_not_keep_new_entries_waiting(bench: Bench, redis: Client, group: str) -> None:
-    """While one last delivery is worked on and others wait for theirs, new entries are read as ever."""
-    bench.settings["max_deliveries"] = "3"
-    await hand_to_the_dead(redis, bench.topic_name, group, 2, times=2)
-    app = bench.app()
-    started: list[bytes] = []
-    on_trial, new = asyncio.Event(), asyncio.Event()
-
-    @app.agent(bench.topic(app), concurrency=3)
-    async def agent(stream: Any) -> None:
-        async for value in stream:
-            started.append(value)
-            if value == b"new":
-                new.set()
-            else:
-                on_trial.set()
-                await new.wait()
-
-    async with running(app):
-        async with asyncio.timeout(10):
-            await on_trial.wait()
-        await redis.xadd(bench.topic_name, {"event": "new"})
-        await wait_for(lambda: len(started) == 3, what="the new entry and both trials")
-        await wait_for(lambda: _none_pending(redis, bench.topic_name, group), what="nothing pending")
-    assert started == [b"0", b"new", b"1"]
-
-
 async def test_silent_consumers_with_nothing_pending_are_removed(redis: Client) -> None:
     """A consumer that holds nothing is forgotten; one that still holds entries is kept, or they would vanish."""
     await hand_to_the_dead(redis, "consumers", "group", 1)
@@ -220,7 +161,7 @@ async def test_a_dead_consumer_is_forgotten_once_its_entries_are_taken(bench: Be
 async def test_an_event_dropped_without_acknowledgement_comes_back_after_a_restart(
     bench: Bench, redis: Client, group: str
 ) -> None:
-    """A worker that is cut off in the middle of an event hands it back, with its delivery counted."""
+    """A worker that is cut off in the middle of an event hands it back, and that is not counted against the event."""
     bench.settings["drain"] = "100ms"
     first, second = bench.app(), bench.app()
     begun = asyncio.Event()
@@ -237,8 +178,8 @@ async def test_an_event_dropped_without_acknowledgement_comes_back_after_a_resta
         await asyncio.wait_for(begun.wait(), 5)
         stopping = time.monotonic()
     assert time.monotonic() - stopping < 3, "a stop takes about its drain time"
-    counts = {deliveries for _, _, deliveries in (await pending(redis, bench.topic_name, group)).values()}
-    assert counts <= {1}
+    counts = [deliveries for _, _, deliveries in (await pending(redis, bench.topic_name, group)).values()]
+    assert counts[:1] == [0]
     async with running(second):
         await seen.become(2, deadline_s=2.0)
     assert sorted(seen) == [b"cut off", b"waiting"]

@@ -1,0 +1,113 @@
+"""The trial: the last delivery of an entry is alone in its worker.
+
+An entry that kills its worker drags its neighbours along: whatever that worker held counts one more delivery, and so do
+entries that no agent has started. The count alone convicts nobody. So an entry is handed over for the last time, the
+one that counts against it, only when its worker has nothing else: nothing of any topic is held, no agent works, and
+nothing new is handed out until the entry is acknowledged. Whoever dies then dies of that entry, or of something that is
+no entry at all.
+
+    free ──apply──▶ clearing ──is_clear──▶ under way ──acknowledged, or lost──▶ clearing, for the next one
+     ▲                 │                       └──────too long: withdrawn─────▶ free
+     └─── rest ◀───────┴─ nobody left to try, or too long
+
+One worker of the group tries, the leader, and the others go on: a trial costs the fleet one worker, for as long as its
+agents need to finish and the entry takes. Both have a limit, because an agent may hang, or wait for an event that only
+this worker can get: beyond it the worker reads again, and before it does so the trial is withdrawn. The server then
+counts one delivery less, and the entry will be tried another time. After that the worker rests from trials for longer
+than they took.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic
+
+from .partition import Partition
+
+__all__ = ["Trial"]
+
+log = logging.getLogger(__name__)
+
+# How many leases a worker waits for its agents, and then for the entry on trial: five minutes by default, longer than
+# agents usually take.
+_PATIENCE_LEASES = 20
+
+# How much longer than the trials took a worker rests from them: it spends a quarter of its time on them at most.
+_REST = 3
+
+
+class Trial:
+    """A worker's one slot for an entry on its last delivery, over all topics and partitions."""
+
+    def __init__(self, lease_s: float, is_leader: Callable[[], bool], nothing_under_way: Callable[[], bool]) -> None:
+        self._patience_s = lease_s * _PATIENCE_LEASES
+        self._is_leader = is_leader
+        self._nothing_under_way = nothing_under_way
+        self._readers: set[object] = set()
+        self._standing: set[object] = set()  # readers that hand out nothing now, and know it
+        self._applicant: object | None = None
+        self._entry: tuple[Partition, bytes] | None = None
+        self._began = self._entry_began = self._rested = 0.0
+
+    def join(self, reader: object) -> None:
+        """From now on this reader asks before each of its rounds."""
+        self._readers.add(reader)
+
+    def leave(self, reader: object) -> None:
+        """The reader has ended."""
+        self._readers.discard(reader)
+        self._standing.discard(reader)
+        if self._applicant is reader:
+            self._applicant = self._entry = None
+
+    def apply(self, reader: object) -> None:
+        """The reader knows an entry that is to be tried: have all readers stand still, unless it is not the time."""
+        if self._applicant is None and self._is_leader() and monotonic() >= self._rested:
+            self._applicant, self._began = reader, monotonic()
+
+    def stands(self, reader: object) -> bool:
+        """Whether the reader must hand out nothing in this round."""
+        if self._entry is not None and not self._is_held(self._entry):
+            self._entry = None
+        if self._applicant is None or self.is_clear(reader) or self.is_overdue(reader):
+            self._standing.discard(reader)
+            return False
+        self._standing.add(reader)
+        return True
+
+    def is_clear(self, reader: object) -> bool:
+        """Whether the reader may hand over one entry for the last time, now."""
+        return (
+            self._applicant is reader
+            and self._entry is None
+            and self._standing >= self._readers - {reader}
+            and self._nothing_under_way()
+        )
+
+    def is_overdue(self, reader: object) -> bool:
+        """Whether the reader must end the clearing, or withdraw the trial, because it has taken too long."""
+        since = self._began if self._entry is None else self._entry_began
+        return self._applicant is reader and monotonic() - since > self._patience_s
+
+    def begin(self, partition: Partition, entry_id: bytes) -> None:
+        """The entry has been claimed, its delivery is counted, and it will be handed over in this step."""
+        self._entry, self._entry_began = (partition, entry_id), monotonic()
+
+    def withdraw(self) -> tuple[Partition, bytes] | None:
+        """Which entry is on trial, and must not be any longer."""
+        if self._entry is not None:
+            partition, _ = self._entry
+            log.warning("trial.withdrawn stream=%s: it takes too long", partition.stream.decode())
+        return self._entry
+
+    def end(self, reader: object) -> None:
+        """Read again, if it was this reader that had the others stand still."""
+        if self._applicant is reader:
+            self._applicant = self._entry = None
+            self._rested = monotonic() + _REST * (monotonic() - self._began)
+
+    @staticmethod
+    def _is_held(entry: tuple[Partition, bytes]) -> bool:
+        partition, entry_id = entry
+        return partition.tags.holds(entry_id)
