@@ -4,6 +4,7 @@ TeamfitError
 ├── InvalidEvent        dead letter at once: the bytes are not an event this stage can read
 ├── Refused             a business refusal with a stable `code`: a JobRejected fact, not a failure of the system
 ├── Transient           this job may succeed later: tried again with backoff, at most `max_attempts` times
+├── Postponed           it is not this event's turn yet: it comes again after a while; no attempt is spent
 ├── Permanent           trying again cannot help: the job fails at once with a stable `code`
 └── DependencyDown      Postgres, the broker or the LLM is away: the stage holds; no attempt is spent
     └── RefusesWrites   it answers, and takes no writes now
@@ -44,6 +45,18 @@ class Transient(TeamfitError):
         super().__init__(message)
         self.code = code
         self.retry_after = retry_after
+
+
+class Postponed(TeamfitError):
+    """Nothing failed, but the event has to wait for something that takes its time; so it waits outside the worker.
+
+    Attributes:
+        delay: when it is to come again.
+    """
+
+    def __init__(self, message: str, *, delay: timedelta) -> None:
+        super().__init__(message)
+        self.delay = delay
 
 
 class Permanent(TeamfitError):

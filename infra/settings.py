@@ -100,7 +100,8 @@ class Settings(BaseSettings):
         default=600.0,
         gt=0,
         description="How long an accepted job may stand still before its events are sent again. Longer: a lost event "
-        "is noticed later; shorter than 1.5 retry caps and both timeouts: jobs that only wait may be paid for twice.",
+        "is noticed later; shorter than 1.5 retry caps and both timeouts: events of jobs that only wait are sent in "
+        "vain.",
     )
     reservation_expiry_s: float = Field(
         default=86_400.0,

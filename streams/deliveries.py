@@ -21,12 +21,18 @@ def _no_headers() -> Mapping[str, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One hand-over of an entry to a stage, as the broker has it."""
+    """One hand-over of an entry to a stage, as the broker has it.
+
+    Attributes:
+        entry: which entry of the broker it is, the same each time that it is handed over; None if that is not known.
+            A second hand-over means that the first one's worker has lost it.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Mapping[str, bytes] = field(default_factory=_no_headers)
+    entry: str | None = None
 
     @property
     def attempt(self) -> int:
@@ -66,10 +72,11 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """This try failed; another is scheduled after the delay."""
+    """This try failed, or came too early; another is scheduled after the delay, as the attempt of this number."""
 
     error: Exception
     delay: timedelta
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import faust
 from faust.streams import Stream
-from faust.types import EventT, StreamT
+from faust.types import EventT, Message, StreamT
 
 from infra import telemetry
 from infra.settings import Settings
@@ -152,5 +152,11 @@ def _topic_config(app: faust.App, topic: str) -> dict[str, Any]:
 def delivery_of(event: EventT[bytes]) -> Delivery:
     """Return what the broker handed over: the bytes, before any codec."""
     message = event.message
+    entry_of = getattr(event.app.consumer, "entry_of", _position)
     headers = message.headers.items() if isinstance(message.headers, Mapping) else message.headers or ()
-    return Delivery(message.topic, message.key, message.value, dict(headers))
+    return Delivery(message.topic, message.key, message.value, dict(headers), entry_of(message))
+
+
+def _position(message: Message) -> str:
+    # On Kafka an entry is where it stands.
+    return f"{message.topic}/{message.partition}/{message.offset}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
 
-from infra.errors import DependencyDown, InvalidEvent, Permanent, Transient
+from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed, Transient
 from infra.settings import Settings
 from streams.deliveries import DeadLetter, Delivery, Hold, RetryLater
 
@@ -46,9 +46,11 @@ class RetryPolicy:
                 return Hold(error)
             case InvalidEvent() | Permanent():
                 return DeadLetter(error)
+            case Postponed():
+                return RetryLater(error, error.delay, delivery.attempt)
             case Transient() | TimeoutError() if delivery.attempt < self.max_attempts:
                 retry_after = error.retry_after if isinstance(error, Transient) else None
-                return RetryLater(error, self.delay(delivery.attempt, retry_after))
+                return RetryLater(error, self.delay(delivery.attempt, retry_after), delivery.attempt + 1)
             case _:
                 return DeadLetter(error)
 

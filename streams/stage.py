@@ -15,7 +15,7 @@ from typing import Final, Generic, Protocol, TypeVar, assert_never
 import structlog
 
 from infra import telemetry
-from infra.errors import DependencyDown, InvalidEvent, Permanent
+from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed
 from streams.dead_letters import dead_letter
 from streams.deliveries import ATTEMPT, FOR_GROUP, DeadLetter, Delivery, Hold, Outcome, Record, RetryLater, Settled
 from streams.failure_window import FailureWindow
@@ -28,6 +28,9 @@ E = TypeVar("E")
 PROBING = RetryPolicy(max_attempts=1, base=timedelta(seconds=0.2), cap=timedelta(seconds=5))
 
 BUG: Final = "bug"  # what a stage waits for that stands still because of one
+
+# What says nothing about whether the stage itself works.
+_NO_FAILED_TRY = DependencyDown | InvalidEvent | Permanent | Postponed
 
 
 class Publisher(Protocol):
@@ -173,7 +176,7 @@ class Stage(Generic[E]):
         except Exception as error:  # noqa: BLE001 - the one place where any error becomes an outcome
             stay_cancelled(error)
             outcome = self.policy.outcome(error, delivery)
-            if not isinstance(error, DependencyDown | InvalidEvent | Permanent) and self.window.failed():
+            if not isinstance(error, _NO_FAILED_TRY) and self.window.failed():
                 return Hold(
                     DependencyDown("stage", f"most deliveries fail, lately with {type(error).__name__}: {error}")
                 )
@@ -197,8 +200,8 @@ class Stage(Generic[E]):
             case Settled(publish=records):
                 if records:
                     await self.publisher.publish(records)
-            case RetryLater(error=error, delay=delay):
-                again = Record(delivery.topic, delivery.key, delivery.value, self._next_headers(delivery))
+            case RetryLater(error=error, delay=delay, attempt=attempt):
+                again = Record(delivery.topic, delivery.key, delivery.value, self._headers(delivery, attempt))
                 await self.retries.schedule(again, delay, reason=f"{type(error).__name__}: {error}")
                 log.warning(
                     "delivery.retried", **self._context(delivery), delay_s=delay.total_seconds(), why=str(error)
@@ -210,12 +213,8 @@ class Stage(Generic[E]):
                 assert_never(outcome)
         telemetry.OUTCOMES.labels(self.group, type(outcome).__name__).inc()
 
-    def _next_headers(self, delivery: Delivery) -> dict[str, bytes]:
-        return {
-            **delivery.headers,
-            ATTEMPT: str(delivery.attempt + 1).encode(),
-            FOR_GROUP: self.group.encode(),
-        }
+    def _headers(self, delivery: Delivery, attempt: int) -> dict[str, bytes]:
+        return {**delivery.headers, ATTEMPT: str(attempt).encode(), FOR_GROUP: self.group.encode()}
 
     def _context(self, delivery: Delivery) -> dict[str, object]:
         key = (delivery.key or b"").decode(errors="replace")

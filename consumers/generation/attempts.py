@@ -4,9 +4,15 @@ started ──▶ saved        its activities are in `customized_activities`, an
         ├─▶ failed       the call gave nothing, or the run had ended before the answer came
         └─▶ abandoned    a newer attempt took the run over; maybe billed, and its late answer changes nothing
 
-A worker that died and one that is merely stalled look alike from outside, so a redelivered event always begins a new
-attempt with a new token, and takes the run away from the older one. Only an attempt that is still `started` may save.
-Both happen under the lock of the attempt's row, so they cannot both succeed.
+Who may take a run over? An attempt remembers which entry of the broker it was begun for, and until when it may last.
+- The same entry again: the broker hands it over again only when its worker has lost it. That worker died or is stalled,
+  which look alike from outside, so the run is taken over at once, with a new token.
+- Another entry of the same run (its sender died between publishing and acknowledging, or it was sent on as standing
+  still): the worker that has the first one most likely lives and is about to pay, so this one waits. The entry that it
+  waits for comes again by itself if its worker dies. When the attempt's time is over, anybody may take the run.
+
+Only an attempt that is still `started` may save. Taking over and saving both happen under the lock of the attempt's
+row, so they cannot both succeed.
 
 An attempt that has made no call is discarded: each row that has ended stands for one call, made or perhaps made. What
 they cost is added up by organization in `llm_usage`, by a trigger, in the transaction that records it.
@@ -14,7 +20,7 @@ they cost is added up by organization in `llm_usage`, by a trigger, in the trans
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
 from uuid import UUID, uuid4
@@ -34,6 +40,19 @@ from streams.outcomes import RunOutcome, complete_runs
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
 _Run: TypeAlias = tuple[JobId, int]
+
+
+def patience(settings: Settings) -> timedelta:
+    """Return how long an attempt may last: its call has a limit, and Postgres and the broker have another."""
+    return timedelta(seconds=settings.generation_timeout_s + settings.stage_timeout_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An accepted job as it was handed over. `entry`: see `Delivery`."""
+
+    event: JobAccepted
+    entry: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +104,14 @@ class Failure:
     maybe_billed: bool = False
 
 
-Begun: TypeAlias = Attempt | Saved | Ended | Capped
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A run that is not begun, because an attempt for another entry may be alive for so long yet."""
+
+    wait: timedelta
+
+
+Begun: TypeAlias = Attempt | Saved | Ended | Capped | UnderWay
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,33 +126,34 @@ class Attempts:
     settings: Settings
     gate: Gate
 
-    async def begin(self, events: Sequence[JobAccepted]) -> list[Begun]:
-        """Begin an attempt at each run and read its team, unless the run has ended or its job has spent its cap.
+    async def begin(self, orders: Sequence[Order]) -> list[Begun]:
+        """Begin an attempt at each run and read its team, unless it has ended, is under way, or its job is at its cap.
 
-        Two deliveries of one run in the same batch are begun one after the other: the second takes it over.
+        Two entries of one run in the same batch are begun one after the other: the second finds the first under way.
 
         Raises:
             DependencyDown: also when the gate is closed; then nothing is changed.
         """
-        begun: list[Begun | None] = [None] * len(events)
+        begun: list[Begun | None] = [None] * len(orders)
         async with self.database.transaction() as connection:
-            teams = await self._teams(connection, {event.data.team_id for event in events})
+            teams = await self._teams(connection, {order.event.data.team_id for order in orders})
             while missing := [place for place, one in enumerate(begun) if one is None]:
                 # One place for each run: the statement cannot begin the same run twice.
-                places = {(events[place].job_id, events[place].run): place for place in reversed(missing)}
-                once = await self._begin_once(connection, [events[place] for place in places.values()])
+                places = {(orders[place].event.job_id, orders[place].event.run): place for place in reversed(missing)}
+                once = await self._begin_once(connection, [orders[place] for place in places.values()])
                 for key, one in once.items():
                     place = places[key]
-                    begun[place] = _with_team(one, events[place], teams)
+                    begun[place] = _with_team(one, orders[place].event, teams)
         return [one for one in begun if one is not None]
 
-    async def _begin_once(self, connection: Connection, events: Sequence[JobAccepted]) -> dict[_Run, Begun]:
+    async def _begin_once(self, connection: Connection, orders: Sequence[Order]) -> dict[_Run, Begun]:
+        events, entries = [order.event for order in orders], [order.entry for order in orders]
         runs = {"job_ids": [event.job_id for event in events], "runs": [event.run for event in events]}
         now = self.clock.now()
         # Three statements: each sees what another worker's begin or save, for which the one before it had to wait, did.
         self.gate.learn(await _queries.lock_runs(connection, **runs, endpoint=self.gate.endpoint))
         self.gate.check()
-        await _queries.abandon(connection, **runs, now=now)
+        await _queries.abandon(connection, **runs, entries=entries, now=now)
         tokens = {(event.job_id, event.run): uuid4() for event in events}
         begun: dict[_Run, Begun] = {}
         async for row in _queries.begin(
@@ -134,6 +161,8 @@ class Attempts:
             **runs,
             organization_ids=[event.data.organization_id for event in events],
             tokens=list(tokens.values()),
+            entries=entries,
+            patience=patience(self.settings),
             max_tokens=self.settings.max_tokens_per_job,
             unknown_tokens=self.settings.max_completion_tokens,
             now=now,
@@ -146,6 +175,8 @@ class Attempts:
                 begun[key] = Saved(usage, row["finished_at"])
             elif row["outcome"] is not None:
                 begun[key] = Ended(row["outcome"], row["error_code"])
+            elif row["wait"] is not None:
+                begun[key] = UnderWay(row["wait"])
             else:
                 begun[key] = Capped(row["spent"])
         return begun

@@ -2,23 +2,33 @@
 
 A run takes four steps: begin an attempt, say that it started, call the LLM, save. The first and the last share their
 transactions with whatever other jobs are in flight, so that hundreds of jobs cost a few round trips.
+
+If the process dies
+- before the attempt is committed: nothing has happened, and the entry is delivered again;
+- before the call was sent: the same, but that the attempt counts as maybe billed, as nobody knows how far it came;
+- during the call, or before the answer is saved: the broker delivers the entry again when its lease is over; that takes
+  the run over, and makes the call once more. Other entries of the run wait until that attempt has ended;
+- after the save: the next delivery finds the run completed, and gives its fact again without a call;
+- before a postponed entry is kept in `scheduled_events`: it is delivered and postponed again. After: it comes once more
+  than needed, and finds the run under way or ended.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from datetime import timedelta
+from typing import Final, TypeAlias
 
 import structlog
 
-from consumers.generation.attempts import Attempt, Attempts, Capped, Ended, Failure, Saved
+from consumers.generation.attempts import Attempt, Attempts, Capped, Ended, Failure, Order, Saved, UnderWay
 from consumers.generation.gate import Gate
 from consumers.generation.llm import Completion, Llm, endpoint_of
 from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.prompt import Team, messages, system_message, user_message
 from infra import telemetry
 from infra.clock import Clock
-from infra.errors import DependencyDown, Permanent
+from infra.errors import DependencyDown, Permanent, Postponed
 from infra.postgres import Database
 from infra.settings import Settings
 from streams.batching import Batcher
@@ -31,7 +41,11 @@ from streams.topics import JOB_EVENTS
 
 log = structlog.get_logger(__name__)
 
-_Run: TypeAlias = tuple[JobId, int]
+# A run, and the entry for which it is attempted: two entries of one run do not share an attempt.
+_Turn: TypeAlias = tuple[JobId, int, str | None]
+
+# An attempt that ends within the same moment need not be looked for twice.
+_SHORTEST_WAIT: Final = timedelta(seconds=1)
 
 
 class Generation:
@@ -58,41 +72,46 @@ class Generation:
         self._turns = _Turns()
         # Answers that are paid for but could not be saved, because Postgres went away. The stage takes such a delivery
         # again when Postgres is back, and need not pay again.
-        self._unsaved: dict[_Run, tuple[Attempt, Completion]] = {}
+        self._unsaved: dict[_Turn, tuple[Attempt, Completion]] = {}
 
-    async def handle(self, event: JobAccepted) -> Sequence[Record]:
+    async def handle(self, order: Order) -> Sequence[Record]:
         """Generate a job's activities, save them, and return the JobCompleted that follows.
 
         A run that is completed already gives the same JobCompleted again, and no call is made. One that another attempt
         took over meanwhile, or that ended in another way, gives nothing.
 
         Raises:
+            Postponed: an attempt for another entry of this run is under way and may be alive.
             Transient: the LLM gave nothing useful this time.
             Permanent: it never will for this job, or the job has spent its cap; or the run was given up before, and has
                 to be given up again because the facts that say so may not have gone out.
             DependencyDown: Postgres, the broker or the LLM is away; or the LLM is not configured as it needs, or takes
                 no calls for a while.
         """
-        key = (event.job_id, event.run)
-        # Two deliveries of one run in this process wait for each other: the second finds it completed and pays nothing.
-        async with self._turns.of(key):
-            kept = self._unsaved.pop(key, None)
-            if kept is not None and (facts := await self._saved(event, *kept)):
+        event = order.event
+        turn = (event.job_id, event.run, order.entry)
+        # A worker that lost an entry while it was stalled may get it again itself: it waits for its own first call.
+        async with self._turns.of(turn):
+            kept = self._unsaved.pop(turn, None)
+            if kept is not None and (facts := await self._saved(order, *kept)):
                 return facts
             self._gate.check()
-            begun = await self._begin.submit(event)
+            begun = await self._begin.submit(order)
+            if isinstance(begun, UnderWay):
+                raise _postponed(event, begun)
             if isinstance(begun, Capped):
                 raise self._spent(event, begun)
             if not isinstance(begun, Attempt):
                 return _already_ended(event, begun)
-            return await self._saved(event, begun, await self._answer(event, begun))
+            return await self._saved(order, begun, await self._answer(event, begun))
 
-    async def give_up(self, event: JobAccepted, error: Exception) -> Sequence[Record]:
+    async def give_up(self, order: Order, error: Exception) -> Sequence[Record]:
         """End the run as failed, and return the JobFailed that follows; nothing if it had ended in another way.
 
         Raises:
             DependencyDown: Postgres is away.
         """
+        event = order.event
         await self._attempts.give_up(event.job_id, event.run, error_code=error_code(error))
         facts = await fail_run(self._database, self._clock, event, error)
         if facts:
@@ -134,15 +153,16 @@ class Generation:
             "(TEAMFIT_MAX_TOKENS_PER_JOB)",
         )
 
-    async def _saved(self, event: JobAccepted, attempt: Attempt, completion: Completion) -> Sequence[Record]:
+    async def _saved(self, order: Order, attempt: Attempt, completion: Completion) -> Sequence[Record]:
         """Save an answer and return the fact that follows, or nothing if the attempt no longer holds its run."""
+        event = order.event
         try:
             saved = await self._save.submit((attempt, completion))
         except DependencyDown:
-            self._unsaved[attempt.key] = attempt, completion
+            self._unsaved[(*attempt.key, order.entry)] = attempt, completion
             raise
         except TimeoutError as error:
-            self._unsaved[attempt.key] = attempt, completion
+            self._unsaved[(*attempt.key, order.entry)] = attempt, completion
             raise DependencyDown("postgres", "Postgres did not save an answer in time") from error
         if saved is None:
             log.warning("generation.superseded", job_id=str(event.job_id), run=event.run, attempt=attempt.number)
@@ -159,6 +179,12 @@ class Generation:
             traceparent=event.traceparent,
             data=Started(organization_id=event.data.organization_id, attempt=attempt.number),
         )
+
+
+def _postponed(event: JobAccepted, under_way: UnderWay) -> Postponed:
+    # Until the attempt's time is over, and no sooner: this entry has nothing to add while the other one is in hand.
+    message = f"job {event.job_id} run {event.run} is under way for another entry; this one waits until it has ended"
+    return Postponed(message, delay=max(under_way.wait, _SHORTEST_WAIT))
 
 
 def _team(event: JobAccepted, attempt: Attempt) -> Team:
@@ -196,13 +222,13 @@ def _already_ended(event: JobAccepted, ended: Saved | Ended) -> Sequence[Record]
 
 
 class _Turns:
-    """A lock for each run that is in hand."""
+    """A lock for each entry that is in hand."""
 
     def __init__(self) -> None:
-        self._locks: dict[_Run, tuple[asyncio.Lock, int]] = {}
+        self._locks: dict[_Turn, tuple[asyncio.Lock, int]] = {}
 
     @asynccontextmanager
-    async def of(self, key: _Run) -> AsyncIterator[None]:
+    async def of(self, key: _Turn) -> AsyncIterator[None]:
         lock, users = self._locks.get(key, (asyncio.Lock(), 0))
         self._locks[key] = lock, users + 1
         try:

@@ -21,24 +21,28 @@ VALUES (:endpoint, clock_timestamp() + :wait::interval, :reason)
 ON CONFLICT (endpoint) DO UPDATE SET closed_until = excluded.closed_until, reason = excluded.reason
 WHERE llm_gate.closed_until < excluded.closed_until;
 
--- name: abandon(now, job_ids, runs)!
--- Takes the runs away from older attempts: whoever still works on one can no longer save. Waits for a save under way.
+-- name: abandon(now, job_ids, runs, entries)!
+-- Takes the runs away from attempts that were begun for the same entry, whose worker has lost it, and from those whose time
+-- is over: whoever still works on one can no longer save. Waits for a save under way.
 UPDATE generation_attempts AS older
 SET state = 'abandoned', maybe_billed = true, finished_at = :now
-FROM unnest(:job_ids::uuid[], :runs::int[]) AS wanted (job_id, run)
-WHERE older.job_id = wanted.job_id AND older.run = wanted.run AND older.state = 'started';
+FROM unnest(:job_ids::uuid[], :runs::int[], :entries::text[]) AS wanted (job_id, run, entry)
+WHERE older.job_id = wanted.job_id AND older.run = wanted.run AND older.state = 'started'
+    AND (older.entry = wanted.entry OR coalesce(older.deadline <= clock_timestamp(), true));
 
--- name: begin(job_ids, runs, organization_ids, tokens, max_tokens, unknown_tokens, now)
--- Starts the next attempt of each run that has not ended, unless its job has spent `max_tokens` (0: no cap); a call whose
--- cost is not known counts as `unknown_tokens`. Returns for each run its new attempt and what its job has spent, or how it
--- ended, with the code of its failure and with what the saved attempt of a completed run left.
+-- name: begin(job_ids, runs, organization_ids, tokens, entries, patience, max_tokens, unknown_tokens, now)
+-- Starts the next attempt of each run that has not ended and has none under way, unless its job has spent `max_tokens` (0: no
+-- cap); a call whose cost is not known counts as `unknown_tokens`. Returns for each run its new attempt and what its job has
+-- spent; or how it ended, with the code of its failure and with what the saved attempt of a completed run left; or for how
+-- long the attempt under way may last yet, by this database's clock.
 WITH wanted AS MATERIALIZED (
-    SELECT run_of.*, older.attempt AS last_attempt, older.spent
-    FROM unnest(:job_ids::uuid[], :runs::int[], :organization_ids::text[], :tokens::uuid[])
-        AS run_of (job_id, run, organization_id, token)
+    SELECT run_of.*, older.attempt AS last_attempt, older.spent, older.deadline AS under_way_until
+    FROM unnest(:job_ids::uuid[], :runs::int[], :organization_ids::text[], :tokens::uuid[], :entries::text[])
+        AS run_of (job_id, run, organization_id, token, entry)
     CROSS JOIN LATERAL (
         SELECT
             coalesce(max(attempt.attempt) FILTER (WHERE attempt.run = run_of.run), 0) AS attempt,
+            max(attempt.deadline) FILTER (WHERE attempt.run = run_of.run AND attempt.state = 'started') AS deadline,
             coalesce(sum(coalesce(
                 prompt_tokens::bigint + completion_tokens, maybe_billed::int * :unknown_tokens::bigint
             )), 0)::bigint AS spent
@@ -46,10 +50,14 @@ WITH wanted AS MATERIALIZED (
         WHERE attempt.job_id = run_of.job_id
     ) AS older
 ), begun AS (
-    INSERT INTO generation_attempts (job_id, run, attempt, token, state, started_at, organization_id)
-    SELECT job_id, run, last_attempt + 1, token, 'started', :now, organization_id
+    INSERT INTO generation_attempts
+        (job_id, run, attempt, token, state, started_at, organization_id, entry, deadline)
+    SELECT
+        job_id, run, last_attempt + 1, token, 'started', :now, organization_id, entry,
+        clock_timestamp() + :patience::interval
     FROM wanted
     WHERE (:max_tokens::bigint = 0 OR spent < :max_tokens::bigint)
+        AND under_way_until IS NULL
         AND NOT EXISTS (
             SELECT FROM job_outcomes AS ended WHERE ended.job_id = wanted.job_id AND ended.run = wanted.run
         )
@@ -60,6 +68,7 @@ SELECT
     wanted.run,
     wanted.spent,
     begun.attempt,
+    wanted.under_way_until - clock_timestamp() AS wait,
     ended.outcome,
     ended.fact -> 'data' ->> 'code' AS error_code,
     saved.model,

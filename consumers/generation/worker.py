@@ -1,7 +1,6 @@
 """The generation stage's Faust app: `faust -A consumers.generation worker`."""
 
-from datetime import timedelta
-
+from consumers.generation.attempts import Order, patience
 from consumers.generation.handlers import Generation
 from consumers.generation.llm import Llm
 from infra.clock import SystemClock
@@ -29,11 +28,11 @@ _publisher = FaustPublisher(app)
 _generation = Generation(database=_database, llm=_llm, publisher=_publisher, clock=_clock, settings=_settings)
 
 
-def _decode(delivery: Delivery) -> JobAccepted:
+def _decode(delivery: Delivery) -> Order:
     event = parse_event(delivery.value)
     if not isinstance(event, JobAccepted):
         raise InvalidEvent(f"type: {delivery.topic} carries teamfit.job.accepted.v1, not {event.type}")
-    return event
+    return Order(event, delivery.entry)
 
 
 stage = Stage(
@@ -44,8 +43,7 @@ stage = Stage(
     publisher=_publisher,
     retries=ScheduledRetries(_database, _clock),
     policy=RetryPolicy.of(_settings),
-    # The LLM call has its own limit and says so itself; this one is for Postgres and the broker around it.
-    timeout=timedelta(seconds=_settings.generation_timeout_s + _settings.stage_timeout_s),
+    timeout=patience(_settings),
 )
 for _topic in _TOPICS:
     attach(app, _topic, stage, concurrency=_settings.generation_concurrency)

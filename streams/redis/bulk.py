@@ -52,9 +52,7 @@ async def send_many(topic: TopicT, records: Sequence[ProducerRecord]) -> list[Re
     return cast("list[RecordMetadata]", answers)
 
 
-async def _send_one_by_one(
-    topic: TopicT, records: Sequence[ProducerRecord]
-) -> list[RecordMetadata | BaseException]:
+async def _send_one_by_one(topic: TopicT, records: Sequence[ProducerRecord]) -> list[RecordMetadata | BaseException]:
     sent = [
         await topic.send(
             key=record.key,

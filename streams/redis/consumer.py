@@ -322,6 +322,14 @@ class Consumer(FaustConsumer):
                     await partition.fenced(self.client, "hand_back", entry_ids, idle_ms, count)
                 tags.lose(entry_ids)
 
+    def entry_of(self, message: Message) -> str | None:
+        """Which entry a message is: the same at each delivery, in any worker, which its offset is not.
+
+        None when another consumer has taken the entry over already.
+        """
+        entry_id = self._tags[message.tp].entry_id(message.offset)
+        return None if entry_id is None else f"{message.topic}/{message.partition}/{entry_id.decode()}"
+
     # What Faust asks about positions. Redis keeps them itself, so these have little to say.
 
     def assignment(self) -> set[TP]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from consumers.generation.activities import Activities
-from consumers.generation.attempts import Attempt, Attempts, Saved
+from consumers.generation.attempts import Attempt, Attempts, Order, Saved
 from consumers.generation.gate import Gate
 from consumers.generation.handlers import _completed
 from consumers.generation.llm import Completion
@@ -114,7 +114,7 @@ class World:
         await self.publish(admission)
 
     async def _generate(self, event: JobAccepted) -> None:
-        [begun] = await self.attempts.begin([event])
+        [begun] = await self.attempts.begin([Order(event, None)])
         if isinstance(begun, Attempt):
             self.calls += 1
             [saved] = await self.attempts.save([(begun, _ANSWER)])

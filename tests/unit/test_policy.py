@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.errors import DependencyDown, InvalidEvent, Permanent, Transient
+from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed, Transient
 from streams.deliveries import ATTEMPT, DeadLetter, Delivery, Hold, RetryLater
 from streams.policy import RetryPolicy, error_code
 
@@ -21,6 +21,7 @@ POLICY = RetryPolicy(max_attempts=3, base=timedelta(seconds=2), cap=timedelta(mi
         (Transient("c", "m"), 3, DeadLetter),
         (TimeoutError(), 1, RetryLater),
         (TimeoutError(), 3, DeadLetter),
+        (Postponed("m", delay=timedelta(seconds=9)), 99, RetryLater),
         (Permanent("c", "m"), 1, DeadLetter),
         (InvalidEvent("m"), 1, DeadLetter),
         (RuntimeError("a bug"), 1, DeadLetter),

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from infra.errors import DependencyDown, InvalidEvent, Permanent, Transient
+from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed, Transient
 from streams import dead_letters
 from streams.deliveries import ATTEMPT, FOR_GROUP, Delivery, Record
 from streams.policy import RetryPolicy
@@ -101,6 +101,17 @@ async def test_a_transient_failure_is_scheduled_for_this_group_alone() -> None:
     assert again.headers == {ATTEMPT: b"2", FOR_GROUP: b"quota"}
     assert timedelta(seconds=1) <= delay <= timedelta(seconds=3)
     assert not topics.written
+
+
+async def test_what_is_postponed_comes_again_as_the_same_attempt() -> None:
+    """Waiting for one's turn costs no attempt, and however many do so, the stage is not taken for broken."""
+    later = Later()
+    errors: list[Exception] = [Postponed("not yet", delay=timedelta(seconds=9))] * 100
+    stage = stage_of(Script(errors), Topics(), later)
+    for _ in range(100):
+        await stage.process(Delivery("job-requests", b"key", b"value", {ATTEMPT: b"3"}))
+    assert {(again.headers[ATTEMPT], delay) for again, delay in later.kept} == {(b"3", timedelta(seconds=9))}
+    assert stage.held is None
 
 
 async def test_retry_after_is_obeyed() -> None:

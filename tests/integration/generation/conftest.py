@@ -1,5 +1,9 @@
 """A generation stage's handlers on a real Postgres and a real HTTP endpoint that can be told to misbehave."""
 
+import asyncio
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -11,7 +15,9 @@ import asyncpg
 import pytest
 from aiohttp import web
 from pydantic import SecretStr
+from redis.asyncio import Redis
 
+from consumers.generation.attempts import Order
 from consumers.generation.handlers import Generation
 from consumers.generation.llm import Llm
 from infra.clock import SystemClock
@@ -29,6 +35,7 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 ORGANIZATION = "org-1"
 TEAM = "team-1"
+ENTRY = "job-accepted/0/1-0"
 
 
 @dataclass
@@ -104,7 +111,15 @@ class StageUnderTest:
     database: Database
     settings: Settings
 
-    def wrapped(self) -> Stage[JobAccepted]:
+    async def handle(self, event: JobAccepted, entry: str = ENTRY) -> Sequence[Record]:
+        """Take a delivery; by default every event comes as the same entry each time."""
+        return await self.generation.handle(Order(event, entry))
+
+    async def give_up(self, event: JobAccepted, error: Exception) -> Sequence[Record]:
+        """Give up a delivery."""
+        return await self.generation.give_up(Order(event, ENTRY), error)
+
+    def wrapped(self) -> Stage[Order]:
         """Return the handlers in the wrapper that gives each delivery an outcome; its retries are due at once."""
         return Stage(
             group="generation",
@@ -118,11 +133,11 @@ class StageUnderTest:
         )
 
 
-def _decode(delivery: Delivery) -> JobAccepted:
+def _decode(delivery: Delivery) -> Order:
     event = parse_event(delivery.value)
     if not isinstance(event, JobAccepted):
         raise InvalidEvent("type: not this one")
-    return event
+    return Order(event, delivery.entry)
 
 
 Starter: TypeAlias = Callable[..., Awaitable[StageUnderTest]]
@@ -154,6 +169,51 @@ async def start_stage(database_url: str, endpoint: Endpoint) -> AsyncIterator[St
         await close()
 
 
+WorkerStarter: TypeAlias = Callable[..., Awaitable[asyncio.subprocess.Process]]
+
+
+@pytest.fixture
+async def start_worker(
+    database_url: str, redis_url: str, endpoint: Endpoint, team: str
+) -> AsyncIterator[WorkerStarter]:
+    """Start worker processes on the test's own servers; they are stopped at the end as an orchestrator would."""
+    processes: list[asyncio.subprocess.Process] = []
+
+    async def start(**transport: str) -> asyncio.subprocess.Process:
+        query = "&".join(f"{name}={value}" for name, value in {"drain": "500ms", **transport}.items())
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "faust", "-A", "consumers.generation", "worker", "-l", "warn"),
+            env={
+                **os.environ,
+                "DATABASE_URL": database_url,
+                "BROKER_URL": f"{redis_url}?{query}",
+                "OPENAI_API_KEY": "test",
+                "OPENAI_BASE_URL": endpoint.base_url,
+            },
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    running = [process for process in processes if process.returncode is None]
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.wait_for(asyncio.gather(*(process.wait() for process in running)), 30)
+    except TimeoutError:
+        for process in running:
+            process.kill()
+            await process.wait()
+        raise
+
+
+async def write(redis_url: str, topic: str, *values: bytes) -> None:
+    """Write entries as any service would."""
+    async with Redis.from_url(redis_url) as client:
+        for value in values:
+            await client.execute_command("XADD", topic, "*", "key", "k", "event", value)
+
+
 @pytest.fixture
 async def stage(start_stage: Starter, team: str) -> StageUnderTest:
     """One worker's handlers, and a team to generate for."""
@@ -179,6 +239,11 @@ async def team(database: Pool) -> str:
         TEAM,
     )
     return TEAM
+
+
+def orders(*events: JobAccepted) -> list[Order]:
+    """Return these events as handed over by the broker."""
+    return [Order(event, ENTRY) for event in events]
 
 
 def accepted(

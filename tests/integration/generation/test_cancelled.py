@@ -31,9 +31,9 @@ async def test_a_failure_after_the_cancellation_is_no_failure_of_the_job(
     """The stage that gives the run up finds it cancelled, and publishes no JobFailed."""
     await endpoint.tell("refusal", latency=0.5)
     event = accepted()
-    running = asyncio.create_task(stage.generation.handle(event))
+    running = asyncio.create_task(stage.handle(event))
     await wait_for(endpoint.busy, what="the call to be under way")
     await cancel(stage, event)
     with pytest.raises(Permanent) as caught:
         await running
-    assert await stage.generation.give_up(event, caught.value) == ()
+    assert await stage.give_up(event, caught.value) == ()

@@ -1,15 +1,15 @@
 """What the prompt gets to know: the team and its materials, as the database gives them."""
 
-from consumers.generation.attempts import Attempt, Attempts
+from consumers.generation.attempts import Attempt, Attempts, Order, UnderWay
 from consumers.generation.gate import Gate
 from consumers.generation.prompt import Material, Team
 from infra.clock import SystemClock
-from tests.integration.generation.conftest import Pool, StageUnderTest, accepted
+from tests.integration.generation.conftest import Pool, StageUnderTest, accepted, orders
 
 
 async def _team(stage: StageUnderTest, *, budget: int) -> Team:
     settings = stage.settings.model_copy(update={"materials_token_budget": budget})
-    (attempt,) = await Attempts(stage.database, SystemClock(), settings, Gate("e")).begin([accepted()])
+    (attempt,) = await Attempts(stage.database, SystemClock(), settings, Gate("e")).begin(orders(accepted()))
     assert isinstance(attempt, Attempt)
     assert attempt.team is not None
     return attempt.team
@@ -36,12 +36,10 @@ async def test_a_budget_of_zero_reads_no_materials(stage: StageUnderTest) -> Non
     assert (await _team(stage, budget=0)).materials == []
 
 
-async def test_two_deliveries_of_one_run_in_a_batch_are_two_attempts(stage: StageUnderTest, database: Pool) -> None:
-    """The second delivery takes the run over from the first, as it would in another worker."""
+async def test_two_entries_of_one_run_in_a_batch_are_one_attempt(stage: StageUnderTest, database: Pool) -> None:
+    """The second entry finds the first one's attempt under way, as it would in another worker."""
     event, other = accepted(), accepted()
-    begun = await Attempts(stage.database, SystemClock(), stage.settings, Gate("e")).begin([event, other, event])
-    assert [one.number if isinstance(one, Attempt) else None for one in begun] == [1, 1, 2]
-    states = await database.fetch(
-        "SELECT state FROM generation_attempts WHERE job_id = $1 ORDER BY attempt", event.job_id
-    )
-    assert [row["state"] for row in states] == ["abandoned", "started"]
+    batch = [Order(event, "a"), Order(other, "b"), Order(event, "c")]
+    begun = await Attempts(stage.database, SystemClock(), stage.settings, Gate("e")).begin(batch)
+    assert [type(one) for one in begun] == [Attempt, Attempt, UnderWay]
+    assert await database.fetchval("SELECT array_agg(entry ORDER BY entry) FROM generation_attempts") == ["a", "b"]

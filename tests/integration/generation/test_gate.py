@@ -72,9 +72,9 @@ async def test_a_worker_that_was_not_told_finds_the_gate_closed(
     other = await start_stage()
     await endpoint.tell("429", retry_after=30, count=1)
     with pytest.raises(DependencyDown):
-        await stage.generation.handle(accepted())
+        await stage.handle(accepted())
     with pytest.raises(DependencyDown, match="takes no calls for") as raised:
-        await other.generation.handle(accepted())
+        await other.handle(accepted())
     assert raised.value.dependency == "llm"
     assert raised.value.retry_after is not None
     assert timedelta(seconds=25) < raised.value.retry_after < timedelta(seconds=35)
@@ -90,11 +90,11 @@ async def test_an_attempt_that_was_begun_before_the_gate_closed_does_not_call(
 
     async def another_is_told() -> None:
         with pytest.raises(DependencyDown):
-            await stage.generation.handle(accepted())
+            await stage.handle(accepted())
 
     stage.published.meanwhile = another_is_told
     with pytest.raises(DependencyDown, match="takes no calls for"):
-        await stage.generation.handle(accepted())
+        await stage.handle(accepted())
     assert await received(endpoint) == await database.fetchval("SELECT count(*) FROM generation_attempts") == 1
 
 
@@ -104,7 +104,7 @@ async def test_an_overloaded_endpoint_closes_the_gate_too(
     """A 503 with `Retry-After` is such a word as a 429."""
     await endpoint.tell("503", retry_after=30)
     with pytest.raises(DependencyDown):
-        await stage.generation.handle(accepted())
+        await stage.handle(accepted())
     assert await database.fetchval("SELECT reason FROM llm_gate") == "llm_server_error"
 
 
@@ -114,10 +114,10 @@ async def test_an_answer_that_uses_up_the_limit_counts_and_closes_the_gate(
     """The job is completed; the next one waits for the limit's reset, in each worker."""
     other = await start_stage()
     endpoint.headers.update({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"})
-    assert await stage.generation.handle(accepted())
+    assert await stage.handle(accepted())
     for worker in (stage, other):
         with pytest.raises(DependencyDown) as raised:
-            await worker.generation.handle(accepted())
+            await worker.handle(accepted())
         assert raised.value.retry_after is not None
         assert raised.value.retry_after > timedelta(minutes=5)
     assert await received(endpoint) == 1
@@ -130,7 +130,7 @@ async def test_the_gate_only_moves_forward(
     other = await start_stage()
     await endpoint.tell("ok", latency=0.5)
     endpoint.headers.update({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1s"})
-    late = asyncio.create_task(other.generation.handle(accepted()))
+    late = asyncio.create_task(other.handle(accepted()))
     await wait_for(endpoint.busy, what="the other worker's call")
     await database.execute(
         "INSERT INTO llm_gate SELECT $1, clock_timestamp() + interval '1 hour', 'longer'", endpoint.base_url
@@ -143,7 +143,7 @@ async def test_the_gate_only_moves_forward(
 async def test_a_gate_belongs_to_its_endpoint(stage: StageUnderTest, database: Pool) -> None:
     """Workers of another endpoint in the same database go on."""
     await database.execute("INSERT INTO llm_gate SELECT 'https://other/v1', clock_timestamp() + interval '1 hour', 'x'")
-    assert await stage.generation.handle(accepted())
+    assert await stage.handle(accepted())
 
 
 async def test_a_rate_limit_that_names_no_time_is_the_jobs_own_backoff(
@@ -152,9 +152,9 @@ async def test_a_rate_limit_that_names_no_time_is_the_jobs_own_backoff(
     """Nobody else has to wait for it."""
     await endpoint.tell("429", count=1)
     with pytest.raises(Transient):
-        await stage.generation.handle(accepted())
+        await stage.handle(accepted())
     assert await database.fetchval("SELECT count(*) FROM llm_gate") == 0
-    assert await stage.generation.handle(accepted())
+    assert await stage.handle(accepted())
 
 
 @pytest.mark.parametrize("mode", ["401", "ok"])

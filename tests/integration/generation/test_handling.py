@@ -12,14 +12,14 @@ from infra.local.servers import start_postgres
 from infra.migrations import upgrade
 from streams.events import Completed, JobCompleted, JobStarted, parse_event
 from streams.outcomes import decide_outcome
-from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted
+from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, orders
 from tests.waiting import wait_for
 
 
 async def test_an_accepted_job_becomes_three_saved_activities(stage: StageUnderTest, database: Pool) -> None:
     """One call gives three activities, saved with model and tokens; JobStarted goes out before, JobCompleted after."""
     event = accepted()
-    (completed,) = await stage.generation.handle(event)
+    (completed,) = await stage.handle(event)
 
     rows = await database.fetch("SELECT * FROM customized_activities WHERE job_id = $1 ORDER BY position", event.job_id)
     assert [row["position"] for row in rows] == [1, 2, 3]
@@ -48,19 +48,19 @@ async def test_a_completed_run_gives_its_fact_again_without_a_call(
 ) -> None:
     """A worker that died between saving and publishing is repaired by redelivery, to any worker, and pays nothing."""
     event = accepted()
-    first = await stage.generation.handle(event)
-    again = await (await start_stage()).generation.handle(event)
+    first = await stage.handle(event)
+    again = await (await start_stage()).handle(event)
     assert [one.value for one in again] == [one.value for one in first]
     assert (await endpoint.calls())["received"] == 1
 
 
-async def test_a_duplicate_in_the_same_process_waits_and_does_not_pay(
+async def test_an_entry_that_comes_back_to_its_own_worker_waits_for_its_first_call(
     stage: StageUnderTest, endpoint: Endpoint
 ) -> None:
-    """The same event delivered twice at once makes one call."""
+    """A worker that was stalled past its lease and takes the entry over from itself makes one call."""
     await endpoint.tell("ok", latency=0.2)
     event = accepted()
-    first, second = await asyncio.gather(stage.generation.handle(event), stage.generation.handle(event))
+    first, second = await asyncio.gather(stage.handle(event), stage.handle(event))
     assert [one.value for one in first] == [one.value for one in second]
     assert (await endpoint.calls())["received"] == 1
 
@@ -71,10 +71,10 @@ async def test_a_zombies_late_answer_changes_nothing(
     """A stalled worker that answers after another took its run over saves and publishes nothing; its cost is kept."""
     event = accepted()
     await endpoint.tell("ok", latency=1.0, count=1)
-    zombie = asyncio.create_task(stage.generation.handle(event))
+    zombie = asyncio.create_task(stage.handle(event))
 
     await wait_for(endpoint.busy, what="the zombie's call")
-    (completed,) = await (await start_stage()).generation.handle(event)
+    (completed,) = await (await start_stage()).handle(event)
     assert isinstance(parse_event(completed.value), JobCompleted)
     saved = await database.fetch("SELECT * FROM customized_activities ORDER BY position")
 
@@ -91,13 +91,13 @@ async def test_a_dead_workers_attempt_is_abandoned_as_maybe_billed(
     """A worker that dies during its call leaves an attempt that the next worker marks, and then completes the run."""
     await endpoint.tell("slow")
     event = accepted()
-    dying = asyncio.create_task((await start_stage()).generation.handle(event))
+    dying = asyncio.create_task((await start_stage()).handle(event))
 
     await wait_for(endpoint.busy, what="the call")
     dying.cancel()
     await asyncio.gather(dying, return_exceptions=True)
     await endpoint.tell("ok")
-    assert await (await start_stage()).generation.handle(event)
+    assert await (await start_stage()).handle(event)
     rows = await database.fetch("SELECT state, maybe_billed FROM generation_attempts ORDER BY attempt")
     assert [tuple(row) for row in rows] == [("abandoned", True), ("saved", False)]
 
@@ -105,8 +105,8 @@ async def test_a_dead_workers_attempt_is_abandoned_as_maybe_billed(
 async def test_a_later_run_replaces_the_activities_of_an_earlier_one(stage: StageUnderTest, database: Pool) -> None:
     """A replayed job has three activities, those of its last run."""
     first = accepted()
-    await stage.generation.handle(first)
-    await stage.generation.handle(accepted(job_id=first.job_id, run=2))
+    await stage.handle(first)
+    await stage.handle(accepted(job_id=first.job_id, run=2))
     rows = await database.fetch("SELECT run, position FROM customized_activities ORDER BY position")
     assert [tuple(row) for row in rows] == [(2, 1), (2, 2), (2, 3)]
 
@@ -118,7 +118,7 @@ async def test_a_run_that_ended_otherwise_is_not_begun(
     """A job that was cancelled before its turn makes no call, saves nothing and says nothing."""
     event = accepted()
     await database.execute("INSERT INTO job_outcomes VALUES ($1, 1, $2)", event.job_id, outcome)
-    assert await stage.generation.handle(event) == ()
+    assert await stage.handle(event) == ()
     assert (await endpoint.calls())["received"] == 0
     assert await database.fetchval("SELECT count(*) FROM generation_attempts") == 0
 
@@ -129,7 +129,7 @@ async def test_a_run_cancelled_during_its_call_saves_nothing(
     """The answer comes too late: its cost is recorded, and no activities appear."""
     await endpoint.tell("ok", latency=0.5)
     event = accepted()
-    handling = asyncio.create_task(stage.generation.handle(event))
+    handling = asyncio.create_task(stage.handle(event))
 
     await wait_for(endpoint.busy, what="the call")
     async with stage.database.transaction() as connection:
@@ -148,10 +148,10 @@ async def test_a_run_given_up_says_so_again_when_redelivered(
     """A worker that died after deciding `failed` and before publishing is repaired: the same fact, and no call."""
     event = accepted()
     error = Transient("llm_invalid_output", "rubbish")
-    (failed,) = await stage.generation.give_up(event, error)
+    (failed,) = await stage.give_up(event, error)
     with pytest.raises(Permanent) as raised:
-        await stage.generation.handle(event)
-    (again,) = await stage.generation.give_up(event, raised.value)
+        await stage.handle(event)
+    (again,) = await stage.give_up(event, raised.value)
     assert parse_event(again.value).id == parse_event(failed.value).id
     assert (await endpoint.calls())["received"] == 0
 
@@ -162,10 +162,10 @@ async def test_giving_up_takes_the_run_from_an_unfinished_attempt(
     """After JobFailed an answer that still comes is not saved: a run ends in one way."""
     await endpoint.tell("ok", latency=0.5)
     event = accepted()
-    handling = asyncio.create_task(stage.generation.handle(event))
+    handling = asyncio.create_task(stage.handle(event))
 
     await wait_for(endpoint.busy, what="the call")
-    (failed,) = await (await start_stage()).generation.give_up(event, TimeoutError())
+    (failed,) = await (await start_stage()).give_up(event, TimeoutError())
     assert parse_event(failed.value).type == "teamfit.job.failed.v1"
     assert await handling == ()
     assert await database.fetchval("SELECT count(*) FROM customized_activities") == 0
@@ -182,7 +182,7 @@ async def test_another_organizations_team_is_as_unknown_as_none(
 ) -> None:
     """A job that names a team its organization does not have fails at once, with no call and nothing of that team."""
     with pytest.raises(Permanent, match=f"organization {organization_id} has no team {team_id}") as raised:
-        await stage.generation.handle(accepted(organization_id=organization_id, team_id=team_id))
+        await stage.handle(accepted(organization_id=organization_id, team_id=team_id))
     assert raised.value.code == "team_not_found"
     assert (await endpoint.calls())["received"] == 0
     assert await database.fetchval("SELECT count(*) FROM generation_attempts") == 0
@@ -193,11 +193,11 @@ async def test_a_broker_that_is_away_costs_nothing(stage: StageUnderTest, endpoi
     stage.published.error = DependencyDown("broker", "away")
     event = accepted()
     with pytest.raises(DependencyDown):
-        await stage.generation.handle(event)
+        await stage.handle(event)
     assert (await endpoint.calls())["received"] == 0
     assert await database.fetchval("SELECT count(*) FROM generation_attempts") == 0
     stage.published.error = None
-    assert await stage.generation.handle(event)
+    assert await stage.handle(event)
 
 
 async def test_an_answer_outlives_an_outage_of_postgres(start_stage: Starter, endpoint: Endpoint) -> None:
@@ -210,14 +210,14 @@ async def test_an_answer_outlives_an_outage_of_postgres(start_stage: Starter, en
             await connection.execute("INSERT INTO teams (id, organization_id, name) VALUES ('team-1', 'org-1', 'Us')")
         await endpoint.tell("ok", latency=1.0)
         event = accepted()
-        handling = asyncio.create_task(stage.generation.handle(event))
+        handling = asyncio.create_task(stage.handle(event))
 
         await wait_for(endpoint.busy, what="the call")
         await asyncio.to_thread(server.kill)
         with pytest.raises(DependencyDown):
             await handling
         await asyncio.to_thread(server.restart)
-        assert await stage.generation.handle(event)
+        assert await stage.handle(event)
         assert (await endpoint.calls())["received"] == 1
         await stage.database.close()
 
@@ -228,7 +228,7 @@ async def test_hundreds_of_jobs_are_in_flight_at_once(
     """Three hundred jobs wait for the LLM side by side, and each gets its own three activities."""
     await endpoint.tell("ok", latency=3.0)
     events = [accepted() for _ in range(300)]
-    handling = asyncio.gather(*(stage.generation.handle(event) for event in events))
+    handling = asyncio.gather(*(stage.handle(event) for event in events))
 
     async def all_in_flight() -> bool:
         return int((await endpoint.calls())["in_flight"]) >= 250
@@ -246,7 +246,7 @@ async def test_two_workers_that_begin_the_same_runs_at_once_leave_one_holder(
     """However begins interleave, each gets its own attempt number and only the newest still holds the run."""
     events = [accepted() for _ in range(20)]
     attempts = [Attempts(stage.database, SystemClock(), stage.settings, Gate("e")) for _ in range(4)]
-    rounds = await asyncio.gather(*(one.begin(events) for one in attempts), return_exceptions=True)
+    rounds = await asyncio.gather(*(one.begin(orders(*events)) for one in attempts), return_exceptions=True)
     for begun in rounds:
         assert isinstance(begun, list)
         assert all(isinstance(one, Attempt) for one in begun)

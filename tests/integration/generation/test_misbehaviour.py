@@ -40,14 +40,14 @@ async def test_each_misbehaviour_has_its_class_and_its_record(
     await endpoint.tell(mode, count=1)
     event = accepted()
     with pytest.raises(error):
-        await stage.generation.handle(event)
+        await stage.handle(event)
     row = await database.fetchrow("SELECT * FROM generation_attempts")
     assert row is not None
     assert (row["state"], row["error_code"], row["maybe_billed"]) == ("failed", code, maybe_billed)
     assert (row["prompt_tokens"] is not None) == has_usage
     assert await database.fetchval("SELECT count(*) FROM customized_activities") == 0
     # The next try is another attempt at the same run.
-    assert await stage.generation.handle(event)
+    assert await stage.handle(event)
     assert await database.fetchval("SELECT max(attempt) FROM generation_attempts") == 2
 
 
@@ -55,7 +55,7 @@ async def test_retry_after_is_handed_on(stage: StageUnderTest, endpoint: Endpoin
     """A 429 that says when to come back is no job's fault: the stage holds until then, and a little longer."""
     await endpoint.tell("429", retry_after=7)
     with pytest.raises(DependencyDown) as raised:
-        await stage.generation.handle(accepted())
+        await stage.handle(accepted())
     assert raised.value.retry_after is not None
     assert timedelta(seconds=6) < raised.value.retry_after < timedelta(seconds=8)
     assert await database.fetchval("SELECT error_code FROM generation_attempts") == "llm_rate_limited"
@@ -68,7 +68,7 @@ async def test_an_endpoint_that_hangs_is_left_and_may_have_billed(
     await endpoint.tell("slow")
     stage = await start_stage(generation_timeout_s=0.3)
     with pytest.raises(Transient) as raised:
-        await stage.generation.handle(accepted())
+        await stage.handle(accepted())
     assert raised.value.code == "llm_timeout"
     assert await database.fetchval("SELECT maybe_billed FROM generation_attempts") is True
 
@@ -77,7 +77,7 @@ async def test_an_endpoint_that_is_not_there_is_an_outage(start_stage: Starter, 
     """A refused connection is no job's fault: the stage holds; no call was made, so none is on record."""
     stage = await start_stage(openai_base_url=f"http://127.0.0.1:{free_port()}/v1")
     with pytest.raises(DependencyDown, match="OPENAI_BASE_URL") as raised:
-        await stage.generation.handle(accepted())
+        await stage.handle(accepted())
     assert raised.value.dependency == "llm"
     assert await database.fetchval("SELECT count(*) FROM generation_attempts") == 0
 
@@ -86,7 +86,7 @@ async def test_an_unsupported_format_names_its_setting(stage: StageUnderTest, en
     """The message tells the operator which variable to change."""
     await endpoint.tell("schema_unsupported")
     with pytest.raises(DependencyDown, match="TEAMFIT_COMPLETION_FORMAT=json_schema"):
-        await stage.generation.handle(accepted())
+        await stage.handle(accepted())
 
 
 @pytest.mark.parametrize("completion_format", ["json_object", "json_object_with_schema"])
@@ -96,4 +96,4 @@ async def test_other_formats_work_where_a_schema_does_not(
     """An endpoint without strict schemas gives three activities in the other formats."""
     await endpoint.tell("schema_unsupported")
     stage = await start_stage(completion_format=completion_format)
-    assert await stage.generation.handle(accepted())
+    assert await stage.handle(accepted())

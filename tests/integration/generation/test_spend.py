@@ -15,7 +15,7 @@ from infra.errors import Permanent, Transient
 from infra.local.llm.server import MODEL
 from streams.deliveries import Delivery
 from streams.events import JobFailed, JobId, parse_event
-from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted
+from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, orders
 from tests.waiting import wait_for
 
 _ANSWER = (
@@ -55,7 +55,7 @@ def attempts_of(stage: StageUnderTest) -> Attempts:
 
 async def begun(attempts: Attempts) -> Attempt:
     """Begin an attempt at a new job."""
-    (attempt,) = await attempts.begin([accepted()])
+    (attempt,) = await attempts.begin(orders(accepted()))
     assert isinstance(attempt, Attempt)
     return attempt
 
@@ -63,19 +63,19 @@ async def begun(attempts: Attempts) -> Attempt:
 async def test_a_redelivered_job_is_counted_once(stage: StageUnderTest, start_stage: Starter, database: Pool) -> None:
     """The same delivery in two workers, one after the other, costs one call."""
     event = accepted()
-    await stage.generation.handle(event)
+    await stage.handle(event)
     first = await totals(database)
     assert first["org-1"][0] == 1
     assert first["org-1"][1] > 0
     assert first["org-1"][3] == 0
-    await (await start_stage()).generation.handle(event)
+    await (await start_stage()).handle(event)
     assert await totals(database) == first
 
 
 async def test_a_call_is_counted_when_it_ends(stage: StageUnderTest, endpoint: Endpoint, database: Pool) -> None:
     """An attempt that is under way is in no total yet."""
     await endpoint.tell("ok", latency=0.5)
-    handling = asyncio.create_task(stage.generation.handle(accepted()))
+    handling = asyncio.create_task(stage.handle(accepted()))
     await wait_for(endpoint.busy, what="the call")
     assert await totals(database) == {}
     await handling
@@ -96,8 +96,8 @@ async def test_records_that_are_repeated_count_nothing_twice(stage: StageUnderTe
 async def test_a_late_answer_adds_its_cost_to_a_call_that_was_counted(stage: StageUnderTest, database: Pool) -> None:
     """A zombie's answer is paid for: its tokens are added once, and its call is not counted again."""
     attempts, event = attempts_of(stage), accepted()
-    (zombie,) = await attempts.begin([event])
-    (winner,) = await attempts.begin([event])
+    (zombie,) = await attempts.begin(orders(event))
+    (winner,) = await attempts.begin(orders(event))
     assert isinstance(zombie, Attempt)
     assert isinstance(winner, Attempt)
     assert await totals(database) == {"org-1": (1, 0, 0, 1)}
@@ -110,7 +110,7 @@ async def test_a_late_answer_adds_its_cost_to_a_call_that_was_counted(stage: Sta
 async def test_an_attempt_that_made_no_call_is_in_no_total(stage: StageUnderTest, database: Pool) -> None:
     """Nothing was called for a team that does not exist."""
     with pytest.raises(Permanent):
-        await stage.generation.handle(accepted(team_id="nobody"))
+        await stage.handle(accepted(team_id="nobody"))
     assert await totals(database) == {}
 
 
@@ -121,7 +121,7 @@ async def test_workers_that_record_side_by_side_lose_no_call(stage: StageUnderTe
     async def work(attempts: Attempts) -> None:
         for _ in range(5):
             events = [accepted(), accepted(organization_id="org-2", team_id="team-2")]
-            started = [one for one in await attempts.begin(events) if isinstance(one, Attempt)]
+            started = [one for one in await attempts.begin(orders(*events)) if isinstance(one, Attempt)]
             await attempts.save([(one, COMPLETION) for one in started])
 
     await asyncio.gather(*(work(attempts) for attempts in workers))
@@ -136,18 +136,18 @@ async def test_a_job_that_has_spent_its_cap_makes_no_further_call(
     stage = await start_stage(max_tokens_per_job=20)
     event = accepted()
     with pytest.raises(Transient):
-        await stage.generation.handle(event)
+        await stage.handle(event)
     await endpoint.tell("ok")
     for again in (event, accepted(job_id=event.job_id, run=2)):
         with pytest.raises(Permanent, match="TEAMFIT_MAX_TOKENS_PER_JOB") as raised:
-            await stage.generation.handle(again)
+            await stage.handle(again)
         assert raised.value.code == "spend_cap_reached"
     assert (
         (await endpoint.calls())["received"] == await database.fetchval("SELECT count(*) FROM generation_attempts") == 1
     )
     # Another job has a cap of its own, and a higher one lets the first go on.
-    assert await stage.generation.handle(accepted())
-    assert await (await start_stage()).generation.handle(event)
+    assert await stage.handle(accepted())
+    assert await (await start_stage()).handle(event)
 
 
 async def test_a_call_of_unknown_cost_counts_as_a_full_answer(
@@ -159,9 +159,9 @@ async def test_a_call_of_unknown_cost_counts_as_a_full_answer(
     event = accepted()
     for _ in range(2):
         with pytest.raises(Transient):
-            await stage.generation.handle(event)
+            await stage.handle(event)
     with pytest.raises(Permanent, match="has used 1000 tokens of 1000"):
-        await stage.generation.handle(event)
+        await stage.handle(event)
 
 
 async def test_without_a_cap_nothing_is_refused(start_stage: Starter, database: Pool, team: str) -> None:
@@ -173,16 +173,16 @@ async def test_without_a_cap_nothing_is_refused(start_stage: Starter, database: 
         " VALUES ($1, 1, 1, gen_random_uuid(), 'failed', now(), 2000000000, 2000000000)",
         job_id,
     )
-    assert await stage.generation.handle(accepted(job_id=job_id))
+    assert await stage.handle(accepted(job_id=job_id))
     with pytest.raises(Permanent, match=r"has used 4\d{9} tokens"):
-        await (await start_stage()).generation.handle(accepted(job_id=job_id, run=2))
+        await (await start_stage()).handle(accepted(job_id=job_id, run=2))
 
 
 async def test_a_capped_job_fails_and_says_why(start_stage: Starter, database: Pool, team: str) -> None:
     """The customer reads the code; the original is kept for a replay under a higher cap."""
     stage, event = await start_stage(max_tokens_per_job=1), accepted()
     attempts = attempts_of(stage)
-    (attempt,) = await attempts.begin([event])
+    (attempt,) = await attempts.begin(orders(event))
     assert isinstance(attempt, Attempt)
     await attempts.fail([Failure(attempt, "llm_invalid_output", Usage("m", 1, 2))])
     await stage.wrapped().process(Delivery("job-accepted", event.key, event.encode()))

@@ -1,10 +1,8 @@
 """The generation stage as operators start it: a Faust worker, fed from real streams."""
 
 import asyncio
-import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,43 +13,15 @@ from infra.clock import SystemClock
 from streams.deliveries import Delivery
 from streams.events import JobFailed, parse_event
 from streams.scheduled import take_due
-from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, accepted
+from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, WorkerStarter, accepted, write
 from tests.stream_entries import entries_of
 from tests.waiting import wait_for
 
 
 @pytest.fixture
-async def worker(
-    database_url: str, redis_url: str, endpoint: Endpoint, team: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A worker process on the test's own servers, stopped as an orchestrator would."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "faust", "-A", "consumers.generation", "worker", "-l", "warn"),
-        env={
-            **os.environ,
-            "DATABASE_URL": database_url,
-            "BROKER_URL": f"{redis_url}?drain=500ms",
-            "OPENAI_API_KEY": "test",
-            "OPENAI_BASE_URL": endpoint.base_url,
-        },
-    )
-    yield process
-    if process.returncode is not None:
-        return
-    process.send_signal(signal.SIGTERM)
-    try:
-        await asyncio.wait_for(process.wait(), 30)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise
-
-
-async def write(redis_url: str, topic: str, *values: bytes) -> None:
-    """Write entries as any service would."""
-    async with Redis.from_url(redis_url) as client:
-        for value in values:
-            await client.execute_command("XADD", topic, "*", "key", "k", "event", value)
+async def worker(start_worker: WorkerStarter) -> asyncio.subprocess.Process:
+    """A worker process on the test's own servers."""
+    return await start_worker()
 
 
 def events_in(entries: Sequence[dict[bytes, bytes]]) -> list[Any]:
