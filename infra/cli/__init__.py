@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli import failed, replay
+from infra.cli import failed, job, llm, quota, replay
 from infra.cli.errors import plain_errors
 
 app = typer.Typer(
@@ -21,6 +21,9 @@ app = typer.Typer(
 )
 app.add_typer(failed.app, name="failed")
 app.add_typer(replay.app, name="replay")
+app.add_typer(job.app, name="job")
+app.add_typer(quota.app, name="quota")
+app.add_typer(llm.app, name="llm")
 
 
 class Stage(StrEnum):
@@ -157,6 +160,18 @@ def verify(
         timeout=timedelta(seconds=timeout),
         examples=examples,
     )
+
+
+@app.command()
+@plain_errors()
+def lag(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """Print what waits in the broker: by topic and consumer group, what was never delivered and what is under way."""
+    from infra.cli.lag import run
+
+    run(as_json=as_json)
 
 
 projection = typer.Typer(help="The read model that customers poll.", no_args_is_help=True)

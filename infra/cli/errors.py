@@ -1,9 +1,11 @@
-"""What a user did wrong, or what is missing, said in a line instead of a traceback."""
+"""What a user did wrong, or what is missing, said in a line instead of a traceback, and nothing else beside it."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
 import typer
 from pydantic import ValidationError
 from rich.console import Console
@@ -21,7 +23,11 @@ _INTERRUPTED = 130
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn the errors that a user can act on into a message on standard error and an exit code. Bugs pass through."""
+    """Turn the errors that a user can act on into a message on standard error and an exit code. Bugs pass through.
+
+    What the code logs goes to standard error too: standard output is the command's own, a JSON document maybe.
+    """
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     try:
         yield
     except ValidationError as error:

@@ -93,7 +93,7 @@ def print_one(failed_event_id: UUID, *, as_json: bool) -> None:
     apart = {"headers", "traceback", "key", "event"}
     for name, value in one.model_dump(exclude=apart).items():
         if value is not None:
-            console.print(Text.assemble((f"{name:18}", "bold"), _mended(str(value))))
+            console.print(Text.assemble((f"{name:18}", "bold"), mended(str(value))))
     _section(console, "headers", "\n".join(f"{name}: {_header(value)}" for name, value in one.headers.items()))
     _section(console, f"key, {one.key.size} bytes", readable(one.key))
     _section(console, f"event, {one.event.size} bytes", readable(one.event))
@@ -151,19 +151,19 @@ def _only(one: FailedEventDetails) -> OpenOnes:
 
 
 def _shortened(text: str) -> str:
-    first = _mended(text.partition("\n")[0])
+    first = mended(text.partition("\n")[0])
     return first if len(first) <= 60 else f"{first[:59]}…"  # noqa: PLR2004 - what a table has room for
 
 
-def _mended(text: str) -> str:
+def mended(text: str) -> str:
     """Return text that cannot move a terminal's cursor: an event's fields are whatever their sender wrote."""
     return "".join(character if character.isprintable() or character == "\n" else "�" for character in text)
 
 
 def _header(value: object) -> str:
-    return _mended(value) if isinstance(value, str) else orjson.dumps(value).decode()
+    return mended(value) if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _section(console: Console, title: str, text: str) -> None:
     console.print(f"\n{title}", style="bold")
-    console.print(Text(_mended(text.replace("\t", "    ")) or "(none)"))
+    console.print(Text(mended(text.replace("\t", "    ")) or "(none)"))

@@ -1,4 +1,4 @@
-"""Cancelling a job over HTTP: decided in Postgres, told to the stream.
+"""Cancelling a job, over HTTP or by an operator's command: decided in Postgres, told to the stream.
 
 The decision commits first; from then on the job is cancelled, whether any worker or the broker is there or not. The
 fact is published next. If the broker is away it is kept in `scheduled_events`, and its caller hears of success all the
@@ -40,8 +40,13 @@ class Cancellation:
     publisher: Publisher
     clock: Clock
 
-    async def cancel(self, job_id: JobId, *, organization_id: str, reason: str) -> End:
+    async def cancel(self, job_id: JobId, *, organization_id: str | None, reason: str) -> End:
         """Cancel the newest run of an organization's job, and return its end. A repeat returns the same.
+
+        Args:
+            job_id: the job.
+            organization_id: whose it must be; None: an operator asks, and it may be anybody's.
+            reason: why, for people.
 
         Raises:
             Problem: the organization has no such job, or the run ended in another way before.
@@ -49,7 +54,8 @@ class Cancellation:
         """
         async with self.database.transaction() as connection:
             known = await standing(connection, job_id)
-            if known.organization_id != organization_id:
+            owner = known.organization_id
+            if owner is None or organization_id not in {None, owner}:
                 raise Problem(404, "job_not_found", f"job {job_id}: not found; it may belong to another organization")
             if known.older_status is not None:
                 message = f"job {job_id}: status {known.older_status}; older than the pipeline, which cannot cancel it"
@@ -58,7 +64,7 @@ class Cancellation:
                 connection,
                 job_id=job_id,
                 run=known.run,
-                organization_id=organization_id,
+                organization_id=owner,
                 reason=reason,
                 at=self.clock.now(),
             )
@@ -67,7 +73,7 @@ class Cancellation:
             raise Problem(409, f"job_{end.outcome}", message)
         if known.outcome is None:
             telemetry.JOBS.labels("cancelled").inc()
-            log.info("job.cancelled", job_id=str(job_id), run=end.run, organization_id=organization_id)
+            log.info("job.cancelled", job_id=str(job_id), run=end.run, organization_id=owner)
         await self._tell(end.fact)
         return end
 

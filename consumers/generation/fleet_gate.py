@@ -1,0 +1,37 @@
+"""The gate that the fleet shares, as an operator sees it: see `gate` for what it does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import aiosql
+
+from infra.postgres import Connection
+
+_queries = aiosql.from_path(Path(__file__).with_name("fleet_gate.sql"), "asyncpg")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetGate:
+    """One endpoint's gate. `closed_for` is zero when it is open; the times are by Postgres's clock."""
+
+    endpoint: str
+    closed_until: datetime
+    closed_for: timedelta
+    reason: str
+
+
+async def gates(connection: Connection) -> list[FleetGate]:
+    """Return every gate that was ever closed."""
+    return [FleetGate(**row) async for row in _queries.gates(connection)]
+
+
+async def open_gates(connection: Connection, endpoints: Sequence[str]) -> list[str]:
+    """Open these gates in the caller's transaction; return those that were closed.
+
+    Whoever asks for the first time from now on finds it open. A worker that was told to wait does not ask again before
+    that time, and goes on waiting, unless it is started anew.
+    """
+    # The rows are the UPDATE's own, so they are read to the end before anything else happens.
+    return [row["endpoint"] async for row in _queries.open_gates(connection, endpoints=list(endpoints))]

@@ -1,0 +1,10 @@
+-- name: gates()
+-- Every endpoint that has ever named a time, and for how long it takes no calls yet.
+SELECT endpoint, closed_until, greatest(closed_until - clock_timestamp(), interval '0') AS closed_for, reason
+FROM llm_gate ORDER BY endpoint;
+
+-- name: open_gates(endpoints)
+-- Opens gates; those that are open already are left out.
+UPDATE llm_gate SET closed_until = clock_timestamp()
+WHERE endpoint = ANY (:endpoints::text[]) AND closed_until > clock_timestamp()
+RETURNING endpoint;

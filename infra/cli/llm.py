@@ -1,0 +1,40 @@
+"""`teamfit llm`: the gate before the LLM endpoint."""
+
+# ruff: noqa: PLC0415 - each command imports what it needs when it runs
+
+from typing import Annotated
+
+import typer
+
+from infra.cli.errors import plain_errors
+
+app = typer.Typer(help="What the fleet knows of the LLM endpoint.", no_args_is_help=True)
+gate = typer.Typer(help="The gate: until when nobody calls, because the endpoint said so.", no_args_is_help=True)
+app.add_typer(gate, name="gate")
+
+
+@gate.command("show")
+@plain_errors()
+def show_gate(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False
+) -> None:
+    """Print until when each endpoint takes no calls."""
+    from infra.cli.llm_gate import show
+
+    show(as_json=as_json)
+
+
+@gate.command("open")
+@plain_errors()
+def open_gate(
+    endpoint: Annotated[str | None, typer.Argument(help="Which one, as `show` names it; all by default.")] = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Open the gate before its time, for an endpoint that named a wrong one.
+
+    Workers that were told to wait go on waiting until that time; those that start afterwards do not.
+    """
+    from infra.cli.llm_gate import open_early
+
+    open_early(endpoint, yes=yes)

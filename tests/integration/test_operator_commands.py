@@ -1,0 +1,244 @@
+"""`teamfit lag`, `job`, `quota` and `llm`, run as an operator runs them, on real servers."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+from typer.testing import CliRunner, Result
+
+from infra.cli import app
+from infra.settings import settings
+from streams.events import JobCancelled, parse_event
+from tests.conftest import Pool
+from tests.integration.pipeline_scene import Pipeline, pipeline_on
+from tests.integration.quota_scene import PERIOD, add_organization, usage
+from tests.stream_entries import entries_of
+
+Run: TypeAlias = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+async def teamfit(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
+    """Run the command with this test's servers. Each command has an event loop of its own, so it gets a thread."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("BROKER_URL", redis_url)
+    monkeypatch.setenv("COLUMNS", "200")
+    settings.cache_clear()
+
+    async def run(*arguments: object, answer: str = "") -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, app, [str(one) for one in arguments], input=answer)
+
+    yield run
+    settings.cache_clear()
+
+
+@pytest.fixture
+async def pipeline(database: Pool, database_url: str) -> AsyncIterator[Pipeline]:
+    """The stages' handlers, and two customers."""
+    await add_organization(database)
+    await add_organization(database, "birch")
+    async with pipeline_on(database_url) as opened:
+        yield opened
+
+
+async def test_lag_says_what_waits_and_whom_it_waits_for(teamfit: Run, redis_url: str) -> None:
+    """By topic and group, as a table and as JSON; a backlog that nobody reads comes with the command to start."""
+    async with Redis.from_url(redis_url) as redis:
+        await redis.xgroup_create("job-requests", "quota", "0", mkstream=True)
+        for _ in range(3):
+            await redis.xadd("job-requests", {"event": "x"})
+        await redis.xreadgroup("quota", "w1", {"job-requests": ">"}, count=1)
+    said = await teamfit("lag")
+    assert said.exit_code == 0, said.output
+    assert "Nobody reads job-requests for projection: start `teamfit worker projection`." in said.stdout
+    assert "for quota" not in said.stdout
+    (requests,) = [one for one in json.loads((await teamfit("lag", "--json")).stdout) if one["topic"] == "job-requests"]
+    quota, projection = requests["groups"]
+    assert (requests["length"], quota["lag"], quota["pending"], quota["consumers"]) == (3, 2, 1, 1)
+    assert quota["oldest_pending"] >= 0
+    assert (projection["lag"], projection["oldest_pending"]) == (3, None)
+
+
+@pytest.mark.parametrize("broker_url", ["redis://127.0.0.1:1/0", "kafka://127.0.0.1:1"])
+async def test_lag_without_a_broker_is_explained(
+    teamfit: Run, monkeypatch: pytest.MonkeyPatch, broker_url: str
+) -> None:
+    """One line that names the setting, and no traceback."""
+    monkeypatch.setenv("BROKER_URL", broker_url)
+    settings.cache_clear()
+    said = await teamfit("lag")
+    assert (said.exit_code, "BROKER_URL" in said.stderr, said.exception.__class__) == (1, True, SystemExit), said.output
+
+
+async def test_the_life_of_a_job_is_on_one_screen(teamfit: Run, pipeline: Pipeline, database: Pool) -> None:
+    """Its status, both runs' facts and quota, the calls, what is scheduled, what failed, and what was sent again."""
+    first = await pipeline.fail()
+    event = await pipeline.accept(job_id=first.job_id, run=2)
+    await pipeline.complete(event)
+    await database.execute(
+        "INSERT INTO scheduled_events (id, topic, key, due_at, reason) VALUES "
+        "(gen_random_uuid(), 'job-events', convert_to($1, 'UTF8'), now(), 'publish unconfirmed')",
+        str(event.job_id),
+    )
+    await database.execute(
+        "INSERT INTO failed_events (id, topic, stage, reason, error_type, error_message, attempts, first_failed_at, "
+        "last_failed_at, job_id) VALUES (gen_random_uuid(), 'job-accepted', 'generation', 'given_up', 'Transient', "
+        "E'too slow \\x1b[2J', 3, now(), now(), $1)",
+        event.job_id,
+    )
+    await database.execute("INSERT INTO reemissions VALUES ($1, 1, 4, now())", event.job_id)
+    said = await teamfit("job", "show", event.job_id)
+    assert said.exit_code == 0, said.output
+    for expected in (
+        "status completed",
+        "teamfit.job.requested.v1",
+        "timeout: too slow",
+        "released",
+        "charged",
+        "Puzzle 3",
+        "publish unconfirmed",
+        "Transient",
+        "Sent again because it stood still",
+    ):
+        assert expected in said.stdout, said.stdout
+    assert "\x1b[2J" not in said.stdout
+    said = await teamfit("job", "show", event.job_id, "--json")
+    assert said.exit_code == 0, said.exception
+    life = json.loads(said.stdout)
+    assert (life["job"]["status"], life["job"]["run"]) == ("completed", 2)
+    assert [(one["run"], one["state"]) for one in life["quota"]] == [(1, "released"), (2, "charged")]
+    assert [(one["run"], one["outcome"]) for one in life["outcomes"]] == [(1, "failed"), (2, "completed")]
+    assert [len(life[name]) for name in ("facts", "calls", "scheduled", "failed", "activities")] == [4, 2, 1, 1, 3]
+
+
+async def test_a_job_that_nobody_knows_is_explained(teamfit: Run) -> None:
+    """It may still wait in the stream: the message says how to find out."""
+    said = await teamfit("job", "show", uuid4())
+    assert (said.exit_code, "teamfit lag" in said.stderr) == (1, True), said.output
+
+
+async def test_jobs_of_any_organization_are_cancelled(
+    teamfit: Run, pipeline: Pipeline, database: Pool, redis_url: str
+) -> None:
+    """Several at once, by the API's own path: decided in Postgres, told in the stream. A repeat changes nothing."""
+    jobs = [await pipeline.accept("acme"), await pipeline.accept("birch")]
+    ids = [job.job_id for job in jobs]
+    refused = await teamfit("job", "cancel", *ids, "--because", "off", answer="n\n")
+    assert (refused.exit_code, await database.fetchval("SELECT count(*) FROM job_outcomes")) == (1, 0)
+    assert f"{ids[1]}  birch, run 1, not ended" in refused.stdout
+    for _ in range(2):
+        said = await teamfit("job", "cancel", *ids, "--because", "the offsite is off", "--yes")
+        assert (said.exit_code, said.stdout.count("cancelled, run 1")) == (0, 2), said.output
+    facts = [parse_event(fields[b"event"]) for fields in await entries_of(redis_url, "job-events")]
+    assert {
+        (fact.job_id, fact.data.organization_id, fact.data.reason) for fact in facts if isinstance(fact, JobCancelled)
+    } == {(ids[0], "acme", "the offsite is off"), (ids[1], "birch", "the offsite is off")}
+
+
+async def test_what_cannot_be_cancelled_does_not_keep_the_others_alive(teamfit: Run, pipeline: Pipeline) -> None:
+    """Each job has its own answer, and the exit code says that not all are cancelled."""
+    ended, live, unknown = (await pipeline.complete()).job_id, (await pipeline.accept()).job_id, uuid4()
+    said = await teamfit("job", "cancel", ended, unknown, live, "--because", "off", "--yes", "--json")
+    results = {one["job_id"]: (one["cancelled"], one["code"]) for one in json.loads(said.stdout)}
+    assert said.exit_code == 1
+    assert results == {
+        str(ended): (False, "job_completed"),
+        str(unknown): (False, "job_not_found"),
+        str(live): (True, None),
+    }
+
+
+async def test_the_gate_is_shown_and_opened(teamfit: Run, database: Pool) -> None:
+    """A closed one says for how long and why; it is opened after a question, and whoever asks next finds it open."""
+    assert "The gate is open" in (await teamfit("llm", "gate", "show")).stdout
+    until = datetime.now(UTC) + timedelta(hours=1)
+    await database.execute("INSERT INTO llm_gate VALUES ('https://llm/v1', $1, 'llm_rate_limited')", until)
+    shown = await teamfit("llm", "gate", "show")
+    assert "https://llm/v1" in shown.stdout
+    assert "llm_rate_limited" in shown.stdout
+    (gate,) = json.loads((await teamfit("llm", "gate", "show", "--json")).stdout)
+    assert gate["closed_for"] > 3_000
+    assert (await teamfit("llm", "gate", "open", answer="n\n")).exit_code == 1
+    assert await database.fetchval("SELECT closed_until FROM llm_gate") == until
+    wrong = await teamfit("llm", "gate", "open", "https://other", "--yes")
+    assert (wrong.exit_code, "https://llm/v1" in wrong.stderr) == (1, True)
+    opened = await teamfit("llm", "gate", "open", "https://llm/v1", "--yes")
+    assert "https://llm/v1 is open." in opened.stdout
+    assert "restart" in opened.stdout
+    assert await database.fetchval("SELECT closed_until <= now() FROM llm_gate")
+    assert "nothing was changed" in (await teamfit("llm", "gate", "open", "--yes")).stdout
+
+
+async def test_a_quota_is_shown_with_what_is_left(teamfit: Run, pipeline: Pipeline) -> None:
+    """The plan, and each month's counters beside the ledger."""
+    await pipeline.accept()
+    await pipeline.complete()
+    shown = await teamfit("quota", "show", "acme")
+    assert (shown.exit_code, "plan team (active), 50 jobs a month" in shown.stdout) == (0, True), shown.output
+    (month,) = json.loads((await teamfit("quota", "show", "acme", "--json")).stdout)["periods"]
+    assert month == {
+        "period": PERIOD,
+        "reserved": 1,
+        "charged": 1,
+        "ledger_reserved": 1,
+        "ledger_charged": 1,
+        "released": 0,
+        "rejected": 0,
+        "differs": False,
+    }
+    unknown = await teamfit("quota", "show", "nobody")
+    assert (unknown.exit_code, "not known" in unknown.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["UPDATE quota_usage SET reserved = 7, charged = 0", "DELETE FROM quota_usage"],
+    ids=["changed", "removed"],
+)
+async def test_counters_that_differ_are_counted_again(
+    teamfit: Run, pipeline: Pipeline, database: Pool, damage: str
+) -> None:
+    """First it is only said; with --yes the counters are the ledger's sums again, and a repeat has nothing to do."""
+    live = await pipeline.accept()
+    await pipeline.complete()
+    await database.execute(damage)
+    shown = await teamfit("quota", "show", "acme")
+    assert "teamfit quota repair acme" in shown.stdout
+    planned = await teamfit("quota", "repair", "acme")
+    assert "the ledger has 1 and 1" in planned.stdout
+    assert "Nothing was changed." in planned.stdout
+    with pytest.raises(AssertionError):
+        await usage(database)
+    done = await teamfit("quota", "repair", "acme", "--yes")
+    assert (done.exit_code, "now 1 reserved and 1 charged" in done.stdout) == (0, True), done.output
+    assert await usage(database) == (1, 1)
+    assert "nothing to repair" in (await teamfit("quota", "repair", "acme", "--yes")).stdout
+    await pipeline.complete(live)
+    assert await usage(database) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("job", "show", uuid4()),
+        ("job", "cancel", uuid4(), "--because", "off", "--yes"),
+        ("quota", "show", "acme"),
+        ("quota", "repair", "acme"),
+        ("llm", "gate", "show"),
+        ("llm", "gate", "open", "--yes"),
+    ],
+    ids=lambda command: " ".join(map(str, command[:2])),
+)
+async def test_without_postgres_each_says_what_to_check(
+    teamfit: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[object, ...]
+) -> None:
+    """One line that names the setting, and no traceback."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql://teamfit@127.0.0.1:1/teamfit")
+    settings.cache_clear()
+    said = await teamfit(*command)
+    assert (said.exit_code, "DATABASE_URL" in said.stderr, said.exception.__class__) == (1, True, SystemExit)
