@@ -11,13 +11,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import NoScriptError
 
 from .errors import BrokerUnavailable, TransportError
 from .health import Health
-from .server import Client, run_script, translate, translate_reply
+from .server import Client, script, translate, translate_reply
 from .settings import RedisSettings
 
 __all__ = ["Answer", "Outbox", "Outgoing"]
@@ -84,7 +85,9 @@ class Outbox:
         self._client = client
         while True:
             await self._wake.wait()
-            await asyncio.sleep(0)  # let everything that is ready to send join this batch
+            # Let everything that is ready to send join this batch, and the event loop look at the sockets: a connection
+            # that the server has closed meanwhile is found before anything is written to it.
+            await asyncio.sleep(0)
             while self._waiting:
                 await self._write(self._take_batch())
             self._wake.clear()
@@ -117,27 +120,39 @@ class Outbox:
         for outgoing, _ in batch:
             by_stream.setdefault(outgoing.stream, []).append(outgoing)
         try:
-            await asyncio.gather(*(self._append(stream, group) for stream, group in by_stream.items()))
+            if len(by_stream) == 1:  # no tasks, which would be half of the time that one entry takes to be sent
+                await self._append(*by_stream.popitem())
+            else:
+                await asyncio.gather(*(self._append(stream, group) for stream, group in by_stream.items()))
         finally:
             for outgoing, size in batch:
                 self._count(-outgoing.entries, -size)
 
     async def _append(self, stream: bytes, group: list[Outgoing]) -> None:
         """Write entries of one stream with one command, and tell every sender what became of its own."""
+        entries = sum(outgoing.entries for outgoing in group)
         parts = [part for outgoing in group for part in outgoing.parts]
-        failure: TransportError
         try:
-            client = await self._connected()
-            answers = await run_script(client, "append", stream, *parts)
+            if entries == 1:
+                answers = [await self._execute("XADD", stream, "*", *parts[1:])]
+            else:
+                answers = await self._append_all(stream, parts)
         except Exception as error:  # noqa: BLE001 - whatever it is, every sender must hear of it
-            failure = translate(error, sent=True)
-            self._settle(group, [failure] * sum(outgoing.entries for outgoing in group))
+            # Not kept in a variable: its traceback leads here, and the cycle would keep the entries in memory.
+            self._settle(group, [translate(error, sent=True)] * entries)
         except BaseException:
-            failure = BrokerUnavailable("the producer stopped", maybe_written=True)
-            self._settle(group, [failure] * sum(outgoing.entries for outgoing in group))
+            self._settle(group, [BrokerUnavailable("the producer stopped", maybe_written=True)] * entries)
             raise
         else:
             self._settle(group, [_refusal(answer) if answer.startswith(b"!") else answer for answer in answers])
+
+    async def _append_all(self, stream: bytes, parts: list[bytes]) -> list[bytes]:
+        text, digest = script("append")
+        try:
+            answers: list[bytes] = await self._execute("EVALSHA", digest, 1, stream, *parts)
+        except NoScriptError:
+            answers = await self._execute("EVAL", text, 1, stream, *parts)
+        return answers
 
     def _settle(self, group: list[Outgoing], answers: Sequence[Answer]) -> None:
         away = next((answer for answer in answers if isinstance(answer, BrokerUnavailable)), None)
@@ -151,25 +166,36 @@ class Outbox:
             outgoing.settle(answers[begin:end])
             begin = end
 
-    async def _connected(self) -> Client:
-        """The client, with a connection that works: before anything is sent, a failure means that nothing was written.
+    async def _execute(self, *command: Any) -> Any:
+        """Send one command on a connection that works.
 
         Raises:
-            BrokerUnavailable: no connection can be made.
+            BrokerUnavailable: nothing was written, since no connection can be made.
+            RedisError: the server refused the command, or nobody knows what became of it.
         """
         client = self._client
         if client is None:
             raise BrokerUnavailable("the producer is not started", maybe_written=False)
+        if not isinstance(client, Redis):
+            return await self._execute_on_cluster(client, command)
+        pool = client.connection_pool
         try:
-            if isinstance(client, Redis):
-                # The pool looks whether its connection is still open, and opens another one if not.
-                connection = await client.connection_pool.get_connection()
-                await client.connection_pool.release(connection)
-            else:
-                await client.initialize()
+            # The pool looks whether its connection is still open, and opens another one if not.
+            connection = await pool.get_connection()
         except Exception as error:
             raise translate(error, sent=False) from error
-        return client
+        try:
+            await connection.send_command(*command)
+            return await connection.read_response()
+        finally:
+            await pool.release(connection)
+
+    async def _execute_on_cluster(self, client: RedisCluster, command: Sequence[Any]) -> Any:
+        try:
+            await client.initialize()
+        except Exception as error:
+            raise translate(error, sent=False) from error
+        return await client.execute_command(*command)
 
 
 def _refusal(answer: bytes) -> TransportError:

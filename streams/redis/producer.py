@@ -12,6 +12,7 @@ from faust.types import TP, HeadersArg, RecordMetadata
 from faust.types.transports import ProducerT
 
 from .entry import encode_entry
+from .errors import BrokerUnavailable
 from .outbox import Answer, Outbox, Outgoing
 from .server import Client, close
 
@@ -162,10 +163,14 @@ def _resolve(future: asyncio.Future[RecordMetadata], tp: TP, answers: Sequence[A
     [answer] = answers
     if future.done():  # nobody waits for it any more
         return
-    if isinstance(answer, bytes):
-        future.set_result(entry_metadata(tp, answer))
+    try:
+        outcome = entry_metadata(tp, answer) if isinstance(answer, bytes) else answer
+    except ValueError:
+        outcome = BrokerUnavailable(f"the broker answered {answer!r} instead of an entry's ID", maybe_written=True)
+    if isinstance(outcome, EntryMetadata):
+        future.set_result(outcome)
     else:
-        future.set_exception(answer)
+        future.set_exception(outcome)
 
 
 def _resolve_all(future: asyncio.Future[Sequence[Answer]], answers: Sequence[Answer]) -> None:

@@ -97,7 +97,7 @@ def translate(error: BaseException, *, sent: bool) -> TransportError:
         return BrokerUnavailable(f"Connection to broker failed: {error}", maybe_written=False)
     if isinstance(error, AWAY):
         return BrokerUnavailable(f"Connection to broker failed: {error}", maybe_written=sent)
-    return EntryRefused(f"the server refused the entry: {error}")
+    return translate_reply(str(error))
 
 
 def translate_reply(message: str) -> TransportError:
@@ -109,7 +109,8 @@ def translate_reply(message: str) -> TransportError:
 
 
 @cache
-def _script(name: str) -> tuple[str, str]:
+def script(name: str) -> tuple[str, str]:
+    """The text of `scripts/<name>.lua`, and the digest by which the server remembers it."""
     folder = files(__package__) / "scripts"
     text = (folder / f"{name}.lua").read_text()
     if "owned(" in text:
@@ -119,7 +120,7 @@ def _script(name: str) -> tuple[str, str]:
 
 async def run_script(client: Client, name: str, key: bytes | str, *args: bytes | str | int) -> Any:
     """Run `scripts/<name>.lua` on one stream; loads it again when the server has forgotten it."""
-    text, digest = _script(name)
+    text, digest = script(name)
     try:
         return await client.execute_command("EVALSHA", digest, 1, key, *args)
     except NoScriptError:
@@ -160,14 +161,14 @@ class Server:
         if first.scheme == "unix":
             path_options = {"unix_socket_path": first.path, **credentials, **options}
             return Redis(**path_options, retry=retry)
-        tls: dict[str, Any] = {"ssl": True} if first.scheme == "rediss" else {}
+        tls: dict[str, Any] = {"ssl": True, **self.settings.tls} if first.scheme == "rediss" else {}
         hosts = [(url.host or "127.0.0.1", url.port or 6379) for url in self.urls]
         if self.settings.cluster:
             nodes = [ClusterNode(host, port) for host, port in hosts]
             return RedisCluster(startup_nodes=nodes, **credentials, **tls, **options)
         database = int(first.path.strip("/") or 0)
         if self.settings.sentinel:
-            sentinel = Sentinel(hosts, sentinel_kwargs={"socket_timeout": 1.0}, **options)
+            sentinel = Sentinel(hosts, sentinel_kwargs={"socket_timeout": 1.0, **tls}, **options)
             client: Redis = sentinel.master_for(
                 self.settings.sentinel, db=database, retry=retry, **credentials, **tls, **options
             )
@@ -195,4 +196,4 @@ async def forget_connections(client: Client, error: BaseException) -> None:
         await client.connection_pool.disconnect()
 
 
-__all__ += ["RedisError", "close", "forget_connections", "run_script", "translate_reply"]
+__all__ += ["RedisError", "close", "forget_connections", "run_script", "script", "translate_reply"]

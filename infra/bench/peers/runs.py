@@ -19,7 +19,7 @@ from infra.local.processes import GuardedProcess
 
 _ROOT = Path(__file__).parents[3]
 _DEADLINE_S = 40.0
-_PACED_JOBS = 200
+_PACED_JOBS = 300
 _LOOK_S = 0.005
 
 

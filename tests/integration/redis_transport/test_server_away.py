@@ -141,23 +141,43 @@ async def test_sending_to_a_server_that_is_away_records_nothing(mortal: Mortal, 
     assert metadata.entry_id == entries[-1][0].decode()
 
 
+async def _send_to(server: asyncio.Server, bench: Bench) -> BrokerUnavailable:
+    port = server.sockets[0].getsockname()[1]
+    bench.broker = RedisBroker("pretended", f"redis://127.0.0.1:{port}/0")
+    async with server, bench.producing() as topic:
+        with pytest.raises(BrokerUnavailable) as caught:
+            await asyncio.wait_for(await topic.send(value=b"who knows"), 5)
+        # The producer lives on, and says the same of the next entry.
+        with pytest.raises(BrokerUnavailable):
+            await asyncio.wait_for(await topic.send(value=b"who knows"), 5)
+    return caught.value
+
+
 async def test_an_answer_that_never_comes_is_ambiguous(bench: Bench) -> None:
     """When the connection breaks after the entry was sent, the error says that it may have been written."""
 
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
-            if b"EVAL" in data:
+            if b"XADD" in data:
                 break
             writer.write(b"+OK\r\n" * data.count(b"\r\n*") + b"+OK\r\n")
         writer.close()
 
-    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    bench.broker = RedisBroker("swallowing", f"redis://127.0.0.1:{port}/0")
-    async with server, bench.producing() as topic:
-        with pytest.raises(BrokerUnavailable) as caught:
-            await asyncio.wait_for(await topic.send(value=b"who knows"), 5)
-    assert caught.value.maybe_written is True
+    error = await _send_to(await asyncio.start_server(swallow, "127.0.0.1", 0), bench)
+    assert error.maybe_written is True
+
+
+async def test_an_answer_that_is_no_id_is_ambiguous(bench: Bench) -> None:
+    """Whatever stands between the producer and the server and answers nonsense does not stop the producer."""
+
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(b"+OK\r\n" * data.count(b"\r\n*") + b"+OK\r\n")
+        writer.close()
+
+    error = await _send_to(await asyncio.start_server(babble, "127.0.0.1", 0), bench)
+    assert error.maybe_written is True
+    assert "b'OK'" in str(error)
 
 
 async def test_an_entry_that_the_server_refuses_fails_alone(mortal: Mortal, bench: Bench) -> None:
