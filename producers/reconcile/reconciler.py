@@ -2,10 +2,10 @@
 
 Postgres is the anchor: whatever the broker loses, the rows say which accepted runs have not ended, and how far each
 came. Every remedy (see `remedies`) repeats an event that was or should have been sent, under its own ID, so that a run
-that only seemed to stand still is not harmed: readers know the event, or do the same thing again. What it may cost is a
-second call to the LLM, if a delivery of the run is in other hands just then; so the threshold is longer than any honest
-pause (the longest retry delay, a call, a stage's timeout), an attempt under way counts as movement, and after an
-outage, in which everything stood still and nothing was lost, a whole threshold passes before anything is sent.
+that only seemed to stand still is not harmed: readers know the event, or do the same thing again. That costs them some
+time; so the threshold is longer than any honest pause (the longest retry delay, a call, a stage's timeout), an attempt
+under way counts as movement, and after an outage, in which everything stood still and nothing was lost, a whole
+threshold passes before anything is sent. A replayed run that nobody has heard of is found by its plan (see `reruns`).
 
 How a reservation ends that nobody settles. By asking what became of its run:
 - the run has ended: quota missed the fact, which is sent again, and settles it;
@@ -42,6 +42,7 @@ from infra.clock import Clock
 from infra.errors import DependencyDown
 from infra.postgres import Connection, Database
 from producers.reconcile.remedies import Saved, StillRun, given_up_as, remedy, request_of_run
+from producers.reconcile.reruns import lost_reruns
 from streams.deliveries import Record, record
 from streams.events import JobFailed, JobId, parse_event
 from streams.outcomes import decide_outcome
@@ -136,17 +137,21 @@ class Reconciler:
         self._all_seen_until = await _queries.all_seen_until(
             connection, since=self._all_seen_until, margin=_LONGEST_TRANSACTION
         )
+        before, cap = now - self.threshold, max(_LONGEST_BACKOFF, self.threshold)
         rows = _queries.standing_still(
             connection,
             since=self._all_seen_until,
-            before=now - self.threshold,
+            before=before,
             patience=self.patience,
             now=now,
             base=self.threshold,
-            cap=max(_LONGEST_BACKOFF, self.threshold),
+            cap=cap,
             limit=self.batch_size,
         )
-        return [_read(row) async for row in rows]
+        still = [_read(row) async for row in rows]
+        room = self.batch_size - len(still)
+        lost = await lost_reruns(connection, before=before, now=now, base=self.threshold, cap=cap, limit=room)
+        return [*still, *lost]
 
 
 async def _fail(connection: Connection, fact: JobFailed) -> bool:

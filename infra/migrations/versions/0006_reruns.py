@@ -1,0 +1,11 @@
+"""What tells a replayed run that arrived from one that was lost on its way."""
+
+from infra.migrations.sql import run_file
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    """Apply the revision's SQL."""
+    run_file("0006_reruns.sql")
