@@ -2,13 +2,16 @@
 
 # ruff: noqa: PLC0415 - each command imports what it needs when it runs
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID
 
 import typer
 
 from infra.cli.errors import plain_errors
-from infra.cli.failed_filter import Error, Job, Organization, Reason, Since, Stage, Trace, Until
+from infra.cli.failed_filter import filtered
+
+if TYPE_CHECKING:
+    from producers.replay.failed import Filter
 
 app = typer.Typer(help="Find, show and discard failed events.", no_args_is_help=True)
 
@@ -18,16 +21,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 
 @app.command("list")
 @plain_errors()
+@filtered
 def list_failed(
     *,
-    stage: Stage = None,
-    error: Error = None,
-    organization: Organization = None,
-    job: Job = None,
-    since: Since = None,
-    until: Until = None,
-    reason: Reason = None,
-    trace: Trace = None,
+    chosen: "Filter",
     state: Annotated[
         Literal["open", "replayed", "discarded", "all"], typer.Option(help="What became of them.")
     ] = "open",
@@ -36,18 +33,7 @@ def list_failed(
 ) -> None:
     """List failed events, the latest first."""
     from infra.cli.failed_events import print_list
-    from producers.replay.failed import Filter
 
-    chosen = Filter(
-        stage=stage,
-        error_type=error,
-        organization_id=organization,
-        job_id=job,
-        since=since,
-        until=until,
-        reason=reason,
-        trace_id=trace,
-    )
     print_list(chosen, state=None if state == "all" else state, limit=limit, as_json=as_json)
 
 
@@ -64,18 +50,12 @@ def show_failed(
 
 @app.command("discard")
 @plain_errors()
+@filtered
 def discard_failed(
     failed_event: Annotated[UUID | None, typer.Argument(help="The failed event's ID; without it, a filter.")] = None,
     *,
     because: Annotated[str, typer.Option(help="Why, for those who ask later.")],
-    stage: Stage = None,
-    error: Error = None,
-    organization: Organization = None,
-    job: Job = None,
-    since: Since = None,
-    until: Until = None,
-    reason: Reason = None,
-    trace: Trace = None,
+    chosen: "Filter",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Set failed events aside for good. They stay on record, and are open again if they fail again.
@@ -85,16 +65,6 @@ def discard_failed(
     from infra.cli.failed_events import discard
     from producers.replay.failed import Filter
 
-    chosen = Filter(
-        stage=stage,
-        error_type=error,
-        organization_id=organization,
-        job_id=job,
-        since=since,
-        until=until,
-        reason=reason,
-        trace_id=trace,
-    )
     if (failed_event is None) == (chosen == Filter()):
         raise typer.BadParameter("give either the ID of one failed event, or at least one option that filters")
     discard(failed_event, chosen, because=because, yes=yes)

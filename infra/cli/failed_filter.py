@@ -1,8 +1,11 @@
 """The options by which commands choose failed events, and what they mean."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, TypeAlias
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import typer
@@ -22,18 +25,58 @@ def moment(text: str) -> datetime:
     return read.replace(tzinfo=UTC) if read.tzinfo is None else read
 
 
-Stage: TypeAlias = Annotated[str | None, typer.Option(help="The consumer group that failed them, e.g. generation.")]
-Error: TypeAlias = Annotated[str | None, typer.Option(help="The error's type, e.g. Permanent.")]
-Organization: TypeAlias = Annotated[str | None, typer.Option(help="The organization whose they are.")]
-Job: TypeAlias = Annotated[UUID | None, typer.Option(help="The job that they are about.")]
-Reason: TypeAlias = Annotated[str | None, typer.Option(help="given_up (by a stage) or max_deliveries (by the broker).")]
-Trace: TypeAlias = Annotated[str | None, typer.Option(help="The trace ID: 32 hexadecimal digits.")]
-Since: TypeAlias = Annotated[
-    datetime | None,
-    typer.Option(
-        parser=moment, metavar="TIME", help="Failed last at or after this: 2031-04-01T12:00 (UTC), or 2h ago."
+# Each option: the field of the filter that it sets, and what Typer is told of it.
+_OPTIONS: Final[dict[str, tuple[str, Any]]] = {
+    "stage": (
+        "stage",
+        Annotated[str | None, typer.Option(help="The consumer group that failed them, e.g. generation.")],
     ),
-]
-Until: TypeAlias = Annotated[
-    datetime | None, typer.Option(parser=moment, metavar="TIME", help="Failed last before this; given as --since is.")
-]
+    "error": ("error_type", Annotated[str | None, typer.Option(help="The error's type, e.g. Permanent.")]),
+    "organization": ("organization_id", Annotated[str | None, typer.Option(help="The organization whose they are.")]),
+    "job": ("job_id", Annotated[UUID | None, typer.Option(help="The job that they are about.")]),
+    "since": (
+        "since",
+        Annotated[
+            datetime | None,
+            typer.Option(
+                parser=moment, metavar="TIME", help="Failed last at or after this: 2031-04-01T12:00 (UTC), or 2h ago."
+            ),
+        ],
+    ),
+    "until": (
+        "until",
+        Annotated[
+            datetime | None,
+            typer.Option(parser=moment, metavar="TIME", help="Failed last before this; given as --since is."),
+        ],
+    ),
+    "reason": (
+        "reason",
+        Annotated[str | None, typer.Option(help="given_up (by a stage) or max_deliveries (by the broker).")],
+    ),
+    "trace": ("trace_id", Annotated[str | None, typer.Option(help="The trace ID: 32 hexadecimal digits.")]),
+}
+
+
+def filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all options of a filter, which reaches it as one argument, `chosen`.
+
+    Typer reads a command's signature; it has no way to say that several commands share options.
+    """
+    own = signature(command)
+    options = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, (_, annotation) in _OPTIONS.items()
+    ]
+    parameters = [*(one for one in own.parameters.values() if one.name != "chosen"), *options]
+
+    @wraps(command)
+    def with_options(**arguments: Any) -> None:  # noqa: ANN401 - whatever Typer has read
+        from producers.replay.failed import Filter  # noqa: PLC0415 - a worker must not carry it in memory
+
+        chosen = Filter(**{field: arguments.pop(name) for name, (field, _) in _OPTIONS.items()})
+        command(**arguments, chosen=chosen)
+
+    with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # what `inspect` looks for
+    with_options.__annotations__ = {one.name: one.annotation for one in parameters}
+    return with_options

@@ -2,13 +2,16 @@
 
 # ruff: noqa: PLC0415 - each command imports what it needs when it runs
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
 from infra.cli.errors import plain_errors
-from infra.cli.failed_filter import Error, Job, Organization, Reason, Since, Stage, Trace, Until
+from infra.cli.failed_filter import filtered
+
+if TYPE_CHECKING:
+    from producers.replay.failed import Filter
 
 app = typer.Typer(help="Bring failed events back: plan, look, apply.", no_args_is_help=True)
 
@@ -31,32 +34,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 
 @app.command("plan")
 @plain_errors()
+@filtered
 def plan_replay(
     *,
-    stage: Stage = None,
-    error: Error = None,
-    organization: Organization = None,
-    job: Job = None,
-    since: Since = None,
-    until: Until = None,
-    reason: Reason = None,
-    trace: Trace = None,
+    chosen: "Filter",
     as_json: AsJson = False,
 ) -> None:
     """Choose open failed events, say what replaying them would do, and keep that as a plan. Nothing is sent."""
     from infra.cli.replay_plans import make
-    from producers.replay.failed import Filter
 
-    chosen = Filter(
-        stage=stage,
-        error_type=error,
-        organization_id=organization,
-        job_id=job,
-        since=since,
-        until=until,
-        reason=reason,
-        trace_id=trace,
-    )
     make(chosen, as_json=as_json)
 
 
