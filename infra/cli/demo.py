@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from infra.errors import TeamfitError
 from infra.local.demo import run_demo
 from infra.local.demo_report import Job, Report
 from infra.local.stack import Stack
@@ -25,13 +26,23 @@ _COLUMNS = ("requested", "started", "completed", "failed", "rejected")
 _STYLES = {"completed": "green", "failed": "red", "rejected": "yellow", "charged": "green"}
 
 
+class NeedsRedis(TeamfitError):
+    """The demo cannot be shown on this broker."""
+
+
 def run(*, as_json: bool) -> None:
     """Run the demo and print what it shows.
 
     Raises:
+        NeedsRedis: the settings name another broker.
         LocalServerError: a part could not be started, or ended by itself.
         typer.Exit: with code 1, if a job did not end as it should.
     """
+    if settings().broker_url.startswith("kafka:"):
+        raise NeedsRedis(
+            "BROKER_URL is kafka://: two of the three ways in that the demo shows, the Python client and XADD, need "
+            "Redis. Unset it for the demo, or run `teamfit up`, which takes requests over HTTP on Kafka too"
+        )
     console = Console(stderr=as_json, highlight=False)
     if not console.is_terminal:
         # A pipe has no width of its own, and Rich's guess is too narrow for a line of an event.

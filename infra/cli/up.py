@@ -32,7 +32,7 @@ def run(*, port: int, llm_latency_s: float) -> None:
     )
     try:
         with stack:
-            console.print(_instructions(stack), markup=False)
+            console.print(instructions(stack), markup=False)
             look = threading.Event()
             while not look.wait(_LOOK_S):
                 stack.check()
@@ -40,18 +40,11 @@ def run(*, port: int, llm_latency_s: float) -> None:
         console.print("Stopped; nothing is left behind.")
 
 
-def _instructions(stack: Stack) -> str:
+def instructions(stack: Stack) -> str:
+    """Return what a newcomer needs: addresses, tokens, and commands to paste."""
     acme, birch = stack.token(ACME.id), stack.token(BIRCH.id)
     body = json.dumps(
         {"organization_id": ACME.id, "team_id": ACME.team.id, "requirements": "An hour outdoors for 9 people"}
-    )
-    event = job_requested(
-        job_id=JobId(uuid4()),
-        organization_id=ACME.id,
-        team_id=ACME.team.id,
-        requirements="An hour outdoors for 9 people",
-        at=datetime.now(UTC),
-        source="redis-cli",
     )
     llm = stack.settings.openai_base_url or "OpenAI"
     return f"""
@@ -69,13 +62,27 @@ Request activities over HTTP:
 curl -sS {stack.api_url}/api/activities/generate-custom -H 'Authorization: Bearer {acme}' \
 -H 'Content-Type: application/json' -d '{body}'
 
-Request activities by a plain entry in the stream:
+{_by_entry(stack, acme)}
+Ctrl-C stops everything.
+"""
+
+
+def _by_entry(stack: Stack, token: str) -> str:
+    if stack.settings.broker_url.startswith("kafka:"):
+        return "On Kafka, requests come over HTTP; the Python client and XADD are for Redis.\n"
+    event = job_requested(
+        job_id=JobId(uuid4()),
+        organization_id=ACME.id,
+        team_id=ACME.team.id,
+        requirements="An hour outdoors for 9 people",
+        at=datetime.now(UTC),
+        source="redis-cli",
+    )
+    return f"""Request activities by a plain entry in the stream:
 {_redis_cli(stack)} XADD {JOB_REQUESTS} '*' key {event.subject} event '{event.encode().decode()}'
 
 See what became of that entry:
-curl -sS {stack.api_url}/api/jobs/{event.subject} -H 'Authorization: Bearer {acme}'
-
-Ctrl-C stops everything.
+curl -sS {stack.api_url}/api/jobs/{event.subject} -H 'Authorization: Bearer {token}'
 """
 
 

@@ -21,6 +21,7 @@ from typing import Final, Self
 from pydantic import SecretStr
 
 from infra.auth import issue_token, signing_key
+from infra.errors import DependencyDown
 from infra.local.environment import environment
 from infra.local.organizations import seed
 from infra.local.processes import (
@@ -34,6 +35,8 @@ from infra.local.processes import (
 from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
 from infra.migrations import upgrade
 from infra.settings import Settings
+from producers.broker import Broker
+from streams.redis.errors import UnsupportedFeature
 
 STAGES: Final = ("quota", "generation", "projection", "failures", "schedule")
 API: Final = "api"
@@ -41,6 +44,7 @@ _LLM: Final = "llm"
 
 # Generous: a cold disk and a busy machine may take long to import everything; a child that dies ends the wait at once.
 _READY_S = 60.0
+_BROKER_S = 10.0
 _TOKEN_LIFETIME = timedelta(days=1)
 
 
@@ -116,11 +120,13 @@ class Stack:
 
         Raises:
             LocalServerError: a part did not start; the message says which and holds the end of its log.
-            TeamfitError: the database cannot be migrated or reached.
+            TeamfitError: the database cannot be migrated or reached, or the broker that the settings name cannot.
         """
         # Said before anything is started, so that a taken port costs no wait.
         if self._fixed_port:
             require_free(self._ports[API], "--port")
+        if "broker_url" in self.settings.model_fields_set:
+            asyncio.run(_require_broker(self.settings))
         self.folder = Path(tempfile.mkdtemp(prefix="teamfit-run-"))
         try:
             self._start_servers()
@@ -242,6 +248,24 @@ class Stack:
 
     def _port_of(self, api: str) -> int:
         return self._ports.setdefault(api, free_port())
+
+
+async def _require_broker(settings: Settings) -> None:
+    """Ask for a sign of life: stages that wait for a broker, or end for want of one, do not say it to the user.
+
+    Raises:
+        DependencyDown: there was none; the message names the setting.
+    """
+    broker = Broker(settings, name="stack")
+    try:
+        async with asyncio.timeout(_BROKER_S):
+            await broker.backlogs()
+    except UnsupportedFeature:
+        pass  # Kafka: the connection stands, and its backlog is not of interest
+    except TimeoutError as error:
+        raise DependencyDown("broker", f"the broker did not answer in {_BROKER_S:g} s; check BROKER_URL") from error
+    finally:
+        await broker.close()
 
 
 def _kind(name: str) -> str:

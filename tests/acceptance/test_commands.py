@@ -122,6 +122,9 @@ def test_a_taken_port_is_a_clear_message() -> None:
         (("migrate",), {"DATABASE_URL": "no address"}, "DATABASE_URL"),
         (("token", "--organization", "acme"), {}, "TEAMFIT_SIGNING_KEY"),
         (("worker", "quota"), {"BROKER_URL": "redis://127.0.0.1:1/0?leese=3s"}, "leese"),
+        (("demo",), {"BROKER_URL": "kafka://127.0.0.1:1"}, "BROKER_URL is kafka://"),
+        (("up",), {"BROKER_URL": "kafka://127.0.0.1:1"}, "check BROKER_URL"),
+        (("up",), {"BROKER_URL": "redis://127.0.0.1:1"}, "check BROKER_URL"),
     ],
 )
 def test_a_wrong_setting_is_named_in_a_line(command: tuple[str, ...], environment: dict[str, str], said: str) -> None:

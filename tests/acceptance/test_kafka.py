@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
+from infra.cli.up import instructions
 from infra.local.stack import Stack
 from infra.settings import Settings
 from tests.acceptance.customer import Customer
@@ -29,3 +30,10 @@ async def test_a_job_by_kafka_ends_with_three_activities_or_a_reason(on_kafka: S
         status, problem = await customer.post(team_id="unknown-team")
         assert (status, problem["code"]) == (404, "team_not_found")
         await customer.gets_three_activities()
+
+
+def test_what_up_prints_on_kafka_works_there(on_kafka: Stack) -> None:
+    """Requests go over HTTP; nobody is told to send an entry with redis-cli."""
+    printed = instructions(on_kafka)
+    assert "curl -sS" in printed
+    assert "redis-cli" not in printed
