@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from faust.types import ConsumerMessage
 
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 # While there is no room, when to look again: at once, since an agent that is handed an event is often done with it in
 # the next round of the event loop; then less and less often, so that a worker full of slow agents costs nothing.
 _PAUSES_S = (0.0, 0.0, 0.001, 0.001, 0.002, 0.005, 0.01, 0.02)
+
+_NO_TIMES = (None, None, None)  # when a message came in and went out, and what lies between: for Faust's sensors to set
 
 
 class TopicReader:
@@ -191,14 +193,16 @@ class TopicReader:
         """Give each entry a tag and put it into the channels of all agents that read the topic."""
         deliver_tag = partition.tags.deliver
         tp = partition.tp
-        topic, number = tp
         messages = []
         for entry_id, fields in entries:
             tag = deliver_tag(entry_id, deliveries)
             if tag is None:
                 continue
             key, value, headers, timestamp = decode_entry(entry_id, fields)
-            messages.append(
-                ConsumerMessage(topic, number, tag, timestamp, 0, headers, key, value, None, tp=tp, generation_id=0)
+            sizes = len(key or b""), len(value or b"")
+            # By position: this runs for every event, and names cost as much as the message.
+            message = ConsumerMessage(
+                *tp, tag, timestamp, 0, cast("Any", headers), key, value, None, *sizes, tp, *_NO_TIMES, 0
             )
+            messages.append(message)
         await self._consumer.channels.put(tp, messages)
