@@ -21,14 +21,16 @@ from redis.exceptions import ResponseError
 from .acknowledge import Acknowledger
 from .channels import Channels
 from .delivery_tags import DeliveryTags, NeverAcknowledged
-from .fetch import TopicReader
 from .groups import create_groups
+from .hand_back import hand_back
 from .leader import Leader
 from .lease import Lease
 from .partition import Partition
+from .readers import Readers
 from .server import AWAY, Backoff, Client, RedisError, close, run_script
 from .trial import Trial
 from .trim import Trimmer
+from .under_way import UnderWay
 
 if TYPE_CHECKING:
     from .transport import Transport
@@ -62,8 +64,7 @@ class Consumer(FaustConsumer):
         self._transport = transport
         self._partitions: dict[TP, Partition] = {}
         self._assigned: set[TP] = set()
-        self._readers: dict[str | TP, TopicReader] = {}
-        self._reader_tasks: set[asyncio.Task[None]] = set()
+        self._readers = Readers(self, transport.server.open)
         self._topics_changed = asyncio.Event()
         self._leader_topics: set[str] = set()
         # Faust's accelerated iterator writes into these directly; see `DeliveryTags.append`.
@@ -128,13 +129,10 @@ class Consumer(FaustConsumer):
             # not been started must be fetched again.
             self.app.flow_control.suspend()
             self.app.flow_control.clear()
-            await self._hand_back(self._deliveries_under_way())
+            await self._hand_back(self.under_way.deliveries())
         self.app.on_rebalance_start()
         self._assigned = tps
         await self.on_partitions_assigned(tps, self.app.consumer_generation_id)
-
-    def _deliveries_under_way(self) -> set[tuple[TP, int]]:
-        return {(message.tp, message.offset) for message in self.under_way}
 
     def _nothing_under_way(self) -> bool:
         return not self.under_way and not any(len(partition.tags) for partition in self._all_partitions())
@@ -181,46 +179,14 @@ class Consumer(FaustConsumer):
         self.reading = True
         while self.reading and not fetcher.should_stop:
             self._topics_changed.clear()
-            self._start_readers()
+            self._readers.start(self._partitions[tp] for tp in sorted(self._assigned))
             await self._topics_changed.wait()
-
-    def _start_readers(self) -> None:
-        # One command cannot read streams on several nodes of a Cluster, so there each partition has its own reader.
-        apart = self.settings.cluster
-        together: dict[str | TP, list[Partition]] = {}
-        for tp in sorted(self._assigned):
-            together.setdefault(tp if apart else tp.topic, []).append(self._partitions[tp])
-        for unit, partitions in together.items():
-            if unit not in self._readers:
-                topic = partitions[0].tp.topic
-                reader = self._readers[unit] = TopicReader(self, topic, partitions, self._transport.server.open())
-                task = asyncio.create_task(self._supervise(reader), name=f"fetch {topic}")
-                self._reader_tasks.add(task)
-                task.add_done_callback(self._reader_tasks.discard)
-
-    async def _supervise(self, reader: TopicReader) -> None:
-        try:
-            await reader.run()
-        except Exception as error:  # noqa: BLE001 - a loop that dies silently would leave the worker deaf
-            await self.crash(error)
-        finally:
-            await reader.close()
 
     async def stop_reading(self) -> None:
         """Fetch nothing more; returns when no read is under way."""
         self.reading = False
         self._topics_changed.set()
-        tasks = list(self._reader_tasks)
-        if not tasks:
-            return
-        with contextlib.suppress(RedisError, *AWAY):
-            await asyncio.gather(*(reader.unblock() for reader in self._readers.values()))
-        _, late = await asyncio.wait(tasks, timeout=self.settings.block.total_seconds() + 0.5)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=1.0)
-        self._readers.clear()
+        await self._readers.stop()
 
     # Acknowledging
 
@@ -242,8 +208,7 @@ class Consumer(FaustConsumer):
         An agent that stops with an error does not acknowledge what it was working on if it acknowledges by hand, and
         Faust starts another in its place. Renewed for ever, those entries would never come back.
         """
-        for message in [message for message, owner in self.under_way.items() if owner == place]:
-            del self.under_way[message]
+        for message in self.under_way.drop(place):
             tags = self._tags[message.tp]
             entry_id = tags.entry_id(message.offset)
             if entry_id is not None:
@@ -265,7 +230,7 @@ class Consumer(FaustConsumer):
 
     async def wait_empty(self) -> None:
         """Let agents finish what they have started, for at most the drain time; hand back everything else at once."""
-        await self._hand_back(self._deliveries_under_way())
+        await self._hand_back(self.under_way.deliveries())
         deadline = monotonic() + self.settings.drain.total_seconds()
         while self.under_way and monotonic() < deadline:  # noqa: ASYNC110 - nobody sets an event
             await asyncio.sleep(0.01)
@@ -301,26 +266,9 @@ class Consumer(FaustConsumer):
         await close(self.client)
 
     async def _hand_back(self, started: set[tuple[TP, int]]) -> None:
-        """Let other workers take what this one will not do, without waiting for the lease to run out.
-
-        The deliveries are not counted: a worker that stops in order was not killed by what it held, and one restart
-        after another must not make a dead letter of an entry that takes longer than the drain time.
-
-        Args:
-            started: deliveries to keep.
-        """
-        idle_ms = int(self.settings.lease.total_seconds() * 1000) + 1
+        """Hand back everything but these deliveries."""
         for partition in self._all_partitions():
-            tags = partition.tags
-            by_count: dict[int, list[bytes]] = {}
-            keep = {tags.entry_id(tag) for tp, tag in started if tp == partition.tp}
-            for entry_id in tags.unacknowledged():
-                if entry_id not in keep:
-                    by_count.setdefault(tags.deliveries(entry_id) - 1, []).append(entry_id)
-            for count, entry_ids in by_count.items():
-                with contextlib.suppress(RedisError, *AWAY):
-                    await partition.fenced(self.client, "hand_back", entry_ids, idle_ms, count)
-                tags.lose(entry_ids)
+            await hand_back(self.client, partition, self.settings.lease.total_seconds(), started)
 
     def entry_of(self, message: Message) -> str | None:
         """Which entry a message is: the same at each delivery, in any worker, which its offset is not.
@@ -397,21 +345,6 @@ class Consumer(FaustConsumer):
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         raise NotImplementedError("this transport acknowledges entry by entry")
-
-
-class UnderWay(dict[Message, Any]):
-    """The messages that agents have started and not acknowledged, and the place of the agent that took each.
-
-    To Faust it is the set of unacknowledged messages.
-    """
-
-    def add(self, message: Message) -> None:
-        """Faust's own iterators do not say whose they are."""
-        self[message] = None
-
-    def discard(self, message: Message) -> None:
-        """The message is acknowledged."""
-        self.pop(message, None)
 
 
 class _Always(dict[Any, Any]):
