@@ -12,6 +12,7 @@ import signal
 import socket
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -51,7 +52,15 @@ class Server(ABC):
 
     name: str
 
-    def __init__(self, data_dir: Path | None, *, port: int | None, port_setting: str, remove_data: bool | None) -> None:
+    def __init__(
+        self,
+        data_dir: Path | None,
+        *,
+        port: int | None,
+        port_setting: str,
+        remove_data: bool | None,
+        env: Mapping[str, str] | None,
+    ) -> None:
         """Start the server and wait until it answers."""
         temporary_root = Path(tempfile.gettempdir()).resolve()
         self.data_dir = (data_dir or Path(tempfile.mkdtemp(prefix=f"teamfit-{self.name}-"))).resolve()
@@ -62,6 +71,7 @@ class Server(ABC):
             remove_data = empty and temporary_root in self.data_dir.parents
         self._remove_data = remove_data
         self._port_setting = port_setting
+        self._env = env
         self._process: GuardedProcess | None = None
         try:
             self._prepare()
@@ -183,11 +193,12 @@ class Valkey(Server):
         port_setting: str = "VALKEY_PORT",
         remove_data: bool | None = None,
         options: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """Start the server; see `start_valkey` for the arguments."""
         self._append_only = append_only
         self._options = options
-        super().__init__(data_dir, port=port, port_setting=port_setting, remove_data=remove_data)
+        super().__init__(data_dir, port=port, port_setting=port_setting, remove_data=remove_data, env=env)
 
     @property
     def url(self) -> str:
@@ -215,6 +226,7 @@ class Valkey(Server):
             log=self.log,
             stop_signal=signal.SIGTERM,
             remove_on_death=self.data_dir if self._remove_data else None,
+            env=self._env,
         )
 
     def _ready(self) -> bool:
@@ -245,10 +257,11 @@ class Postgres(Server):
         durable: bool = True,
         port_setting: str = "POSTGRES_PORT",
         remove_data: bool | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """Start the server; see `start_postgres` for the arguments."""
         self._durable = durable
-        super().__init__(data_dir, port=port, port_setting=port_setting, remove_data=remove_data)
+        super().__init__(data_dir, port=port, port_setting=port_setting, remove_data=remove_data, env=env)
 
     @property
     def url(self) -> str:
@@ -271,6 +284,7 @@ class Postgres(Server):
             stop_signal=signal.SIGINT,
             account=self._files.account,
             remove_on_death=self.data_dir if self._remove_data else None,
+            env=self._env,
         )
 
     def _ready(self) -> bool:
@@ -295,6 +309,7 @@ def start_valkey(
     port_setting: str = "VALKEY_PORT",
     remove_data: bool | None = None,
     options: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
 ) -> Valkey:
     """Start an embedded Valkey and wait until it answers.
 
@@ -305,6 +320,7 @@ def start_valkey(
         port_setting: the setting that `PortTaken` tells the user to change.
         remove_data: remove the folder on stop; by default if it was empty and lies in the system's temporary folder.
         options: more of the server's own options, such as ("--maxmemory", "64mb").
+        env: the server's whole environment; this process's own by default.
 
     Raises:
         PortTaken: another program listens on `port`.
@@ -318,6 +334,7 @@ def start_valkey(
         port_setting=port_setting,
         remove_data=remove_data,
         options=options,
+        env=env,
     )
 
 
@@ -328,6 +345,7 @@ def start_postgres(
     durable: bool = True,
     port_setting: str = "POSTGRES_PORT",
     remove_data: bool | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Postgres:
     """Start an embedded PostgreSQL, with a first database, and wait until it answers.
 
@@ -338,10 +356,11 @@ def start_postgres(
         durable: off makes commits faster and survives the death of the server, but not that of the machine.
         port_setting: the setting that `PortTaken` tells the user to change.
         remove_data: remove the folder on stop; by default if it was empty and lies in the system's temporary folder.
+        env: the server's whole environment; this process's own by default.
 
     Raises:
         PortTaken: another program listens on `port`.
         EmbeddedPartsMissing: the `embedded` extra is not installed.
         ServerFailed: it did not start; the message holds the end of its log.
     """
-    return Postgres(data_dir, port=port, durable=durable, port_setting=port_setting, remove_data=remove_data)
+    return Postgres(data_dir, port=port, durable=durable, port_setting=port_setting, remove_data=remove_data, env=env)

@@ -10,7 +10,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import timedelta
@@ -71,6 +71,7 @@ class Stack:
         broker_parameters: str = "",
         durable: bool = True,
         parts: Iterable[str] = (*STAGES, API),
+        variables: Callable[[str], Mapping[str, str]] = lambda _part: {},
         report: Callable[[str], None] = lambda _step: None,
     ) -> None:
         """Remember what to start.
@@ -82,6 +83,7 @@ class Stack:
             broker_parameters: the query of the embedded broker's URL, such as "lease=2s".
             durable: whether the embedded database survives a crash of the machine; off is faster.
             parts: which stages to run, and whether the API. A name with a number is one more of the same: "quota-2".
+            variables: called with the name of a part; more environment variables for it.
             report: called with each step of the start, for people to read.
         """
         self.settings = settings
@@ -94,6 +96,7 @@ class Stack:
         self._broker_parameters = broker_parameters
         self._durable = durable
         self._parts = tuple(parts)
+        self._variables = variables
         self._report = report
         self._children: dict[str, GuardedProcess] = {}
 
@@ -234,7 +237,7 @@ class Stack:
             stop_signal=signal.SIGTERM,
             # Any of the children will do: its watchdog removes the folder that they share.
             remove_on_death=self.folder,
-            env=environment(self.settings),
+            env={**environment(self.settings), **self._variables(name)},
         )
 
     def _wait_ready(self, name: str, child: GuardedProcess) -> None:

@@ -88,12 +88,13 @@ async def _run(plans: Sequence[_Plan], *, times: int, file: Path | None) -> list
 
 
 async def _run_system(plan: _Plan, *, times: int, progress: Progress, record: Callable[[Score], None]) -> None:
-    """Take one system through its faults. They share its processes until one of them leaves traces."""
+    """Take one system through its faults. They share its processes until one of them leaves traces, or needs others."""
     waiting = list(plan.faults)
     while waiting:
-        async with grounds() as ground, plan.system.running(ground) as system:
+        own_clocks = waiting[0].own_clocks
+        async with grounds(own_clocks=own_clocks) as ground, plan.system.running(ground) as system:
             clean = True
-            while waiting and clean:
+            while waiting and clean and waiting[0].own_clocks == own_clocks:
                 score = await _row(system, waiting.pop(0), times=times, progress=progress)
                 record(score)
                 # What one fault has left behind must not be counted against the next.

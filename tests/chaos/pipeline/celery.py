@@ -22,7 +22,7 @@ import asyncpg
 
 from infra.local.processes import GuardedProcess, ServerFailed, free_port
 from tests.chaos.pipeline.grounds import LLM_LATENCY_S, Grounds
-from tests.chaos.pipeline.system import Books, Load, Standing
+from tests.chaos.pipeline.system import Books, Load
 from tests.waiting import wait_for
 
 _queries: Any = aiosql.from_path(Path(__file__).with_name("celery.sql"), "asyncpg")
@@ -109,11 +109,11 @@ class Celery:
         """Every job has a row before its task is sent."""
         return True
 
-    async def standings(self, load: Load) -> Mapping[UUID, Standing]:
-        """Return where the jobs of the row stand."""
+    async def statuses(self, load: Load) -> Mapping[UUID, str]:
+        """Return the statuses of the row's jobs."""
         async with self._books() as connection:
-            rows = _queries.standings(connection, organization_id=load.organization_id)
-            return {row["job_id"]: Standing(row["status"], row["ended_at"]) async for row in rows}
+            rows = _queries.statuses(connection, organization_id=load.organization_id)
+            return {row["job_id"]: row["status"] async for row in rows}
 
     async def books(self, load: Load) -> Books:
         """Read activities and usage."""

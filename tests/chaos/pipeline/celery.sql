@@ -2,9 +2,9 @@
 -- An organization with quota enough.
 INSERT INTO subscriptions (organization_id, monthly_quota) VALUES (:organization_id, 1000000);
 
--- name: standings(organization_id)
--- Every job, its status, and when it ended.
-SELECT job_id, status, completed_at AS ended_at FROM customization_jobs WHERE organization_id = :organization_id;
+-- name: statuses(organization_id)
+-- Every job and its status.
+SELECT job_id, status FROM customization_jobs WHERE organization_id = :organization_id;
 
 -- name: books(organization_id)^
 -- What an organization's jobs have cost.

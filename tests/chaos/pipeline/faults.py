@@ -9,17 +9,16 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from redis.asyncio import Redis
 
 from infra.local.processes import ServerFailed
-from tests.chaos.pipeline.system import System
+from tests.chaos.pipeline.clock_steps import no_clocks, one_of_each, schedule, server, step
+from tests.chaos.pipeline.system import Inject, System
 from tests.chaos.pipeline.teamfit import LEASE_S
-
-Inject: TypeAlias = Callable[[System, int], AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class Fault:
         once_s: how long it lasts the first time instead, if that is longer.
         anchored: jobs may be lost that the database does not know yet, so the harness waits until it knows them, and
             sends only by ways in that are durable at once meanwhile (DESIGN 5.6).
+        own_clocks: whether each process needs a clock of its own, which can be stepped.
         baseline: what takes its place when the Celery design is hit by it; None if it does not apply there.
         skipped: why this machine cannot inject it, or None.
     """
@@ -44,6 +44,7 @@ class Fault:
     hold_s: float = 0.0
     once_s: float = 0.0
     anchored: bool = False
+    own_clocks: bool = False
     baseline: Inject | None = None
     skipped: Callable[[System], str | None] = lambda _system: None
 
@@ -177,12 +178,9 @@ def _no_small_disk(system: System) -> str | None:
     return None if system.grounds.disk else "making a small file system needs root and mount(2)"
 
 
-def _no_clock(_system: System) -> str | None:
-    return "the clock belongs to the whole machine, and nothing here fakes it for one process"
-
-
 _WORKER = "worker"
 _PAST_LEASE_S = LEASE_S * 1.6
+_STEPPED_S = 1.5  # long enough for leases to be renewed, retries to become due and the reconciler to look
 
 FAULTS: Sequence[Fault] = (
     Fault("kill-api", "kill -9 of an API process", _kill("api")),
@@ -227,5 +225,28 @@ FAULTS: Sequence[Fault] = (
     ),
     Fault("llm-rubbish", "LLM answers rubbish", _llm({"mode": "rubbish"}), hold_s=1.0),
     Fault("two-leaders", "two leaders at once", _two_leaders),
-    Fault("clock-step", "clock stepped", _llm({"mode": "ok"}), skipped=_no_clock),
+    Fault(
+        "clock-workers",
+        "clock stepped, of one of each worker and the API, or of the schedule",
+        step(schedule, one_of_each(0), one_of_each(1)),
+        hold_s=_STEPPED_S,
+        own_clocks=True,
+        skipped=no_clocks,
+    ),
+    Fault(
+        "clock-valkey",
+        "clock stepped, of Valkey",
+        step(server("valkey")),
+        hold_s=_STEPPED_S,
+        own_clocks=True,
+        skipped=no_clocks,
+    ),
+    Fault(
+        "clock-postgres",
+        "clock stepped, of Postgres",
+        step(server("postgres")),
+        hold_s=_STEPPED_S,
+        own_clocks=True,
+        skipped=no_clocks,
+    ),
 )

@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import asyncpg
 
 from infra.local.processes import remove_folder
 from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
+from tests.chaos.pipeline.clocks import Clocks, library
 from tests.chaos.pipeline.proxy import Proxy
 
 LLM_LATENCY_S = 0.4
@@ -27,6 +28,7 @@ class Grounds:
 
     Attributes:
         disk: a small file system of the database's own, or None if this machine does not let us make one.
+        clocks: the wall clocks of all processes, one each, or None if they go by the machine's.
         llm_control: the control route of the offline LLM.
     """
 
@@ -36,6 +38,7 @@ class Grounds:
     database: Proxy
     http: aiohttp.ClientSession
     disk: Path | None
+    clocks: Clocks | None
 
     @property
     def broker_url(self) -> str:
@@ -60,24 +63,36 @@ class Grounds:
 
 
 @asynccontextmanager
-async def grounds() -> AsyncIterator[Grounds]:
-    """Start the servers and their proxies; stop them in the end."""
+async def grounds(*, own_clocks: bool = False) -> AsyncIterator[Grounds]:
+    """Start the servers and their proxies; stop them in the end.
+
+    Args:
+        own_clocks: give each process a clock of its own, if this machine can. It costs some time at every look at it.
+    """
     async with AsyncExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="teamfit-chaos-"))
         stack.callback(remove_folder, folder)
+        folder.chmod(0o755)
+        clocks = Clocks(folder, preload) if own_clocks and (preload := library()) else None
+        if clocks is not None:
+            stack.callback(clocks.clean)
         disk = _small_disk(folder)
         if disk is not None:
             stack.callback(subprocess.run, ["umount", "--lazy", str(disk)], check=False)
-        valkey = await asyncio.to_thread(start_valkey)
+        valkey = await asyncio.to_thread(start_valkey, env=_environment(clocks, "valkey"))
         stack.callback(valkey.stop)
         data = (disk or folder) / "postgres"
-        postgres = await asyncio.to_thread(start_postgres, data, durable=False)
+        postgres = await asyncio.to_thread(start_postgres, data, durable=False, env=_environment(clocks, "postgres"))
         stack.callback(postgres.stop)
         await _keep_little_log(postgres)
         broker = await stack.enter_async_context(Proxy(valkey.port))
         database = await stack.enter_async_context(Proxy(postgres.port))
         http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)))
-        yield Grounds(valkey, postgres, broker, database, http, disk)
+        yield Grounds(valkey, postgres, broker, database, http, disk, clocks)
+
+
+def _environment(clocks: Clocks | None, server: str) -> Mapping[str, str]:
+    return {**os.environ, **(clocks.environment(server) if clocks else {})}
 
 
 def _small_disk(folder: Path) -> Path | None:
@@ -85,7 +100,6 @@ def _small_disk(folder: Path) -> Path | None:
         return None
     disk = folder / "disk"
     disk.mkdir()
-    folder.chmod(0o755)
     command = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_MB}m,mode=755", "tmpfs", str(disk)]
     if subprocess.run(command, check=False, capture_output=True).returncode != 0:
         return None

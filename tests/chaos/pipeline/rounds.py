@@ -18,7 +18,7 @@ import asyncpg
 
 from tests.chaos.pipeline.faults import Fault
 from tests.chaos.pipeline.score import Score
-from tests.chaos.pipeline.system import ENDED, NEVER_BEGAN, Load, Standing, System
+from tests.chaos.pipeline.system import ENDED, NEVER_BEGAN, Load, System
 
 _BEFORE, _DURING = 9, 6  # jobs sent in a round before the fault, and while it lasts
 _CROWD = 90  # sent instead where the fault destroys what waits, so that something does
@@ -33,10 +33,17 @@ _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 @dataclass
 class _Row:
+    """A row under way.
+
+    Attributes:
+        ended: when each job was first seen to have ended, by this process's clock: the system's own may be stepped.
+    """
+
     system: System
     fault: Fault
     load: Load
     injections: list[datetime] = field(default_factory=list)
+    ended: dict[UUID, datetime] = field(default_factory=dict)
     sending: set[asyncio.Task[None]] = field(default_factory=set)
 
     def send(self, number: int) -> None:
@@ -44,11 +51,15 @@ class _Row:
         self.sending.add(task)
         task.add_done_callback(self.sending.discard)
 
-    async def standings(self) -> dict[UUID, Standing]:
-        """Return where the accepted jobs stand; nothing while the database is away."""
+    async def statuses(self) -> dict[UUID, str]:
+        """Return the statuses of the accepted jobs; nothing while the database is away."""
         with suppress(*_AWAY):
-            found = await self.system.standings(self.load)
-            return {job_id: found.get(job_id, Standing(NEVER_BEGAN, None)) for job_id in list(self.load.accepted)}
+            found = await self.system.statuses(self.load)
+            now = datetime.now(UTC)
+            for job_id, status in found.items():
+                if status in ENDED:
+                    self.ended.setdefault(job_id, now)
+            return {job_id: found.get(job_id, NEVER_BEGAN) for job_id in list(self.load.accepted)}
         return {}
 
 
@@ -73,11 +84,11 @@ async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, 
         if not await _round(row, turn) and not await _at_rest(row):
             break  # jobs wait and nothing moves any more: breaking it further shows nothing
     tell(times, "draining")
-    standings = await _drained(row)
+    statuses = await _drained(row)
     broken = await system.inconsistencies(deadline_s=40.0)
     books = await system.books(load)
     calls = await system.llm_calls() - calls_before
-    following, affected = _recoveries(row, standings)
+    following, affected = _recoveries(row, statuses)
     return Score(
         system=system.name,
         fault=fault.name,
@@ -85,10 +96,10 @@ async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, 
         times=len(row.injections),
         jobs=len(load.accepted),
         refused=load.refused,
-        completed=sum(one.status == "completed" for one in standings.values()),
-        failed=sum(one.status in ENDED - {"completed"} for one in standings.values()),
-        lost=sum(one.status == NEVER_BEGAN for one in standings.values()),
-        stuck=sum(one.status not in {NEVER_BEGAN, *ENDED} for one in standings.values()),
+        completed=sum(status == "completed" for status in statuses.values()),
+        failed=sum(status in ENDED - {"completed"} for status in statuses.values()),
+        lost=sum(status == NEVER_BEGAN for status in statuses.values()),
+        stuck=sum(status not in {NEVER_BEGAN, *ENDED} for status in statuses.values()),
         duplicate_effects=books.duplicate_effects,
         double_charges=books.double_charges,
         extra_calls=max(0, calls - books.known),
@@ -108,26 +119,28 @@ async def _round(row: _Row, turn: int) -> bool:
         row.send(_DURING)
     else:
         row.send(_BEFORE)
-    await _until(lambda: _any(row, lambda one: one.status == "processing"), _BEGIN_S)
+    await _until(lambda: _any(row, lambda _job_id, status: status == "processing"), _BEGIN_S)
     injected = datetime.now(UTC)
     row.injections.append(injected)
     async with row.fault.inject(row.system, turn):
         row.send(_DURING)
-        await asyncio.sleep(max(row.fault.once_s if turn == 0 else 0.0, row.fault.hold_s))
+        # Going on to look, so that it is seen who ends meanwhile.
+        hold_s = max(row.fault.once_s if turn == 0 else 0.0, row.fault.hold_s)
+        await _until(lambda: _any(row, lambda _job_id, _status: False), hold_s)
 
-    def completed_since(one: Standing) -> bool:
-        return one.status == "completed" and one.ended_at is not None and one.ended_at > injected
+    def completed_since(job_id: UUID, status: str) -> bool:
+        return status == "completed" and row.ended[job_id] > injected
 
     return await _until(lambda: _any(row, completed_since), _NEXT_S)
 
 
-async def _any(row: _Row, wanted: Callable[[Standing], bool]) -> bool:
-    return any(map(wanted, (await row.standings()).values()))
+async def _any(row: _Row, wanted: Callable[[UUID, str], bool]) -> bool:
+    return any(wanted(job_id, status) for job_id, status in (await row.statuses()).items())
 
 
 async def _at_rest(row: _Row) -> bool:
-    standings = await row.standings()
-    return len(standings) == len(row.load.accepted) and all(one.status in ENDED for one in standings.values())
+    statuses = await row.statuses()
+    return len(statuses) == len(row.load.accepted) and all(status in ENDED for status in statuses.values())
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], longest_s: float) -> bool:
@@ -141,23 +154,26 @@ async def _until(condition: Callable[[], Awaitable[bool]], longest_s: float) -> 
     return False
 
 
-async def _drained(row: _Row) -> dict[UUID, Standing]:
+async def _drained(row: _Row) -> dict[UUID, str]:
     if row.sending:
         await asyncio.wait(row.sending, timeout=_NEXT_S)
     await _until(lambda: _at_rest(row), _DRAIN_S)
-    return await row.standings()
+    return await row.statuses()
 
 
-def _recoveries(row: _Row, standings: dict[UUID, Standing]) -> tuple[list[float], list[float]]:
+def _recoveries(row: _Row, statuses: dict[UUID, str]) -> tuple[list[float], list[float]]:
     """Return the seconds from each injection to the next completed job, and to the end of each job in flight then."""
-    completed = [one.ended_at for one in standings.values() if one.status == "completed" and one.ended_at]
-    following, affected = [], []
+    completed = [row.ended[job_id] for job_id, status in statuses.items() if status == "completed"]
+    following: list[float] = []
+    affected: list[float] = []
     for injected in row.injections:
         later = [(at - injected).total_seconds() for at in completed if at > injected]
         following += [min(later)] if later else []
-        for job_id, one in standings.items():
-            if row.load.accepted[job_id] <= injected and one.ended_at is not None and one.ended_at > injected:
-                affected.append((one.ended_at - injected).total_seconds())
+        affected += [
+            (row.ended[job_id] - injected).total_seconds()
+            for job_id in statuses.keys() & row.ended.keys()
+            if row.load.accepted[job_id] <= injected < row.ended[job_id]
+        ]
     return following, affected
 
 

@@ -1,23 +1,16 @@
 """What the harness needs of a system under test, so that both designs meet the same faults and are counted alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
 from tests.chaos.pipeline.grounds import Grounds
 
 NEVER_BEGAN = "pending"
 ENDED = frozenset({"completed", "failed", "cancelled"})
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a job stands: its status, and when it ended."""
-
-    status: str
-    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +66,8 @@ class System(Protocol):
         """Whether every job accepted so far is known to the database."""
         ...
 
-    async def standings(self, load: Load) -> Mapping[UUID, Standing]:
-        """Return where the jobs of the row stand. Raises what asyncpg raises while the database is away."""
+    async def statuses(self, load: Load) -> Mapping[UUID, str]:
+        """Return the statuses of the row's jobs. Raises what asyncpg raises while the database is away."""
         ...
 
     async def books(self, load: Load) -> Books:
@@ -108,3 +101,7 @@ class System(Protocol):
     async def inconsistencies(self, *, deadline_s: float) -> Sequence[str]:
         """Check every promise that can be checked in the books of this design; a sentence for each broken one."""
         ...
+
+
+# What a fault does to a system that it has been done to so many times before.
+Inject: TypeAlias = Callable[[System, int], AbstractAsyncContextManager[None]]

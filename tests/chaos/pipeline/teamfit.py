@@ -24,7 +24,7 @@ from infra.verify import CheckTimedOut, verify
 from producers.client import JobRequests, Request
 from tests.acceptance.customer import hand_written
 from tests.chaos.pipeline.grounds import LLM_LATENCY_S, Grounds
-from tests.chaos.pipeline.system import Books, Load, Standing
+from tests.chaos.pipeline.system import Books, Load
 
 _queries: Any = aiosql.from_path(Path(__file__).with_name("teamfit.sql"), "asyncpg")
 _KINDS = (API, *STAGES)
@@ -67,7 +67,8 @@ class Teamfit:
             **SETTINGS,
         )
         parts = [*_KINDS, *(f"{kind}-2" for kind in _KINDS)]
-        stack = Stack(settings, llm_latency_s=LLM_LATENCY_S, parts=parts)
+        variables = grounds.clocks.environment if grounds.clocks else lambda _part: {}
+        stack = Stack(settings, llm_latency_s=LLM_LATENCY_S, parts=parts, variables=variables)
         async with _starting:
             await asyncio.to_thread(stack.__enter__)
         try:
@@ -93,11 +94,11 @@ class Teamfit:
         async with self._books() as connection:
             return bool(await _queries.anchored(connection, job_ids=list(load.accepted)) == len(load.accepted))
 
-    async def standings(self, load: Load) -> Mapping[UUID, Standing]:
-        """Return where the jobs of the row stand, by the read model."""
+    async def statuses(self, load: Load) -> Mapping[UUID, str]:
+        """Return the statuses of the row's jobs, by the read model."""
         async with self._books() as connection:
-            rows = _queries.standings(connection, organization_id=load.organization_id)
-            return {row["job_id"]: Standing(row["status"], row["ended_at"]) async for row in rows}
+            rows = _queries.statuses(connection, organization_id=load.organization_id)
+            return {row["job_id"]: row["status"] async for row in rows}
 
     async def books(self, load: Load) -> Books:
         """Read the ledger, the attempts and the activities."""

@@ -14,14 +14,9 @@ SELECT count(DISTINCT job_id)
 FROM (SELECT job_id FROM job_requests UNION ALL SELECT job_id FROM job_events) AS known
 WHERE job_id = ANY(:job_ids::uuid[]);
 
--- name: standings(organization_id)
--- Every job, its status, and when the event that ended it was archived.
-SELECT job.job_id, job.status, (
-    SELECT max(event.archived_at) FROM job_events AS event
-    WHERE event.job_id = job.job_id AND split_part(event.type, '.', 3) IN ('completed', 'failed', 'rejected', 'cancelled')
-) AS ended_at
-FROM customization_jobs AS job
-WHERE job.organization_id = :organization_id;
+-- name: statuses(organization_id)
+-- Every job and its status.
+SELECT job_id, status FROM customization_jobs WHERE organization_id = :organization_id;
 
 -- name: books(organization_id)^
 -- What an organization's jobs have cost, by the tables that each stage writes.
