@@ -9,6 +9,7 @@ stream is quiet, large batches when it is not.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from infra.errors import DependencyDown
@@ -45,7 +46,8 @@ class Batcher(Generic[T, R]):
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._runner is None:
-            self._runner = asyncio.create_task(self._drain())
+            # In a context of its own: what is bound to the log lines of this item is not bound to the others'.
+            self._runner = asyncio.create_task(self._drain(), context=Context())
         return await future
 
     async def _drain(self) -> None:

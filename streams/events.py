@@ -6,6 +6,8 @@ so that a newer writer does not break an older reader.
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
 """
 
+import re
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal, NewType, TypeAlias
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -14,6 +16,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -52,6 +55,36 @@ DEFAULT_REASON: Final = "cancelled on request"
 LONGEST_DELAY: Final = timedelta(days=366)
 
 _SOURCE = "teamfit"
+
+# https://www.w3.org/TR/trace-context/#traceparent-header: version ff and IDs of zeros alone are invalid.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE = re.compile(r"[ -~]{1,512}")  # the length that everybody has to pass on
+
+
+def trace_id_of(traceparent: object) -> str | None:
+    """Return the 32 hexadecimal digits of a trace that this names, or None if it is no valid `traceparent`."""
+    match = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
+    return match.group(1) if match else None
+
+
+def _traceparent(value: object) -> object:
+    # Whoever gets a trace that is no trace goes on without one; a job does not fail of it.
+    return value if trace_id_of(value) else None
+
+
+def _tracestate(value: object) -> object:
+    return value if isinstance(value, str) and _TRACESTATE.fullmatch(value) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The caller's trace, as its W3C headers say it. What is malformed is dropped when an event is made of it."""
+
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+_NO_TRACE: Final = Trace()
 
 
 class _Data(BaseModel):
@@ -142,7 +175,14 @@ class _Envelope(BaseModel):
     time: AwareDatetime
     datacontenttype: Literal["application/json"] = "application/json"
     run: int = Field(default=1, ge=1, le=2**31 - 1)
-    traceparent: str | None = None
+    # https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/distributed-tracing.md
+    traceparent: Annotated[str | None, BeforeValidator(_traceparent)] = None
+    tracestate: Annotated[str | None, BeforeValidator(_tracestate)] = None
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that led to this event, by which `failed_events` and log lines can be found."""
+        return trace_id_of(self.traceparent)
 
     @property
     def job_id(self) -> JobId:
@@ -280,6 +320,7 @@ def job_requested(
     run: int = 1,
     source: str = _SOURCE,
     run_at: datetime | None = None,
+    trace: Trace = _NO_TRACE,
 ) -> JobRequested:
     """Build the request event of a run. Its ID follows from job and run: sent twice, it counts once.
 
@@ -292,6 +333,8 @@ def job_requested(
         subject=job_id,
         time=at,
         run=run,
+        traceparent=trace.traceparent,
+        tracestate=trace.tracestate,
         data=Requested(organization_id=organization_id, team_id=team_id, requirements=requirements, run_at=run_at),
     )
 

@@ -92,6 +92,7 @@ def job_failed(event: JobEvent, error: Exception, clock: Clock) -> JobFailed:
         time=clock.now(),
         run=event.run,
         traceparent=event.traceparent,
+        tracestate=event.tracestate,
         data=Failed(
             organization_id=event.data.organization_id,
             code=code,

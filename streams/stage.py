@@ -24,6 +24,9 @@ from streams.policy import RetryPolicy
 log = structlog.get_logger(__name__)
 E = TypeVar("E")
 
+# What is bound to every log line about a delivery, where its event has it.
+_BOUND = ("job_id", "run", "trace_id")
+
 # The cap is about the longest that a stage lies idle after its dependency is back.
 PROBING = RetryPolicy(max_attempts=1, base=timedelta(seconds=0.2), cap=timedelta(seconds=5))
 
@@ -161,6 +164,8 @@ class Stage(Generic[E]):
             stay_cancelled(error)
             self._hold(error)
             return False
+        finally:
+            structlog.contextvars.unbind_contextvars(*_BOUND)
         # What began before the dependency went away, and ends well now, says nothing about how it is.
         if holds == self._holds:
             self._resume()
@@ -171,6 +176,8 @@ class Stage(Generic[E]):
         event: E | None = None
         try:
             event = self.decode(delivery)
+            named = {name: getattr(event, name, None) for name in _BOUND}
+            structlog.contextvars.bind_contextvars(**{name: str(what) for name, what in named.items() if what})
             async with asyncio.timeout(self.timeout.total_seconds()):
                 outcome: Outcome = Settled(await self.handle(event))
         except Exception as error:  # noqa: BLE001 - the one place where any error becomes an outcome

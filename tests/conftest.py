@@ -120,7 +120,7 @@ async def _administer(server: Postgres, *statements: str) -> None:
         await connection.close()
 
 
-def run_apart(work: Coroutine[Any, Any, None]) -> None:
+def run_apart(work: Coroutine[Any, Any, object]) -> None:
     """Run a coroutine in a thread of its own, so that the test's event loop is not touched."""
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, work).result()

@@ -18,6 +18,7 @@ import orjson
 
 from streams.dead_letters import ERROR_TYPE, TRACEBACK
 from streams.deliveries import Delivery
+from streams.events import trace_id_of
 from streams.redis.dead_letter import (
     DEAD_LETTER_DELIVERIES,
     DEAD_LETTER_ERROR,
@@ -39,7 +40,6 @@ _LONGEST_SEARCHED = 65_536  # an event puts its attributes first; nobody needs a
 
 _TEXT_FIELD = re.compile(r'"(id|type|subject|organization_id|traceparent)"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _RUN_FIELD = re.compile(r'"run"\s*:\s*(\d{1,10})\b')
-_TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def read_dead_letter(delivery: Delivery) -> DeadLetter:
         job_id=job_id,
         run=_integer(fields.get("run")),
         organization_id=_name(fields.get("organization_id")),
-        trace_id=_trace_id(fields.get("traceparent")) or _trace_id(_decoded(headers.get("traceparent"))),
+        trace_id=trace_id_of(fields.get("traceparent")) or trace_id_of(_decoded(headers.get("traceparent"))),
     )
 
 
@@ -185,8 +185,3 @@ def _time(value: str | None) -> datetime | None:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-def _trace_id(value: object) -> str | None:
-    match = _TRACE_ID.fullmatch(value) if isinstance(value, str) else None
-    return match.group(1) if match else None

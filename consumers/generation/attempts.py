@@ -54,6 +54,23 @@ class Order:
     event: JobAccepted
     entry: str | None
 
+    # What the stage binds to its log lines.
+
+    @property
+    def job_id(self) -> JobId:
+        """The job."""
+        return self.event.job_id
+
+    @property
+    def run(self) -> int:
+        """Its run."""
+        return self.event.run
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that led to it."""
+        return self.event.trace_id
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:

@@ -177,6 +177,7 @@ class Generation:
             time=self._clock.now(),
             run=event.run,
             traceparent=event.traceparent,
+            tracestate=event.tracestate,
             data=Started(organization_id=event.data.organization_id, attempt=attempt.number),
         )
 
@@ -202,6 +203,7 @@ def _completed(event: JobAccepted, saved: Saved) -> JobCompleted:
         time=saved.at,
         run=event.run,
         traceparent=event.traceparent,
+        tracestate=event.tracestate,
         data=Completed(
             organization_id=event.data.organization_id,
             model=saved.usage.model,

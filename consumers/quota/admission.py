@@ -161,6 +161,7 @@ def _accepted(request: JobRequested, decision: Decision) -> Record:
         time=decision.decided_at,
         run=request.run,
         traceparent=request.traceparent,
+        tracestate=request.tracestate,
         data=Accepted(
             organization_id=request.data.organization_id,
             team_id=request.data.team_id,
@@ -178,6 +179,7 @@ def _rejected(request: JobRequested, decision: Decision) -> JobRejected:
         time=decision.decided_at,
         run=request.run,
         traceparent=request.traceparent,
+        tracestate=request.tracestate,
         data=Rejected(
             organization_id=request.data.organization_id,
             code=decision.code or "rejected",

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
+import structlog
 from fastapi import APIRouter, Depends, Header, Response
 from pydantic import BaseModel, Field
 
@@ -11,7 +12,7 @@ from infra.bearer import Authenticated
 from infra.problems import Problem, responses
 from producers.intake.intake import Intake
 from producers.job_ids import MAX_IDEMPOTENCY_KEY
-from streams.events import Requested
+from streams.events import Requested, Trace, trace_id_of
 
 IdempotencyKey = Annotated[
     str | None,
@@ -22,6 +23,11 @@ IdempotencyKey = Annotated[
         description="The caller's name for this request: a repeat with the same key returns the same job.",
     ),
 ]
+
+
+# Sent by whoever traces its requests; all events of the job carry them.
+TraceParent = Annotated[str | None, Header(description="W3C trace context. What is malformed is ignored.")]
+TraceState = Annotated[list[str] | None, Header(description="Goes with `traceparent`.")]
 
 
 class JobAccepted(BaseModel):
@@ -44,6 +50,8 @@ def create_router(intake: Intake, signing_key: str) -> APIRouter:
         response: Response,
         caller: Annotated[Caller, Depends(authenticated)],
         idempotency_key: IdempotencyKey = None,
+        traceparent: TraceParent = None,
+        tracestate: TraceState = None,
     ) -> JobAccepted:
         """Ask for three activities for a team of the caller's organization.
 
@@ -54,7 +62,10 @@ def create_router(intake: Intake, signing_key: str) -> APIRouter:
             raise Problem(
                 403, "wrong_organization", "organization_id is not the one that the bearer token was made for"
             )
-        job_id = await intake.accept(request, idempotency_key=idempotency_key)
+        trace_id = trace_id_of(traceparent)
+        trace = Trace(traceparent, ",".join(tracestate or ())) if trace_id else Trace()
+        with structlog.contextvars.bound_contextvars(**({"trace_id": trace_id} if trace_id else {})):
+            job_id = await intake.accept(request, idempotency_key=idempotency_key, trace=trace)
         status_url = f"/api/jobs/{job_id}"
         response.headers["Location"] = status_url
         return JobAccepted(job_id=job_id, status_url=status_url)

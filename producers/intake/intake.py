@@ -23,7 +23,7 @@ from producers.intake.admission import Standing, period_of, refusal
 from producers.intake.turns import Turns
 from producers.job_ids import job_id_for
 from streams.deliveries import record
-from streams.events import LONGEST_DELAY, JobId, JobRequested, Requested, due_at, job_requested
+from streams.events import LONGEST_DELAY, JobId, JobRequested, Requested, Trace, due_at, job_requested
 from streams.publisher import BrokerDown
 from streams.scheduled import keep
 from streams.stage import Publisher
@@ -51,8 +51,10 @@ class Intake:
     trust_threshold: float
     turns: Turns
 
-    async def accept(self, request: Requested, *, idempotency_key: str | None) -> JobId:
+    async def accept(self, request: Requested, *, idempotency_key: str | None, trace: Trace) -> JobId:
         """Record and publish a request; return its job. With a key, a repeat returns the first job and does nothing.
+
+        All events of the job carry the caller's trace; of repeats, the first one's.
 
         Raises:
             Problem: the request would be refused, the key was used for another request, or too many came at once.
@@ -66,6 +68,7 @@ class Intake:
             requirements=request.requirements,
             at=self.clock.now(),
             run_at=request.run_at,
+            trace=trace,
         )
         async with self.turns.one(), self.database.transaction() as connection:
             if idempotency_key is not None and await _is_repeat(connection, event):

@@ -100,6 +100,7 @@ def given_up_as(still: StillRun, *, now: datetime, expiry: timedelta) -> JobFail
         time=now,
         run=still.run,
         traceparent=still.request.traceparent if still.request else None,
+        tracestate=still.request.tracestate if still.request else None,
         data=Failed(organization_id=still.organization_id, code=code, error_message=message),
     )
 
@@ -120,6 +121,7 @@ def _completed(still: StillRun) -> Record | None:
         time=still.saved.at,
         run=still.run,
         traceparent=still.request.traceparent if still.request else None,
+        tracestate=still.request.tracestate if still.request else None,
         data=Completed(
             organization_id=still.organization_id,
             model=still.saved.model,

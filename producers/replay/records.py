@@ -8,7 +8,7 @@ from typing import TypeAlias
 from infra.clock import Clock
 from infra.errors import InvalidEvent, Permanent
 from streams.deliveries import ATTEMPT, FOR_GROUP, Record, record
-from streams.events import JobAccepted, JobFailed, JobRequested, fact_id, job_requested, parse_event
+from streams.events import JobAccepted, JobFailed, JobRequested, Trace, fact_id, job_requested, parse_event
 from streams.outcomes import job_failed
 from streams.topics import JOB_REQUESTS
 
@@ -33,8 +33,9 @@ def rerun(raw: bytes | None, *, run: int, at: datetime) -> Record:
         requirements=event.data.requirements,
         at=at,
         run=run,
+        trace=Trace(event.traceparent, event.tracestate),
     )
-    return record(JOB_REQUESTS, request.model_copy(update={"traceparent": event.traceparent}))
+    return record(JOB_REQUESTS, request)
 
 
 def resend(topic: str, stage: str, key: bytes | None, raw: bytes | None, headers: KeptHeaders) -> Record:

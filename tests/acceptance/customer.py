@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +25,14 @@ class Customer:
     stack: Stack
     http: aiohttp.ClientSession
 
-    async def post(self, body: str | None = None, *, organization_id: str = BIRCH.id, **wishes: str) -> tuple[int, Any]:
+    async def post(
+        self,
+        body: str | None = None,
+        *,
+        organization_id: str = BIRCH.id,
+        headers: Mapping[str, str] | None = None,
+        **wishes: str,
+    ) -> tuple[int, Any]:
         """Ask over HTTP; return the status and the document. `body` is sent as it is, `wishes` replace fields."""
         request = {
             "organization_id": organization_id,
@@ -33,7 +41,7 @@ class Customer:
         } | wishes
         content: dict[str, Any] = {"json": request} if body is None else {"data": io.BytesIO(body.encode())}
         async with self.http.post(
-            "/api/activities/generate-custom", headers=self._headers(organization_id), **content
+            "/api/activities/generate-custom", headers={**self._headers(organization_id), **(headers or {})}, **content
         ) as answer:
             return answer.status, await answer.json(content_type=None)
 

@@ -15,7 +15,7 @@ from infra.postgres import Database
 from producers.intake.intake import Intake
 from producers.intake.turns import Turns
 from streams.deliveries import Record
-from streams.events import JobRequested, Requested, parse_event
+from streams.events import JobRequested, Requested, Trace, parse_event
 from streams.publisher import BrokerDown
 from tests.api_server import UNUSED_URL, api_settings, bearer, serving
 from tests.conftest import Pool
@@ -179,7 +179,7 @@ async def test_an_unconfirmed_publish_is_repaired(database_url: str, database: P
     """The job is recorded, and the very same record is kept to be published again soon, in the same transaction."""
     opened = Database(database_url, size=1)
     intake = Intake(opened, Unsure(), SystemClock(), 0.5, Turns(1))
-    job_id = await intake.accept(Requested(**body()), idempotency_key=None)
+    job_id = await intake.accept(Requested(**body()), idempotency_key=None, trace=Trace())
     await opened.close()
     recorded = await database.fetchval("SELECT event::text FROM job_requests WHERE job_id = $1", job_id)
     again = await database.fetchrow("SELECT topic, key, event, due_at - now() < '10 s' AS soon FROM scheduled_events")

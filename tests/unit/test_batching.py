@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+import structlog
 
 from infra.errors import DependencyDown
 from streams.batching import Batcher
@@ -81,3 +82,17 @@ async def test_a_caller_that_left_does_not_disturb_the_others() -> None:
     await asyncio.sleep(0)
     leaving.cancel()
     assert await staying == 4
+
+
+async def test_a_batch_is_nobodys_in_particular() -> None:
+    """What is bound to the log lines of the first item is not bound to those of the batch that it shares."""
+    seen: list[dict[str, object]] = []
+
+    async def run(numbers: Sequence[int]) -> list[int]:
+        seen.append(structlog.contextvars.get_contextvars())
+        return list(numbers)
+
+    batcher = Batcher(run, max_size=300, timeout_s=5)
+    with structlog.contextvars.bound_contextvars(job_id="first"):
+        await batcher.submit(1)
+    assert seen == [{}]

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
+import structlog
 
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed, Transient
 from streams import dead_letters
 from streams.deliveries import ATTEMPT, FOR_GROUP, Delivery, Record
+from streams.events import JobId, JobRequested, Trace, job_requested
 from streams.policy import RetryPolicy
 from streams.redis.dead_letter import DEAD_LETTER_ERROR, DEAD_LETTER_GROUP, DEAD_LETTER_TOPIC
 from streams.stage import Stage
@@ -468,3 +471,28 @@ async def test_a_bad_deploy_after_many_successes_is_noticed_as_soon() -> None:
     assert len(topics.named("dead-letters")) <= 2 * stage.window.minimum
     for task in backlog:
         task.cancel()
+
+
+async def test_log_lines_about_a_delivery_name_its_job_and_trace() -> None:
+    """Whatever is logged while a delivery is handled says which job and whose trace it belongs to, and only then."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    event = job_requested(
+        job_id=JobId(uuid4()),
+        organization_id="acme",
+        team_id="t",
+        requirements="a game",
+        at=datetime.now(UTC),
+        trace=Trace(f"00-{trace}-00f067aa0ba902b7-01"),
+    )
+    bound: list[dict[str, object]] = []
+
+    async def handle(_event: JobRequested) -> Sequence[Record]:
+        bound.append(structlog.contextvars.get_contextvars())
+        return ()
+
+    def decode(_delivery: Delivery) -> JobRequested:
+        return event
+
+    await stage_of(Script(), Topics(), Later(), handle=handle, decode=decode).process(DELIVERY)
+    assert bound == [{"job_id": str(event.job_id), "run": "1", "trace_id": trace}]
+    assert structlog.contextvars.get_contextvars() == {}
