@@ -151,7 +151,9 @@ class Consumer(FaustConsumer):
                     await self.create_groups(partition)
                 except AWAY as error:
                     self.health.failing("joining the group", error)
-                    await self.sleep(backoff.wait())
+                    # Not Faust's own sleep: it ends when the service stops, and may swallow the cancellation that
+                    # comes with it, so that this loop would hold up the stop for ever.
+                    await asyncio.sleep(backoff.wait())
                 else:
                     break
         self.health.forget("joining the group")

@@ -87,6 +87,22 @@ async def test_a_worker_may_start_before_its_server(mortal: Mortal, bench: Bench
         await app.stop()
 
 
+async def test_a_worker_that_never_found_its_server_stops(bench: Bench) -> None:
+    """SIGTERM ends a worker that has not joined its group yet, on a server that hangs up: it tried again for ever."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    bench.broker = RedisBroker("hanging up", f"redis://127.0.0.1:{port}/0")
+    async with server:
+        for _ in range(20):  # it depends on where in its wait the stop finds it
+            app = bench.app()
+            collect(bench, app)
+            starting = asyncio.create_task(app.start())
+            await wait_for(transport_of(app).health, what="readiness to turn red")
+            async with asyncio.timeout(10):
+                await app.stop()
+            starting.cancel()
+
+
 async def test_a_worker_stops_though_its_server_is_away(mortal: Mortal, bench: Bench) -> None:
     """A stop in the middle of an outage takes about the drain time: nothing waits for the server for ever."""
     bench.settings["drain"] = "500ms"
