@@ -1,4 +1,4 @@
-"""Two things that redis-py's asyncio connections lack.
+"""Three things that redis-py's asyncio connections lack.
 
 Their loss is an error that redis-py's callers know, on every event loop: uvloop raises RuntimeError ("the handler is
 closed") when a command is written to a connection that the server or the network reset a moment ago. redis-py
@@ -6,10 +6,13 @@ translates only OSError, and a worker would end of an error that no loop expects
 
 Commands are packed by hiredis, as redis-py's blocking connections do; its asyncio ones do it in Python, which for a
 command with five hundred entries costs as much as everything else about it.
+
+A server whose certificate is not trusted is an error that says which setting to look at.
 """
 
 from __future__ import annotations
 
+from ssl import SSLCertVerificationError
 from typing import Any, cast
 
 import hiredis
@@ -40,5 +43,11 @@ def _improved(base: type[AbstractConnection]) -> type[AbstractConnection]:
                 await super().send_packed_command(*args, **kwargs)
             except RuntimeError as error:
                 raise RedisConnectionError(f"Connection lost before a command was sent: {error}") from error
+
+        def _error_message(self, exception: BaseException) -> str:
+            message: str = super()._error_message(exception)
+            if isinstance(exception, SSLCertVerificationError):
+                return f"{message} Is ssl_ca_certs in the broker URL the file of the server's authority?"
+            return message
 
     return Improved

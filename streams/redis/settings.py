@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from yarl import URL
@@ -65,6 +66,18 @@ def _switch(text: str) -> bool:
 def _text(text: str) -> str:
     if not text:
         raise ValueError("some text")
+    return text
+
+
+def _file(text: str) -> str:
+    if not Path(text).is_file():
+        raise ValueError("a file that exists")
+    return text
+
+
+def _verification(text: str) -> str:
+    if text not in {"required", "optional", "none"}:
+        raise ValueError("required, optional or none")
     return text
 
 
@@ -168,12 +181,32 @@ class RedisSettings:
     sentinel: str | None = _setting(None, _text)
     """The URL names Sentinels, and this is the master's name."""
 
+    ssl_ca_certs: str | None = _setting(None, _file)
+    """With `rediss://`, the file of certificate authorities to trust. Unset: those that the system trusts."""
+
+    ssl_certfile: str | None = _setting(None, _file)
+    """The client certificate, for a server that asks for one."""
+
+    ssl_keyfile: str | None = _setting(None, _file)
+    """The client certificate's key. Unset: it is in the certificate's file."""
+
+    ssl_cert_reqs: str = _setting("required", _verification)
+    """`none` takes whatever certificate the server shows, and so whoever answers in its place."""
+
+    ssl_check_hostname: bool = _setting(default=True, parse=_switch)
+    """Whether the server's certificate must be for the host in the URL."""
+
+    @property
+    def tls(self) -> dict[str, Any]:
+        """What redis-py is to know of TLS; it has the same names."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name.startswith("ssl_")}
+
     @classmethod
     def from_urls(cls, urls: Sequence[URL]) -> RedisSettings:
         """Read the query of the first URL; the others only add hosts.
 
         Raises:
-            InvalidSettings: a parameter is unknown or malformed; the message names it.
+            InvalidSettings: a parameter is unknown, malformed, or means nothing here; the message names it.
         """
         known = {item.name: item for item in fields(cls)}
         values: dict[str, Any] = {}
@@ -181,6 +214,8 @@ class RedisSettings:
             item = known.get(name)
             if item is None:
                 raise InvalidSettings(f"broker URL: unknown parameter {name!r}; known are {', '.join(sorted(known))}")
+            if name.startswith("ssl_") and urls[0].scheme != "rediss":
+                raise InvalidSettings(f"broker URL: {name} needs rediss://, not {urls[0].scheme}://")
             try:
                 value = item.metadata["parse"](text)
             except ValueError as error:

@@ -1,17 +1,19 @@
-"""A network between workers and their server that resets connections and swallows packets."""
+"""A network between workers and their server that resets connections, swallows packets, or speaks TLS."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from ssl import SSLContext
 
 
 class Proxy:
     """Passes bytes on; resets its connections, or swallows everything, when told to."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: SSLContext | None = None) -> None:
         self._target = port
+        self._tls = tls
         self.port = 0
         self._writers: set[asyncio.StreamWriter] = set()
         self._open = asyncio.Event()
@@ -19,7 +21,7 @@ class Proxy:
 
     async def start(self) -> int:
         """Listen; returns the port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
@@ -61,9 +63,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxied(port: int) -> AsyncIterator[Proxy]:
-    """A proxy before this port, on `proxy.port`."""
-    proxy = Proxy(port)
+async def proxied(port: int, tls: SSLContext | None = None) -> AsyncIterator[Proxy]:
+    """A proxy before this port, on `proxy.port`; with `tls` it takes nothing else."""
+    proxy = Proxy(port, tls)
     proxy.port = await proxy.start()
     try:
         yield proxy
