@@ -1,14 +1,15 @@
 """Admission: each requested run is admitted, with a unit of quota held for it, or refused with a stable code."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeAlias
 
 import structlog
 
 from consumers.quota import ledger
 from consumers.quota.decisions import Decision, decide, ineligible, period_of
-from consumers.quota.ledger import Overtaken, Run
+from consumers.quota.ledger import Locked, Overtaken, Run
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import InvalidEvent
@@ -33,6 +34,9 @@ log = structlog.get_logger(__name__)
 # What one request of a batch comes to: the facts to publish, or why it is no valid request. The latter is handed back
 # rather than raised, so that one bad request does not undo its neighbours.
 Admission: TypeAlias = Sequence[Record] | InvalidEvent
+
+# How the counters of a period are locked; those that are not are left out of what it returns.
+_Lock: TypeAlias = Callable[[Connection, Collection[str], str], Awaitable[Mapping[str, int]]]
 
 
 def decode_request(delivery: Delivery) -> JobRequested | JobCancelRequested:
@@ -62,19 +66,38 @@ class Admissions:
     clock: Clock
     trust_threshold: float
 
-    async def admit(self, requests: Sequence[JobRequested]) -> Sequence[Admission]:
+    async def admit(self, requests: Sequence[JobRequested], wait: timedelta | None = None) -> Sequence[Admission]:
         """Decide a batch in one transaction with a fixed number of statements, and return what each request comes to.
 
         The first decision about a run stands: a repeat gets the same facts again, byte for byte, as long as the run
         still waits for them. A run that ended meanwhile gets none.
 
+        Args:
+            requests: in the stream's order.
+            wait: for how long a lock may be waited for; None: for as long as it takes.
+
         Raises:
+            Locked: a lock took longer. Nothing is decided.
             DependencyDown: Postgres is away; whether the decisions were kept is unknown, and asking again is safe.
         """
+        # With this lock every organization's counter is in hand in the end, so nothing is put aside.
+        return [one for one in await self._decide(requests, ledger.open_usage, wait) if not isinstance(one, Locked)]
+
+    async def admit_free(self, requests: Sequence[JobRequested]) -> Sequence[Admission | Locked]:
+        """Decide what can be decided without waiting for a counter, as `admit` does.
+
+        A request whose organization's counter is locked, or does not exist yet, is handed back as Locked; nothing is
+        written for it.
+        """
+        return await self._decide(requests, ledger.free_usage, None)
+
+    async def _decide(
+        self, requests: Sequence[JobRequested], lock: _Lock, wait: timedelta | None
+    ) -> Sequence[Admission | Locked]:
         while True:
             try:
-                async with self.database.transaction() as connection:
-                    admissions, refused = await self._admit(connection, requests)
+                async with self.database.transaction() as connection, ledger.limited_wait(connection, wait):
+                    admissions, refused = await self._admit(connection, requests, lock)
             except Overtaken:
                 continue
             for decision in refused:
@@ -89,8 +112,8 @@ class Admissions:
             return admissions
 
     async def _admit(
-        self, connection: Connection, requests: Sequence[JobRequested]
-    ) -> tuple[Sequence[Admission], Sequence[Decision]]:
+        self, connection: Connection, requests: Sequence[JobRequested], lock: _Lock
+    ) -> tuple[Sequence[Admission | Locked], Sequence[Decision]]:
         """Return what each request comes to, and the decisions that newly refused one."""
         now = self.clock.now()
         job_ids = {request.job_id for request in requests}
@@ -101,7 +124,8 @@ class Admissions:
             if ineligible(request, standing, trust_threshold=self.trust_threshold) is None
         }
         # What follows is read under the lock: another worker's decisions about these organizations are all in it.
-        used = await ledger.open_usage(connection, eligible, period=period_of(now))
+        used = await lock(connection, eligible, period_of(now))
+        aside = eligible - used.keys()
         known = await ledger.decisions(connection, job_ids)
         ended = await ledger.outcomes(connection, job_ids)
 
@@ -109,7 +133,7 @@ class Admissions:
         undecided = {}
         for request, standing in zip(requests, standings, strict=True):
             run = (request.job_id, request.run)
-            if run in known or run in ended or run in undecided:
+            if run in known or run in ended or run in undecided or request.data.organization_id in aside:
                 continue
             if owners.setdefault(request.job_id, request.data.organization_id) == request.data.organization_id:
                 undecided[run] = (request, standing)
@@ -121,7 +145,12 @@ class Admissions:
             # Somebody may have ended one of them in another way just before; a run has one terminal fact.
             ended = await ledger.outcomes(connection, job_ids)
         known.update({(decision.job_id, decision.run): decision for decision in new})
-        admissions = [_admission(request, owners, known, ended) for request in requests]
+        admissions = [
+            Locked(f"the counter of {request.data.organization_id} is locked")
+            if request.data.organization_id in aside
+            else _admission(request, owners, known, ended)
+            for request in requests
+        ]
         return admissions, [decision for decision in refused if ended[decision.job_id, decision.run] == "rejected"]
 
     async def give_up(self, request: JobRequested, error: Exception) -> Sequence[Record]:

@@ -12,15 +12,20 @@ Locks are taken in one order by everybody: counters by (organization, period), t
 `job_outcomes`. Whoever changes a reservation holds the lock on its counter. What was read before a wait may be stale
 when the wait is over: then `Overtaken` is raised, and the caller takes its transaction from the start, which now sees
 what overtook it.
+
+A counter may be locked for long by somebody else's transaction. Whoever must not wait that long says so
+(`limited_wait`, `lock_free_usage`); `lanes` says what becomes of those who cannot go on.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
 
 import aiosql
+import asyncpg
 
 from consumers.quota.decisions import Decision, LedgerState, Standing
 from infra.errors import TeamfitError
@@ -38,6 +43,25 @@ class Overtaken(TeamfitError):
     """Another transaction decided one of these runs meanwhile: roll back, and begin again."""
 
 
+class Locked(TeamfitError):
+    """An organization's counter is locked by somebody else's transaction; nothing was written."""
+
+
+@asynccontextmanager
+async def limited_wait(connection: Connection, longest: timedelta | None) -> AsyncIterator[None]:
+    """Let the transaction's statements wait for a lock for so long at most; without a limit for None.
+
+    Raises:
+        Locked: one had to wait longer.
+    """
+    try:
+        if longest is not None:
+            await _queries.limit_wait(connection, milliseconds=f"{longest / timedelta(milliseconds=1):.0f}")
+        yield
+    except asyncpg.LockNotAvailableError as error:
+        raise Locked(f"a counter in quota_usage was locked for longer than {longest}; see pg_locks") from error
+
+
 async def standings(connection: Connection, requests: Sequence[JobRequested]) -> list[Standing]:
     """Read what the backend knows about each request, in their order."""
     rows = _queries.standings(
@@ -48,7 +72,7 @@ async def standings(connection: Connection, requests: Sequence[JobRequested]) ->
     return [Standing(**row) async for row in rows]
 
 
-async def open_usage(connection: Connection, organization_ids: Collection[str], *, period: str) -> dict[str, int]:
+async def open_usage(connection: Connection, organization_ids: Collection[str], period: str) -> dict[str, int]:
     """Lock the counters of these organizations, made where they are missing; return the units taken of each."""
     if not organization_ids:
         return {}
@@ -57,12 +81,28 @@ async def open_usage(connection: Connection, organization_ids: Collection[str], 
     return {organization_id: units for (organization_id, _), units in used.items()}
 
 
+async def free_usage(connection: Connection, organization_ids: Collection[str], period: str) -> dict[str, int]:
+    """Lock those of the counters of these organizations that exist and are free, as `lock_free_usage` does."""
+    used = await lock_free_usage(connection, [(organization_id, period) for organization_id in organization_ids])
+    return {organization_id: units for (organization_id, _), units in used.items()}
+
+
 async def lock_usage(connection: Connection, keys: Iterable[UsageKey]) -> dict[UsageKey, int]:
     """Lock counters until the transaction ends; return the units taken of each that exists."""
+    return await _units(_queries.lock_usage(connection, **_columns(keys)))
+
+
+async def lock_free_usage(connection: Connection, keys: Iterable[UsageKey]) -> dict[UsageKey, int]:
+    """Lock those counters that nobody else holds until the transaction ends; return the units taken of each."""
+    return await _units(_queries.lock_free_usage(connection, **_columns(keys)))
+
+
+def _columns(keys: Iterable[UsageKey]) -> dict[str, list[str]]:
     wanted = list(keys)
-    rows = _queries.lock_usage(
-        connection, organization_ids=[key[0] for key in wanted], periods=[key[1] for key in wanted]
-    )
+    return {"organization_ids": [key[0] for key in wanted], "periods": [key[1] for key in wanted]}
+
+
+async def _units(rows: AsyncIterator[asyncpg.Record]) -> dict[UsageKey, int]:
     return {(row["organization_id"], row["period"]): row["used"] async for row in rows}
 
 

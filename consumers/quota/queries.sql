@@ -33,6 +33,21 @@ WHERE (quota_usage.organization_id, quota_usage.period) IN (
 ORDER BY quota_usage.organization_id, quota_usage.period
 FOR UPDATE;
 
+-- name: lock_free_usage(organization_ids, periods)
+-- Locks those of these counters that nobody else holds, without waiting, and returns the units taken of each.
+SELECT quota_usage.organization_id, quota_usage.period, quota_usage.reserved + quota_usage.charged AS used
+FROM quota_usage
+WHERE (quota_usage.organization_id, quota_usage.period) IN (
+    SELECT organization_id, period
+    FROM unnest(:organization_ids::text[], :periods::text[]) AS wanted (organization_id, period)
+)
+ORDER BY quota_usage.organization_id, quota_usage.period
+FOR UPDATE SKIP LOCKED;
+
+-- name: limit_wait(milliseconds)!
+-- Has a statement fail that waits longer than this for a lock, until the transaction ends.
+SELECT set_config('lock_timeout', :milliseconds, true);
+
 -- name: decisions(job_ids)
 -- Every decision so far about these jobs, of any run.
 SELECT job_id, run, organization_id, period, state, code, message, priority, decided_at

@@ -1,14 +1,15 @@
 """Settlement: a run that completed is charged the unit held for it; one that ended in any other way gives it back."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, TypeAlias
 
 import structlog
 
 from consumers.quota import ledger
 from consumers.quota.decisions import Decision, LedgerState, period_of
-from consumers.quota.ledger import Overtaken
+from consumers.quota.ledger import Locked, Overtaken, UsageKey
 from infra.clock import Clock
 from infra.errors import InvalidEvent
 from infra.postgres import Connection, Database
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 TerminalFact: TypeAlias = JobCompleted | JobFailed | JobRejected | JobCancelled
 Fact: TypeAlias = TerminalFact | JobStarted | JobProgressed
+# How counters are locked; those that are not are left out of what it returns.
+_Lock: TypeAlias = Callable[[Connection, Iterable[UsageKey]], Awaitable[Mapping[UsageKey, int]]]
 _TERMINAL: Final = (JobCompleted, JobFailed, JobRejected, JobCancelled)
 
 
@@ -60,25 +63,44 @@ class Settlements:
     database: Database
     clock: Clock
 
-    async def settle(self, facts: Sequence[Fact]) -> Sequence[None]:
+    async def settle(self, facts: Sequence[Fact], wait: timedelta | None = None) -> Sequence[None]:
         """Settle a batch in one transaction with a fixed number of statements. Repeating it changes nothing.
 
         Of several facts about a run the first counts. A fact that comes before its run's reservation (the run was
         cancelled, or given up, while its request still waited) closes the run in the ledger, so that the request finds
         it closed and reserves nothing that nobody would ever settle.
 
+        Args:
+            facts: in the stream's order.
+            wait: for how long a lock may be waited for; None: for as long as it takes.
+
         Raises:
+            Locked: a lock took longer. Nothing is settled.
             DependencyDown: Postgres is away; whether it was settled is unknown, and asking again is safe.
         """
+        await self._settle_all(facts, ledger.lock_usage, wait)
+        return [None] * len(facts)
+
+    async def settle_free(self, facts: Sequence[Fact]) -> Sequence[Locked | None]:
+        """Settle what can be settled without waiting for a counter, as `settle` does; hand back the rest as Locked."""
+        aside = await self._settle_all(facts, ledger.lock_free_usage, None)
+        return [
+            Locked(f"the counter of {fact.data.organization_id} is locked")
+            if (fact.job_id, fact.run) in aside
+            else None
+            for fact in facts
+        ]
+
+    async def _settle_all(self, facts: Sequence[Fact], lock: _Lock, wait: timedelta | None) -> set[ledger.Run]:
         while True:
             try:
-                async with self.database.transaction() as connection:
-                    await self._settle(connection, facts)
+                async with self.database.transaction() as connection, ledger.limited_wait(connection, wait):
+                    return await self._settle(connection, facts, lock)
             except Overtaken:
                 continue
-            return [None] * len(facts)
 
-    async def _settle(self, connection: Connection, facts: Sequence[Fact]) -> None:
+    async def _settle(self, connection: Connection, facts: Sequence[Fact], lock: _Lock) -> set[ledger.Run]:
+        """Return the runs that were put aside, because their counters were not to be had."""
         now = self.clock.now()
         ending: dict[ledger.Run, TerminalFact] = {}
         for fact in facts:
@@ -90,14 +112,17 @@ class Settlements:
             for run, fact in ending.items()
             if run in known and known[run].state == "reserved"
         }
-        if reserved:
-            await ledger.lock_usage(connection, {(known[run].organization_id, known[run].period) for run in reserved})
+        counters = {run: (known[run].organization_id, known[run].period) for run in reserved}
+        locked = await lock(connection, set(counters.values())) if counters else {}
+        aside = {run for run, counter in counters.items() if counter not in locked}
         unknown = [fact for run, fact in ending.items() if run not in known]
         # A request under way may be about to enter one of these runs. Its uncommitted row makes this wait, and be
         # overtaken; ours makes the request wait, and find the run closed. Neither misses the other.
         await ledger.enter(connection, [self._closed(fact) for fact in unknown], at=now)
-        if reserved:
-            await ledger.settle(connection, reserved, at=now)
+        settled = {run: state for run, state in reserved.items() if run not in aside}
+        if settled:
+            await ledger.settle(connection, settled, at=now)
+        return aside
 
     def _closed(self, fact: TerminalFact) -> Decision:
         if isinstance(fact, JobCompleted):

@@ -6,6 +6,7 @@ from datetime import timedelta
 from consumers.quota.admission import Admission, Admissions, decode_request
 from consumers.quota.cancellation import Cancellations
 from consumers.quota.delays import Delays
+from consumers.quota.lanes import Lanes
 from consumers.quota.settlement import Fact, Settlements, decode_fact, settles
 from infra.clock import SystemClock
 from infra.errors import InvalidEvent
@@ -29,18 +30,31 @@ _timeout = timedelta(seconds=_settings.stage_timeout_s)
 
 app = create_app(QUOTA, _settings)
 
+
+def _owner(event: JobRequested | Fact) -> str:
+    return event.data.organization_id
+
+
 _admissions = Admissions(_database, _clock, trust_threshold=_settings.trust_threshold)
 _settlements = Settlements(_database, _clock)
 _cancellations = Cancellations(_database, _clock)
 _delays = Delays(_database, _clock)
-_requests: Batcher[JobRequested, Admission] = Batcher(
-    _admissions.admit, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
+_requests: Lanes[JobRequested, Admission] = Lanes(
+    _admissions.admit,
+    _admissions.admit_free,
+    owner=_owner,
+    max_size=_settings.batch_size,
+    timeout_s=_settings.stage_timeout_s,
 )
 _delayed: Batcher[JobRequested, None] = Batcher(
     _delays.keep, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
 )
-_facts: Batcher[Fact, None] = Batcher(
-    _settlements.settle, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
+_facts: Lanes[Fact, None] = Lanes(
+    _settlements.settle,
+    _settlements.settle_free,
+    owner=_owner,
+    max_size=_settings.batch_size,
+    timeout_s=_settings.stage_timeout_s,
 )
 
 
