@@ -7,8 +7,10 @@ import orjson
 import typer
 from rich.table import Table
 
+from consumers.quota.decisions import period_of
 from consumers.quota.recount import Period, Subscription, books, recount, subscription
 from infra.cli.failed_events import out, with_database
+from infra.clock import SystemClock
 from infra.errors import TeamfitError
 from infra.postgres import Database
 
@@ -87,6 +89,9 @@ async def _read(database: Database, organization: str) -> tuple[Subscription | N
         known, periods = await subscription(connection, organization), await books(connection, organization)
     if known is None and not periods:
         raise UnknownOrganization(f"organization {organization}: not known; check the ID and DATABASE_URL")
+    current = period_of(SystemClock().now())
+    if all(one.period != current for one in periods):
+        periods = [Period(current, 0, 0, 0, 0, 0, 0), *periods]
     return known, periods
 
 

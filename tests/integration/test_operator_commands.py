@@ -180,7 +180,8 @@ async def test_a_quota_is_shown_with_what_is_left(teamfit: Run, pipeline: Pipeli
     await pipeline.complete()
     shown = await teamfit("quota", "show", "acme")
     assert (shown.exit_code, "plan team (active), 50 jobs a month" in shown.stdout) == (0, True), shown.output
-    (month,) = json.loads((await teamfit("quota", "show", "acme", "--json")).stdout)["periods"]
+    now, month = json.loads((await teamfit("quota", "show", "acme", "--json")).stdout)["periods"]
+    assert (now["period"], now["charged"]) == (datetime.now(UTC).strftime("%Y-%m"), 0), "the month that is now is shown"
     assert month == {
         "period": PERIOD,
         "reserved": 1,
