@@ -16,6 +16,7 @@ from faust import Schema
 from faust.types import TP, HeadersArg, PendingMessage, RecordMetadata, TopicT
 
 from .errors import NotAllSent
+from .keys import partition_for
 from .outbox import Answer
 from .producer import Producer, entry_metadata, entry_parts
 
@@ -101,6 +102,7 @@ def _prepare(topic: TopicT, producer: Producer, chunk: Sequence[tuple[int, Produ
     """Serialise records as `topic.send` does, those of each partition together."""
     name = topic.get_topic_name()
     channel = cast("Any", topic)  # Faust's interface of a topic lacks what its topics have
+    partitions = producer.partitions(name)
     watched = any(True for _ in topic.app.sensors)
     plain = type(topic.schema) is Schema  # sends bytes as they are
     groups: dict[int, _Group] = {}
@@ -111,7 +113,7 @@ def _prepare(topic: TopicT, producer: Producer, chunk: Sequence[tuple[int, Produ
         else:
             raw_key, open_headers = channel.prepare_key(key, None, None, open_headers)
             raw_value, open_headers = channel.prepare_value(value, None, None, open_headers)
-        partition = producer.partition_for(name, raw_key) if wanted is None else wanted
+        partition = partition_for(raw_key or b"", partitions) if wanted is None else wanted
         group = groups.get(partition)
         if group is None:
             group = groups[partition] = _Group(TP(name, partition))

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["Entry", "Headers", "decode_entry", "encode_entry"]
+__all__ = ["Entry", "Headers", "decode_entry", "encode_entry", "encode_flat"]
 
 Headers = Mapping[str, bytes | str] | Iterable[tuple[str, bytes | str]]
 
@@ -64,6 +64,19 @@ def encode_entry(
     if timestamp is not None:
         fields[_TIMESTAMP] = str(round(timestamp * 1000)).encode()
     return fields
+
+
+def encode_flat(
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers | None = None,
+    timestamp: float | None = None,
+) -> list[bytes]:
+    """As `encode_entry`, but flat as commands want it: name, value, name, value, …"""
+    if value is not None and timestamp is None and not headers:
+        # Most entries look like this, and sending in bulk comes here for every one of them.
+        return [_EVENT, value] if key is None else [_KEY, key, _EVENT, value]
+    return [part for pair in encode_entry(key, value, headers, timestamp).items() for part in pair]
 
 
 def decode_entry(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes]) -> Entry:

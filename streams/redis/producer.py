@@ -11,7 +11,7 @@ from faust.transport.producer import Producer as FaustProducer
 from faust.types import TP, HeadersArg, RecordMetadata
 from faust.types.transports import ProducerT
 
-from .entry import encode_entry
+from .entry import encode_flat
 from .errors import BrokerUnavailable
 from .outbox import Answer, Outbox, Outgoing
 from .server import Client, close
@@ -124,9 +124,9 @@ class Producer(FaustProducer):
         await self.buffer.flush()
         await self._outbox.flush()
 
-    def partition_for(self, topic: str, key: bytes | None) -> int:
-        """The partition that a key belongs to."""
-        return self._transport.partition_for(topic, key)
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has."""
+        return self._transport.partitions(topic)
 
     async def create_topic(self, topic: str, partitions: int, replication: int, **kwargs: Any) -> None:
         """Streams need not be created; remembers how many partitions there are."""
@@ -134,7 +134,7 @@ class Producer(FaustProducer):
 
     def key_partition(self, topic: str, key: bytes) -> TP:
         """Which partition a key belongs to."""
-        return TP(topic, self.partition_for(topic, key))
+        return TP(topic, self._transport.partition_for(topic, key))
 
     def supports_headers(self) -> bool:
         """Headers are supported."""
@@ -145,11 +145,8 @@ def entry_parts(
     key: bytes | None, value: bytes | None, headers: HeadersArg | None, timestamp: float | None
 ) -> list[bytes]:
     """An entry as the outbox wants it: how many fields and values there are, and then those."""
-    parts = [b""]
-    for pair in encode_entry(key, value, headers, timestamp).items():
-        parts += pair
-    parts[0] = b"%d" % (len(parts) - 1)
-    return parts
+    fields = encode_flat(key, value, headers, timestamp)
+    return [b"%d" % len(fields), *fields]
 
 
 def entry_metadata(tp: TP, entry_id: bytes) -> EntryMetadata:

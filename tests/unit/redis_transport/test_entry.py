@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streams.redis.entry import decode_entry, encode_entry
+from streams.redis.entry import decode_entry, encode_entry, encode_flat
 
 
 def flat(fields: dict[bytes, bytes]) -> list[bytes]:
@@ -24,7 +24,9 @@ def test_what_is_encoded_decodes_to_the_same(
 ) -> None:
     """Key, value, headers and timestamp survive the round trip, whatever bytes they hold."""
     timestamp = None if milliseconds is None else milliseconds / 1000
-    entry = decode_entry(b"5000-0", flat(encode_entry(key, value, headers, timestamp)))
+    fields = encode_flat(key, value, headers, timestamp)
+    assert fields == flat(encode_entry(key, value, headers, timestamp))
+    entry = decode_entry(b"5000-0", fields)
     assert (entry.key, entry.value, dict(entry.headers)) == (key, value, headers)
     assert entry.timestamp == pytest.approx(5.0 if timestamp is None else timestamp, abs=0.0001)
 
