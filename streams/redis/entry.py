@@ -72,7 +72,7 @@ def encode_flat(
     headers: Headers | None = None,
     timestamp: float | None = None,
 ) -> list[bytes]:
-    """As `encode_entry`, but flat as commands want it: name, value, name, value, …"""
+    """As `encode_entry`, but flat, as commands want it: names and values in turn."""
     if value is not None and timestamp is None and not headers:
         # Most entries look like this, and sending in bulk comes here for every one of them.
         return [_EVENT, value] if key is None else [_KEY, key, _EVENT, value]
