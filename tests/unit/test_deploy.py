@@ -120,10 +120,17 @@ def test_services_wait_for_what_they_need_and_say_when_they_work() -> None:
             healthy = services[other].healthcheck is not None
             assert how["condition"] == ("service_healthy" if healthy else "service_completed_successfully")
         assert {volume.partition(":")[0] for volume in service.volumes} <= declared
-        assert service.mem_limit or name == "postgres"
+        assert service.mem_limit or service.shm_size, "each is bounded; Postgres has shared memory for parallel queries"
+        if (check := service.healthcheck) is not None:
+            assert _seconds(check.timeout) < _seconds(check.interval)
+            assert _seconds(check.start_period) >= 30 or name in {"valkey", "postgres"}
     for name, service in _ours().items():
         assert service.read_only
         assert service.cap_drop == ["ALL"]
+        assert service.security_opt == ["no-new-privileges:true"]
+        assert service.env_file == "teamfit.env", "which .gitignore leaves out"
+        assert service.build is not None
+        assert (_DEPLOY / service.build["context"] / service.build["dockerfile"]).samefile(_DEPLOY / "Containerfile")
         assert _seconds(service.stop_grace_period) > RedisSettings().drain.total_seconds() + 5
         assert ("migrate" in service.depends_on) == (name != "migrate")
         if name in _STAGES:
