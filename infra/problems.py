@@ -25,6 +25,10 @@ RETRY_AFTER_S = 5  # an outage rarely ends sooner, and a caller that waits longe
 
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
+_EXAMPLE = "2031-04-03T08:00:00Z"
+_MOMENT = f"must be a time such as {_EXAMPLE}"
+_WHOLE = "must be a whole number"
+
 # What is wrong and what to do, by Pydantic's type of error; `{…}` come from its context, never from the input.
 _ADVICE = {
     "missing": "is missing; add it",
@@ -35,7 +39,22 @@ _ADVICE = {
     "uuid_parsing": "must be a UUID such as 7c9e6679-7425-40de-944b-e07fc1f90ae7",
     "model_attributes_type": "must be a JSON object; send one, with Content-Type: application/json",
     "dict_type": "must be a JSON object; send one, with Content-Type: application/json",
+    "int_parsing": _WHOLE,
+    "int_parsing_size": _WHOLE,
+    "greater_than_equal": "must be {ge} or more",
+    "less_than_equal": "must be {le} or less",
+    "less_than": "must be less than {lt}",
+    "datetime_type": _MOMENT,
+    "datetime_parsing": _MOMENT,
+    "datetime_from_date_parsing": _MOMENT,
+    "timezone_aware": "must say its time zone, as in " + _EXAMPLE,
     "value_error": "{error}",
+}
+
+# What the routing answers with itself: the words of HTTP, which say nothing of what to do.
+_ROUTING = {
+    404: "there is nothing at this address; /openapi.json lists the routes",
+    405: "this address does not take that method; the header Allow has those that it takes",
 }
 
 
@@ -122,8 +141,11 @@ def _describe(app: FastAPI) -> None:
 def _of_http_error(_request: Request, error: Exception) -> ProblemResponse:
     if not isinstance(error, HTTPException):  # pragma: no cover - Starlette looks handlers up by class
         raise error
-    code = error.code if isinstance(error, Problem) else _CODES.get(error.status_code, "http_error")
-    return ProblemResponse(error.status_code, code, error.detail, headers=error.headers)
+    if isinstance(error, Problem):
+        return ProblemResponse(error.status_code, error.code, error.detail, headers=error.headers)
+    code = _CODES.get(error.status_code, "http_error")
+    detail = _ROUTING.get(error.status_code, error.detail)
+    return ProblemResponse(error.status_code, code, detail, headers=error.headers)
 
 
 def _of_invalid_request(_request: Request, error: Exception) -> ProblemResponse:

@@ -1,98 +1,129 @@
-"""What customers read over HTTP: the state of a job and, once it is completed, its activities."""
+"""What customers read over HTTP: a job's status, its activities once it is completed, its events as they come."""
 
-from datetime import datetime
-from pathlib import Path
-from typing import Annotated, Literal
+import asyncio
+import hashlib
+import re
+from datetime import timedelta
+from typing import Annotated, Any
 from uuid import UUID
 
-import aiosql
-import asyncpg
-from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field, JsonValue
+from fastapi import APIRouter, Depends, Header, Response
 
-from consumers.projection.fold import Status, status_of
-from infra.auth import JOBS, OPERATOR, Caller
+from consumers.projection.changes import Changes
+from consumers.projection.event_stream import EventStream
+from consumers.projection.status import JobStatus, find_job
+from infra.auth import JOBS, Caller
 from infra.bearer import Authenticated
-from infra.postgres import Connection, Database
+from infra.postgres import Database
 from infra.problems import Problem, responses
 
-_queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
+# Proxies give up on an answer after a minute or so.
+LONGEST_WAIT = timedelta(seconds=50)
 
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE)
+# Answers differ by organization, and are asked for again each time.
+_CACHE = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
+_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "The job is as `If-None-Match` has it."}}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Each event as it is archived, from the first on.", "content": {"text/event-stream": {}}},
+    204: {"description": "The job has ended and there is nothing after `Last-Event-ID`: do not come back."},
+}
 
-class Activity(BaseModel):
-    """One team-building activity. Those of the Celery days have only a title and a description."""
-
-    title: str
-    description: str | None
-    duration_minutes: int | None
-    group_size: JsonValue
-    materials: JsonValue
-    steps: JsonValue
-    objective: str | None
-
-
-class JobStatus(BaseModel):
-    """A job as its organization sees it."""
-
-    success: Literal[True] = True
-    job_id: UUID
-    status: Status
-    organization_id: str | None
-    team_id: str | None
-    run: int = Field(description="1, and one more for each replay.")
-    created_at: datetime
-    run_at: datetime | None = Field(default=None, description="While the job waits for its time: when it begins.")
-    started_at: datetime | None = None
-    completed_at: datetime | None = Field(default=None, description="When the run ended, in whichever way.")
-    error_code: str | None = Field(default=None, description="Stable and machine-readable, e.g. `quota_exceeded`.")
-    error_message: str | None = None
-    activities: list[Activity] = Field(default=[], description="Three, when the status is `completed`.")
+Prefer = Annotated[
+    str | None,
+    Header(
+        description=f"`wait=N`: answer when the job ends (with `If-None-Match`: when it changes), after N seconds at "
+        f"the latest, {LONGEST_WAIT.seconds} at most."
+    ),
+]
+IfNoneMatch = Annotated[str | None, Header(description="An `ETag` from before: 304 if nothing has changed since.")]
+LastEventId = Annotated[
+    int, Header(alias="Last-Event-ID", ge=0, lt=2**63, description="Go on after this event; browsers send it.")
+]
 
 
 def create_router(database: Database, signing_key: str) -> APIRouter:
     """Return the routes that read jobs."""
     router = APIRouter(prefix="/api/jobs", tags=["jobs"])
     authenticated = Authenticated(signing_key, scope=JOBS)
+    changes = Changes(database)
 
-    @router.get("/{job_id}", responses=responses(401, 403, 404, 422, 503))
-    async def get_job(job_id: UUID, caller: Annotated[Caller, Depends(authenticated)]) -> JobStatus:
-        """Return a job's status, its activities when it is completed, its error when it failed.
-
-        A job that was just accepted is `pending`. A job of another organization is as unknown as one that never was.
-        """
+    async def read(job_id: UUID, caller: Caller) -> JobStatus:
         async with database.transaction() as connection:
-            job = await _find(connection, job_id, caller)
+            job = await find_job(connection, job_id, caller)
         if job is None:
             raise Problem(404, "job_not_found", f"job {job_id}: not found; it may belong to another organization")
         return job
 
+    @router.head("/{job_id}", include_in_schema=False)
+    @router.get("/{job_id}", response_model=JobStatus, responses=_NOT_MODIFIED | responses(401, 403, 404, 422, 503))
+    async def get_job(
+        job_id: UUID,
+        caller: Annotated[Caller, Depends(authenticated)],
+        if_none_match: IfNoneMatch = None,
+        prefer: Prefer = None,
+    ) -> Response:
+        """Return a job's status, its activities when it is completed, its error when it failed.
+
+        A job that was just accepted is `pending`. A job of another organization is as unknown as one that never was.
+        """
+        answer = _Answer(await read(job_id, caller))
+        headers = dict(_CACHE)
+        if wait := _wait_of(prefer):
+            headers["Preference-Applied"] = f"wait={wait.seconds}"
+            end = asyncio.get_running_loop().time() + wait.seconds
+            with changes.of(job_id) as changed:
+                while not answer.is_worth_sending(if_none_match) and await _set_before(end, changed):
+                    changed.clear()
+                    answer = _Answer(await read(job_id, caller))
+        headers["ETag"] = answer.etag
+        if answer.matches(if_none_match):
+            return Response(status_code=304, headers=headers)
+        return Response(answer.body, headers=headers, media_type="application/json")
+
+    @router.get("/{job_id}/events", response_class=Response, responses=_STREAM | responses(401, 403, 404, 422, 503))
+    async def get_events(
+        job_id: UUID, caller: Annotated[Caller, Depends(authenticated)], last_event_id: LastEventId = 0
+    ) -> Response:
+        """Send the job's events as they come, as server-sent events, until the job has ended.
+
+        Each has its number in the archive as `id`, its kind, such as `completed`, as `event`, and the CloudEvent as
+        `data`. A client that lost its connection goes on after the last event that it has seen.
+        """
+        await read(job_id, caller)
+        return await EventStream(database, changes, job_id, caller).respond(after=last_event_id)
+
     return router
 
 
-async def _find(connection: Connection, job_id: UUID, caller: Caller) -> JobStatus | None:
-    row = await _queries.job(
-        connection,
-        job_id=job_id,
-        organization_id=caller.organization_id,
-        ownerless=OPERATOR in caller.scopes,
-    )
-    job = JobStatus(**{**row, "status": status_of(row["status"])}) if row else None
-    job = job or await _just_accepted(connection, job_id, caller)
-    if job is not None and job.status == "pending":
-        run_at = await _queries.run_at(connection, job_id=job_id, organization_id=job.organization_id)
-        return job.model_copy(update={"run_at": run_at})
-    if job is None or job.status != "completed":
-        return job
-    activities = [_activity(row) async for row in _queries.activities(connection, job_id=job_id)]
-    return job.model_copy(update={"activities": activities})
+class _Answer:
+    """A job as it is sent, and the tag that tells one such answer from another."""
+
+    def __init__(self, job: JobStatus) -> None:
+        self.body = job.model_dump_json().encode()
+        self.etag = f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
+        self._has_ended = job.has_ended
+
+    def matches(self, if_none_match: str | None) -> bool:
+        """Whether the caller has this answer. Compared weakly, as RFC 9110 asks for `If-None-Match`."""
+        tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+        return self.etag in tags or tags == ["*"]
+
+    def is_worth_sending(self, if_none_match: str | None) -> bool:
+        """Whether a caller who is ready to wait need not wait any longer."""
+        return not self.matches(if_none_match) if if_none_match else self._has_ended
 
 
-async def _just_accepted(connection: Connection, job_id: UUID, caller: Caller) -> JobStatus | None:
-    row = await _queries.accepted_request(connection, job_id=job_id, organization_id=caller.organization_id)
-    if row is None:
-        return None
-    return JobStatus(run=1, **row)
+async def _set_before(end: float, changed: asyncio.Event) -> bool:
+    """Wait for the event until this time of the loop; return whether it was set."""
+    try:
+        async with asyncio.timeout_at(end):
+            return await changed.wait()
+    except TimeoutError:
+        return False
 
 
-def _activity(row: asyncpg.Record) -> Activity:
-    return Activity(**row)
+def _wait_of(prefer: str | None) -> timedelta | None:
+    """Return how long the caller would like to wait (RFC 7240), or None. What is not understood is ignored."""
+    found = _WAIT.search(prefer or "")
+    return min(timedelta(seconds=int(found.group(1))), LONGEST_WAIT) if found else None

@@ -114,3 +114,20 @@ SELECT title, description, duration_minutes, group_size, materials, steps, objec
 FROM customized_activities
 WHERE job_id = :job_id
 ORDER BY position;
+
+-- name: marks(job_ids)
+-- Something of each job that differs when anything about it does: an event, a repair of its row, a cancellation.
+SELECT
+    watched.job_id,
+    job.updated_at,
+    (SELECT max(event.sequence) FROM job_events AS event WHERE event.job_id = watched.job_id) AS sequence,
+    (SELECT count(*) FROM job_outcomes AS ended WHERE ended.job_id = watched.job_id) AS ended
+FROM unnest(:job_ids::uuid[]) AS watched (job_id)
+LEFT JOIN customization_jobs AS job ON job.job_id = watched.job_id;
+
+-- name: events(job_id, organization_id)
+-- The archived events of an organization's job, in their order.
+SELECT sequence, run, type, event
+FROM job_events
+WHERE job_id = :job_id AND organization_id = :organization_id
+ORDER BY sequence;

@@ -12,6 +12,9 @@ from infra.local.processes import require_free
 from infra.settings import settings
 from infra.telemetry import configure_logging
 
+# Longer than a POST takes. Whoever waits for a job, or listens to its events, is cut off and asks another process.
+_DRAIN_S = 10
+
 
 def serve(host: str, port: int) -> None:
     """Serve the API until a signal stops it.
@@ -28,7 +31,14 @@ def serve(host: str, port: int) -> None:
     require_free(port, "--port")
     # Uvicorn raises the signal again once it has stopped in good order; that is no failure.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    uvicorn.run(create_api(configuration), host=host, port=port, log_config=None, access_log=False)
+    uvicorn.run(
+        create_api(configuration),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_DRAIN_S,
+    )
 
 
 def signed_token(organization: str, *, scopes: Sequence[str], ttl: timedelta) -> str:

@@ -50,6 +50,9 @@ async def problem_of(answer: aiohttp.ClientResponse) -> dict[str, Any]:
         ({"requirements": "secret\0"}, "requirements", "NUL"),
         ({"team_id": ""}, "team_id", "at least 1 character"),
         ({"organization_id": "secret" * 20}, "organization_id", "more than 64 characters"),
+        ({"run_at": "secretly"}, "run_at", "must be a time such as 2031-04-03T08:00:00Z"),
+        ({"run_at": "2031-04-03T08:00:00"}, "run_at", "must say its time zone, as in 2031-04-03T08:00:00Z"),
+        ({"run_at": ["secret"]}, "run_at", "must be a time such as"),
     ],
 )
 async def test_a_bad_field_is_named_with_the_fix(
@@ -178,10 +181,11 @@ async def test_a_token_without_the_scope_is_not_enough(api: aiohttp.ClientSessio
 async def test_wrong_addresses_get_problem_documents_too(
     api: aiohttp.ClientSession, method: str, path: str, status: int, code: str
 ) -> None:
-    """What no route answers is answered in the same form."""
+    """What no route answers is answered in the same form, with what to do about it."""
     async with api.request(method, path) as answer:
         document = await problem_of(answer)
     assert (answer.status, document["code"]) == (status, code)
+    assert ("Allow" if status == 405 else "/openapi.json") in document["detail"]
     if status == 405:
         assert answer.headers["Allow"] == "POST"
 
