@@ -107,6 +107,7 @@ class Consumer(FaustConsumer):
         wanted = set(topics)
         self._transport.forget_layout()
         self._leader_topics = wanted & self.randomly_assigned_topics
+        self._transport.refuse_topics(self._leader_topics)
         tps = {
             TP(topic, partition)
             for topic in wanted - self._leader_topics

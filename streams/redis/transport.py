@@ -13,6 +13,7 @@ from faust.transport import base
 from faust.types import AppT
 from faust.types.enums import ProcessingGuarantee
 from faust.types.settings import Settings
+from faust.types.transports import ProducerT
 from mode.utils.times import want_seconds
 from yarl import URL
 
@@ -128,6 +129,16 @@ class Transport(base.Transport):
     def _channels(self, topic: str) -> list[Any]:
         return [channel for channel in self.app.topics if topic in channel.topics]
 
+    def create_producer(self, **kwargs: Any) -> ProducerT:
+        """The producer.
+
+        Raises:
+            UnsupportedFeature: it is to have a thread of its own.
+        """
+        if self.app.conf.producer_threaded:
+            raise UnsupportedFeature("producer_threaded exists for Kafka only: this producer is asynchronous already")
+        return super().create_producer(**kwargs)
+
     def refuse_unsupported(self) -> None:
         """Fail at start rather than work by halves.
 
@@ -150,5 +161,36 @@ class Transport(base.Transport):
             raise UnsupportedFeature(
                 "stream_publish_on_commit needs offsets that are committed in order: send, await it, then acknowledge"
             )
-        if conf.producer_threaded:
-            raise UnsupportedFeature("producer_threaded exists for Kafka only: this producer is asynchronous already")
+        if conf.consumer_auto_offset_reset != "earliest":
+            raise UnsupportedFeature(
+                f"consumer_auto_offset_reset={conf.consumer_auto_offset_reset!r} would skip what was written before a"
+                " group existed, and again after a flush: groups begin at the beginning here; leave it out"
+            )
+
+    def refuse_topics(self, unread: set[str]) -> None:
+        """As `refuse_unsupported`, for the topics of agents.
+
+        Args:
+            unread: topics that stand for something else, such as being the leader.
+
+        Raises:
+            UnsupportedFeature: a topic is declared in a way that streams cannot honour.
+        """
+        for channel in self.app.topics:
+            name = ", ".join(channel.topics)
+            if unread.issuperset(channel.topics) and not channel.pattern:
+                continue
+            if channel.pattern:
+                raise UnsupportedFeature(
+                    f"topic pattern {channel.pattern.pattern!r}: streams are read by name; name the topics"
+                )
+            if channel.compacting:
+                raise UnsupportedFeature(
+                    f"topic {name}: compacting keeps the last event of each key for ever, but streams are trimmed:"
+                    " store the state in a database, or use kafka://"
+                )
+            if not channel.acks:
+                raise UnsupportedFeature(
+                    f"topic {name}: with acks=False no entry would ever be acknowledged, and its worker would hold"
+                    " each one: leave it out"
+                )

@@ -9,7 +9,7 @@ from typing import Any, cast
 import faust
 import pytest
 
-from streams.redis.errors import InvalidSettings, UnsupportedFeature
+from streams.redis.errors import InvalidSettings
 from tests.conformance.harness import Bench, collect, running, transport_of
 from tests.integration.redis_transport.conftest import Client
 from tests.waiting import wait_for
@@ -81,29 +81,6 @@ async def test_one_worker_leads_and_hands_over_when_it_stops(bench: Bench) -> No
         await leader.stop()
         await wait_for(lambda: leaders() not in ([], [leader]), deadline_s=5.0, what="the next leader")
         assert len(leaders()) == 1
-
-
-async def test_tables_are_refused_at_start(bench: Bench) -> None:
-    """An app with tables does not start, and the error says what to use instead."""
-    app = bench.app()
-    app.Table("counts", default=int)
-    with pytest.raises(UnsupportedFeature, match=r"tables \(counts\) need a changelog.*database, or use kafka"):
-        transport_of(app).refuse_unsupported()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"processing_guarantee": "exactly_once"}, "exactly_once.*Kafka's transactions"),
-        ({"stream_publish_on_commit": True}, "stream_publish_on_commit"),
-        ({"producer_threaded": True}, "producer_threaded"),
-    ],
-)
-async def test_what_needs_kafka_is_refused(bench: Bench, options: dict[str, Any], message: str) -> None:
-    """Options that Redis Streams cannot honour fail at start instead of working by halves."""
-    app = faust.App("refused", broker=bench.broker.url(), datadir=bench.folder, **options)
-    with pytest.raises(UnsupportedFeature, match=message):
-        transport_of(app).refuse_unsupported()
 
 
 async def test_a_bad_broker_url_fails_at_start(bench: Bench) -> None:
