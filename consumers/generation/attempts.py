@@ -20,9 +20,8 @@ they cost is added up by organization in `llm_usage`, by a trigger, in the trans
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import TypeAlias
 from uuid import UUID, uuid4
 
 import aiosql
@@ -31,104 +30,25 @@ from consumers.generation.gate import Closing, Gate
 from consumers.generation.llm import Completion
 from consumers.generation.llm_errors import Usage
 from consumers.generation.prompt import BYTES_PER_TOKEN, Material, Team
+from consumers.generation.runs import (
+    Attempt,
+    Begun,
+    Capped,
+    Ended,
+    Failure,
+    Handover,
+    Run,
+    Saved,
+    UnderWay,
+    patience,
+)
 from infra.clock import Clock
 from infra.postgres import Connection, Database
 from infra.settings import Settings
 from streams.events import JobAccepted, JobId
-from streams.outcomes import RunOutcome, complete_runs
+from streams.outcomes import complete_runs
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
-
-_Run: TypeAlias = tuple[JobId, int]
-
-
-def patience(settings: Settings) -> timedelta:
-    """Return how long an attempt may last: its call has a limit, and Postgres and the broker have another."""
-    return timedelta(seconds=settings.generation_timeout_s + settings.stage_timeout_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """An accepted job as it was handed over. `entry`: see `Delivery`."""
-
-    event: JobAccepted
-    entry: str | None
-
-    # What the stage binds to its log lines.
-
-    @property
-    def job_id(self) -> JobId:
-        """The job."""
-        return self.event.job_id
-
-    @property
-    def run(self) -> int:
-        """Its run."""
-        return self.event.run
-
-    @property
-    def trace_id(self) -> str | None:
-        """The trace that led to it."""
-        return self.event.trace_id
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A started attempt. `team` is None when the organization has no such team."""
-
-    job_id: JobId
-    run: int
-    number: int
-    token: UUID
-    team: Team | None = None
-
-    @property
-    def key(self) -> _Run:
-        """The run that this is an attempt at."""
-        return self.job_id, self.run
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """A completed run: when it was saved and what it cost."""
-
-    usage: Usage
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A run that ended before without being completed. `error_code`: why it failed, if it did."""
-
-    outcome: RunOutcome
-    error_code: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Capped:
-    """A run that is not begun, because its job has used this many tokens."""
-
-    spent: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """How the call of an attempt failed."""
-
-    attempt: Attempt
-    code: str
-    usage: Usage | None = None
-    maybe_billed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class UnderWay:
-    """A run that is not begun, because an attempt for another entry may be alive for so long yet."""
-
-    wait: timedelta
-
-
-Begun: TypeAlias = Attempt | Saved | Ended | Capped | UnderWay
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +63,7 @@ class Attempts:
     settings: Settings
     gate: Gate
 
-    async def begin(self, orders: Sequence[Order]) -> list[Begun]:
+    async def begin(self, handovers: Sequence[Handover]) -> list[Begun]:
         """Begin an attempt at each run and read its team, unless it has ended, is under way, or its job is at its cap.
 
         Two entries of one run in the same batch are begun one after the other: the second finds the first under way.
@@ -151,20 +71,20 @@ class Attempts:
         Raises:
             DependencyDown: also when the gate is closed; then nothing is changed.
         """
-        begun: list[Begun | None] = [None] * len(orders)
+        begun: list[Begun | None] = [None] * len(handovers)
         async with self.database.transaction() as connection:
-            teams = await self._teams(connection, {order.event.data.team_id for order in orders})
+            teams = await self._teams(connection, {handover.event.data.team_id for handover in handovers})
             while missing := [place for place, one in enumerate(begun) if one is None]:
                 # One place for each run: the statement cannot begin the same run twice.
-                places = {(orders[place].event.job_id, orders[place].event.run): place for place in reversed(missing)}
-                once = await self._begin_once(connection, [orders[place] for place in places.values()])
+                places = {handovers[place].key: place for place in reversed(missing)}
+                once = await self._begin_once(connection, [handovers[place] for place in places.values()])
                 for key, one in once.items():
                     place = places[key]
-                    begun[place] = _with_team(one, orders[place].event, teams)
+                    begun[place] = _with_team(one, handovers[place].event, teams)
         return [one for one in begun if one is not None]
 
-    async def _begin_once(self, connection: Connection, orders: Sequence[Order]) -> dict[_Run, Begun]:
-        events, entries = [order.event for order in orders], [order.entry for order in orders]
+    async def _begin_once(self, connection: Connection, handovers: Sequence[Handover]) -> dict[Run, Begun]:
+        events, entries = [handover.event for handover in handovers], [handover.entry for handover in handovers]
         runs = {"job_ids": [event.job_id for event in events], "runs": [event.run for event in events]}
         now = self.clock.now()
         # Three statements: each sees what another worker's begin or save, for which the one before it had to wait, did.
@@ -172,7 +92,7 @@ class Attempts:
         self.gate.check()
         await _queries.abandon(connection, **runs, entries=entries, now=now)
         tokens = {(event.job_id, event.run): uuid4() for event in events}
-        begun: dict[_Run, Begun] = {}
+        begun: dict[Run, Begun] = {}
         async for row in _queries.begin(
             connection,
             **runs,

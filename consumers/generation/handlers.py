@@ -21,11 +21,12 @@ from typing import Final, TypeAlias
 
 import structlog
 
-from consumers.generation.attempts import Attempt, Attempts, Capped, Ended, Failure, Order, Saved, UnderWay
+from consumers.generation.attempts import Attempts
 from consumers.generation.gate import Gate
 from consumers.generation.llm import Completion, Llm, endpoint_of
 from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.prompt import Team, messages, system_message, user_message
+from consumers.generation.runs import Attempt, Capped, Ended, Failure, Handover, Saved, UnderWay
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown, Permanent, Postponed
@@ -74,7 +75,7 @@ class Generation:
         # again when Postgres is back, and need not pay again.
         self._unsaved: dict[_Turn, tuple[Attempt, Completion]] = {}
 
-    async def handle(self, order: Order) -> Sequence[Record]:
+    async def handle(self, handover: Handover) -> Sequence[Record]:
         """Generate a job's activities, save them, and return the JobCompleted that follows.
 
         A run that is completed already gives the same JobCompleted again, and no call is made. One that another attempt
@@ -88,30 +89,30 @@ class Generation:
             DependencyDown: Postgres, the broker or the LLM is away; or the LLM is not configured as it needs, or takes
                 no calls for a while.
         """
-        event = order.event
-        turn = (event.job_id, event.run, order.entry)
+        event = handover.event
+        turn = (*handover.key, handover.entry)
         # A worker that lost an entry while it was stalled may get it again itself: it waits for its own first call.
         async with self._turns.of(turn):
             kept = self._unsaved.pop(turn, None)
-            if kept is not None and (facts := await self._saved(order, *kept)):
+            if kept is not None and (facts := await self._saved(handover, *kept)):
                 return facts
             self._gate.check()
-            begun = await self._begin.submit(order)
+            begun = await self._begin.submit(handover)
             if isinstance(begun, UnderWay):
                 raise _postponed(event, begun)
             if isinstance(begun, Capped):
                 raise self._spent(event, begun)
             if not isinstance(begun, Attempt):
                 return _already_ended(event, begun)
-            return await self._saved(order, begun, await self._answer(event, begun))
+            return await self._saved(handover, begun, await self._answer(event, begun))
 
-    async def give_up(self, order: Order, error: Exception) -> Sequence[Record]:
+    async def give_up(self, handover: Handover, error: Exception) -> Sequence[Record]:
         """End the run as failed, and return the JobFailed that follows; nothing if it had ended in another way.
 
         Raises:
             DependencyDown: Postgres is away.
         """
-        event = order.event
+        event = handover.event
         await self._attempts.give_up(event.job_id, event.run, error_code=error_code(error))
         facts = await fail_run(self._database, self._clock, event, error)
         if facts:
@@ -153,16 +154,16 @@ class Generation:
             "(TEAMFIT_MAX_TOKENS_PER_JOB)",
         )
 
-    async def _saved(self, order: Order, attempt: Attempt, completion: Completion) -> Sequence[Record]:
+    async def _saved(self, handover: Handover, attempt: Attempt, completion: Completion) -> Sequence[Record]:
         """Save an answer and return the fact that follows, or nothing if the attempt no longer holds its run."""
-        event = order.event
+        event = handover.event
         try:
             saved = await self._save.submit((attempt, completion))
         except DependencyDown:
-            self._unsaved[(*attempt.key, order.entry)] = attempt, completion
+            self._unsaved[(*attempt.key, handover.entry)] = attempt, completion
             raise
         except TimeoutError as error:
-            self._unsaved[(*attempt.key, order.entry)] = attempt, completion
+            self._unsaved[(*attempt.key, handover.entry)] = attempt, completion
             raise DependencyDown("postgres", "Postgres did not save an answer in time") from error
         if saved is None:
             log.warning("generation.superseded", job_id=str(event.job_id), run=event.run, attempt=attempt.number)

@@ -1,8 +1,8 @@
 """The generation stage's Faust app: `faust -A consumers.generation worker`."""
 
-from consumers.generation.attempts import Order, patience
 from consumers.generation.handlers import Generation
 from consumers.generation.llm import Llm
+from consumers.generation.runs import Handover, patience
 from infra.clock import SystemClock
 from infra.errors import InvalidEvent
 from infra.postgres import Database
@@ -28,11 +28,11 @@ _publisher = FaustPublisher(app)
 _generation = Generation(database=_database, llm=_llm, publisher=_publisher, clock=_clock, settings=_settings)
 
 
-def _decode(delivery: Delivery) -> Order:
+def _decode(delivery: Delivery) -> Handover:
     event = parse_event(delivery.value)
     if not isinstance(event, JobAccepted):
         raise InvalidEvent(f"type: {delivery.topic} carries teamfit.job.accepted.v1, not {event.type}")
-    return Order(event, delivery.entry)
+    return Handover(event, delivery.entry)
 
 
 stage = Stage(

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from consumers.generation.activities import Activities
-from consumers.generation.attempts import Attempt, Attempts, Order, Saved
+from consumers.generation.attempts import Attempts
 from consumers.generation.gate import Gate
 from consumers.generation.handlers import _completed
 from consumers.generation.llm import Completion
 from consumers.generation.llm_errors import Usage
+from consumers.generation.runs import Attempt, Handover, Saved
 from consumers.projection.handlers import Projection
 from consumers.quota.admission import Admissions
 from consumers.quota.cancellation import Cancellations
@@ -114,7 +115,7 @@ class World:
         await self.publish(admission)
 
     async def _generate(self, event: JobAccepted) -> None:
-        [begun] = await self.attempts.begin([Order(event, None)])
+        [begun] = await self.attempts.begin([Handover(event, None)])
         if isinstance(begun, Attempt):
             self.calls += 1
             [saved] = await self.attempts.save([(begun, _ANSWER)])

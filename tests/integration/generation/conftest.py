@@ -17,9 +17,9 @@ from aiohttp import web
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from consumers.generation.attempts import Order
 from consumers.generation.handlers import Generation
 from consumers.generation.llm import Llm
+from consumers.generation.runs import Handover
 from infra.clock import SystemClock
 from infra.errors import InvalidEvent
 from infra.local.llm.server import create_app
@@ -113,13 +113,13 @@ class StageUnderTest:
 
     async def handle(self, event: JobAccepted, entry: str = ENTRY) -> Sequence[Record]:
         """Take a delivery; by default every event comes as the same entry each time."""
-        return await self.generation.handle(Order(event, entry))
+        return await self.generation.handle(Handover(event, entry))
 
     async def give_up(self, event: JobAccepted, error: Exception) -> Sequence[Record]:
         """Give up a delivery."""
-        return await self.generation.give_up(Order(event, ENTRY), error)
+        return await self.generation.give_up(Handover(event, ENTRY), error)
 
-    def wrapped(self) -> Stage[Order]:
+    def wrapped(self) -> Stage[Handover]:
         """Return the handlers in the wrapper that gives each delivery an outcome; its retries are due at once."""
         return Stage(
             group="generation",
@@ -133,11 +133,11 @@ class StageUnderTest:
         )
 
 
-def _decode(delivery: Delivery) -> Order:
+def _decode(delivery: Delivery) -> Handover:
     event = parse_event(delivery.value)
     if not isinstance(event, JobAccepted):
         raise InvalidEvent("type: not this one")
-    return Order(event, delivery.entry)
+    return Handover(event, delivery.entry)
 
 
 Starter: TypeAlias = Callable[..., Awaitable[StageUnderTest]]
@@ -241,9 +241,9 @@ async def team(database: Pool) -> str:
     return TEAM
 
 
-def orders(*events: JobAccepted) -> list[Order]:
+def handovers(*events: JobAccepted) -> list[Handover]:
     """Return these events as handed over by the broker."""
-    return [Order(event, ENTRY) for event in events]
+    return [Handover(event, ENTRY) for event in events]
 
 
 def accepted(

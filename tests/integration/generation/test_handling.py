@@ -4,15 +4,16 @@ import asyncio
 
 import pytest
 
-from consumers.generation.attempts import Attempt, Attempts
+from consumers.generation.attempts import Attempts
 from consumers.generation.gate import Gate
+from consumers.generation.runs import Attempt
 from infra.clock import SystemClock
 from infra.errors import DependencyDown, Permanent, Transient
 from infra.local.servers import start_postgres
 from infra.migrations import upgrade
 from streams.events import Completed, JobCompleted, JobStarted, parse_event
 from streams.outcomes import decide_outcome
-from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, orders
+from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, handovers
 from tests.waiting import wait_for
 
 
@@ -246,7 +247,7 @@ async def test_two_workers_that_begin_the_same_runs_at_once_leave_one_holder(
     """However begins interleave, each gets its own attempt number and only the newest still holds the run."""
     events = [accepted() for _ in range(20)]
     attempts = [Attempts(stage.database, SystemClock(), stage.settings, Gate("e")) for _ in range(4)]
-    rounds = await asyncio.gather(*(one.begin(orders(*events)) for one in attempts), return_exceptions=True)
+    rounds = await asyncio.gather(*(one.begin(handovers(*events)) for one in attempts), return_exceptions=True)
     for begun in rounds:
         assert isinstance(begun, list)
         assert all(isinstance(one, Attempt) for one in begun)

@@ -6,16 +6,17 @@ from uuid import uuid4
 
 import pytest
 
-from consumers.generation.attempts import Attempt, Attempts, Failure
+from consumers.generation.attempts import Attempts
 from consumers.generation.gate import Gate
 from consumers.generation.llm import read
 from consumers.generation.llm_errors import Usage
+from consumers.generation.runs import Attempt, Failure
 from infra.clock import SystemClock
 from infra.errors import Permanent, Transient
 from infra.local.llm.server import MODEL
 from streams.deliveries import Delivery
 from streams.events import JobFailed, JobId, parse_event
-from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, orders
+from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, handovers
 from tests.waiting import wait_for
 
 _ANSWER = (
@@ -55,7 +56,7 @@ def attempts_of(stage: StageUnderTest) -> Attempts:
 
 async def begun(attempts: Attempts) -> Attempt:
     """Begin an attempt at a new job."""
-    (attempt,) = await attempts.begin(orders(accepted()))
+    (attempt,) = await attempts.begin(handovers(accepted()))
     assert isinstance(attempt, Attempt)
     return attempt
 
@@ -96,8 +97,8 @@ async def test_records_that_are_repeated_count_nothing_twice(stage: StageUnderTe
 async def test_a_late_answer_adds_its_cost_to_a_call_that_was_counted(stage: StageUnderTest, database: Pool) -> None:
     """A zombie's answer is paid for: its tokens are added once, and its call is not counted again."""
     attempts, event = attempts_of(stage), accepted()
-    (zombie,) = await attempts.begin(orders(event))
-    (winner,) = await attempts.begin(orders(event))
+    (zombie,) = await attempts.begin(handovers(event))
+    (winner,) = await attempts.begin(handovers(event))
     assert isinstance(zombie, Attempt)
     assert isinstance(winner, Attempt)
     assert await totals(database) == {"org-1": (1, 0, 0, 1)}
@@ -121,7 +122,7 @@ async def test_workers_that_record_side_by_side_lose_no_call(stage: StageUnderTe
     async def work(attempts: Attempts) -> None:
         for _ in range(5):
             events = [accepted(), accepted(organization_id="org-2", team_id="team-2")]
-            started = [one for one in await attempts.begin(orders(*events)) if isinstance(one, Attempt)]
+            started = [one for one in await attempts.begin(handovers(*events)) if isinstance(one, Attempt)]
             await attempts.save([(one, COMPLETION) for one in started])
 
     await asyncio.gather(*(work(attempts) for attempts in workers))
@@ -182,7 +183,7 @@ async def test_a_capped_job_fails_and_says_why(start_stage: Starter, database: P
     """The customer reads the code; the original is kept for a replay under a higher cap."""
     stage, event = await start_stage(max_tokens_per_job=1), accepted()
     attempts = attempts_of(stage)
-    (attempt,) = await attempts.begin(orders(event))
+    (attempt,) = await attempts.begin(handovers(event))
     assert isinstance(attempt, Attempt)
     await attempts.fail([Failure(attempt, "llm_invalid_output", Usage("m", 1, 2))])
     await stage.wrapped().process(Delivery("job-accepted", event.key, event.encode()))

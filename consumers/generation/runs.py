@@ -1,0 +1,108 @@
+"""What the stage knows of a run: how it was handed over, the attempt that was begun, or why none was."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeAlias
+from uuid import UUID
+
+from consumers.generation.llm_errors import Usage
+from consumers.generation.prompt import Team
+from infra.settings import Settings
+from streams.events import JobAccepted, JobId
+from streams.outcomes import RunOutcome
+
+Run: TypeAlias = tuple[JobId, int]
+
+
+def patience(settings: Settings) -> timedelta:
+    """Return how long an attempt may last: its call has a limit, and Postgres and the broker have another."""
+    return timedelta(seconds=settings.generation_timeout_s + settings.stage_timeout_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """An accepted job as it was handed over. `entry`: see `Delivery`."""
+
+    event: JobAccepted
+    entry: str | None
+
+    @property
+    def key(self) -> Run:
+        """The run that it is to start."""
+        return self.event.job_id, self.event.run
+
+    # What the stage binds to its log lines.
+
+    @property
+    def job_id(self) -> JobId:
+        """The job."""
+        return self.event.job_id
+
+    @property
+    def run(self) -> int:
+        """Its run."""
+        return self.event.run
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that led to it."""
+        return self.event.trace_id
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A started attempt. `team` is None when the organization has no such team."""
+
+    job_id: JobId
+    run: int
+    number: int
+    token: UUID
+    team: Team | None = None
+
+    @property
+    def key(self) -> Run:
+        """The run that this is an attempt at."""
+        return self.job_id, self.run
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A completed run: when it was saved and what it cost."""
+
+    usage: Usage
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that ended before without being completed. `error_code`: why it failed, if it did."""
+
+    outcome: RunOutcome
+    error_code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Capped:
+    """A run that is not begun, because its job has used this many tokens."""
+
+    spent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How the call of an attempt failed."""
+
+    attempt: Attempt
+    code: str
+    usage: Usage | None = None
+    maybe_billed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A run that is not begun, because an attempt for another entry may be alive for so long yet."""
+
+    wait: timedelta
+
+
+Begun: TypeAlias = Attempt | Saved | Ended | Capped | UnderWay
