@@ -24,6 +24,12 @@ from tests.waiting import wait_for
 
 Client: TypeAlias = Any
 
+# Events to keep waiting while workers are to show that they read: more than all of them take at once.
+_ENOUGH = 100
+# A read waits for a scan, 0.2 s; twice as many are let pass.
+_READS_PER_S = 10
+_QUIET_S = 2
+
 
 @dataclass
 class Record:
@@ -155,6 +161,37 @@ class Fleet:
                 deadline_s=30.0,
                 what=f"{count} workers",
             )
+
+    async def all_read_again(self) -> None:
+        """After a fault: every worker starts an event within ten seconds, and reads stay bounded when all is quiet.
+
+        More events are sent as long as some worker has started none: a worker that has gone deaf never does.
+        """
+        since = time.time()
+        awaited = {worker.pid for worker in self.workers}
+
+        def each_has_started() -> bool:
+            if self.backlog() < _ENOUGH:
+                self.send(_ENOUGH)
+            return awaited <= {record.process for record in self.records("start") if record.at > since}
+
+        await wait_for(each_has_started, deadline_s=10, what="every worker to read again")
+        await self.all_done()
+        before = self.reads()
+        await asyncio.sleep(_QUIET_S)  # the length of a measurement
+        # Each reads again when its block or scan is over, and acknowledgements may bring a few more.
+        assert self.reads() - before < _READS_PER_S * _QUIET_S * len(self.workers)
+
+    def reads(self) -> int:
+        """How many XREADGROUP commands the server has executed."""
+        with self.broker as broker:
+            return int(broker.info("commandstats")["cmdstat_xreadgroup"]["calls"])
+
+    def backlog(self) -> int:
+        """How many events wait for a worker to read them; after a flush all of them do, until the group is back."""
+        with self.broker as broker:
+            groups = broker.xinfo_groups("chaos") if broker.exists("chaos") else []
+            return int(groups[0]["lag"] or 0) if groups else int(broker.xlen("chaos"))
 
     async def stop(self, worker: subprocess.Popen[bytes]) -> float:
         """End a worker with SIGTERM; returns the seconds that it took."""
