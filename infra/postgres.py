@@ -9,6 +9,7 @@ import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
+from infra.clock import ServerClock
 from infra.errors import DependencyDown
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -74,9 +75,13 @@ class Database:
     """A pool of at most `size` connections. `json` columns are read and written as Python values.
 
     The pool opens when it is first needed, so a process starts, and says that it is not ready, while Postgres is away.
+
+    Attributes:
+        clock: Postgres's. What is written to it, or compared with what was, is timed by this.
     """
 
     def __init__(self, url: str, *, size: int) -> None:
+        self.clock = ServerClock()
         self._url = url
         self._size = size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
@@ -110,6 +115,8 @@ class Database:
                 _lost_is_down(connection),
                 connection.transaction(),
             ):
+                if self.clock.stale:
+                    self.clock.learn(await connection.fetchval("SELECT clock_timestamp()"))
                 yield connection
         except _AWAY as error:
             raise _down(error) from error

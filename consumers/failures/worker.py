@@ -6,7 +6,6 @@ from datetime import timedelta
 from consumers.failures.handlers import FailedEvents, HoldPolicy
 from consumers.failures.letters import DeadLetter, read_dead_letter
 from consumers.failures.poison import Poison
-from infra.clock import SystemClock
 from infra.postgres import Database
 from infra.settings import settings
 from streams.batching import Batcher
@@ -21,8 +20,8 @@ from streams.topics import DEAD_LETTERS, FAILURES
 _CONCURRENCY = 50
 
 _settings = settings()
-_clock = SystemClock()
 _database = Database(_settings.database_url, size=_settings.database_pool_size)
+_clock = _database.clock
 
 app = create_app(FAILURES, _settings)
 

@@ -3,7 +3,6 @@
 from consumers.generation.handlers import Generation
 from consumers.generation.llm import Llm
 from consumers.generation.runs import Handover, patience
-from infra.clock import SystemClock
 from infra.errors import InvalidEvent
 from infra.postgres import Database
 from infra.settings import settings
@@ -19,8 +18,8 @@ from streams.topics import GENERATION, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY
 _TOPICS = (JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY)
 
 _settings = settings()
-_clock = SystemClock()
 _database = Database(_settings.database_url, size=_settings.database_pool_size)
+_clock = _database.clock
 _llm = Llm(_settings, connections=len(_TOPICS) * _settings.generation_concurrency)
 
 app = create_app(GENERATION, _settings)

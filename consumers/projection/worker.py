@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 from consumers.projection.handlers import Projection, decode
-from infra.clock import SystemClock
 from infra.postgres import Database
 from infra.settings import settings
 from streams.batching import Batcher
@@ -24,7 +23,7 @@ stage = Stage(
     decode=decode,
     handle=Batcher(_projection.project, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s).submit,
     publisher=FaustPublisher(app),
-    retries=ScheduledRetries(_database, SystemClock()),
+    retries=ScheduledRetries(_database, _database.clock),
     policy=RetryPolicy.of(_settings),
     # A batch may wait for the one before it, so a delivery is given the time of two.
     timeout=timedelta(seconds=2 * _settings.stage_timeout_s),

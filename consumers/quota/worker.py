@@ -8,7 +8,6 @@ from consumers.quota.cancellation import Cancellations
 from consumers.quota.delays import Delays
 from consumers.quota.lanes import Lanes
 from consumers.quota.settlement import Fact, Settlements, decode_fact, settles
-from infra.clock import SystemClock
 from infra.errors import InvalidEvent
 from infra.postgres import Database
 from infra.settings import settings
@@ -23,8 +22,8 @@ from streams.stage import Stage
 from streams.topics import JOB_EVENTS, JOB_REQUESTS, QUOTA
 
 _settings = settings()
-_clock = SystemClock()
 _database = Database(_settings.database_url, size=_settings.database_pool_size)
+_clock = _database.clock
 _policy = RetryPolicy.of(_settings)
 _timeout = timedelta(seconds=_settings.stage_timeout_s)
 

@@ -14,7 +14,6 @@ from infra import problems
 from infra.api import health
 from infra.api.body_limit import BodyLimit
 from infra.auth import signing_key
-from infra.clock import SystemClock
 from infra.postgres import Database
 from infra.settings import Settings
 from infra.settings import settings as process_settings
@@ -64,9 +63,9 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     )
     problems.install(api)
     api.add_middleware(BodyLimit, limit=LONGEST_BODY)
-    intake = Intake(database, broker, SystemClock(), settings.trust_threshold, Turns(settings.database_pool_size))
+    intake = Intake(database, broker, database.clock, settings.trust_threshold, Turns(settings.database_pool_size))
     api.include_router(producers.intake.api.create_router(intake, key))
-    cancellation = Cancellation(database, broker, SystemClock())
+    cancellation = Cancellation(database, broker, database.clock)
     api.include_router(producers.cancel.api.create_router(cancellation, key))
     api.include_router(consumers.projection.api.create_router(database, key))
     api.include_router(producers.replay.api.create_router(database, broker, key))

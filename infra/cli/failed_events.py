@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.clock import SystemClock
 from infra.postgres import Database
 from infra.settings import settings
 from producers.replay.failed import Content, FailedEventDetails, FailedEvents, Filter, OpenOnes, State
@@ -53,7 +52,7 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
 
 def print_list(chosen: Filter, *, state: State | None, limit: int, as_json: bool) -> None:
     """Print those that a filter finds."""
-    page = with_database(lambda database: FailedEvents(database, SystemClock()).page(chosen, state=state, limit=limit))
+    page = with_database(lambda database: FailedEvents(database, database.clock).page(chosen, state=state, limit=limit))
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
         return
@@ -85,7 +84,7 @@ def print_list(chosen: Filter, *, state: State | None, limit: int, as_json: bool
 
 def print_one(failed_event_id: UUID, *, as_json: bool) -> None:
     """Print everything about one. Raises UnknownFailedEvent."""
-    one = with_database(lambda database: FailedEvents(database, SystemClock()).one(failed_event_id))
+    one = with_database(lambda database: FailedEvents(database, database.clock).one(failed_event_id))
     if as_json:
         typer.echo(one.model_dump_json(indent=2))
         return
@@ -109,7 +108,7 @@ def discard(failed_event_id: UUID | None, chosen: Filter, *, because: str, yes: 
     """
 
     async def find(database: Database) -> OpenOnes:
-        failed = FailedEvents(database, SystemClock())
+        failed = FailedEvents(database, database.clock)
         if failed_event_id is None:
             return await failed.find_open(chosen)
         one = await failed.one(failed_event_id)
@@ -122,7 +121,7 @@ def discard(failed_event_id: UUID | None, chosen: Filter, *, because: str, yes: 
     if not yes:
         typer.confirm("Discard them?", abort=True)
     discarded = with_database(
-        lambda database: FailedEvents(database, SystemClock()).discard(found, because=because, by=operator())
+        lambda database: FailedEvents(database, database.clock).discard(found, because=because, by=operator())
     )
     typer.echo(f"{discarded} discarded.")
 

@@ -8,7 +8,6 @@ import orjson
 import typer
 
 from infra.cli.failed_events import with_database
-from infra.clock import SystemClock
 from infra.postgres import Database
 from infra.problems import Problem
 from infra.settings import settings
@@ -60,7 +59,7 @@ async def _describe(database: Database, jobs: Sequence[UUID]) -> list[str]:
 
 async def _cancel(database: Database, jobs: Sequence[UUID], because: str, *, quiet: bool) -> list[_Result]:
     broker = Broker(settings(), name="cancel")
-    cancellation = Cancellation(database, broker, SystemClock())
+    cancellation = Cancellation(database, broker, database.clock)
     results = []
     try:
         for job in jobs:

@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.cli.failed_events import operator, out, with_database
-from infra.clock import SystemClock
 from infra.postgres import Database
 from infra.settings import settings
 from producers.broker import Broker
@@ -41,7 +40,7 @@ _BECAUSE = {
 
 def make(chosen: Filter, *, as_json: bool) -> None:
     """Make a plan and print it."""
-    plan = with_database(lambda database: Plans(database, SystemClock()).make(chosen, by=operator()))
+    plan = with_database(lambda database: Plans(database, database.clock).make(chosen, by=operator()))
     _print(plan, as_json=as_json)
     if not as_json and plan.total:
         typer.echo(f"Nothing was sent. To send it: teamfit replay apply {plan.id} --rate 100/s")
@@ -51,7 +50,7 @@ def show(plan_id: UUID, *, events: int, as_json: bool) -> None:
     """Print a plan, and as many of its events. Raises UnknownPlan."""
 
     async def read(database: Database) -> tuple[Plan, Sequence[PlanItem]]:
-        plans = Plans(database, SystemClock())
+        plans = Plans(database, database.clock)
         return await plans.get(plan_id), await plans.items(plan_id, limit=events) if events else ()
 
     plan, items = with_database(read)
@@ -65,7 +64,7 @@ def show(plan_id: UUID, *, events: int, as_json: bool) -> None:
 
 def abort(plan_id: UUID) -> None:
     """Abort a plan and say what had been sent. Raises UnknownPlan."""
-    plan = with_database(lambda database: Plans(database, SystemClock()).abort(plan_id))
+    plan = with_database(lambda database: Plans(database, database.clock).abort(plan_id))
     typer.echo(f"Plan {plan.id} is {plan.state}; {plan.sent} of its {plan.total} events were sent.")
 
 
@@ -77,7 +76,7 @@ def apply(plan_id: UUID, *, rate: float, yes: bool) -> None:
         DependencyDown: Postgres or the broker is away.
         typer.Abort: the answer was no.
     """
-    plan = with_database(lambda database: Plans(database, SystemClock()).get(plan_id))
+    plan = with_database(lambda database: Plans(database, database.clock).get(plan_id))
     if plan.state == "finished":
         typer.echo(f"Plan {plan.id} was finished at {plan.ended_at:%Y-%m-%d %H:%M:%S} UTC: nothing was sent.")
         return
@@ -99,7 +98,7 @@ async def _applied(database: Database, plan_id: UUID, rate: float) -> Plan:
                 waiting = f"waiting for quota of {progress.waiting} jobs" if progress.waiting else "sending"
                 bar.update(task, total=progress.total, completed=progress.sent, description=waiting)
 
-            return await Replays(database, broker, SystemClock()).apply(plan_id, rate=rate, report=report)
+            return await Replays(database, broker, database.clock).apply(plan_id, rate=rate, report=report)
     except asyncio.CancelledError:
         typer.echo(f"Stopped. `teamfit replay apply {plan_id}` goes on from here.", err=True)
         raise

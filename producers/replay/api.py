@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from infra.auth import OPERATOR, Caller
 from infra.bearer import Authenticated
-from infra.clock import SystemClock
 from infra.postgres import Database
 from infra.problems import Problem, responses
 from producers.replay.apply import Replays
@@ -63,9 +62,8 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
     """Return the operators' routes. They see every organization's events, so they ask for the scope `operator`."""
     router = APIRouter(prefix="/api/ops", tags=["operators"], responses=responses(401, 403, 404, 409, 422, 503))
     authenticated = Authenticated(signing_key, scope=OPERATOR)
-    clock = SystemClock()
-    failed, plans = FailedEvents(database, clock), Plans(database, clock)
-    replays = Replays(database, publisher, clock, patience=_WAIT_FOR_QUOTA)
+    failed, plans = FailedEvents(database, database.clock), Plans(database, database.clock)
+    replays = Replays(database, publisher, database.clock, patience=_WAIT_FOR_QUOTA)
 
     @router.get("/failed", dependencies=[Depends(authenticated)])
     async def list_failed(query: Annotated[FailedEventsQuery, Query()]) -> FailedEventPage:

@@ -34,8 +34,8 @@ class Periods:
         Raises:
             DependencyDown: Postgres is away.
         """
-        period = self.clock.now().astimezone(UTC).strftime("%Y-%m")
         async with self.database.transaction() as connection:
+            period = self.clock.now().astimezone(UTC).strftime("%Y-%m")
             opened = int(await _queries.open_period(connection, period=period))
         if opened:
             log.info("quota.period_opened", period=period, organizations=opened)

@@ -9,7 +9,6 @@ from datetime import UTC, timedelta
 
 import structlog
 
-from infra.clock import SystemClock
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.settings import settings
@@ -26,8 +25,8 @@ log = structlog.get_logger(__name__)
 _INTERVAL_S = 0.25
 
 _settings = settings()
-_clock = SystemClock()
 _database = Database(_settings.database_url, size=_settings.database_pool_size)
+_clock = _database.clock
 
 # It reads no topic, but joins its group all the same: that is how Faust elects a leader.
 app = create_app("schedule", _settings)

@@ -1,6 +1,7 @@
 """Outages of Postgres, as the stages hear of them."""
 
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from tests.conftest import Pool
+from tests.waiting import wait_for
 
 
 async def test_a_statement_on_a_lost_connection_means_that_postgres_is_away(database_url: str, database: Pool) -> None:
@@ -44,6 +46,23 @@ async def test_a_connection_that_asyncpg_cannot_use_any_more_is_an_outage(databa
         with pytest.raises(DependencyDown):
             async with own.transaction():
                 raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
+    finally:
+        await own.close()
+
+
+async def test_time_is_what_postgres_says(database_url: str) -> None:
+    """Hosts need not agree on the time: what is written to Postgres is timed by Postgres."""
+    own = Database(database_url, size=1)
+    own.clock.learn(datetime(2031, 4, 1, tzinfo=UTC))
+    assert own.clock.now() >= datetime(2031, 4, 1, tzinfo=UTC)
+
+    async def has_asked() -> bool:
+        async with own.transaction() as connection:
+            before = await connection.fetchval("SELECT clock_timestamp() - interval '1 second'")
+        return bool(before < own.clock.now() < before + timedelta(days=1))
+
+    try:
+        await wait_for(has_asked, what="Postgres to be asked again")
     finally:
         await own.close()
 
