@@ -5,13 +5,22 @@ VALUES (:id, :topic, :key, :event, :headers, :due_at, :reason)
 ON CONFLICT (id) DO NOTHING;
 
 -- name: take_due(now, limit)
--- Removes and returns due records, oldest first. SKIP LOCKED lets several takers work side by side.
-DELETE FROM scheduled_events
-WHERE id IN (
+-- Removes and returns due records, oldest first. SKIP LOCKED lets several takers work side by side. A record that was kept
+-- in the future has its time from a clock that was set back since, and would wait as long as the clock was wrong. It is
+-- due at once: a retry may come early, and a request that was to wait until some moment is kept again by whoever reads it.
+-- The second is for what was kept while `:now` was read.
+WITH due AS (
     SELECT id FROM scheduled_events
     WHERE due_at <= :now
     ORDER BY due_at
     LIMIT :limit
     FOR UPDATE SKIP LOCKED
+), ahead AS (
+    SELECT id FROM scheduled_events
+    WHERE created_at > :now::timestamptz + interval '1 second'
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
 )
+DELETE FROM scheduled_events
+WHERE id IN (SELECT id FROM due UNION SELECT id FROM ahead)
 RETURNING topic, key, event, headers;

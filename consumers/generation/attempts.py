@@ -90,7 +90,7 @@ class Attempts:
         # Three statements: each sees what another worker's begin or save, for which the one before it had to wait, did.
         self.gate.learn(await _queries.lock_runs(connection, **runs, endpoint=self.gate.endpoint))
         self.gate.check()
-        await _queries.abandon(connection, **runs, entries=entries, now=now)
+        await _queries.abandon(connection, **runs, entries=entries, patience=patience(self.settings), now=now)
         tokens = {(event.job_id, event.run): uuid4() for event in events}
         begun: dict[Run, Begun] = {}
         async for row in _queries.begin(

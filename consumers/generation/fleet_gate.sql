@@ -1,6 +1,12 @@
 -- name: gates()
 -- Every endpoint that has ever named a time, and for how long it takes no calls yet.
-SELECT endpoint, closed_until, greatest(closed_until - clock_timestamp(), interval '0') AS closed_for, reason
+-- One that was closed in the future, by a clock that was set back since, is open.
+SELECT
+    endpoint,
+    closed_until,
+    CASE WHEN closed_at <= clock_timestamp() THEN greatest(closed_until - clock_timestamp(), interval '0')
+    ELSE interval '0' END AS closed_for,
+    reason
 FROM llm_gate ORDER BY endpoint;
 
 -- name: open_gates(endpoints)

@@ -12,23 +12,28 @@ WITH locked AS MATERIALIZED (
 )
 SELECT closed.closed_until - clock_timestamp()
 FROM (SELECT count(*) FROM locked) AS all_locked
-LEFT JOIN llm_gate AS closed ON closed.endpoint = :endpoint AND closed.closed_until > clock_timestamp();
+-- A gate that was closed in the future was closed by a clock that has been set back: nobody knows until when.
+LEFT JOIN llm_gate AS closed ON closed.endpoint = :endpoint
+    AND closed.closed_until > clock_timestamp() AND closed.closed_at <= clock_timestamp();
 
 -- name: close_gate(endpoint, wait, reason)!
 -- Closes the gate for everybody; an earlier time than the one that stands changes nothing.
-INSERT INTO llm_gate (endpoint, closed_until, reason)
-VALUES (:endpoint, clock_timestamp() + :wait::interval, :reason)
-ON CONFLICT (endpoint) DO UPDATE SET closed_until = excluded.closed_until, reason = excluded.reason
-WHERE llm_gate.closed_until < excluded.closed_until;
+INSERT INTO llm_gate (endpoint, closed_until, reason, closed_at)
+VALUES (:endpoint, clock_timestamp() + :wait::interval, :reason, clock_timestamp())
+ON CONFLICT (endpoint) DO UPDATE
+SET closed_until = excluded.closed_until, reason = excluded.reason, closed_at = excluded.closed_at
+WHERE llm_gate.closed_until < excluded.closed_until OR llm_gate.closed_at > excluded.closed_at;
 
--- name: abandon(now, job_ids, runs, entries)!
+-- name: abandon(now, job_ids, runs, entries, patience)!
 -- Takes the runs away from attempts that were begun for the same entry, whose worker has lost it, and from those whose time
--- is over: whoever still works on one can no longer save. Waits for a save under way.
+-- is over, or is longer than any attempt is given, since the clock was set back: whoever still works on one can no longer
+-- save. Waits for a save under way.
 UPDATE generation_attempts AS older
 SET state = 'abandoned', maybe_billed = true, finished_at = :now
 FROM unnest(:job_ids::uuid[], :runs::int[], :entries::text[]) AS wanted (job_id, run, entry)
 WHERE older.job_id = wanted.job_id AND older.run = wanted.run AND older.state = 'started'
-    AND (older.entry = wanted.entry OR coalesce(older.deadline <= clock_timestamp(), true));
+    AND (older.entry = wanted.entry OR coalesce(older.deadline <= clock_timestamp(), true)
+        OR older.deadline > clock_timestamp() + :patience::interval + interval '1 second');
 
 -- name: begin(job_ids, runs, organization_ids, tokens, entries, patience, max_tokens, unknown_tokens, now)
 -- Starts the next attempt of each run that has not ended and has none under way, unless its job has spent `max_tokens` (0: no

@@ -10,25 +10,40 @@ FROM job_requests AS request
 WHERE request.accepted_at >= :since
     AND NOT EXISTS (SELECT FROM customization_jobs AS job WHERE job.job_id = request.job_id);
 
--- name: standing_still(since, before, patience, now, base, cap, limit)
+-- name: note_ahead(ahead, now)!
+-- Counts from now on how long runs stand still whose times are ahead of the clock, since it was set back.
+INSERT INTO reemissions (job_id, run, times, last_at)
+SELECT job_id, run, 0, :now
+FROM (
+    SELECT job_id, run FROM customization_jobs
+    WHERE status IN ('pending', 'processing') AND run > 0 AND updated_at > :ahead
+    UNION
+    SELECT job_id, run FROM quota_ledger WHERE state = 'reserved' AND decided_at > :ahead
+    UNION
+    SELECT job_id, 1 FROM job_requests WHERE accepted_at > :ahead
+) AS live (job_id, run)
+ON CONFLICT (job_id, run) DO NOTHING;
+
+-- name: standing_still(since, before, ahead, patience, now, base, cap, limit)
 -- Runs that should go on and have not moved since `before`, those that have stood longest first.
 -- A run should go on if the read model shows it as live, if the ledger holds its reservation, or if the intake accepted
 -- it and the read model does not know it. It moves when an event of its job is archived, when it is decided, attempted,
 -- due, or sent again; an attempt under way is given `patience`. What waits in `scheduled_events` does not stand still.
+-- Times that are `ahead` say nothing: see `note_ahead`.
 WITH live AS (
     SELECT job.job_id, job.run, job.updated_at AS moved_at
     FROM customization_jobs AS job
-    WHERE job.status IN ('pending', 'processing') AND job.run > 0 AND job.updated_at < :before
+    WHERE job.status IN ('pending', 'processing') AND job.run > 0 AND (job.updated_at < :before OR job.updated_at > :ahead)
         -- Rows of the Celery days have no events, and nothing here could help them.
         AND EXISTS (SELECT FROM job_events AS event WHERE event.job_id = job.job_id)
     UNION ALL
     SELECT entry.job_id, entry.run, entry.decided_at
     FROM quota_ledger AS entry
-    WHERE entry.state = 'reserved' AND entry.decided_at < :before
+    WHERE entry.state = 'reserved' AND (entry.decided_at < :before OR entry.decided_at > :ahead)
     UNION ALL
     SELECT request.job_id, 1, request.accepted_at
     FROM job_requests AS request
-    WHERE request.accepted_at >= :since AND request.accepted_at < :before
+    WHERE request.accepted_at >= :since AND (request.accepted_at < :before OR request.accepted_at > :ahead)
         AND NOT EXISTS (SELECT FROM customization_jobs AS job WHERE job.job_id = request.job_id)
 ), runs AS (
     SELECT job_id, run, max(moved_at) AS moved_at FROM live GROUP BY job_id, run
@@ -60,7 +75,7 @@ WITH live AS (
     LEFT JOIN customization_jobs AS known ON known.job_id = runs.job_id
     LEFT JOIN job_requests AS request ON request.job_id = runs.job_id
     LEFT JOIN reemissions AS again ON again.job_id = runs.job_id AND again.run = runs.run
-    WHERE (again.last_at IS NULL
+    WHERE (again.last_at IS NULL OR again.last_at > :ahead
         OR again.last_at + least(:base::interval * (2 ^ least(again.times, 20)), :cap::interval) <= :now)
         AND NOT EXISTS (
             SELECT FROM scheduled_events AS waiting WHERE waiting.key = convert_to(runs.job_id::text, 'UTF8')
@@ -96,10 +111,8 @@ LEFT JOIN LATERAL (
     WHERE attempt.job_id = still.job_id AND attempt.run = still.run AND attempt.state = 'saved'
     LIMIT 1
 ) AS saved ON still.outcome = 'completed'
-WHERE greatest(
-    still.moved_at,
-    (coalesce(archived.event, still.recorded) #>> '{data,run_at}')::timestamptz
-) < :before
+WHERE (still.moved_at < :before OR still.moved_at > :ahead)
+    AND coalesce((coalesce(archived.event, still.recorded) #>> '{data,run_at}')::timestamptz < :before, true)
 ORDER BY still.moved_at
 LIMIT :limit;
 

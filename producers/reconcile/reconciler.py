@@ -23,10 +23,14 @@ One transaction finds, publishes and notes; dying before its commit sends the sa
 that was decided here is published after the commit, because a fact without its decision would be a second end; dying in
 between leaves a run that has ended and looks alive, which is found like any other. Two reconcilers at once (two
 leaders, or none elected) exclude each other by a lock in Postgres.
+
+Every time here is Postgres's, whose clock may be stepped all the same. Set forward, it makes all runs look as if they
+had stood still; so whoever sees it jump waits a threshold, as after an outage. Set back, it leaves times that are yet
+to come; a run with such a time is taken to stand still from the moment when it is found.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -59,8 +63,10 @@ _BATCHES_IN_A_TICK: Final = 20
 _LONGEST_BACKOFF: Final = timedelta(hours=1)
 # A request is in `job_requests` from its commit, with the time at which its transaction began.
 _LONGEST_TRANSACTION: Final = timedelta(minutes=10)
-# A clock that was set back may have put a request before those that were looked at.
+# A clock that was set back while nobody led may have put a request before those that were looked at.
 _LOOK_AT_ALL_S: Final = 3_600.0
+# Times so little ahead were written while ours was read.
+_AHEAD: Final = timedelta(seconds=1)
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -74,6 +80,7 @@ class Reconciler:
         expiry: how long a run may stand still of which nothing is left to send.
         patience: how long an attempt may be under way.
         batch_size: runs sent on in one transaction, at most twenty of which make a tick.
+        seconds: a clock that nobody sets.
         held: why nothing is sent at present, or None.
     """
 
@@ -84,15 +91,18 @@ class Reconciler:
     expiry: timedelta
     patience: timedelta
     batch_size: int = 500
+    seconds: Callable[[], float] = monotonic
     held: str | None = field(default=None, init=False)
-    _not_before: datetime = field(default=_BEGINNING, init=False)
+    _not_before: float = field(default=-math.inf, init=False)
+    # How far `clock` is ahead of `seconds`, as last seen.
+    _offset: float = field(default=math.nan, init=False)
     # Every request accepted before, by Postgres's clock, is known to the read model; found by looking at all of them.
     _all_seen_until: datetime = field(default=_BEGINNING, init=False)
     _looked_at_all: float = field(default=-math.inf, init=False)
 
     async def tick(self) -> None:
         """Send on what stands still. While Postgres or the broker is away, and a threshold after, do nothing."""
-        if self.clock.now() < self._not_before:
+        if self.seconds() < self._not_before:
             return
         try:
             for _ in range(_BATCHES_IN_A_TICK):
@@ -102,7 +112,7 @@ class Reconciler:
             if self.held is None:
                 log.warning("reconcile.held", dependency=error.dependency, why=str(error))
             self.held = str(error)
-            self._not_before = self.clock.now() + self.threshold
+            self._not_before = self.seconds() + self.threshold.total_seconds()
         else:
             self.held = None
 
@@ -116,6 +126,8 @@ class Reconciler:
             if not await _queries.try_lock(connection):
                 return 0
             now = self.clock.now()
+            if self._jumped(now):
+                return 0
             found = await self._find(connection, now)
             given_up = [fact for still in found if (fact := given_up_as(still, now=now, expiry=self.expiry))]
             records = [one for still in found for one in remedy(still)]
@@ -131,17 +143,31 @@ class Reconciler:
             await self.publisher.publish([record(JOB_EVENTS, fact) for fact in ended])
         return len(found)
 
+    def _jumped(self, now: datetime) -> bool:
+        """Whether the clock was set forward since the last look. Then wait a threshold; set back, look at all again."""
+        offset = now.timestamp() - self.seconds()
+        step, self._offset = offset - self._offset, offset
+        if not abs(step) > self.threshold.total_seconds() / 10:
+            return False
+        log.warning("reconcile.clock_stepped", by_s=round(step, 1))
+        self._looked_at_all = -math.inf
+        if step > 0:
+            self._not_before = self.seconds() + self.threshold.total_seconds()
+        return step > 0
+
     async def _find(self, connection: Connection, now: datetime) -> Sequence[StillRun]:
-        if monotonic() - self._looked_at_all > _LOOK_AT_ALL_S:
-            self._all_seen_until, self._looked_at_all = _BEGINNING, monotonic()
+        if self.seconds() - self._looked_at_all > _LOOK_AT_ALL_S:
+            self._all_seen_until, self._looked_at_all = _BEGINNING, self.seconds()
         self._all_seen_until = await _queries.all_seen_until(
             connection, since=self._all_seen_until, margin=_LONGEST_TRANSACTION
         )
+        await _queries.note_ahead(connection, ahead=now + _AHEAD, now=now)
         before, cap = now - self.threshold, max(_LONGEST_BACKOFF, self.threshold)
         rows = _queries.standing_still(
             connection,
             since=self._all_seen_until,
             before=before,
+            ahead=now + _AHEAD,
             patience=self.patience,
             now=now,
             base=self.threshold,

@@ -35,7 +35,7 @@ class Taker:
         Any other error is a bug and ends the worker: the rows stay.
         """
         try:
-            while await self.publish_due() == self.batch_size:
+            while await self.publish_due() >= self.batch_size:
                 pass
         except DependencyDown as error:
             if self.held is None:
@@ -47,7 +47,7 @@ class Taker:
             self.held = None
 
     async def publish_due(self) -> int:
-        """Publish one batch of what is due and forget it; return how many events there were.
+        """Publish a batch of what is due, or two, and forget it; return how many events there were.
 
         Dying in between publishes them again, which handlers tolerate.
 

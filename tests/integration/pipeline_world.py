@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from uuid import uuid4
 
 from consumers.generation.activities import Activities
@@ -43,12 +44,17 @@ _ANSWER = Completion(Activities.model_validate({"activities": [_ACTIVITY] * 3}),
 
 @dataclass
 class MovingClock:
-    """The real time, since rows carry Postgres's own, moved on by what the test skips."""
+    """The real time, since rows carry Postgres's own, moved on by what the test skips; steps are no time."""
 
     skipped: timedelta = field(default=timedelta())
+    stepped: timedelta = field(default=timedelta())
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + self.skipped
+        return datetime.now(UTC) + self.skipped + self.stepped
+
+    def seconds(self) -> float:
+        """The same time by a clock that nobody sets."""
+        return monotonic() + self.skipped.total_seconds()
 
 
 @dataclass
@@ -69,7 +75,13 @@ class World:
         self.projection = Projection(self.database)
         self.attempts = Attempts(self.database, self.clock, Settings(_env_file=None), Gate("e"))
         self.reconciler = Reconciler(
-            self.database, self, self.clock, threshold=THRESHOLD, expiry=EXPIRY, patience=timedelta(minutes=2)
+            self.database,
+            self,
+            self.clock,
+            threshold=THRESHOLD,
+            expiry=EXPIRY,
+            patience=timedelta(minutes=2),
+            seconds=self.clock.seconds,
         )
 
     async def publish(self, records: Sequence[Record]) -> None:

@@ -62,6 +62,7 @@ def reconciler(scene: Scene, broker: Broker) -> Reconciler:
         threshold=THRESHOLD,
         expiry=timedelta(days=1),
         patience=timedelta(minutes=2),
+        seconds=lambda: scene.clock.now().timestamp(),
     )
 
 

@@ -8,7 +8,6 @@ from structlog.testing import capture_logs
 
 from infra.errors import DependencyDown, Permanent
 from infra.postgres import Database
-from producers.reconcile.reconciler import Reconciler
 from streams.deliveries import Record, record
 from streams.events import JobId, JobRequested, parse_event
 from streams.outcomes import fail_run
@@ -218,9 +217,7 @@ class Away:
 async def test_after_an_outage_the_jobs_go_on_by_themselves_first(world: World) -> None:
     """A broker that is away is said once; when it is back a whole threshold passes before anything is sent again."""
     await record_intake(world.pool, asked())
-    reconciler = Reconciler(
-        world.database, Away(), world.clock, threshold=THRESHOLD, expiry=EXPIRY, patience=timedelta(minutes=2)
-    )
+    reconciler, reconciler.publisher = world.reconciler, Away()
     world.clock.skipped += 2 * THRESHOLD
     with capture_logs() as logs:
         await reconciler.tick()
@@ -257,3 +254,51 @@ async def test_the_second_run_of_a_job_is_sent_on_as_such(world: World) -> None:
     assert await status_of(world.pool, event) == ("completed", None)
     assert await ledger_state(world.pool, second) == "charged"
     assert await world.pool.fetchval("SELECT run FROM customization_jobs WHERE job_id = $1", JobId(event.job_id)) == 2
+
+
+async def test_a_clock_that_jumps_ahead_does_not_make_everything_stand_still(world: World) -> None:
+    """Postgres's clock is set forty days forward: what is under way is left alone, and sent on if it really stands."""
+    await record_intake(world.pool, asked())
+    assert await world.reconcile(after=timedelta()) == 0
+    world.clock.stepped += timedelta(days=40)
+    await world.reconciler.tick()
+    await world.reconciler.tick()
+    assert not world.waiting
+    world.clock.skipped += THRESHOLD
+    await world.reconciler.tick()
+    assert world.waiting
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+async def test_a_clock_that_was_set_back_hides_no_job(world: World, steps: int) -> None:
+    """A run whose rows were written by a clock forty days ahead is sent on a threshold after it was found."""
+    event = asked()
+    await record_intake(world.pool, event)
+    await lose_after(world, event, steps, last_first=False)
+    await write_ahead(world.pool)
+    assert await world.reconcile(after=timedelta()) == 0
+    assert await world.reconcile() == 1
+    await world.drain()
+    assert await status_of(world.pool, event) == ("completed", None)
+    assert await ledger_state(world.pool, event) == "charged"
+
+
+async def test_a_run_that_was_sent_on_by_a_clock_ahead_is_sent_on_again(world: World) -> None:
+    """When it was last sent again does not hold it back either."""
+    event = asked()
+    await record_intake(world.pool, event)
+    assert await world.reconcile() == 1
+    world.waiting.clear()
+    await write_ahead(world.pool)
+    assert await world.reconcile() == 1
+
+
+async def write_ahead(pool: Pool) -> None:
+    """Make every row look as if it had been written by a clock forty days ahead, that was then set back."""
+    times = await pool.fetch(
+        "SELECT table_name AS table, column_name AS column FROM information_schema.columns "
+        "WHERE table_schema = current_schema() AND data_type = 'timestamp with time zone'"
+    )
+    for row in times:
+        column = row["column"]
+        await pool.execute(f'UPDATE {row["table"]} SET "{column}" = "{column}" + interval \'40 days\'')

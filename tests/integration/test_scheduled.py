@@ -69,6 +69,15 @@ async def test_two_takers_never_take_the_same_record(postgres: Database) -> None
     assert sorted(record.value or b"" for record in [*one, *two]) == [b"0", b"1", b"2", b"3"]
 
 
+async def test_what_was_kept_in_the_future_is_due_at_once(postgres: Database) -> None:
+    """The clock was forty days ahead when a retry was kept, and was set back: the job does not wait for forty days."""
+    ahead = ManualClock(NOON + timedelta(days=40))
+    await ScheduledRetries(postgres, ahead).schedule(RECORD, timedelta(minutes=1), reason="test")
+    async with postgres.transaction() as connection:
+        await connection.execute("UPDATE scheduled_events SET created_at = $1", ahead.now())
+    assert await due(postgres, NOON) == [RECORD]
+
+
 async def test_a_run_ends_in_one_way_however_many_decide_it(postgres: Database) -> None:
     """Completing, failing and cancelling at the same moment, each repeated: all read the same decision."""
     job_id = JobId(uuid4())

@@ -52,6 +52,21 @@ async def test_a_duplicate_during_the_call_does_not_pay(
     assert await calls(endpoint) == 2
 
 
+async def test_an_attempt_whose_time_a_wrong_clock_named_is_taken_over(
+    stage: StageUnderTest, endpoint: Endpoint, database: Pool
+) -> None:
+    """Postgres's clock was an hour ahead when a worker began and died, and was set back: nobody waits for an hour."""
+    await endpoint.tell("slow")
+    event = accepted()
+    first = asyncio.create_task(stage.handle(event))
+    await wait_for(endpoint.busy, what="the call")
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await endpoint.tell("ok")
+    await database.execute("UPDATE generation_attempts SET deadline = deadline + interval '1 hour'")
+    assert await stage.handle(event, ANOTHER)
+
+
 async def test_many_jobs_as_many_entries_are_paid_once(
     stage: StageUnderTest, start_stage: Starter, endpoint: Endpoint, database: Pool
 ) -> None:

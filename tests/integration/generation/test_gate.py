@@ -146,6 +146,25 @@ async def test_a_gate_belongs_to_its_endpoint(stage: StageUnderTest, database: P
     assert await stage.handle(accepted())
 
 
+async def test_a_gate_that_a_wrong_clock_closed_is_open(
+    stage: StageUnderTest, endpoint: Endpoint, database: Pool
+) -> None:
+    """Postgres's clock was an hour ahead when the gate was closed, and was set back: nobody waits for an hour.
+
+    It can be closed anew by the right clock. It used to keep the whole fleet from calling until the wrong time came.
+    """
+    await database.execute(
+        "INSERT INTO llm_gate (endpoint, closed_until, closed_at, reason) VALUES "
+        "($1, clock_timestamp() + interval '1 hour 2 seconds', clock_timestamp() + interval '1 hour', 'ahead')",
+        endpoint.base_url,
+    )
+    assert await stage.handle(accepted())
+    await endpoint.tell("429", count=1, retry_after=30)
+    with pytest.raises(DependencyDown):
+        await stage.handle(accepted())
+    assert timedelta() < await closed_for(database) <= timedelta(seconds=30)
+
+
 async def test_a_rate_limit_that_names_no_time_is_the_jobs_own_backoff(
     stage: StageUnderTest, endpoint: Endpoint, database: Pool
 ) -> None:

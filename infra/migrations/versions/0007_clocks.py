@@ -1,0 +1,11 @@
+"""What tells times that were written by a clock that has been set back since."""
+
+from infra.migrations.sql import run_file
+
+revision = "0007"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    """Apply the revision's SQL."""
+    run_file("0007_clocks.sql")
