@@ -29,6 +29,7 @@ class Leader:
     """This worker's claim to be the leader."""
 
     def __init__(self, client: Client, name: str, ttl_s: float, health: Health) -> None:
+        self._client = client
         self._lock = Lock(client, name, timeout=ttl_s, blocking=False, thread_local=False)
         self._ttl_s = ttl_s
         self._health = health
@@ -61,6 +62,7 @@ class Leader:
                 self._lock.local.token = None
                 self._until = 0.0
         if self._lock.local.token is None and not await self._lock.acquire(blocking=False):
+            await self._shorten()
             return
         if self._resigned:  # meanwhile; the lock is not kept from the others
             await self.resign()
@@ -69,6 +71,16 @@ class Leader:
         self._until = asked + self._ttl_s * 0.9
         if not was_leader:
             log.info("leader.elected lock=%s", self._lock.name)
+
+    async def _shorten(self) -> None:
+        """See that the lock does not outlive its leader by more than its time-to-live.
+
+        The server keeps the moment at which it expires. If the server's clock is set back, that moment is as much
+        further away, and with a leader that died just then there would be none until it comes.
+        """
+        ttl_ms = int(self._ttl_s * 1000)
+        if await self._client.pttl(self._lock.name) > ttl_ms:
+            await self._client.pexpire(self._lock.name, ttl_ms)
 
     async def resign(self) -> None:
         """Give the lock back for good, so that another worker leads at once."""

@@ -24,3 +24,14 @@ async def test_a_leader_that_resigned_does_not_come_back(redis_url: str) -> None
         await wait_for(lambda: staying.is_leader, deadline_s=5, what="the next leader")
         await staying.resign()
         await other
+
+
+async def test_a_dead_leaders_lock_does_not_last_because_the_servers_clock_was_set_back(redis_url: str) -> None:
+    """The clock goes back by an hour after the leader's last sign of life: another leads soon, not in an hour."""
+    async with Redis.from_url(redis_url) as redis:
+        await redis.set("group:leader", "a dead leader's token", px=3_600_000)
+        next_leader = Leader(redis, "group:leader", 0.2, Health())
+        loop = asyncio.create_task(next_leader.run())
+        await wait_for(lambda: next_leader.is_leader, deadline_s=5, what="the next leader")
+        await next_leader.resign()
+        await loop
