@@ -59,8 +59,7 @@ GATE_CLOSED_UNTIL = Gauge(
 )
 OLDEST_LIVE_JOB = Gauge(
     "teamfit_oldest_live_job_age_seconds",
-    "Age of the oldest job that has not ended (of a replayed one: since it last moved). Jobs whose time has not come "
-    "do not count.",
+    "Seconds since the live job that has stood for longest last moved; what waits for its time is left out.",
     ["status"],
 )
 SCHEDULED_DUE = Gauge("teamfit_scheduled_events_due", "Scheduled events whose time has come.", ["topic"])

@@ -9,17 +9,21 @@ SELECT stage, count(*) AS events FROM failed_events WHERE state = 'open' GROUP B
 SELECT endpoint, extract(epoch FROM closed_until)::float8 AS closed_until_s FROM llm_gate;
 
 -- name: oldest_live_jobs()
--- The age of the oldest live job of each status. A rerun is as old as its last move: the job itself may be from last year.
--- A request that waits for its time (`run_at`) is meant to be old.
-SELECT
-    job.status,
-    max(extract(epoch FROM now() - CASE WHEN job.run = 1 THEN job.created_at ELSE job.updated_at END))::float8 AS age_s
-FROM customization_jobs AS job
-WHERE job.status IN ('pending', 'processing') AND NOT EXISTS (
-    SELECT FROM scheduled_events AS later
-    WHERE later.topic = 'job-requests' AND later.due_at > now() AND later.key = convert_to(job.job_id::text, 'UTF8')
-)
-GROUP BY job.status;
+-- How long ago the live job of each status last moved that has not moved for longest. Found in the order of the index
+-- `customization_jobs_live`, so that a long backlog is not read for it. A request that waits for its time (`run_at`) is
+-- meant to stand.
+SELECT live.status, extract(epoch FROM now() - oldest.updated_at)::float8 AS age_s
+FROM unnest(ARRAY['pending', 'processing']) AS live (status)
+CROSS JOIN LATERAL (
+    SELECT job.updated_at FROM customization_jobs AS job
+    WHERE job.status = live.status AND job.status IN ('pending', 'processing') AND NOT EXISTS (
+        SELECT FROM scheduled_events AS later
+        WHERE later.key = convert_to(job.job_id::text, 'UTF8')
+            AND later.topic = 'job-requests' AND later.due_at > now()
+    )
+    ORDER BY job.updated_at
+    LIMIT 1
+) AS oldest;
 
 -- name: scheduled_due()
 -- What the schedule worker should have published by now, by topic.

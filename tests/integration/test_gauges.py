@@ -89,7 +89,7 @@ async def test_what_stands_in_postgres_is_told(api: aiohttp.ClientSession, datab
     now = datetime.now(UTC)
     hour, day, year = (now - timedelta(hours=1), now - timedelta(days=1), now - timedelta(days=365))
     ids = [f"00000000-0000-4000-8000-00000000000{digit}" for digit in range(5)]
-    await database.execute(_JOB, ids[0], "pending", 1, hour, now)
+    await database.execute(_JOB, ids[0], "pending", 1, day, hour)
     await database.execute(_JOB, ids[1], "pending", 1, day, day)
     await database.execute(_DUE, "job-requests", ids[1], now + timedelta(days=1))
     await database.execute(_JOB, ids[2], "processing", 2, year, hour)
