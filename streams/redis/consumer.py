@@ -95,8 +95,10 @@ class Consumer(FaustConsumer):
     async def on_start(self) -> None:
         """Start the background loops."""
         self._transport.refuse_unsupported()
-        for loop in (self.lease.run(), self.acknowledger.run(), self.trimmer.run(), self.leader.run()):
+        for loop in (self.lease.run(), self.acknowledger.run(), self.trimmer.run()):
             self.add_future(loop)
+        if not self.app.client_only:  # a client would lead, and has nothing to do as the leader
+            self.add_future(self.leader.run())
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Read these topics from now on.

@@ -135,6 +135,26 @@ async def test_an_agent_answers_a_client(bench: Bench) -> None:
         await client.stop()
 
 
+async def test_a_client_does_not_lead(bench: Bench, redis: Client) -> None:
+    """A process that only asks agents has no timers to lead; the worker that comes after it becomes the leader."""
+    client, worker = bench.app(), bench.app()
+    worker.conf.topic_disable_leader = False
+    agents = []
+    for app in (client, worker):
+
+        async def echo(stream: Any) -> Any:
+            async for value in stream:
+                yield value
+
+        agents.append(app.agent(bench.topic(app), name="echo")(echo))
+    asking = asyncio.create_task(agents[0].ask(b"hello"))
+    await wait_for(lambda: redis.exists(client.conf.reply_to), what="the client to listen")
+    async with running(worker):
+        await wait_for(worker.is_leader, deadline_s=5.0, what="the worker to lead")
+        await asking
+        await client.stop()
+
+
 async def test_topics_may_be_added_while_a_worker_runs(bench: Bench) -> None:
     """A topic that is subscribed to later is read, and nothing that was already fetched is lost or done twice."""
     app = bench.app()
