@@ -5,8 +5,9 @@
 SELECT stage, count(*) AS events FROM failed_events WHERE state = 'open' GROUP BY stage;
 
 -- name: gates()
--- Until when each LLM endpoint takes no calls.
-SELECT endpoint, extract(epoch FROM closed_until)::float8 AS closed_until_s FROM llm_gate;
+-- Until when each LLM endpoint takes no calls. What a wrong clock closed, in the future, is open.
+SELECT endpoint, extract(epoch FROM closed_until)::float8 AS closed_until_s
+FROM llm_gate WHERE closed_at <= clock_timestamp();
 
 -- name: oldest_live_jobs()
 -- How long ago the live job of each status last moved that has not moved for longest. Found in the order of the index

@@ -1,5 +1,6 @@
 """What `teamfit job show` prints: everything that the pipeline has written about one job, read at one moment."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.cli.failed_events import mended, out, with_database
+from infra.cli.failed_events import mended, out
+from infra.cli.session import Session, session
 from infra.errors import TeamfitError
-from infra.postgres import Database
+from infra.settings import settings
 
 _queries = aiosql.from_path(Path(__file__).with_name("job_life.sql"), "asyncpg")
 
@@ -43,7 +45,7 @@ def show(job_id: UUID, *, as_json: bool) -> None:
         UnknownJob: nothing is known of it.
         DependencyDown: Postgres is away.
     """
-    life = with_database(lambda database: _read(database, job_id))
+    life = asyncio.run(session(settings().database_url, lambda connection: _read(connection, job_id)))
     if not any(life.values()):
         raise UnknownJob(
             f"job {job_id}: nothing is known of it. A request that came by client or XADD is known once it was read "
@@ -62,10 +64,9 @@ def show(job_id: UUID, *, as_json: bool) -> None:
             _print_table(console, title, life[name])
 
 
-async def _read(database: Database, job_id: UUID) -> dict[str, Any]:
-    async with database.transaction() as connection:
-        # One moment for all: a job that moves meanwhile must not be shown half before and half after.
-        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+async def _read(connection: Session, job_id: UUID) -> dict[str, Any]:
+    # One moment for all: a job that moves meanwhile must not be shown half before and half after.
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
         life: dict[str, Any] = {
             name: dict(row) if (row := await getattr(_queries, name)(connection, job_id=job_id)) else None
             for name in ("request", "job")
