@@ -12,6 +12,7 @@ from typing import Any
 
 import faust
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 
 CRASH_BEFORE = int(os.environ.get("CHAOS_CRASH_BEFORE", "0"))  # 0: never
 # Once for each event, and counted in the same step: a crash cannot fall in between.
@@ -24,30 +25,30 @@ app = faust.App("chaos", broker=BROKER, topic_partitions=1, web_enabled=False, d
 raw: dict[str, Any] = {"key_type": bytes, "key_serializer": "raw", "value_type": bytes, "value_serializer": "raw"}
 topic = app.topic("chaos", **raw)
 forwarded = app.topic("forwarded", **raw)
-effects = Redis.from_url(BROKER.split("?", maxsplit=1)[0])
+effects = Redis.from_url(BROKER.split("?", maxsplit=1)[0], client_name="effects")
 
 
 class Crash:
-    """Counts the transport's commands."""
+    """Counts the transport's commands, on whichever connection they are sent."""
 
     def __init__(self) -> None:
         self.commands = 0
-        self._execute: Callable[..., Awaitable[Any]] = Redis.execute_command
+        self._send: Callable[..., Awaitable[None]] = AbstractConnection.send_command
 
     def install(self) -> None:
-        """Stand before every command of every client, but the effects'."""
+        """Stand before every command of every connection, but the effects' and those that open a connection."""
         crash = self
 
-        async def execute_command(client: Any, *args: Any, **options: Any) -> Any:
-            if client is not effects:
+        async def send_command(connection: Any, *args: Any, **options: Any) -> None:
+            if connection.client_name != "effects" and args[0] not in {"CLIENT", "SELECT"}:
                 crash.commands += 1
                 if crash.commands == CRASH_BEFORE:
                     with (FOLDER / "crashes").open("a") as crashes:
                         crashes.write(f"{args[0]}\n")
                     os._exit(9)
-            return await crash._execute(client, *args, **options)
+            await crash._send(connection, *args, **options)
 
-        Redis.execute_command = execute_command  # type: ignore[method-assign, assignment]
+        AbstractConnection.send_command = send_command  # type: ignore[method-assign, assignment]
 
 
 @app.agent(topic, concurrency=4)
