@@ -17,7 +17,7 @@ import aiosql
 
 from infra.postgres import Connection
 from streams.deliveries import Record
-from streams.events import Cancelled, JobCancelled, JobId, fact_id
+from streams.events import NO_TRACE, Cancelled, JobCancelled, JobId, Trace, fact_id
 from streams.outcomes import RunOutcome, decide_outcome, terminal_fact
 
 _queries = aiosql.from_path(Path(__file__).with_name("cancellations.sql"), "asyncpg")
@@ -56,7 +56,14 @@ async def standing(connection: Connection, job_id: JobId, *, run: int = 1) -> St
 
 
 async def cancel_run(
-    connection: Connection, *, job_id: JobId, run: int, organization_id: str, reason: str, at: datetime
+    connection: Connection,
+    *,
+    job_id: JobId,
+    run: int,
+    organization_id: str,
+    reason: str,
+    at: datetime,
+    trace: Trace = NO_TRACE,
 ) -> End:
     """Decide that a run is cancelled, unless it is decided; return how it ended. A repeat returns the first fact.
 
@@ -67,12 +74,15 @@ async def cancel_run(
         organization_id: whose job it is.
         reason: why, for people.
         at: when, for the fact.
+        trace: of whoever asked, for the fact.
     """
     fact = JobCancelled(
         id=fact_id(job_id, run, "cancelled"),
         subject=job_id,
         time=at,
         run=run,
+        traceparent=trace.traceparent,
+        tracestate=trace.tracestate,
         data=Cancelled(organization_id=organization_id, reason=reason),
     )
     outcome = await decide_outcome(connection, job_id, run, "cancelled", fact=fact)

@@ -84,7 +84,7 @@ class Trace:
     tracestate: str | None = None
 
 
-_NO_TRACE: Final = Trace()
+NO_TRACE: Final = Trace()
 
 
 class _Data(BaseModel):
@@ -320,7 +320,7 @@ def job_requested(
     run: int = 1,
     source: str = _SOURCE,
     run_at: datetime | None = None,
-    trace: Trace = _NO_TRACE,
+    trace: Trace = NO_TRACE,
 ) -> JobRequested:
     """Build the request event of a run. Its ID follows from job and run: sent twice, it counts once.
 

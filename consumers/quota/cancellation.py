@@ -16,7 +16,7 @@ from infra.errors import InvalidEvent
 from infra.postgres import Database
 from streams.cancellations import cancel_run, standing
 from streams.deliveries import Record
-from streams.events import JobCancelRequested
+from streams.events import JobCancelRequested, Trace
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +50,7 @@ class Cancellations:
                 run=known.run,
                 organization_id=owner,
                 reason=event.data.reason,
+                trace=Trace(event.traceparent, event.tracestate),
                 at=self.clock.now(),
             )
         log.info("job.cancel_requested", job_id=str(job_id), run=end.run, outcome=end.outcome)

@@ -10,6 +10,7 @@ from infra.auth import JOBS, Caller
 from infra.bearer import Authenticated
 from infra.problems import responses
 from producers.cancel.cancellation import Cancellation
+from producers.trace_headers import CallersTrace
 from streams.events import DEFAULT_REASON, JobId, Reason
 
 
@@ -37,6 +38,7 @@ def create_router(cancellation: Cancellation, signing_key: str) -> APIRouter:
     async def cancel_job(
         job_id: UUID,
         caller: Annotated[Caller, Depends(authenticated)],
+        trace: CallersTrace,
         request: Annotated[CancelRequest | None, Body()] = None,
     ) -> JobCancelled:
         """Cancel a job of the caller's organization; repeating the call changes nothing.
@@ -45,7 +47,9 @@ def create_router(cancellation: Cancellation, signing_key: str) -> APIRouter:
         `job_failed`, `job_rejected`).
         """
         reason = (request or CancelRequest()).reason
-        end = await cancellation.cancel(JobId(job_id), organization_id=caller.organization_id, reason=reason)
+        end = await cancellation.cancel(
+            JobId(job_id), organization_id=caller.organization_id, reason=reason, trace=trace
+        )
         return JobCancelled(job_id=job_id, run=end.run)
 
     return router

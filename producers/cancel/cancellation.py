@@ -18,7 +18,7 @@ from infra.postgres import Database
 from infra.problems import Problem
 from streams.cancellations import End, cancel_run, standing
 from streams.deliveries import Record
-from streams.events import JobId
+from streams.events import NO_TRACE, JobId, Trace
 from streams.outcomes import RunOutcome
 from streams.publisher import BrokerDown
 from streams.scheduled import keep
@@ -40,13 +40,14 @@ class Cancellation:
     publisher: Publisher
     clock: Clock
 
-    async def cancel(self, job_id: JobId, *, organization_id: str | None, reason: str) -> End:
+    async def cancel(self, job_id: JobId, *, organization_id: str | None, reason: str, trace: Trace = NO_TRACE) -> End:
         """Cancel the newest run of an organization's job, and return its end. A repeat returns the same.
 
         Args:
             job_id: the job.
             organization_id: whose it must be; None: an operator asks, and it may be anybody's.
             reason: why, for people.
+            trace: of whoever asks; the fact carries it.
 
         Raises:
             Problem: the organization has no such job, or the run ended in another way before.
@@ -66,6 +67,7 @@ class Cancellation:
                 run=known.run,
                 organization_id=owner,
                 reason=reason,
+                trace=trace,
                 at=self.clock.now(),
             )
         if end.fact is None:

@@ -3,7 +3,6 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-import structlog
 from fastapi import APIRouter, Depends, Header, Response
 from pydantic import BaseModel, Field
 
@@ -12,7 +11,8 @@ from infra.bearer import Authenticated
 from infra.problems import Problem, responses
 from producers.intake.intake import Intake
 from producers.job_ids import MAX_IDEMPOTENCY_KEY
-from streams.events import Requested, Trace, trace_id_of
+from producers.trace_headers import CallersTrace
+from streams.events import Requested
 
 IdempotencyKey = Annotated[
     str | None,
@@ -23,11 +23,6 @@ IdempotencyKey = Annotated[
         description="The caller's name for this request: a repeat with the same key returns the same job.",
     ),
 ]
-
-
-# Sent by whoever traces its requests; all events of the job carry them.
-TraceParent = Annotated[str | None, Header(description="W3C trace context. What is malformed is ignored.")]
-TraceState = Annotated[list[str] | None, Header(description="Goes with `traceparent`.")]
 
 
 class JobAccepted(BaseModel):
@@ -49,9 +44,8 @@ def create_router(intake: Intake, signing_key: str) -> APIRouter:
         request: Requested,
         response: Response,
         caller: Annotated[Caller, Depends(authenticated)],
+        trace: CallersTrace,
         idempotency_key: IdempotencyKey = None,
-        traceparent: TraceParent = None,
-        tracestate: TraceState = None,
     ) -> JobAccepted:
         """Ask for three activities for a team of the caller's organization.
 
@@ -62,10 +56,7 @@ def create_router(intake: Intake, signing_key: str) -> APIRouter:
             raise Problem(
                 403, "wrong_organization", "organization_id is not the one that the bearer token was made for"
             )
-        trace_id = trace_id_of(traceparent)
-        trace = Trace(traceparent, ",".join(tracestate or ())) if trace_id else Trace()
-        with structlog.contextvars.bound_contextvars(**({"trace_id": trace_id} if trace_id else {})):
-            job_id = await intake.accept(request, idempotency_key=idempotency_key, trace=trace)
+        job_id = await intake.accept(request, idempotency_key=idempotency_key, trace=trace)
         status_url = f"/api/jobs/{job_id}"
         response.headers["Location"] = status_url
         return JobAccepted(job_id=job_id, status_url=status_url)

@@ -233,3 +233,17 @@ async def test_a_time_that_is_none_is_refused(api: aiohttp.ClientSession, run_at
         problem = await a.json()
     assert (a.status, problem["code"]) == (422, code)
     assert "run_at" in problem["detail"]
+
+
+async def test_a_cancellation_carries_the_trace_of_whoever_asked(
+    api: aiohttp.ClientSession, database: Pool, redis_url: str
+) -> None:
+    """The fact has the headers of the request that led to it, as the job's other events have theirs."""
+    job_id = await ask(api)
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    headers = {**bearer(), "traceparent": parent, "tracestate": "a=1"}
+    async with api.post(f"/api/jobs/{job_id}/cancel", headers=headers) as answer:
+        assert answer.status == 200
+    (entry,) = await entries_of(redis_url, "job-events")
+    fact = parse_event(entry[b"event"])
+    assert (fact.traceparent, fact.tracestate) == (parent, "a=1")
