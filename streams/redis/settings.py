@@ -199,7 +199,13 @@ class RedisSettings:
     @property
     def tls(self) -> dict[str, Any]:
         """What redis-py is to know of TLS; it has the same names."""
-        return {item.name: getattr(self, item.name) for item in fields(self) if item.name.startswith("ssl_")}
+        return {
+            "ssl_ca_certs": self.ssl_ca_certs,
+            "ssl_certfile": self.ssl_certfile,
+            "ssl_keyfile": self.ssl_keyfile,
+            "ssl_cert_reqs": self.ssl_cert_reqs,
+            "ssl_check_hostname": self.ssl_check_hostname,
+        }
 
     @classmethod
     def from_urls(cls, urls: Sequence[URL]) -> RedisSettings:
