@@ -170,6 +170,9 @@ def test_the_image_holds_what_the_project_is_made_of() -> None:
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text())
     packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert copied == {"pyproject.toml", "constraints.txt", project["project"]["readme"], *packages}
+    rules = (_DEPLOY / "Containerfile.dockerignore").read_text().splitlines()
+    assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == copied
+    assert rules.index("infra/deploy") > rules.index("!infra"), "the settings' file lies there: no secret gets into it"
     assert 'ENTRYPOINT ["teamfit"]' in lines
     assert any("--constraints constraints.txt" in line for line in lines)
 
