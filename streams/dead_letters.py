@@ -1,7 +1,15 @@
-"""Dead letters: the original entry, byte for byte, and in its headers where it came from and why it failed."""
+"""Dead letters: the original entry, byte for byte, and in its headers where it came from and why it failed.
 
+stage ──▶ scheduled_events ──▶ dead-letters ──▶ failures ──▶ failed_events
+A letter is written to `scheduled_events` before it is published. The transaction that writes the row of `failed_events`
+removes it there. Until then it is published again and again, so that a broker may lose all that it has.
+"""
+
+import hashlib
 import traceback
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from streams.deliveries import Delivery, Record
 from streams.redis.dead_letter import (
@@ -17,6 +25,11 @@ from streams.topics import DEAD_LETTERS
 ERROR_TYPE = "dead-letter-error-type"
 TRACEBACK = "dead-letter-traceback"
 REASON_GIVEN_UP = "given_up"
+
+# Longer than the failures stage usually takes. Shorter: what the broker lost is found sooner; longer: fewer letters are
+# told twice, which changes nothing, while that stage is away.
+UNTIL_KEPT: Final = timedelta(seconds=30)
+NOT_YET_KEPT: Final = "dead letter, until failed_events has it"
 
 # The innermost frames say what broke; a runaway recursion must not fill the broker.
 _LONGEST_TRACEBACK = 16_000
@@ -37,3 +50,12 @@ def dead_letter(delivery: Delivery, *, group: str, error: Exception) -> Record:
         DEAD_LETTER_TIME: datetime.now(UTC).isoformat().encode(),
     }
     return Record(DEAD_LETTERS, delivery.key, delivery.value, headers)
+
+
+def letter_id(topic: str, stage: str, key: bytes | None, event: bytes | None) -> UUID:
+    """Return the identity of a letter: the same entry failing at a stage again, or told of again, has the same."""
+    digest = hashlib.sha256()
+    for part in (topic.encode(), stage.encode(), key, event):
+        # A missing part differs from an empty one, and no two lists of parts read the same.
+        digest.update(b"-" if part is None else len(part).to_bytes(8, "big") + part)
+    return uuid5(NAMESPACE_URL, f"teamfit:dead-letter:{digest.hexdigest()}")

@@ -81,7 +81,7 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """The stage gives up: the original goes to the dead letters, and these records say what became of the job."""
+    """The stage gives up: these records say what became of the job, and the last one is the original, a dead letter."""
 
     error: Exception
     publish: Sequence[Record] = ()

@@ -12,7 +12,10 @@ import aiosql
 
 from infra.clock import Clock
 from infra.postgres import Connection, Database
+from streams.dead_letters import letter_id
 from streams.deliveries import Record
+from streams.redis.dead_letter import DEAD_LETTER_GROUP, DEAD_LETTER_TOPIC
+from streams.topics import DEAD_LETTERS
 
 _queries = aiosql.from_path(Path(__file__).with_name("scheduled.sql"), "asyncpg")
 
@@ -35,7 +38,7 @@ class ScheduledRetries:
 
 
 async def keep(connection: Connection, record: Record, *, due_at: datetime, reason: str) -> None:
-    """Keep a record in the caller's transaction. The same topic, bytes and headers are kept once."""
+    """Keep a record in the caller's transaction. The same topic, bytes and headers, or `letter_id`, are kept once."""
     # Headers are bytes, and `jsonb` takes neither NUL nor what is no UTF-8.
     await _queries.keep(
         connection,
@@ -69,6 +72,10 @@ async def take_due(connection: Connection, *, now: datetime, limit: int) -> Sequ
 
 
 def _identity(record: Record) -> UUID:
+    if record.topic == DEAD_LETTERS:
+        # Not by its headers, which hold the time: whoever keeps the letter must find it, and a repeat keeps it once.
+        topic, stage = (record.headers[name].decode() for name in (DEAD_LETTER_TOPIC, DEAD_LETTER_GROUP))
+        return letter_id(topic, stage, record.key, record.value)
     digest = hashlib.sha256()
     for part in (record.topic.encode(), record.key or b"", record.value or b""):
         digest.update(len(part).to_bytes(8, "big") + part)

@@ -16,7 +16,7 @@ import structlog
 
 from infra import telemetry
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed
-from streams.dead_letters import dead_letter
+from streams.dead_letters import NOT_YET_KEPT, UNTIL_KEPT, dead_letter
 from streams.deliveries import ATTEMPT, FOR_GROUP, DeadLetter, Delivery, Hold, Outcome, Record, RetryLater, Settled
 from streams.failure_window import FailureWindow
 from streams.policy import RetryPolicy
@@ -187,17 +187,25 @@ class Stage(Generic[E]):
                 return Hold(
                     DependencyDown("stage", f"most deliveries fail, lately with {type(error).__name__}: {error}")
                 )
-            if isinstance(outcome, DeadLetter) and event is not None:
-                return await self._give_up(event, outcome)
+            if isinstance(outcome, DeadLetter):
+                return await self._give_up(event, outcome.error, delivery)
             return outcome
         self.window.succeeded()
         return outcome
 
-    async def _give_up(self, event: E, outcome: DeadLetter) -> DeadLetter | Hold:
+    async def _give_up(self, event: E | None, error: Exception, delivery: Delivery) -> DeadLetter | Hold:
+        """Keep the letter in Postgres until `failed_events` has it: the broker may lose it before anybody reads it.
+
+        It comes first, so that no run has failed of which nothing is kept. Dying after it leaves a letter about a try
+        that did fail, though the next one may succeed.
+        """
+        letter = dead_letter(delivery, group=self.group, error=error)
         try:
-            return DeadLetter(outcome.error, publish=await self.give_up(event, outcome.error))
-        except DependencyDown as error:
-            return Hold(error)
+            await self.retries.schedule(letter, UNTIL_KEPT, reason=NOT_YET_KEPT)
+            facts = () if event is None else await self.give_up(event, error)
+        except DependencyDown as down:
+            return Hold(down)
+        return DeadLetter(error, publish=[*facts, letter])
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Make the outcome durable. Raises DependencyDown to have the delivery taken again from the start."""
@@ -214,7 +222,7 @@ class Stage(Generic[E]):
                     "delivery.retried", **self._context(delivery), delay_s=delay.total_seconds(), why=str(error)
                 )
             case DeadLetter(error=error, publish=records):
-                await self.publisher.publish([*records, dead_letter(delivery, group=self.group, error=error)])
+                await self.publisher.publish(records)
                 log.error("delivery.dead_lettered", **self._context(delivery), why=str(error))
             case _:
                 assert_never(outcome)

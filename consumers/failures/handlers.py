@@ -85,6 +85,7 @@ class FailedEvents:
                     failure_ids=[letter_id for letter_id, _ in failures],
                     failure_times=[time for _, time in failures],
                 )
+            await _queries.need_no_longer_wait(connection, ids=[row.latest.id for row in rows])
         return [None] * len(letters)
 
 

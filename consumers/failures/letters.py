@@ -6,17 +6,16 @@ and cut. Where the bytes were an event, or nearly, its fields are found, so that
 """
 
 import base64
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import UUID
 
 import orjson
 
-from streams.dead_letters import ERROR_TYPE, TRACEBACK
+from streams.dead_letters import ERROR_TYPE, TRACEBACK, letter_id
 from streams.deliveries import Delivery
 from streams.events import trace_id_of
 from streams.redis.dead_letter import (
@@ -82,7 +81,7 @@ def read_dead_letter(delivery: Delivery) -> DeadLetter:
     job_id = _uuid(fields.get("subject")) or _uuid(_decoded(delivery.key))
     deliveries = _integer(_decoded(headers.get(DEAD_LETTER_DELIVERIES))) or 1
     return DeadLetter(
-        id=_identity(topic, stage, delivery.key, delivery.value),
+        id=letter_id(topic, stage, delivery.key, delivery.value),
         topic=topic,
         stage=stage,
         reason=reason,
@@ -102,14 +101,6 @@ def read_dead_letter(delivery: Delivery) -> DeadLetter:
         organization_id=_name(fields.get("organization_id")),
         trace_id=trace_id_of(fields.get("traceparent")) or trace_id_of(_decoded(headers.get("traceparent"))),
     )
-
-
-def _identity(topic: str, stage: str, key: bytes | None, event: bytes | None) -> UUID:
-    digest = hashlib.sha256()
-    for part in (topic.encode(), stage.encode(), key, event):
-        # A missing part differs from an empty one, and no two lists of parts read the same.
-        digest.update(b"-" if part is None else len(part).to_bytes(8, "big") + part)
-    return uuid5(NAMESPACE_URL, f"teamfit:dead-letter:{digest.hexdigest()}")
 
 
 def _original_headers(headers: Mapping[str, bytes]) -> dict[str, Header]:

@@ -1,3 +1,7 @@
+-- name: need_no_longer_wait(ids)!
+-- Forgets the letters that were to be published again until they are kept.
+DELETE FROM scheduled_events WHERE id = ANY(:ids::uuid[]);
+
 -- name: keep(ids, topics, stages, reasons, keys, events, headers, error_types, error_messages, tracebacks, attempts, occurrences, first_times, last_times, event_ids, event_types, job_ids, runs, organization_ids, trace_ids, failure_ids, failure_times)!
 -- Writes dead letters, or adds what is new about those that are there. A letter that is delivered again carries a time
 -- that is known; a new failure of the same entry carries one that is not. Only the first and last times are kept, so a

@@ -78,7 +78,8 @@ WITH live AS (
     WHERE (again.last_at IS NULL OR again.last_at > :ahead
         OR again.last_at + least(:base::interval * (2 ^ least(again.times, 20)), :cap::interval) <= :now)
         AND NOT EXISTS (
-            SELECT FROM scheduled_events AS waiting WHERE waiting.key = convert_to(runs.job_id::text, 'UTF8')
+            SELECT FROM scheduled_events AS waiting
+            WHERE waiting.key = convert_to(runs.job_id::text, 'UTF8') AND waiting.topic <> 'dead-letters'
         )
 )
 SELECT

@@ -7,8 +7,10 @@ import structlog
 from infra.clock import Clock
 from infra.errors import DependencyDown
 from infra.postgres import Database
-from streams.scheduled import take_due
+from streams.dead_letters import NOT_YET_KEPT, UNTIL_KEPT
+from streams.scheduled import keep, take_due
 from streams.stage import Publisher
+from streams.topics import DEAD_LETTERS
 
 log = structlog.get_logger(__name__)
 
@@ -49,13 +51,16 @@ class Taker:
     async def publish_due(self) -> int:
         """Publish a batch of what is due, or two, and forget it; return how many events there were.
 
-        Dying in between publishes them again, which handlers tolerate.
+        Dying in between publishes them again, which handlers tolerate. A dead letter is forgotten by whoever keeps it.
 
         Raises:
             DependencyDown: Postgres or the broker is away; the rows stay.
         """
         async with self.database.transaction() as connection:
-            records = await take_due(connection, now=self.clock.now(), limit=self.batch_size)
+            now = self.clock.now()
+            records = await take_due(connection, now=now, limit=self.batch_size)
             if records:
                 await self.publisher.publish(records)
+            for letter in (one for one in records if one.topic == DEAD_LETTERS):
+                await keep(connection, letter, due_at=now + UNTIL_KEPT, reason=NOT_YET_KEPT)
         return len(records)

@@ -94,6 +94,31 @@ async def test_flushing_the_broker_in_mid_flight_loses_no_job(
     await assert_consistent(forgetful.settings.database_url, deadline_s=30)
 
 
+async def test_flushing_the_broker_loses_no_dead_letter(forgetful: Stack, visitor: Customer, ledger: Pool) -> None:
+    """The failures worker is down while a job fails, and its letter is lost twice: it is found and can be replayed."""
+    await asyncio.to_thread(forgetful.kill, "failures")
+    control = f"{forgetful.settings.openai_base_url}".removesuffix("/v1") + "/control"
+    async with visitor.http.put(control, json={"mode": "refusal", "count": 1}) as told:
+        assert told.status == 200
+    _, document = await visitor.post()
+    assert (await visitor.ended_job(document["job_id"]))["status"] == "failed"
+    async with Redis.from_url(forgetful.broker_address) as redis:
+        for _ in range(2):
+            await wait_for(lambda: redis.exists("dead-letters"), what="the letter")
+            await redis.flushall()
+            await ledger.execute("UPDATE scheduled_events SET due_at = now() WHERE topic = 'dead-letters'")
+    await asyncio.to_thread(forgetful.start, "failures")
+
+    async def found() -> bool:
+        waits = await ledger.fetchval("SELECT count(*) FROM scheduled_events WHERE topic = 'dead-letters'")
+        kept = await ledger.fetch("SELECT stage, occurrences FROM failed_events WHERE job_id = $1", document["job_id"])
+        assert (waits, [tuple(row) for row in kept]) == (0, [("generation", 1)])
+        return True
+
+    await wait_for(found, what="the letter to be kept")
+    await assert_consistent(forgetful.settings.database_url, deadline_s=30)
+
+
 async def test_withdrawn_and_delayed_jobs(forgetful: Stack, visitor: Customer, ledger: Pool) -> None:
     """A job that is cancelled while it runs ends as cancelled, one that waits for its time begins then."""
     job_ids = []

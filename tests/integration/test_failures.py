@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -13,8 +13,9 @@ from consumers.failures.letters import DeadLetter, read_dead_letter
 from consumers.failures.poison import Poison
 from infra.clock import SystemClock
 from infra.postgres import Database
-from streams.dead_letters import ERROR_TYPE
-from streams.deliveries import Delivery
+from producers.schedule.taker import Taker
+from streams.dead_letters import ERROR_TYPE, NOT_YET_KEPT, dead_letter
+from streams.deliveries import Delivery, Record
 from streams.events import JobFailed, JobId, job_requested, parse_event
 from streams.redis.dead_letter import (
     DEAD_LETTER_DELIVERIES,
@@ -25,6 +26,7 @@ from streams.redis.dead_letter import (
     DEAD_LETTER_TOPIC,
     REASON_MAX_DELIVERIES,
 )
+from streams.scheduled import ScheduledRetries
 from tests.conftest import Pool
 
 NOON = datetime(2031, 4, 15, 12, tzinfo=UTC)
@@ -36,6 +38,16 @@ async def failures(database_url: str) -> AsyncIterator[FailedEvents]:
     database = Database(database_url, size=2)
     yield FailedEvents(database, SystemClock())
     await database.close()
+
+
+class Topics:
+    """A broker that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.written: list[Record] = []
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        self.written += records
 
 
 def letter(
@@ -66,6 +78,26 @@ def letter(
             },
         )
     )
+
+
+async def test_a_letter_is_published_until_it_is_kept(failures: FailedEvents, database: Pool) -> None:
+    """The broker may lose it as often as it likes; a later letter about the same entry ends the waiting too."""
+    topics = Topics()
+    given_up = Delivery("job-requests", b"key", b"not json", {"odd": b"\xff\x00"})
+    clock = failures.database.clock
+    for error in ("broken", "broken again"):
+        lost = dead_letter(given_up, group="quota", error=ValueError(error))
+        await ScheduledRetries(failures.database, clock).schedule(lost, timedelta(), reason=NOT_YET_KEPT)
+    taker = Taker(failures.database, topics, clock)
+    for _ in range(3):
+        assert await taker.publish_due() == 1
+        assert await taker.publish_due() == 0
+        await database.execute("UPDATE scheduled_events SET due_at = created_at")
+    one, *_ = topics.written
+    assert topics.written == [one] * 3
+    await failures.keep([read_dead_letter(Delivery(one.topic, one.key, one.value, one.headers))])
+    assert await taker.publish_due() == 0
+    assert await database.fetchval("SELECT occurrences FROM failed_events") == 1
 
 
 async def test_a_letter_keeps_its_bytes_and_headers(failures: FailedEvents, database: Pool) -> None:
