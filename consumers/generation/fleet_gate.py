@@ -30,8 +30,7 @@ async def gates(connection: Connection) -> list[FleetGate]:
 async def open_gates(connection: Connection, endpoints: Sequence[str]) -> list[str]:
     """Open these gates in the caller's transaction; return those that were closed.
 
-    Whoever asks for the first time from now on finds it open. A worker that was told to wait does not ask again before
-    that time, and goes on waiting, unless it is started anew.
+    Workers that wait ask again every half minute, and find them open.
     """
     # The rows are the UPDATE's own, so they are read to the end before anything else happens.
     return [row["endpoint"] async for row in _queries.open_gates(connection, endpoints=list(endpoints))]

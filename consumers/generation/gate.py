@@ -1,10 +1,11 @@
 """The gate before the LLM endpoint, which the fleet shares: while it is closed nobody calls, and no attempt is spent.
 
-open ──an answer says when to come back──▶ closed ──that time comes──▶ open
+open ──an answer says when to come back──▶ closed ──that time comes, or an operator opens it──▶ open
 
 The worker that is told so stops at once, and writes it to `llm_gate` in the transaction that records the call. Every
 begin of an attempt reads that row, so the others stop with their next one; calls already under way are not taken back.
-The time only moves forward. It travels as a duration and is kept by the clock of Postgres: hosts need not agree on one.
+The time only moves forward, unless an operator opens the gate: so whoever waits asks again every half minute. It
+travels as a duration and is kept by the clock of Postgres: hosts need not agree on one.
 """
 
 import random
@@ -19,6 +20,9 @@ from infra.errors import DependencyDown
 _SPREAD = 0.1
 _SHORTEST_SPREAD_S = 0.2
 _LONGEST_SPREAD_S = 5.0
+
+# Shorter: an operator who opens the gate waits less; longer: fewer questions to Postgres while it is closed.
+_ASK_AGAIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +47,32 @@ class Gate:
     clock: Callable[[], float] = time.monotonic
     _closed_until: float = field(default=0.0, init=False)
     _known_until: float = field(default=0.0, init=False)
+    _heard: float = field(default=0.0, init=False)
     _reason: str = field(default="", init=False)
 
     def close(self, wait: timedelta | None, reason: str) -> None:
         """Close the gate because this process was told so; without a wait, nothing changes."""
         until = self.clock() + wait.total_seconds() if wait else 0.0
         if until > self._closed_until:
-            self._closed_until, self._reason = until, reason
+            self._closed_until, self._reason, self._heard = until, reason, self.clock()
 
     def learn(self, wait: timedelta | None) -> None:
-        """Close the gate because the fleet has."""
-        if wait:
-            self._known_until = self.clock() + wait.total_seconds()
-            self._closed_until = max(self._closed_until, self._known_until)
+        """Note what the fleet says: for how long the gate is closed yet, or that it is open.
+
+        That it is open counts only when this process has asked again. What was read while another transaction of this
+        process was about to tell of a closing says "open" too, and knows no better.
+        """
+        now = self.clock()
+        until = now + wait.total_seconds() if wait else 0.0
+        if self._asks_again(now) and self._closed_until <= self._known_until:
+            self._closed_until = self._known_until = until
+        elif wait:
+            self._known_until = max(self._known_until, until)
+            self._closed_until = max(self._closed_until, until)
+        self._heard = now
+
+    def _asks_again(self, now: float) -> bool:
+        return now - self._heard >= _ASK_AGAIN_S
 
     def untold(self) -> Closing | None:
         """Return what the fleet has not heard of yet."""
@@ -68,13 +85,23 @@ class Gate:
         """Note that the fleet can read it."""
         if closing is not None:
             self._known_until = max(self._known_until, closing.until)
+            self._heard = self.clock()
+
+    def knock(self) -> None:
+        """Pass if the gate is open, or if it is time to ask the fleet again, whose answer `check` then knows.
+
+        Raises:
+            DependencyDown: as `check`.
+        """
+        if not self._asks_again(self.clock()):
+            self.check()
 
     def check(self) -> None:
         """Pass if the gate is open.
 
         Raises:
-            DependencyDown: it is closed. `retry_after` ends a random little while after it opens, so that the fleet
-                does not come back all at once.
+            DependencyDown: it is closed. `retry_after` ends when it is time to ask again, or a random little while
+                after the gate opens, so that the fleet does not come back all at once.
         """
         wait_s = self._closed_until - self.clock()
         if wait_s > 0:
@@ -82,5 +109,5 @@ class Gate:
             raise DependencyDown(
                 "llm",
                 f"the LLM endpoint takes no calls for {wait_s:.1f} s more, as it has said (table llm_gate)",
-                retry_after=timedelta(seconds=wait_s + random.uniform(0, spread_s)),
+                retry_after=timedelta(seconds=min(wait_s, _ASK_AGAIN_S) + random.uniform(0, spread_s)),
             )

@@ -96,7 +96,7 @@ class Generation:
             kept = self._unsaved.pop(turn, None)
             if kept is not None and (facts := await self._saved(handover, *kept)):
                 return facts
-            self._gate.check()
+            self._gate.knock()
             begun = await self._begin.submit(handover)
             if isinstance(begun, UnderWay):
                 raise _postponed(event, begun)

@@ -33,7 +33,7 @@ def open_gate(
 ) -> None:
     """Open the gate before its time, for an endpoint that named a wrong one.
 
-    Workers that were told to wait go on waiting until that time; those that start afterwards do not.
+    Workers that wait ask again every half minute.
     """
     from infra.cli.llm_gate import open_early
 

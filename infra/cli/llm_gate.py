@@ -64,7 +64,7 @@ def open_early(endpoint: str | None, *, yes: bool) -> None:
 
     for name in with_database(act):
         typer.echo(f"{name} is open.")
-    typer.echo("Generation workers that were told to wait still do: restart them one by one to go on at once.")
+    typer.echo("Generation workers that wait ask again within half a minute.")
 
 
 async def _read(database: Database) -> list[FleetGate]:

@@ -1,11 +1,13 @@
 """The gate before the LLM endpoint: while it is closed no worker of the fleet calls, and nobody pays for the wait."""
 
 import asyncio
+import time
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 
+from consumers.generation.fleet_gate import open_gates
 from infra.errors import DependencyDown, Transient
 from streams.deliveries import Delivery
 from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted
@@ -116,11 +118,28 @@ async def test_an_answer_that_uses_up_the_limit_counts_and_closes_the_gate(
     endpoint.headers.update({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"})
     assert await stage.handle(accepted())
     for worker in (stage, other):
-        with pytest.raises(DependencyDown) as raised:
+        with pytest.raises(DependencyDown, match=r"takes no calls for 3\d\d"):
             await worker.handle(accepted())
-        assert raised.value.retry_after is not None
-        assert raised.value.retry_after > timedelta(minutes=5)
     assert await received(endpoint) == 1
+
+
+async def test_a_gate_that_an_operator_opens_lets_waiting_workers_through(
+    stage: StageUnderTest, endpoint: Endpoint
+) -> None:
+    """A worker that was told to wait for an hour asks again, finds the gate open, and calls; nobody restarts it."""
+    await endpoint.tell("429", retry_after=3_600, count=1)
+    for _ in range(2):
+        with pytest.raises(DependencyDown) as raised:
+            await stage.handle(accepted())
+        assert raised.value.retry_after is not None
+        assert timedelta(seconds=30) <= raised.value.retry_after <= timedelta(seconds=35)
+    async with stage.database.transaction() as connection:
+        assert await open_gates(connection, [endpoint.base_url]) == [endpoint.base_url]
+    with pytest.raises(DependencyDown):
+        await stage.handle(accepted())
+    stage.generation._gate.clock = lambda: time.monotonic() + 30
+    assert await stage.handle(accepted())
+    assert await received(endpoint) == 2
 
 
 async def test_the_gate_only_moves_forward(

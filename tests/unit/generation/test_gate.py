@@ -28,7 +28,7 @@ def wait_of(gate: Gate) -> float:
     return 0.0
 
 
-@pytest.mark.parametrize(("wait_s", "spread_s"), [(0.5, 0.2), (20, 2), (3600, 5)])
+@pytest.mark.parametrize(("wait_s", "spread_s"), [(0.5, 0.2), (20, 2), (29, 2.9)])
 def test_a_closed_gate_sends_everybody_back_at_a_different_time(wait_s: float, spread_s: float) -> None:
     """Nobody comes before the time named, and the fleet comes over a while, not at once."""
     gate = Gate("e", Seconds())
@@ -36,6 +36,46 @@ def test_a_closed_gate_sends_everybody_back_at_a_different_time(wait_s: float, s
     waits = [wait_of(gate) for _ in range(200)]
     assert wait_s <= min(waits) < max(waits) <= wait_s + spread_s
     assert max(waits) - min(waits) > spread_s / 2
+
+
+def test_a_long_wait_is_asked_about_every_half_minute() -> None:
+    """Only an operator shortens it. Until it is time to ask, nobody does; what the fleet says then holds."""
+    clock = Seconds()
+    gate = Gate("e", clock)
+    gate.learn(timedelta(hours=1))
+    assert 30 <= wait_of(gate) <= 35
+    with pytest.raises(DependencyDown):
+        gate.knock()
+    clock.now += 30
+    gate.knock()
+    gate.learn(timedelta(hours=1) - timedelta(seconds=30.001))
+    assert wait_of(gate) >= 30
+    clock.now += 30
+    gate.knock()
+    gate.learn(None)
+    assert wait_of(gate) == 0
+
+
+def test_what_was_read_before_the_fleet_was_told_does_not_open_the_gate() -> None:
+    """A begin under way may read "open" and hear of it after its own process has told of a closing."""
+    clock = Seconds()
+    gate = Gate("e", clock)
+    clock.now += 100
+    gate.close(timedelta(hours=1), "llm_rate_limited")
+    gate.told(gate.untold())
+    gate.learn(None)
+    assert wait_of(gate) >= 30
+
+
+def test_what_the_fleet_has_not_heard_it_cannot_take_back() -> None:
+    """Its transaction failed: the gate stays closed for this process, however often it asks."""
+    clock = Seconds()
+    gate = Gate("e", clock)
+    gate.close(timedelta(hours=1), "llm_rate_limited")
+    clock.now += 40
+    gate.learn(None)
+    assert wait_of(gate) >= 30
+    assert gate.untold() is not None
 
 
 def test_the_gate_opens_when_its_time_comes() -> None:
