@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -86,7 +86,7 @@ class JobRequests:
         """Give a client whose connections close when the block ends. The first one opens with the first request.
 
         Args:
-            broker_url: as in the pipeline's BROKER_URL; of its query, `prefix` and `partitions` are obeyed.
+            broker_url: as in the pipeline's BROKER_URL; of its query, `prefix`, `partitions` and `ssl_…` are obeyed.
             source: your service's name, recorded in each event.
             partitions: as in the pipeline's TEAMFIT_TOPIC_PARTITIONS.
 
@@ -219,7 +219,7 @@ class JobRequests:
 
 
 def _plain(broker_url: str, query: dict[str, str]) -> str:
-    """Return the URL without the settings that are the transport's, which redis-py would refuse.
+    """Return the URL without the settings that are the transport's alone, which redis-py would refuse.
 
     Raises:
         ValueError: the broker is of a kind that this client does not speak to.
@@ -230,4 +230,5 @@ def _plain(broker_url: str, query: dict[str, str]) -> str:
     for kind in ("cluster", "sentinel"):
         if query.get(kind, "false").lower() not in {"false", "0", "no"}:
             raise ValueError(f"broker URL: this client does not support {kind} yet; send requests over HTTP instead")
-    return parts._replace(query="").geturl()
+    tls = {name: value for name, value in query.items() if name.startswith("ssl_")}
+    return parts._replace(query=urlencode(tls)).geturl()

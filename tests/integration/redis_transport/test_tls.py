@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import faust
 import pytest
 import trustme
 
+from producers.client import JobRequests, SubmitFailed
 from streams.redis.errors import BrokerUnavailable
 from tests.chaos.redis_transport.proxy import proxied
 from tests.conformance.brokers import Broker, RedisBroker, free_port
@@ -79,12 +81,15 @@ def own_tls(files: Files, folder: Path) -> Iterator[int]:
     command += ["--tls-cert-file", files.server, "--tls-key-file", files.server, "--tls-ca-cert-file", files.authority]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
+        deadline = time.monotonic() + 10
         while True:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             if process.poll() is not None:
                 pytest.skip(f"{program} is built without TLS")
+            assert time.monotonic() < deadline, f"{program} does not answer"
+            time.sleep(0.01)
         yield port
     finally:
         process.kill()
@@ -162,3 +167,14 @@ async def test_what_is_not_verified_is_accepted(tls_bench: Bench, files: Files) 
     tls_bench.settings.update(ssl_cert_reqs="none", ssl_check_hostname="false", ssl_certfile=files.client)
     async with tls_bench.producing() as topic:
         await (await topic.send(value=b"whoever you are"))
+
+
+async def test_upstream_services_use_the_same_url(tls_bench: Bench, files: Files) -> None:
+    """The client for upstream services trusts whom the broker URL says, and shows its certificate."""
+    tls_bench.settings.update(ssl_ca_certs=files.authority, ssl_certfile=files.client)
+    async with JobRequests.connect(tls_bench.broker.url(**tls_bench.settings)) as requests:
+        await requests.submit(organization_id="acme", team_id="t1", requirements="walk")
+    tls_bench.settings.update(ssl_ca_certs=files.stranger)
+    async with JobRequests.connect(tls_bench.broker.url(**tls_bench.settings)) as requests:
+        with pytest.raises(SubmitFailed, match="certificate"):
+            await requests.submit(organization_id="acme", team_id="t1", requirements="walk")
