@@ -34,10 +34,11 @@ class ScheduledRetries:
             DependencyDown: Postgres is away; whether it was kept is unknown.
         """
         async with self.database.transaction() as connection:
-            await keep(connection, record, due_at=self.clock.now() + delay, reason=reason)
+            now = self.clock.now()
+            await keep(connection, record, now=now, due_at=now + delay, reason=reason)
 
 
-async def keep(connection: Connection, record: Record, *, due_at: datetime, reason: str) -> None:
+async def keep(connection: Connection, record: Record, *, now: datetime, due_at: datetime, reason: str) -> None:
     """Keep a record in the caller's transaction. The same topic, bytes and headers, or `letter_id`, are kept once."""
     # Headers are bytes, and `jsonb` takes neither NUL nor what is no UTF-8.
     await _queries.keep(
@@ -48,6 +49,7 @@ async def keep(connection: Connection, record: Record, *, due_at: datetime, reas
         event=record.value,
         headers={name: quote_from_bytes(value) for name, value in record.headers.items()},
         due_at=due_at,
+        now=now,
         reason=reason,
     )
 

@@ -1,7 +1,8 @@
--- name: keep(id, topic, key, event, headers, due_at, reason)!
--- Keeps a record until it is due. The ID follows from the content, so a repeat changes nothing.
-INSERT INTO scheduled_events (id, topic, key, event, headers, due_at, reason)
-VALUES (:id, :topic, :key, :event, :headers, :due_at, :reason)
+-- name: keep(id, topic, key, event, headers, due_at, reason, now)!
+-- Keeps a record until it is due. The ID follows from the content, so a repeat changes nothing. `created_at` is by the clock
+-- that `due_at` is by: see `take_due`.
+INSERT INTO scheduled_events (id, topic, key, event, headers, due_at, reason, created_at)
+VALUES (:id, :topic, :key, :event, :headers, :due_at, :reason, :now)
 ON CONFLICT (id) DO NOTHING;
 
 -- name: take_due(now, limit)

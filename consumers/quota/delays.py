@@ -43,7 +43,8 @@ class Delays:
             DependencyDown: Postgres is away; whether they were kept is unknown.
         """
         async with self.database.transaction() as connection:
+            now = self.clock.now()
             for request in requests:
-                due = request.data.run_at or self.clock.now()
-                await keep(connection, record(JOB_REQUESTS, request), due_at=due, reason="run_at")
+                due = request.data.run_at or now
+                await keep(connection, record(JOB_REQUESTS, request), now=now, due_at=due, reason="run_at")
         return [None] * len(requests)

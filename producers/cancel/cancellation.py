@@ -86,8 +86,9 @@ class Cancellation:
             log.warning("job.cancel_publish_unconfirmed", key=(fact.key or b"").decode(), why=str(error))
             try:
                 async with self.database.transaction() as connection:
-                    due = self.clock.now() + _PUBLISH_AGAIN
-                    await keep(connection, fact, due_at=due, reason="publish unconfirmed")
+                    now = self.clock.now()
+                    due = now + _PUBLISH_AGAIN
+                    await keep(connection, fact, now=now, due_at=due, reason="publish unconfirmed")
             except DependencyDown as down:
                 # The job is cancelled, which is what was asked for; the reconciler tells the others.
                 log.warning("job.cancel_fact_not_kept", key=(fact.key or b"").decode(), why=str(down))

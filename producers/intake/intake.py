@@ -117,9 +117,10 @@ class Intake:
 
     async def _publish(self, connection: Connection, event: JobRequested) -> None:
         one = record(JOB_REQUESTS, event)
-        due = due_at(event, self.clock.now())
+        now = self.clock.now()
+        due = due_at(event, now)
         if due is not None:
-            await keep(connection, one, due_at=due, reason="run_at")
+            await keep(connection, one, now=now, due_at=due, reason="run_at")
             return
         try:
             await self.publisher.publish([one])
@@ -127,7 +128,7 @@ class Intake:
             if not error.maybe_written:
                 raise
             log.warning("request.publish_unconfirmed", job_id=str(event.job_id), why=str(error))
-            await keep(connection, one, due_at=self.clock.now() + _PUBLISH_AGAIN, reason="publish unconfirmed")
+            await keep(connection, one, now=now, due_at=now + _PUBLISH_AGAIN, reason="publish unconfirmed")
 
 
 async def _is_repeat(connection: Connection, event: JobRequested) -> bool:

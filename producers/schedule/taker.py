@@ -62,5 +62,5 @@ class Taker:
             if records:
                 await self.publisher.publish(records)
             for letter in (one for one in records if one.topic == DEAD_LETTERS):
-                await keep(connection, letter, due_at=now + UNTIL_KEPT, reason=NOT_YET_KEPT)
+                await keep(connection, letter, now=now, due_at=now + UNTIL_KEPT, reason=NOT_YET_KEPT)
         return len(records)

@@ -140,8 +140,8 @@ async def test_what_is_young_scheduled_archived_or_unsent_is_not_lost(
     await scene.plan()
     assert await reconciler.reconcile() == 0
     async with scene.database.transaction() as connection:
-        due_at = scene.clock.now() + timedelta(days=9)
-        await keep(connection, record(JOB_REQUESTS, sent), due_at=due_at, reason="test")
+        now = scene.clock.now()
+        await keep(connection, record(JOB_REQUESTS, sent), now=now, due_at=now + timedelta(days=9), reason="test")
     assert await later(scene, reconciler) == 0
     await scene.pool.execute("DELETE FROM scheduled_events")
     await Pipeline(scene.database).project(sent, failed(sent))

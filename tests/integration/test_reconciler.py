@@ -125,7 +125,7 @@ async def test_what_moves_or_waits_does_not_stand_still(world: World) -> None:
         await record_intake(world.pool, event)
     async with world.database.transaction() as connection:
         due_at = world.clock.now() + timedelta(days=1)
-        await keep(connection, record(JOB_REQUESTS, retried), due_at=due_at, reason="test")
+        await keep(connection, record(JOB_REQUESTS, retried), now=world.clock.now(), due_at=due_at, reason="test")
     assert await world.reconcile(after=THRESHOLD * 0.9) == 0
     await world.pool.execute("DELETE FROM job_requests WHERE job_id = $1", fresh.job_id)
     await world.pool.execute(

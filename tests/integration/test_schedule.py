@@ -54,6 +54,7 @@ async def schedule(database: Database, count: int, *, due: timedelta = timedelta
             await keep(
                 connection,
                 Record("job-requests", b"key", value, {"attempt": b"2"}),
+                now=NOON,
                 due_at=NOON + due,
                 reason="test",
             )

@@ -73,8 +73,6 @@ async def test_what_was_kept_in_the_future_is_due_at_once(postgres: Database) ->
     """The clock was forty days ahead when a retry was kept, and was set back: the job does not wait for forty days."""
     ahead = ManualClock(NOON + timedelta(days=40))
     await ScheduledRetries(postgres, ahead).schedule(RECORD, timedelta(minutes=1), reason="test")
-    async with postgres.transaction() as connection:
-        await connection.execute("UPDATE scheduled_events SET created_at = $1", ahead.now())
     assert await due(postgres, NOON) == [RECORD]
 
 
