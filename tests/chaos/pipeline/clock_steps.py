@@ -10,8 +10,8 @@ from tests.chaos.pipeline.system import Inject, System
 
 # An hour: longer than every lease, lock and pause. Forty days: past the end of a month, and every age that is acted on.
 _STEPS = (timedelta(hours=1), timedelta(hours=-1), timedelta(days=40), timedelta(days=-40))
-# Failures schedule retries and close the gate before the LLM, both of which are a matter of time. Few, so that the stage
-# does not hold instead.
+# Failures schedule retries and close the gate before the LLM, both of which are a matter of time. Few, so that the
+# stage does not hold instead.
 _FAILURES: Sequence[dict[str, Any]] = (
     {"mode": "500", "count": 4},
     {"mode": "429", "count": 4, "retry_after": 0.5},
@@ -53,6 +53,11 @@ def server(name: str) -> Callable[[System], Sequence[str]]:
 def schedule(system: System) -> Sequence[str]:
     """Both schedule workers, so that nobody with a right clock publishes what is due."""
     return system.parts("schedule")
+
+
+def everything(system: System) -> Sequence[str]:
+    """What a single machine would run: the clocks agree, and all of them are stepped."""
+    return ["valkey", "postgres", *(part for kind in (API, *STAGES) for part in system.parts(kind))]
 
 
 def no_clocks(system: System) -> str | None:

@@ -16,7 +16,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from infra.local.processes import ServerFailed
-from tests.chaos.pipeline.clock_steps import no_clocks, one_of_each, schedule, server, step
+from tests.chaos.pipeline.clock_steps import everything, no_clocks, one_of_each, schedule, server, step
+from tests.chaos.pipeline.flushes import flushed, letters_flushed
 from tests.chaos.pipeline.system import Inject, System
 from tests.chaos.pipeline.teamfit import LEASE_S
 
@@ -90,13 +91,6 @@ async def _postgres_killed(system: System, _turn: int) -> AsyncIterator[None]:
         yield
     finally:
         await asyncio.to_thread(system.grounds.postgres.restart)
-
-
-@asynccontextmanager
-async def _flushed(system: System, _turn: int) -> AsyncIterator[None]:
-    async with Redis.from_url(system.grounds.valkey.url) as redis:
-        await redis.flushall()
-    yield
 
 
 @asynccontextmanager
@@ -199,7 +193,8 @@ FAULTS: Sequence[Fault] = (
         "stall-quota", "SIGSTOP of a quota worker past its lease, then SIGCONT", _stall("quota"), hold_s=_PAST_LEASE_S
     ),
     Fault("valkey-restart", "Valkey killed, restarted with its AOF", _valkey_killed, baseline=_valkey_killed),
-    Fault("flushall", "FLUSHALL", _flushed, anchored=True, baseline=_flushed),
+    Fault("flushall", "FLUSHALL", flushed, anchored=True, baseline=flushed),
+    Fault("flushall-letters", "FLUSHALL with dead letters that nobody has read", letters_flushed, anchored=True),
     Fault("valkey-away", "Valkey away", _valkey_killed, hold_s=1.5, once_s=60),
     Fault("broker-reset", "connections to Valkey reset", _reset("broker")),
     Fault("broker-black-hole", "Valkey black-holed", _black_hole("broker"), hold_s=1.5),
@@ -225,28 +220,24 @@ FAULTS: Sequence[Fault] = (
     ),
     Fault("llm-rubbish", "LLM answers rubbish", _llm({"mode": "rubbish"}), hold_s=1.0),
     Fault("two-leaders", "two leaders at once", _two_leaders),
-    Fault(
-        "clock-workers",
-        "clock stepped, of one of each worker and the API, or of the schedule",
-        step(schedule, one_of_each(0), one_of_each(1)),
-        hold_s=_STEPPED_S,
-        own_clocks=True,
-        skipped=no_clocks,
-    ),
-    Fault(
-        "clock-valkey",
-        "clock stepped, of Valkey",
-        step(server("valkey")),
-        hold_s=_STEPPED_S,
-        own_clocks=True,
-        skipped=no_clocks,
-    ),
-    Fault(
-        "clock-postgres",
-        "clock stepped, of Postgres",
-        step(server("postgres")),
-        hold_s=_STEPPED_S,
-        own_clocks=True,
-        skipped=no_clocks,
+    *(
+        Fault(
+            f"clock-{name}",
+            f"clock stepped, of {whose}",
+            step(*groups),
+            hold_s=_STEPPED_S,
+            own_clocks=True,
+            skipped=no_clocks,
+        )
+        for name, whose, groups in (
+            (
+                "workers",
+                "one of each worker and the API, or of the schedule",
+                (schedule, one_of_each(0), one_of_each(1)),
+            ),
+            ("valkey", "Valkey", (server("valkey"),)),
+            ("postgres", "Postgres", (server("postgres"),)),
+            ("machine", "everything at once", (everything,)),
+        )
     ),
 )

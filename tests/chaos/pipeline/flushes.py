@@ -1,0 +1,40 @@
+"""Total loss of what Redis holds, as a fault."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from redis.asyncio import Redis
+
+from tests.chaos.pipeline.system import System
+from tests.waiting import wait_for
+
+
+@asynccontextmanager
+async def flushed(system: System, _turn: int) -> AsyncIterator[None]:
+    """Lose everything, whatever is under way."""
+    async with Redis.from_url(system.grounds.valkey.url) as redis:
+        await redis.flushall()
+    yield
+
+
+@asynccontextmanager
+async def letters_flushed(system: System, _turn: int) -> AsyncIterator[None]:
+    """Lose everything just when jobs have failed, and nobody has read their dead letters."""
+    stopped = [system.pid(part) for part in system.parts("failures")]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        await system.llm(mode="refusal", count=3)
+        async with Redis.from_url(system.grounds.valkey.url) as redis:
+
+            async def unread() -> bool:
+                return any(group["lag"] for group in await redis.xinfo_groups("dead-letters"))
+
+            await wait_for(unread, what="a dead letter that nobody has read")
+            await redis.flushall()
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    yield
