@@ -63,6 +63,19 @@ were lost with killed workers, and what saved jobs twice after a restart of Valk
 - "Away" and "black-holed" last 1.5 seconds each time, and the first time of "away" 60 seconds. Stalls last {stall:g} s.
 - The pipeline ran with `lease={lease:g}s` and {settings}: shorter than the defaults,
   so that every way of waiting is met. Recovery scales with them.
+- "Clock stepped": the wall clock jumps by +1 h, -1 h, +40 days (past the end of a month) or -40 days for 1.5 seconds,
+  and back; the monotonic clock goes on, as on a real machine. Meanwhile some calls to the LLM fail, so that retries are
+  kept and the gate is closed by the wrong clock. Who is hit takes turns: one process of each stage and of the API, both
+  schedule workers; then Valkey; PostgreSQL; and all of them, as on one machine. Each process reads its clock through
+  libfaketime; where that is not installed the rows are skipped.
+- What a wrong clock does all the same: the API refuses tokens that are expired or not yet valid by its own clock (they
+  are among the refused). A step ahead of Valkey lets every lease run out at once, so calls under way may be made again.
+  PostgreSQL's clock is the fleet's: while it is wrong, delayed jobs (`run_at`) begin by it, and jobs count for its
+  month; and for one stall threshold after it jumped ahead nothing that was lost is sent again. What stands in Valkey in
+  the name of a worker that died just before Valkey was set back waits as long as the step was; its job is sent again after the
+  threshold.
+- `FLUSHALL` with dead letters that nobody has read: both failures workers are stopped (SIGSTOP) until three jobs
+  have failed; each of them is found in `failed_events` in the end, or `teamfit verify` says so.
 - `FLUSHALL`: a job that came straight into the stream is safe from the moment when the projection has archived it,
   usually within a second; the harness counts it from then. HTTP answers 202 only once the job is in PostgreSQL.
 """
