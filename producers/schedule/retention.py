@@ -6,7 +6,7 @@ archive and read model (`teamfit verify`, a rebuild) must not take that for a ga
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiosql
@@ -45,7 +45,8 @@ class Retention:
         Raises:
             DependencyDown: Postgres is away.
         """
-        horizon = self.clock.now() - self.keep
+        # What is deleted is gone: this machine's clock must agree that it is old, so that no single wrong clock can do it.
+        horizon = min(self.clock.now(), datetime.now(UTC)) - self.keep
         deleted, after = 0, 0
         while True:
             async with self.database.transaction() as connection:

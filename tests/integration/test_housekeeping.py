@@ -81,6 +81,14 @@ async def age(pool: Pool, job_id: JobId, days: int) -> None:
     )
 
 
+async def test_a_clock_far_ahead_deletes_nothing(postgres: Database, database: Pool) -> None:
+    """Whoever was told a time two years ahead does not take the whole archive for old."""
+    event = asked()
+    await add_job(postgres, event, completed(event))
+    assert await Retention(postgres, MovingClock(timedelta(days=730)), keep=timedelta(days=400)).delete_old() == 0
+    assert await archived_jobs(database) == {event.job_id}
+
+
 @pytest.mark.parametrize("page_size", [1, 3, 1_000])
 async def test_only_old_events_of_ended_jobs_are_deleted(postgres: Database, database: Pool, page_size: int) -> None:
     """What is live, recent or holds quota stays whole; the read model keeps every job; the horizon is remembered."""

@@ -72,8 +72,8 @@ were lost with killed workers, and what saved jobs twice after a restart of Valk
   are among the refused). A step ahead of Valkey lets every lease run out at once, so calls under way may be made again.
   PostgreSQL's clock is the fleet's: while it is wrong, delayed jobs (`run_at`) begin by it, and jobs count for its
   month; and for one stall threshold after it jumped ahead nothing that was lost is sent again. What stands in Valkey in
-  the name of a worker that died just before Valkey was set back waits as long as the step was; its job is sent again after the
-  threshold.
+  the name of a worker that died just before Valkey was set back waits as long as the step was; its job is sent again
+  after the threshold.
 - `FLUSHALL` with dead letters that nobody has read: both failures workers are stopped (SIGSTOP) until three jobs
   have failed; each of them is found in `failed_events` in the end, or `teamfit verify` says so.
 - `FLUSHALL`: a job that came straight into the stream is safe from the moment when the projection has archived it,
