@@ -45,7 +45,7 @@ class Retention:
         Raises:
             DependencyDown: Postgres is away.
         """
-        # What is deleted is gone: this machine's clock must agree that it is old, so that no single wrong clock can do it.
+        # What is deleted is gone, so this machine's clock must agree that it is old: no single wrong clock can do it.
         horizon = min(self.clock.now(), datetime.now(UTC)) - self.keep
         deleted, after = 0, 0
         while True:
