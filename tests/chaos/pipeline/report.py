@@ -74,7 +74,7 @@ were lost with killed workers, and what saved jobs twice after a restart of Valk
   month; and for one stall threshold after it jumped ahead nothing that was lost is sent again. What stands in Valkey in
   the name of a worker that died just before Valkey was set back waits as long as the step was; its job is sent again
   after the threshold.
-- `FLUSHALL` with dead letters that nobody has read: both failures workers are stopped (SIGSTOP) until three jobs
+- `FLUSHALL` with dead letters that nobody has read: both failures workers are stopped (SIGSTOP) until five jobs
   have failed; each of them is found in `failed_events` in the end, or `teamfit verify` says so.
 - `FLUSHALL`: a job that came straight into the stream is safe from the moment when the projection has archived it,
   usually within a second; the harness counts it from then. HTTP answers 202 only once the job is in PostgreSQL.

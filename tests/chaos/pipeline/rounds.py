@@ -79,10 +79,15 @@ async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, 
     calls_before = await system.llm_calls()
     await system.submit(load, _WARM_UP)
     await _until(lambda: _at_rest(row), _WARM_UP_S)
-    for turn in range(times):
-        tell(turn, "injecting")
-        if not await _round(row, turn) and not await _at_rest(row):
-            break  # jobs wait and nothing moves any more: breaking it further shows nothing
+    watching = asyncio.create_task(_watch(row))
+    try:
+        for turn in range(times):
+            tell(turn, "injecting")
+            if not await _round(row, turn) and not await _at_rest(row):
+                break  # jobs wait and nothing moves any more: breaking it further shows nothing
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
     tell(times, "draining")
     statuses = await _drained(row)
     broken = await system.inconsistencies(deadline_s=40.0)
@@ -111,6 +116,13 @@ async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, 
     )
 
 
+async def _watch(row: _Row) -> None:
+    """See who ends, also while a fault is done or undone."""
+    while True:
+        await row.statuses()
+        await asyncio.sleep(_POLL_S)
+
+
 async def _round(row: _Row, turn: int) -> bool:
     """Inject once; return whether a job completed afterwards."""
     if row.fault.anchored:
@@ -124,9 +136,7 @@ async def _round(row: _Row, turn: int) -> bool:
     row.injections.append(injected)
     async with row.fault.inject(row.system, turn):
         row.send(_DURING)
-        # Going on to look, so that it is seen who ends meanwhile.
-        hold_s = max(row.fault.once_s if turn == 0 else 0.0, row.fault.hold_s)
-        await _until(lambda: _any(row, lambda _job_id, _status: False), hold_s)
+        await asyncio.sleep(max(row.fault.once_s if turn == 0 else 0.0, row.fault.hold_s))
 
     def completed_since(job_id: UUID, status: str) -> bool:
         return status == "completed" and row.ended[job_id] > injected
