@@ -1,4 +1,4 @@
-"""A worker that dies before its n-th Redis command.
+"""A worker that dies before its n-th Redis command, or before the first of a name.
 
 The hook is here, around redis-py, and not in the transport. A reply that was on its way is lost with the process, so
 each crash falls between two commands. What the worker's own effects cost is not counted.
@@ -14,7 +14,7 @@ import faust
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
-CRASH_BEFORE = int(os.environ.get("CHAOS_CRASH_BEFORE", "0"))  # 0: never
+CRASH_BEFORE = os.environ.get("CHAOS_CRASH_BEFORE", "")  # a number, or a command's name; nothing: never
 # Once for each event, and counted in the same step: a crash cannot fall in between.
 EFFECT = "if redis.call('SADD', KEYS[1], ARGV[1]) == 1 then redis.call('INCR', KEYS[2]) end"
 BROKER = os.environ.get("CHAOS_BROKER", "redis://127.0.0.1:6379/0")
@@ -42,7 +42,7 @@ class Crash:
         async def send_command(connection: Any, *args: Any, **options: Any) -> None:
             if connection.client_name != "effects" and args[0] not in {"CLIENT", "SELECT"}:
                 crash.commands += 1
-                if crash.commands == CRASH_BEFORE:
+                if CRASH_BEFORE in {str(crash.commands), args[0]}:
                     with (FOLDER / "crashes").open("a") as crashes:
                         crashes.write(f"{args[0]}\n")
                     os._exit(9)
