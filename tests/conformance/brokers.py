@@ -124,10 +124,15 @@ class SentinelBroker(RedisBroker):
     """A master and a replica under a Sentinel."""
 
     def fail_over(self) -> None:
-        """Make the replica the master, as after the master's loss."""
+        """Make the replica the master, and the master its replica.
+
+        Until the old master has been told, it takes writes that nobody will ever see again.
+        """
         with Redis(port=self.sentinel_port) as sentinel:
-            before = sentinel.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "main")
+            before: Any = sentinel.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "main")
             sentinel.execute_command("SENTINEL FAILOVER", "main")
+            with Redis(port=int(before[1])) as old:
+                _until(lambda: old.execute_command("ROLE")[0] == b"slave", "the old master to be a replica")
             _until(
                 lambda: sentinel.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "main") != before, "the failover"
             )
