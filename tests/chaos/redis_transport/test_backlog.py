@@ -101,6 +101,7 @@ async def test_a_million_waiting_entries(worker: Worker) -> None:
     small = [await worker.drain(1_000) for _ in range(10)][-1]
     usual = [await worker.drain(10_000) for _ in range(9)]
     backlog = await worker.drain(1_000_000)
+    usual += [await worker.drain(10_000) for _ in range(9)]  # after it too: a shared machine is not always as fast
     # Together, because the system counts CPU time in hundredths of a second.
     per_cpu = sum(drain.events for drain in usual) / sum(drain.cpu_seconds for drain in usual)
     for drain in (small, sorted(usual, key=lambda one: one.seconds)[len(usual) // 2], backlog):
