@@ -22,6 +22,9 @@ from tests.verified import assert_consistent
 from tests.waiting import wait_for
 
 _JOBS = 120
+_HURRY = """
+    UPDATE scheduled_events SET due_at = now() WHERE topic = 'dead-letters' AND due_at > now() RETURNING true
+"""
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +105,16 @@ async def test_flushing_the_broker_loses_no_dead_letter(forgetful: Stack, visito
         assert told.status == 200
     _, document = await visitor.post()
     assert (await visitor.ended_job(document["job_id"]))["status"] == "failed"
+
+    async def hurried() -> bool:
+        return bool(await ledger.fetchval(_HURRY))
+
     async with Redis.from_url(forgetful.broker_address) as redis:
         for _ in range(2):
             await wait_for(lambda: redis.exists("dead-letters"), what="the letter")
             await redis.flushall()
-            await ledger.execute("UPDATE scheduled_events SET due_at = now() WHERE topic = 'dead-letters'")
+            # The publisher replaces the row in the transaction in which it publishes: wait until that has ended.
+            await wait_for(hurried, what="the letter to be due")
     await asyncio.to_thread(forgetful.start, "failures")
 
     async def found() -> bool:
