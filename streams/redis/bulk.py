@@ -18,7 +18,7 @@ from faust.types import TP, HeadersArg, PendingMessage, RecordMetadata, TopicT
 from .errors import NotAllSent
 from .keys import partition_for
 from .outbox import Answer
-from .producer import Producer, entry_metadata, entry_parts
+from .producer import Producer, entry_parts, outcome
 
 __all__ = ["ProducerRecord", "send_many"]
 
@@ -93,7 +93,7 @@ async def _send_chunks(
         tp = group.tp
         answers = await group.answers
         for number, answer in zip(group.numbers, answers, strict=True):
-            results[number] = entry_metadata(tp, answer) if isinstance(answer, bytes) else answer
+            results[number] = outcome(tp, answer)
         _tell_sensors(topic, producer, group, results)
     return results
 

@@ -14,11 +14,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import NoScriptError
 
 from .errors import BrokerUnavailable, TransportError
 from .health import Health
-from .server import Client, script, translate, translate_reply
+from .server import Client, run_script_by, translate, translate_reply
 from .settings import RedisSettings
 
 __all__ = ["Answer", "Outbox", "Outgoing"]
@@ -134,9 +133,9 @@ class Outbox:
         parts = [part for outgoing in group for part in outgoing.parts]
         try:
             if entries == 1:
-                answers = [await self._execute("XADD", stream, "*", *parts[1:])]
+                reply = [await self._execute("XADD", stream, "*", *parts[1:])]
             else:
-                answers = await self._append_all(stream, parts)
+                reply = await run_script_by(self._execute, "append", stream, *parts)
         except Exception as error:  # noqa: BLE001 - whatever it is, every sender must hear of it
             # Not kept in a variable: its traceback leads here, and the cycle would keep the entries in memory.
             self._settle(group, [translate(error, sent=True)] * entries)
@@ -144,15 +143,7 @@ class Outbox:
             self._settle(group, [BrokerUnavailable("the producer stopped", maybe_written=True)] * entries)
             raise
         else:
-            self._settle(group, [_refusal(answer) if answer.startswith(b"!") else answer for answer in answers])
-
-    async def _append_all(self, stream: bytes, parts: list[bytes]) -> list[bytes]:
-        text, digest = script("append")
-        try:
-            answers: list[bytes] = await self._execute("EVALSHA", digest, 1, stream, *parts)
-        except NoScriptError:
-            answers = await self._execute("EVAL", text, 1, stream, *parts)
-        return answers
+            self._settle(group, _answers(reply, entries))
 
     def _settle(self, group: list[Outgoing], answers: Sequence[Answer]) -> None:
         away = next((answer for answer in answers if isinstance(answer, BrokerUnavailable)), None)
@@ -198,6 +189,16 @@ class Outbox:
         return await client.execute_command(*command)
 
 
-def _refusal(answer: bytes) -> TransportError:
-    """The error in the script's answer for one entry."""
-    return translate_reply(answer[1:].decode(errors="replace").removeprefix("-"))
+def _answers(reply: Any, entries: int) -> Sequence[Answer]:
+    """Read the reply for a batch. What stands between here and the server may answer anything at all."""
+    if not isinstance(reply, list) or len(reply) != entries:
+        return [BrokerUnavailable(f"the broker answered {reply!r} to {entries} entries", maybe_written=True)] * entries
+    return [_answer(answer) for answer in reply]
+
+
+def _answer(answer: Any) -> Answer:
+    if not isinstance(answer, bytes):
+        return BrokerUnavailable(f"the broker answered {answer!r} instead of an entry's ID", maybe_written=True)
+    if answer.startswith(b"!"):  # the script's answer for an entry that the server refused
+        return translate_reply(answer[1:].decode(errors="replace").removeprefix("-"))
+    return answer

