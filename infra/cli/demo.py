@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from infra.cli.output import out
 from infra.errors import TeamfitError
 from infra.local.demo import run_demo
 from infra.local.demo_report import Job, Report
@@ -21,7 +22,6 @@ from infra.settings import settings
 # A real model may think for a while; the offline one takes a second.
 _DEADLINE_S = 120.0
 _LLM_LATENCY_S = 1.0
-_PIPE_WIDTH = 120
 _COLUMNS = ("requested", "started", "completed", "failed", "rejected")
 _STYLES = {"completed": "green", "failed": "red", "rejected": "yellow", "charged": "green"}
 
@@ -43,10 +43,7 @@ def run(*, as_json: bool) -> None:
             "BROKER_URL is kafka://: two of the three ways in that the demo shows, the Python client and XADD, need "
             "Redis. Unset it for the demo, or run `teamfit up`, which takes requests over HTTP on Kafka too"
         )
-    console = Console(stderr=as_json, highlight=False)
-    if not console.is_terminal:
-        # A pipe has no width of its own, and Rich's guess is too narrow for a line of an event.
-        console = Console(stderr=as_json, highlight=False, width=_PIPE_WIDTH)
+    console = out(stderr=as_json, pipe_width=120)
     stack = Stack(
         settings(),
         llm_latency_s=_LLM_LATENCY_S,

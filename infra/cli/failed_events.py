@@ -1,10 +1,7 @@
 """What `teamfit failed` prints."""
 
-import asyncio
 import base64
-import getpass
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 from uuid import UUID
 
 import orjson
@@ -13,41 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from infra.cli.output import mended, out
+from infra.cli.session import operator, with_database
 from infra.postgres import Database
-from infra.settings import settings
 from producers.replay.failed import Content, FailedEventDetails, FailedEvents, Filter, OpenOnes, State
 
-T = TypeVar("T")
-
-_PIPE_WIDTH = 160  # a pipe has no width of its own
 _BYTES_PER_LINE = 16
-
-
-def out() -> Console:
-    """Return the console for tables, wide enough for them in a pipe."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
-
-
-def operator() -> str:
-    """Return who runs the command, as the machine knows them."""
-    try:
-        return getpass.getuser()
-    except OSError:  # a container's user may have no name
-        return "cli"
-
-
-def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
-    """Run a coroutine with the settings' database, and close it."""
-
-    async def run() -> T:
-        database = Database(settings().database_url, size=3)
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
-    return asyncio.run(run())
 
 
 def print_list(chosen: Filter, *, state: State | None, limit: int, as_json: bool) -> None:
@@ -152,11 +120,6 @@ def _only(one: FailedEventDetails) -> OpenOnes:
 def _shortened(text: str) -> str:
     first = mended(text.partition("\n")[0])
     return first if len(first) <= 60 else f"{first[:59]}…"  # noqa: PLR2004 - what a table has room for
-
-
-def mended(text: str) -> str:
-    """Return text that cannot move a terminal's cursor: an event's fields are whatever their sender wrote."""
-    return "".join(character if character.isprintable() or character == "\n" else "�" for character in text)
 
 
 def _header(value: object) -> str:

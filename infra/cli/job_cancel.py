@@ -1,13 +1,13 @@
 """What `teamfit job cancel` does: the cancellation of the API, for any organization and several jobs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from uuid import UUID
 
-import orjson
 import typer
 
-from infra.cli.failed_events import with_database
+from infra.cli.output import print_json
+from infra.cli.session import with_database
 from infra.postgres import Database
 from infra.problems import Problem
 from infra.settings import settings
@@ -43,7 +43,7 @@ def cancel(jobs: Sequence[UUID], *, because: str, yes: bool, as_json: bool) -> N
         typer.confirm(f"Cancel {len(wanted)} job(s)?", abort=True, err=as_json)
     results = with_database(lambda database: _cancel(database, wanted, because, quiet=as_json))
     if as_json:
-        typer.echo(orjson.dumps([asdict(one) for one in results], option=orjson.OPT_INDENT_2))
+        print_json(results)
     if not all(one.cancelled for one in results):
         raise typer.Exit(1)
 

@@ -8,13 +8,11 @@ from typing import Any
 from uuid import UUID
 
 import aiosql
-import orjson
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.cli.failed_events import mended, out
+from infra.cli.output import mended, out, print_json
 from infra.cli.session import Session, session
 from infra.errors import TeamfitError
 from infra.settings import settings
@@ -52,7 +50,7 @@ def show(job_id: UUID, *, as_json: bool) -> None:
             "(`teamfit lag` says what waits); else check the ID and DATABASE_URL"
         )
     if as_json:
-        typer.echo(orjson.dumps({"job_id": job_id, **life}, default=str, option=orjson.OPT_INDENT_2))
+        print_json({"job_id": job_id, **life})
         return
     console = out()
     console.print(Text(f"Job {job_id}", style="bold"))

@@ -2,14 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import timedelta
 
-import orjson
 import typer
 from rich.table import Table
 
-from infra.cli.failed_events import out
+from infra.cli.output import out, print_json
 from infra.settings import settings
 from producers.broker import Broker
 from streams.redis.backlog import TopicBacklog
@@ -26,7 +24,7 @@ def run(*, as_json: bool) -> None:
     """
     topics = asyncio.run(_read())
     if as_json:
-        typer.echo(orjson.dumps([asdict(one) for one in topics], default=_seconds, option=orjson.OPT_INDENT_2))
+        print_json(topics)
         return
     table = Table()
     table.add_column("topic")
@@ -58,12 +56,6 @@ async def _read() -> Sequence[TopicBacklog]:
         return await broker.backlogs()
     finally:
         await broker.close()
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    raise TypeError
 
 
 def _age(age: timedelta) -> str:

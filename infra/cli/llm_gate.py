@@ -1,16 +1,14 @@
 """What `teamfit llm gate` prints and does."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import timedelta
 
-import orjson
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from consumers.generation.fleet_gate import FleetGate, gates, open_gates
-from infra.cli.failed_events import out, with_database
+from infra.cli.output import out, print_json
+from infra.cli.session import with_database
 from infra.errors import TeamfitError
 from infra.postgres import Database
 
@@ -23,7 +21,7 @@ def show(*, as_json: bool) -> None:
     """Print every gate. Raises DependencyDown."""
     found = with_database(_read)
     if as_json:
-        typer.echo(orjson.dumps([asdict(one) for one in found], default=_seconds, option=orjson.OPT_INDENT_2))
+        print_json(found)
         return
     if not found:
         typer.echo("The gate is open: no endpoint has ever said when to come back.")
@@ -70,9 +68,3 @@ def open_early(endpoint: str | None, *, yes: bool) -> None:
 async def _read(database: Database) -> list[FleetGate]:
     async with database.transaction() as connection:
         return await gates(connection)
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    raise TypeError

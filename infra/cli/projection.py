@@ -1,7 +1,6 @@
 """`teamfit projection rebuild`: progress while it runs, then what differed and what was done about it."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -13,10 +12,10 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from consumers.projection.rebuild import Comparison, Rebuilt, Step, rebuild
+from infra.cli.output import out, print_json
 from infra.cli.session import session
 from infra.settings import settings
 
-_PIPE_WIDTH = 120
 _STEPS: dict[Step, str] = {
     "fold": "Folding the archive",
     "examine": "Comparing with the read model",
@@ -50,7 +49,7 @@ def run(*, dry_run: bool, as_json: bool) -> None:
     with bar:
         rebuilt = asyncio.run(session(settings().database_url, work))
     if as_json:
-        typer.echo(json.dumps({"agrees": rebuilt.agrees, "dry_run": dry_run, **asdict(rebuilt)}, indent=2))
+        print_json({"agrees": rebuilt.agrees, "dry_run": dry_run, **asdict(rebuilt)})
     else:
         _print(rebuilt, dry_run=dry_run)
     if not rebuilt.agrees:
@@ -58,9 +57,7 @@ def run(*, dry_run: bool, as_json: bool) -> None:
 
 
 def _print(rebuilt: Rebuilt, *, dry_run: bool) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)
+    console = out(pipe_width=120)
     console.print(_table(rebuilt))
     before, last = rebuilt.before, rebuilt.after or rebuilt.before
     _list(console, "What differed" if rebuilt.after else "What differs", before.examples)

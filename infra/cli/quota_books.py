@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import orjson
 import typer
 from rich.table import Table
 
 from consumers.quota.decisions import period_of
 from consumers.quota.recount import Period, Subscription, books, recount, subscription
-from infra.cli.failed_events import out, with_database
-from infra.clock import SystemClock
+from infra.cli.output import out, print_json
+from infra.cli.session import with_database
 from infra.errors import TeamfitError
 from infra.postgres import Database
 
@@ -30,10 +29,10 @@ def show(organization: str, *, as_json: bool) -> None:
     if as_json:
         document = {
             "organization_id": organization,
-            "subscription": asdict(known) if known else None,
+            "subscription": known,
             "periods": [{**asdict(one), "differs": one.differs} for one in periods],
         }
-        typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+        print_json(document)
         return
     typer.echo(f"{organization}: {_terms(known)}")
     limit = known.monthly_quota if known else None
@@ -89,7 +88,7 @@ async def _read(database: Database, organization: str) -> tuple[Subscription | N
         known, periods = await subscription(connection, organization), await books(connection, organization)
     if known is None and not periods:
         raise UnknownOrganization(f"organization {organization}: not known; check the ID and DATABASE_URL")
-    current = period_of(SystemClock().now())
+    current = period_of(database.clock.now())
     if all(one.period != current for one in periods):
         periods = [Period(current, 0, 0, 0, 0, 0, 0), *periods]
     return known, periods

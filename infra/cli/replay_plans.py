@@ -12,7 +12,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from infra.cli.failed_events import operator, out, with_database
+from infra.cli.output import out
+from infra.cli.session import operator, with_database
 from infra.postgres import Database
 from infra.settings import settings
 from producers.broker import Broker

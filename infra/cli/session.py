@@ -1,11 +1,15 @@
-"""One connection for a command that reads or repairs the whole database: no pool, no limit on a statement's time."""
+"""What a command works with: the database, by a pool or by one connection, and the name of who runs it."""
 
+import asyncio
+import getpass
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias, TypeVar
 
 import asyncpg
 
 from infra.errors import DependencyDown
+from infra.postgres import Database
+from infra.settings import settings
 
 T = TypeVar("T")
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -13,8 +17,31 @@ Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _CONNECT_S = 10.0
 
 
+def operator() -> str:
+    """Return who runs the command, as the machine knows them."""
+    try:
+        return getpass.getuser()
+    except OSError:  # a container's user may have no name
+        return "cli"
+
+
+def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
+    """Run a coroutine with the settings' database, and close it."""
+
+    async def run() -> T:
+        database = Database(settings().database_url, size=3)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
+
+
 async def session(url: str, work: Callable[[Session], Awaitable[T]]) -> T:
     """Connect, do the work, and disconnect; return what the work returns.
+
+    For what reads or repairs the whole database: one connection, without a limit on a statement's time.
 
     Raises:
         DependencyDown: Postgres is away, refuses the connection, breaks it, or has another schema than ours.

@@ -1,19 +1,16 @@
 """`teamfit verify`: a table for people, one JSON document for scripts, and the exit code for both."""
 
 import asyncio
-import json
 from datetime import timedelta
 
 import asyncpg
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from infra.cli.output import out, print_json
 from infra.cli.session import session
 from infra.settings import settings
 from infra.verify import Report, verify
-
-_PIPE_WIDTH = 120
 
 
 def run(
@@ -39,7 +36,7 @@ def run(
 
     report = asyncio.run(session(settings().database_url, check))
     if as_json:
-        typer.echo(json.dumps(report.document(), indent=2))
+        print_json(report.document())
     else:
         _print(report)
     if not report.ok:
@@ -47,9 +44,7 @@ def run(
 
 
 def _print(report: Report) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)
+    console = out(pipe_width=120)
     table = Table(title=f"{'At rest, ' if report.settled else ''}at {report.at:%Y-%m-%d %H:%M:%S} UTC")
     table.add_column("invariant")
     table.add_column("what always holds")

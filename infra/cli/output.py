@@ -1,0 +1,27 @@
+"""How commands print: tables that a pipe does not squeeze, JSON, and texts of strangers that move no cursor."""
+
+from datetime import timedelta
+
+import orjson
+import typer
+from rich.console import Console
+
+
+def out(*, stderr: bool = False, pipe_width: int = 160) -> Console:
+    """Return the console for tables. A pipe has no width of its own, and Rich's guess is too narrow for them."""
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=pipe_width)
+
+
+def print_json(document: object) -> None:
+    """Print a document for programs: dataclasses as objects, times in ISO 8601, durations in seconds."""
+    typer.echo(orjson.dumps(document, default=_plain, option=orjson.OPT_INDENT_2))
+
+
+def mended(text: str) -> str:
+    """Return text that cannot move a terminal's cursor: an event's fields are whatever their sender wrote."""
+    return "".join(character if character.isprintable() or character == "\n" else "�" for character in text)
+
+
+def _plain(value: object) -> float | str:
+    return value.total_seconds() if isinstance(value, timedelta) else str(value)
