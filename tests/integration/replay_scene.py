@@ -1,6 +1,7 @@
 """Failed events as the stages leave them, for the tests of replay: real letters, ledger and outcomes; no workers."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -149,6 +150,18 @@ def poison(topic: str, group: str, key: bytes | None, value: bytes | None, *, at
         time=at,
     )
     return Record(DEAD_LETTERS, key, value, why.headers())
+
+
+@asynccontextmanager
+async def open_scene(pool: Pool, url: str) -> AsyncIterator[Scene]:
+    """A scene with one organization, on a connection of its own."""
+    database = Database(url, size=4)
+    scene = Scene(pool, database)
+    await scene.organization()
+    try:
+        yield scene
+    finally:
+        await database.close()
 
 
 def _delivery(one: Record) -> Delivery:

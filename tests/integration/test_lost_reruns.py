@@ -9,7 +9,6 @@ from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from infra.local.servers import start_valkey
-from infra.postgres import Database
 from infra.settings import Settings
 from producers.broker import Broker
 from producers.reconcile.reconciler import Reconciler
@@ -21,7 +20,7 @@ from streams.topics import JOB_REQUESTS
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline
 from tests.integration.quota_scene import failed, usage
-from tests.integration.replay_scene import Scene
+from tests.integration.replay_scene import Scene, open_scene
 from tests.stream_entries import entries_of
 
 THRESHOLD = timedelta(minutes=10)
@@ -45,11 +44,8 @@ async def broker(broker_url: str) -> AsyncIterator[Broker]:
 @pytest.fixture
 async def scene(database: Pool, database_url: str) -> AsyncIterator[Scene]:
     """A database with one organization."""
-    own = Database(database_url, size=4)
-    scene = Scene(database, own)
-    await scene.organization()
-    yield scene
-    await own.close()
+    async with open_scene(database, database_url) as scene:
+        yield scene
 
 
 @pytest.fixture

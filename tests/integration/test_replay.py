@@ -8,7 +8,6 @@ from uuid import uuid4
 
 import pytest
 
-from infra.postgres import Database
 from producers.replay.apply import Progress
 from producers.replay.errors import PlanAborted, PlanBusy, PlanChanged, QuotaNotReleased
 from producers.replay.failed import OpenOnes
@@ -20,17 +19,14 @@ from streams.publisher import BrokerDown
 from streams.topics import GENERATION, JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS, PROJECTION, QUOTA
 from tests.conftest import Pool
 from tests.integration.quota_scene import completed, request, state, usage
-from tests.integration.replay_scene import REFUSAL, Scene, poison
+from tests.integration.replay_scene import REFUSAL, Scene, open_scene, poison
 
 
 @pytest.fixture
 async def scene(database: Pool, database_url: str) -> AsyncIterator[Scene]:
     """A database with one organization."""
-    own = Database(database_url, size=4)
-    scene = Scene(database, own)
-    await scene.organization()
-    yield scene
-    await own.close()
+    async with open_scene(database, database_url) as scene:
+        yield scene
 
 
 async def test_a_failed_generation_starts_over_as_the_next_run(scene: Scene) -> None:

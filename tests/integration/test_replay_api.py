@@ -7,11 +7,10 @@ import aiohttp
 import orjson
 import pytest
 
-from infra.postgres import Database
 from streams.events import parse_event
 from tests.api_server import api_settings, bearer, serving
 from tests.conftest import Pool
-from tests.integration.replay_scene import Scene
+from tests.integration.replay_scene import Scene, open_scene
 from tests.stream_entries import entries_of
 
 OPERATOR = bearer("teamfit", "operator")
@@ -20,14 +19,11 @@ OPERATOR = bearer("teamfit", "operator")
 @pytest.fixture
 async def scene(database: Pool, database_url: str) -> AsyncIterator[Scene]:
     """Two failed generations and an entry that is no event."""
-    own = Database(database_url, size=2)
-    scene = Scene(database, own)
-    await scene.organization()
-    for _ in range(2):
-        await scene.failed_generation()
-    await scene.malformed(b"\xff\xfe no event")
-    yield scene
-    await own.close()
+    async with open_scene(database, database_url) as scene:
+        for _ in range(2):
+            await scene.failed_generation()
+        await scene.malformed(b"\xff\xfe no event")
+        yield scene
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from infra.cli import app
-from infra.postgres import Database
 from infra.settings import settings
 from tests.conftest import Pool
-from tests.integration.replay_scene import Scene
+from tests.integration.replay_scene import Scene, open_scene
 from tests.stream_entries import entries_of
 
 Run: TypeAlias = Callable[..., Awaitable[Result]]
@@ -22,14 +21,11 @@ Run: TypeAlias = Callable[..., Awaitable[Result]]
 @pytest.fixture
 async def scene(database: Pool, database_url: str) -> AsyncIterator[Scene]:
     """Two failed generations and an entry that is no event."""
-    own = Database(database_url, size=2)
-    scene = Scene(database, own)
-    await scene.organization()
-    for _ in range(2):
-        await scene.failed_generation()
-    await scene.malformed(b"\x1b[2J\xff no event")
-    yield scene
-    await own.close()
+    async with open_scene(database, database_url) as scene:
+        for _ in range(2):
+            await scene.failed_generation()
+        await scene.malformed(b"\x1b[2J\xff no event")
+        yield scene
 
 
 @pytest.fixture

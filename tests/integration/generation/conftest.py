@@ -30,6 +30,7 @@ from streams.events import Accepted, JobAccepted, JobId, fact_id, parse_event
 from streams.policy import RetryPolicy
 from streams.scheduled import ScheduledRetries
 from streams.stage import Stage
+from tests.waiting import wait_for
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
@@ -239,6 +240,16 @@ async def team(database: Pool) -> str:
         TEAM,
     )
     return TEAM
+
+
+async def die_in_a_call(start_stage: Starter, endpoint: Endpoint, event: JobAccepted) -> None:
+    """Let a worker of its own take the event, and die while the endpoint works on it."""
+    await endpoint.tell("slow")
+    dying = asyncio.create_task((await start_stage()).handle(event))
+    await wait_for(endpoint.busy, what="the call")
+    dying.cancel()
+    await asyncio.gather(dying, return_exceptions=True)
+    await endpoint.tell("ok")
 
 
 def handovers(*events: JobAccepted) -> list[Handover]:

@@ -19,6 +19,7 @@ from tests.integration.generation.conftest import (
     Starter,
     WorkerStarter,
     accepted,
+    die_in_a_call,
     write,
 )
 from tests.stream_entries import entries_of
@@ -99,13 +100,8 @@ async def test_an_attempt_whose_time_is_over_is_anybodys(
     stage: StageUnderTest, start_stage: Starter, endpoint: Endpoint, database: Pool, deadline: str
 ) -> None:
     """If the first entry is lost with its worker, another takes the run in the end; so does one of an older release."""
-    await endpoint.tell("slow")
     event = accepted()
-    dying = asyncio.create_task((await start_stage()).handle(event))
-    await wait_for(endpoint.busy, what="the call")
-    dying.cancel()
-    await asyncio.gather(dying, return_exceptions=True)
-    await endpoint.tell("ok")
+    await die_in_a_call(start_stage, endpoint, event)
     with pytest.raises(Postponed) as raised:
         await stage.handle(event, ANOTHER)
     assert raised.value.delay.total_seconds() > 100

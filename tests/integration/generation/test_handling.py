@@ -13,7 +13,15 @@ from infra.local.servers import start_postgres
 from infra.migrations import upgrade
 from streams.events import Completed, JobCompleted, JobStarted, parse_event
 from streams.outcomes import decide_outcome
-from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, handovers
+from tests.integration.generation.conftest import (
+    Endpoint,
+    Pool,
+    StageUnderTest,
+    Starter,
+    accepted,
+    die_in_a_call,
+    handovers,
+)
 from tests.waiting import wait_for
 
 
@@ -90,14 +98,8 @@ async def test_a_dead_workers_attempt_is_abandoned_as_maybe_billed(
     start_stage: Starter, endpoint: Endpoint, team: str, database: Pool
 ) -> None:
     """A worker that dies during its call leaves an attempt that the next worker marks, and then completes the run."""
-    await endpoint.tell("slow")
     event = accepted()
-    dying = asyncio.create_task((await start_stage()).handle(event))
-
-    await wait_for(endpoint.busy, what="the call")
-    dying.cancel()
-    await asyncio.gather(dying, return_exceptions=True)
-    await endpoint.tell("ok")
+    await die_in_a_call(start_stage, endpoint, event)
     assert await (await start_stage()).handle(event)
     rows = await database.fetch("SELECT state, maybe_billed FROM generation_attempts ORDER BY attempt")
     assert [tuple(row) for row in rows] == [("abandoned", True), ("saved", False)]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import socket
 import ssl
 import subprocess
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +57,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(**{name: str(folder / f"{name}.pem") for name in blobs})
 
 
-@contextmanager
-def own_tls(files: Files, folder: Path) -> Iterator[int]:
+@asynccontextmanager
+async def own_tls(files: Files, folder: Path) -> AsyncIterator[int]:
     """The port of the machine's `redis-server`, which asks for a client certificate."""
     program, port = shutil.which("redis-server"), free_port()
     if program is None:
@@ -79,28 +77,32 @@ def own_tls(files: Files, folder: Path) -> Iterator[int]:
         str(folder),
     ]
     command += ["--tls-cert-file", files.server, "--tls-key-file", files.server, "--tls-ca-cert-file", files.authority]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL)
+
+    async def answers() -> bool:
+        if process.returncode is not None:
+            pytest.skip(f"{program} is built without TLS")
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
     try:
-        deadline = time.monotonic() + 10
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            if process.poll() is not None:
-                pytest.skip(f"{program} is built without TLS")
-            assert time.monotonic() < deadline, f"{program} does not answer"
-            time.sleep(0.01)
+        await wait_for(answers, what=f"{program} to answer")
         yield port
     finally:
-        process.kill()
-        process.wait()
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 @asynccontextmanager
 async def endpoint(kind: str, files: Files, broker: Broker, folder: Path) -> AsyncIterator[int]:
     """The port of a server that speaks TLS and asks for a client certificate."""
     if kind == "redis-server":
-        with own_tls(files, folder) as port:
+        async with own_tls(files, folder) as port:
             yield port
     else:
         assert isinstance(broker, RedisBroker)
