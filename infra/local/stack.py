@@ -36,7 +36,6 @@ from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
 from infra.migrations import upgrade
 from infra.settings import Settings
 from producers.broker import Broker
-from streams.redis.errors import UnsupportedFeature
 
 STAGES: Final = ("quota", "generation", "projection", "failures", "schedule")
 API: Final = "api"
@@ -262,9 +261,7 @@ async def _require_broker(settings: Settings) -> None:
     broker = Broker(settings, name="stack")
     try:
         async with asyncio.timeout(_BROKER_S):
-            await broker.backlogs()
-    except UnsupportedFeature:
-        pass  # Kafka: the connection stands, and its backlog is not of interest
+            await broker.probe()
     except TimeoutError as error:
         raise DependencyDown("broker", f"the broker did not answer in {_BROKER_S:g} s; check BROKER_URL") from error
     finally:

@@ -105,8 +105,8 @@ INVARIANTS: Sequence[Invariant] = (
         name="failed means findable",
         query="findable",
         statement="every run that a stage gave up has a failed event",
-        next_step="See whether the failures stage lags on dead-letters. If it has caught up, the letter was lost with "
-        "the broker: ask for the job again as a new request.",
+        next_step="See whether the failures stage runs and what it holds for (teamfit lag, its /readyz): the letter "
+        "waits in scheduled_events until it is kept. If it is not there, its row was removed by hand, or report a bug.",
         patient=True,
     ),
     Invariant(
