@@ -69,7 +69,8 @@ class Broker:
         except DependencyDown:
             raise
         except Exception as error:
-            raise BrokerDown(f"the broker is away: {type(error).__name__}: {error}", maybe_written=False) from error
+            message = f"the broker is away: {type(error).__name__}: {error}; check BROKER_URL"
+            raise BrokerDown(message, maybe_written=False) from error
 
     async def backlogs(self) -> Sequence[TopicBacklog]:
         """Ask the broker what waits in each topic.
