@@ -4,8 +4,10 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -17,7 +19,7 @@ from tests.chaos.pipeline.celery import Celery
 from tests.chaos.pipeline.faults import FAULTS, Fault
 from tests.chaos.pipeline.grounds import grounds
 from tests.chaos.pipeline.rounds import run
-from tests.chaos.pipeline.score import Score, terminal_table
+from tests.chaos.pipeline.score import Score, reasons, terminal_table, together
 from tests.chaos.pipeline.system import System
 from tests.chaos.pipeline.teamfit import Teamfit
 
@@ -30,6 +32,7 @@ class _Plan:
 
     system: type[Teamfit | Celery]
     faults: Sequence[Fault]
+    times: int
 
 
 def main() -> int:
@@ -47,20 +50,21 @@ def main() -> int:
         if name.startswith("TEAMFIT_") or name in {"OPENAI_API_KEY", "OPENAI_BASE_URL", "BROKER_URL", "DATABASE_URL"}:
             del os.environ[name]
     faults = [fault for fault in FAULTS if fault.name in options.fault]
-    half = (len(faults) + 1) // 2
+    theirs = [replace(fault, inject=fault.baseline) for fault in faults if fault.baseline is not None]
     plans = [
-        _Plan(Teamfit, faults[:half]),
-        _Plan(Teamfit, faults[half:]),
-        _Plan(Celery, [replace(fault, inject=fault.baseline) for fault in faults if fault.baseline is not None]),
+        *_plans(Teamfit, faults, fleets=2, times=options.times),
+        *_plans(Celery, theirs, fleets=1, times=options.times),
     ]
-    plans = [plan for plan in plans if options.system in {"all", plan.system.name} and plan.faults]
-    scores = asyncio.run(_run(plans, times=options.times, file=options.json))
+    plans = [plan for plan in plans if options.system in {"all", plan.system.name} and plan.faults and plan.times]
+    parts = asyncio.run(_run(plans, file=options.json))
+    rows = groupby(sorted(parts, key=attrgetter("system", "fault")), key=attrgetter("system", "fault"))
+    scores = [together(list(same)) for _, same in rows]
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 220)
     order = [fault.name for fault in FAULTS]
     scores.sort(key=lambda score: order.index(score.fault))
     for system, title in _TITLES.items():
-        if rows := [score for score in scores if score.system == system]:
-            console.print(terminal_table(title, rows))
+        if found := [score for score in scores if score.system == system]:
+            console.print(terminal_table(title, found), reasons(found), sep="\n", markup=False)
     for score in scores:
         for sentence in score.broken:
             console.print(f"{score.system} {score.fault}: {sentence}", markup=False, style="red")
@@ -69,8 +73,19 @@ def main() -> int:
     return 0 if all(score.clean for score in scores if score.system == Teamfit.name) else 1
 
 
-async def _run(plans: Sequence[_Plan], *, times: int, file: Path | None) -> list[Score]:
-    """Take two fleets of ours and the Celery design through their faults side by side: they mostly wait.
+def _plans(system: type[Teamfit | Celery], faults: Sequence[Fault], fleets: int, times: int) -> Iterator[_Plan]:
+    """Divide the faults between fleets. A fault that lasts long gets fleets of its own, which divide its injections."""
+    short = [fault for fault in faults if fault.fleets == 1]
+    for number in range(fleets):
+        yield _Plan(system, short[len(short) * number // fleets : len(short) * (number + 1) // fleets], times)
+    for fault in faults:
+        if fault.fleets > 1:
+            for number in range(fault.fleets):
+                yield _Plan(system, [fault], times * (number + 1) // fault.fleets - times * number // fault.fleets)
+
+
+async def _run(plans: Sequence[_Plan], *, file: Path | None) -> list[Score]:
+    """Take all fleets through their faults side by side: they mostly wait.
 
     The file has the rows that are done at every moment, so that a run that is cut short is not lost.
     """
@@ -83,11 +98,11 @@ async def _run(plans: Sequence[_Plan], *, times: int, file: Path | None) -> list
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        await asyncio.gather(*(_run_system(plan, times=times, progress=progress, record=record) for plan in plans))
+        await asyncio.gather(*(_run_system(plan, progress=progress, record=record) for plan in plans))
     return scores
 
 
-async def _run_system(plan: _Plan, *, times: int, progress: Progress, record: Callable[[Score], None]) -> None:
+async def _run_system(plan: _Plan, *, progress: Progress, record: Callable[[Score], None]) -> None:
     """Take one system through its faults. They share its processes until one of them leaves traces, or needs others."""
     waiting = list(plan.faults)
     while waiting:
@@ -95,7 +110,7 @@ async def _run_system(plan: _Plan, *, times: int, progress: Progress, record: Ca
         async with grounds(own_clocks=own_clocks) as ground, plan.system.running(ground) as system:
             clean = True
             while waiting and clean and waiting[0].own_clocks == own_clocks:
-                score = await _row(system, waiting.pop(0), times=times, progress=progress)
+                score = await _row(system, waiting.pop(0), times=plan.times, progress=progress)
                 record(score)
                 # What one fault has left behind must not be counted against the next.
                 clean = score.clean

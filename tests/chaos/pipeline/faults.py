@@ -31,7 +31,7 @@ class Fault:
         title: what a reader sees.
         inject: given the system and how often it was injected before.
         hold_s: how long it lasts; 0 for what is over at once.
-        once_s: how long it lasts the first time instead, if that is longer.
+        fleets: how many fleets share its injections, since each takes long.
         anchored: jobs may be lost that the database does not know yet, so the harness waits until it knows them, and
             sends only by ways in that are durable at once meanwhile (DESIGN 5.6).
         own_clocks: whether each process needs a clock of its own, which can be stepped.
@@ -43,7 +43,7 @@ class Fault:
     title: str
     inject: Inject
     hold_s: float = 0.0
-    once_s: float = 0.0
+    fleets: int = 1
     anchored: bool = False
     own_clocks: bool = False
     baseline: Inject | None = None
@@ -195,11 +195,11 @@ FAULTS: Sequence[Fault] = (
     Fault("valkey-restart", "Valkey killed, restarted with its AOF", _valkey_killed, baseline=_valkey_killed),
     Fault("flushall", "FLUSHALL", flushed, anchored=True, baseline=flushed),
     Fault("flushall-letters", "FLUSHALL with dead letters that nobody has read", letters_flushed, anchored=True),
-    Fault("valkey-away", "Valkey away", _valkey_killed, hold_s=1.5, once_s=60),
+    Fault("valkey-away", "Valkey away for 60 s", _valkey_killed, hold_s=60, fleets=2),
     Fault("broker-reset", "connections to Valkey reset", _reset("broker")),
     Fault("broker-black-hole", "Valkey black-holed", _black_hole("broker"), hold_s=1.5),
     Fault("postgres-restart", "Postgres killed and restarted", _postgres_killed, baseline=_postgres_killed),
-    Fault("postgres-away", "Postgres away", _postgres_killed, hold_s=1.5, once_s=60, baseline=_postgres_killed),
+    Fault("postgres-away", "Postgres away for 60 s", _postgres_killed, hold_s=60, fleets=2, baseline=_postgres_killed),
     Fault("postgres-slow", "Postgres slow (100 ms on every answer)", _slow_postgres, hold_s=1.5),
     Fault("postgres-reset", "connections to Postgres reset", _reset("database")),
     Fault("postgres-black-hole", "Postgres black-holed", _black_hole("database"), hold_s=1.5),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.chaos.pipeline.score import Score, markdown_table
+from tests.chaos.pipeline.score import Score, markdown_table, reasons
 from tests.chaos.pipeline.teamfit import LEASE_S, SETTINGS, Teamfit
 
 _PAGE = """# What survives what
@@ -20,14 +20,15 @@ Run on {date}, {machine}, {times} injections of each fault:
     {command}
 
 `make chaos FAULT=name` runs one row; `TIMES=` sets how often. To take less time, the pipeline's rows are
-divided between two fleets, and the Celery design has a third: all at the same time, each with servers of its own. The
-seconds are therefore those of a busy machine.
+divided between two fleets, the Celery design has a third, and the injections of each row that lasts 60 seconds are
+divided between two more: all at the same time, each with servers of its own. The seconds are therefore those of a busy
+machine.
 
 ## The pipeline
 
 {ours}
 
-{verdict}
+{verdict} {reasons}
 
 ## The Celery design that it replaces
 
@@ -60,7 +61,7 @@ were lost with killed workers, and what saved jobs twice after a restart of Valk
 - Each round sends nine jobs (before `FLUSHALL` ninety, so that there is something to lose), waits until some are in
   flight, injects, and sends six more. The next round begins when a job completes again, so faults also meet the
   recovery from the one before.
-- "Away" and "black-holed" last 1.5 seconds each time, and the first time of "away" 60 seconds. Stalls last {stall:g} s.
+- "Black-holed" lasts 1.5 seconds each time. Stalls last {stall:g} s.
 - The pipeline ran with `lease={lease:g}s` and {settings}: shorter than the defaults,
   so that every way of waiting is met. Recovery scales with them.
 - "Clock stepped": the wall clock jumps by +1 h, -1 h, +40 days (past the end of a month) or -40 days for 1.5 seconds,
@@ -98,6 +99,7 @@ def write(path: Path, scores: Sequence[Score], *, times: int) -> None:
         command="make chaos" if times == 20 else f"make chaos TIMES={times}",
         ours=markdown_table(ours),
         verdict=verdict,
+        reasons=reasons(ours),
         theirs=markdown_table(theirs) if theirs else "Not run.",
         drain="60 seconds",
         stall=LEASE_S * 1.6,

@@ -6,9 +6,8 @@ of the row everything must come to rest.
 """
 
 import asyncio
-import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -108,9 +107,9 @@ async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, 
         duplicate_effects=books.duplicate_effects,
         double_charges=books.double_charges,
         extra_calls=max(0, calls - books.known),
-        next_p50_s=_quantile(following, 50),
-        affected_p50_s=_quantile(affected, 50),
-        affected_p99_s=_quantile(affected, 99),
+        failures=dict(books.failures),
+        next_s=following,
+        affected_s=affected,
         seconds=round(time.monotonic() - began, 1),
         broken=list(broken),
     )
@@ -136,7 +135,7 @@ async def _round(row: _Row, turn: int) -> bool:
     row.injections.append(injected)
     async with row.fault.inject(row.system, turn):
         row.send(_DURING)
-        await asyncio.sleep(max(row.fault.once_s if turn == 0 else 0.0, row.fault.hold_s))
+        await asyncio.sleep(row.fault.hold_s)
 
     def completed_since(job_id: UUID, status: str) -> bool:
         return status == "completed" and row.ended[job_id] > injected
@@ -185,9 +184,3 @@ def _recoveries(row: _Row, statuses: dict[UUID, str]) -> tuple[list[float], list
             if row.load.accepted[job_id] <= injected < row.ended[job_id]
         ]
     return following, affected
-
-
-def _quantile(seconds: Sequence[float], percent: int) -> float | None:
-    if len(seconds) < 2:
-        return round(seconds[0], 2) if seconds else None
-    return round(statistics.quantiles(seconds, n=100, method="inclusive")[percent - 1], 2)

@@ -1,5 +1,7 @@
 """What a row of the scoreboard says, for a terminal, for a script, and for `docs/reliability.md`."""
 
+import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel
@@ -18,8 +20,9 @@ class Score(BaseModel):
         duplicate_effects: results saved twice or in part.
         double_charges: units charged beyond one for each completed job.
         extra_calls: calls to the LLM beyond one for each job that ended.
-        next_p50_s: seconds from an injection to the next completed job.
-        affected_p50_s: seconds from an injection to the end of each job that was in flight.
+        failures: how many jobs failed, by the code that the customer reads.
+        next_s: seconds from each injection to the next completed job.
+        affected_s: seconds from an injection to the end of each job that was in flight.
         broken: what the check of all invariants found; None of it, or the fault left traces.
     """
 
@@ -36,11 +39,11 @@ class Score(BaseModel):
     duplicate_effects: int = 0
     double_charges: int = 0
     extra_calls: int = 0
-    next_p50_s: float | None = None
-    affected_p50_s: float | None = None
-    affected_p99_s: float | None = None
+    failures: dict[str, int] = {}
+    next_s: list[float] = []
+    affected_s: list[float] = []
     seconds: float = 0.0
-    broken: Sequence[str] = ()
+    broken: list[str] = []
     skipped: str | None = None
 
     @property
@@ -56,12 +59,8 @@ class Score(BaseModel):
             *(self.times, self.jobs, self.refused, self.completed, self.failed, self.lost, self.stuck),
             *(self.duplicate_effects, self.double_charges, self.extra_calls),
         )
-        seconds = (self.next_p50_s, self.affected_p50_s, self.affected_p99_s)
-        return [
-            self.title,
-            *[f"{number:,}" for number in numbers],
-            *["–" if one is None else f"{one:.1f}" for one in seconds],
-        ]
+        seconds = (_quantile(self.next_s, 50), _quantile(self.affected_s, 50), _quantile(self.affected_s, 99))
+        return [self.title, *[f"{number:,}" for number in numbers], *seconds]
 
 
 COLUMNS = (
@@ -82,6 +81,33 @@ COLUMNS = (
 )
 
 
+_SUMS = (
+    *("times", "jobs", "refused", "completed", "failed", "lost", "stuck", "duplicate_effects", "double_charges"),
+    *("extra_calls", "next_s", "affected_s", "broken"),
+)
+
+
+def together(parts: Sequence[Score]) -> Score:
+    """Return one row for a fault whose injections several fleets shared."""
+    whole = parts[0].model_copy(deep=True)
+    for part in parts[1:]:
+        for name in _SUMS:
+            setattr(whole, name, getattr(whole, name) + getattr(part, name))
+        whole.failures = dict(Counter(whole.failures) + Counter(part.failures))
+        whole.seconds = max(whole.seconds, part.seconds)
+    return whole
+
+
+def reasons(scores: Iterable[Score]) -> str:
+    """Say why jobs failed, row by row; nothing if none did."""
+    rows = [
+        f"{score.title}: {', '.join(f'{number} × `{code}`' for code, number in sorted(score.failures.items()))}"
+        for score in scores
+        if score.failures
+    ]
+    return f"Why jobs failed. {'; '.join(rows)}." if rows else ""
+
+
 def terminal_table(title: str, scores: Iterable[Score]) -> Table:
     """Return the rows as a table for a terminal; rows that are not clean are red."""
     table = Table(title=title)
@@ -97,3 +123,9 @@ def markdown_table(scores: Iterable[Score]) -> str:
     lines = [" | ".join(COLUMNS), " | ".join(["---", *["---:"] * (len(COLUMNS) - 1)])]
     lines += [" | ".join(score.cells()) for score in scores]
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def _quantile(seconds: Sequence[float], percent: int) -> str:
+    if len(seconds) < 2:
+        return f"{seconds[0]:.1f}" if seconds else "–"
+    return f"{statistics.quantiles(seconds, n=100, method='inclusive')[percent - 1]:.1f}"

@@ -20,15 +20,16 @@ class Books:
     Attributes:
         duplicate_effects: results that were saved more than once, or not as a whole.
         double_charges: units of quota charged beyond one for each completed job.
-        left: units that are still reserved at rest.
         completed: jobs that completed, those included whose caller heard an error.
         known: all jobs that ended in the row.
+        failures: how many jobs failed, by the code that the customer reads.
     """
 
     duplicate_effects: int
     double_charges: int
     completed: int
     known: int
+    failures: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass

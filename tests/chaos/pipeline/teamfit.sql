@@ -18,6 +18,12 @@ WHERE job_id = ANY(:job_ids::uuid[]);
 -- Every job and its status.
 SELECT job_id, status FROM customization_jobs WHERE organization_id = :organization_id;
 
+-- name: failures(organization_id)
+-- Why jobs failed.
+SELECT coalesce(error_code, 'no code') AS code, count(*) AS jobs
+FROM customization_jobs WHERE organization_id = :organization_id AND status = 'failed'
+GROUP BY 1 ORDER BY 1;
+
 -- name: books(organization_id)^
 -- What an organization's jobs have cost, by the tables that each stage writes.
 WITH job AS (
