@@ -45,6 +45,11 @@ def run(*, as_json: bool) -> None:
             )
     out().print(table)
     for topic in topics:
+        for stream in topic.unread:
+            typer.echo(
+                f"Nobody reads the stream {stream}: its writer counts the partitions of {topic.topic} differently. "
+                "Put the same `partitions=` into every BROKER_URL."
+            )
         for group in topic.groups:
             if not group.consumers and (group.lag or group.pending):
                 typer.echo(f"Nobody reads {topic.topic} for {group.group}: start `teamfit worker {group.group}`.")

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from .errors import TransportError
+from .foreign import foreign_streams
 from .server import AWAY, Client, RedisError, close, run_script, translate
 
 if TYPE_CHECKING:
@@ -43,11 +44,13 @@ class TopicBacklog:
         topic: its name.
         length: entries in its streams, those included that every group has acknowledged and nobody has trimmed yet.
         groups: those that were asked for and those that exist beside them.
+        unread: keys of streams beside them, written by somebody who counts the topic's partitions differently.
     """
 
     topic: str
     length: int
     groups: Sequence[GroupBacklog]
+    unread: Sequence[str]
 
 
 async def read_backlogs(transport: Transport, topics: Mapping[str, Iterable[str]]) -> list[TopicBacklog]:
@@ -62,10 +65,12 @@ async def read_backlogs(transport: Transport, topics: Mapping[str, Iterable[str]
     """
     client = transport.server.open()
     try:
-        return [
-            _summed(topic, groups, [await _partition(client, key) for key in _streams(transport, topic)])
-            for topic, groups in topics.items()
-        ]
+        found = []
+        for topic, groups in topics.items():
+            partitions = [await _partition(client, key) for key in _streams(transport, topic)]
+            unread = await foreign_streams(client, transport.foreign_stream_keys(topic))
+            found.append(_summed(topic, groups, partitions, unread))
+        return found
     except AWAY as error:
         raise translate(error, sent=False) from error
     except RedisError as error:
@@ -88,10 +93,14 @@ async def _partition(client: Client, stream: bytes) -> tuple[int, dict[str, Grou
 
 
 def _summed(
-    topic: str, groups: Iterable[str], partitions: Sequence[tuple[int, dict[str, GroupBacklog]]]
+    topic: str,
+    groups: Iterable[str],
+    partitions: Sequence[tuple[int, dict[str, GroupBacklog]]],
+    unread: Sequence[str],
 ) -> TopicBacklog:
     names = dict.fromkeys([*groups, *(name for _, found in partitions for name in found)])
-    return TopicBacklog(topic, sum(length for length, _ in partitions), [_of_group(name, partitions) for name in names])
+    length = sum(length for length, _ in partitions)
+    return TopicBacklog(topic, length, [_of_group(name, partitions) for name in names], unread)
 
 
 def _of_group(name: str, partitions: Sequence[tuple[int, dict[str, GroupBacklog]]]) -> GroupBacklog:

@@ -166,6 +166,10 @@ class Consumer(FaustConsumer):
         declared = self._transport.declared_groups(partition.tp.topic)
         await create_groups(self.client, partition.stream, {self.group, *declared})
 
+    def foreign_stream_keys(self, tp: TP) -> list[str]:
+        """Where a writer would write who counts this topic's partitions differently; looked at with the first one."""
+        return self._transport.foreign_stream_keys(tp.topic) if tp.partition == 0 else []
+
     async def client_id(self, client: Client) -> int | None:
         """The server's number for a client's connection, to unblock it by; None where that does not work.
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from faust.types import ConsumerMessage
 
 from .entry import decode_entry
+from .foreign import ForeignStreams
 from .partition import Partition
 from .reclaim import Claimed, Reclaimer
 from .server import AWAY, Backoff, Client, RedisError, close, forget_connections, is_missing_group
@@ -51,6 +52,7 @@ class TopicReader:
         self._reclaimer = Reclaimer(client, settings)
         self._trial = consumer.trial
         self._trial.join(self)
+        self._foreign = ForeignStreams(client, topic, consumer.foreign_stream_keys(self._tps[0]))
         self._loop_name = f"fetching {topic}"
         self._next_scan = 0.0
         self._next_sweep = 0.0
@@ -162,11 +164,15 @@ class TopicReader:
         self._trial.end(self)
 
     async def _sweep(self) -> None:
-        """Once a lease, forget consumers that are gone: each worker has a name of its own, and names would pile up."""
+        """Once a lease, look for streams that nobody reads, and forget consumers that are gone.
+
+        Each worker has a name of its own, and names would pile up.
+        """
         if monotonic() >= self._next_sweep:
             self._next_sweep = monotonic() + self._settings.lease.total_seconds()
             for partition in self._partitions.values():
                 await self._reclaimer.remove_silent_consumers(partition)
+            await self._foreign.look()
 
     async def _read(self, room: int) -> None:
         if self._client_id is None:

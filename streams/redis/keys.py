@@ -6,7 +6,7 @@ partitions), so moving a topic to Kafka keeps every key where its neighbours are
 
 from __future__ import annotations
 
-__all__ = ["murmur2", "partition_for", "stream_key", "stream_keys"]
+__all__ = ["foreign_stream_keys", "murmur2", "partition_for", "stream_key", "stream_keys"]
 
 _MASK = 0xFFFFFFFF
 
@@ -25,6 +25,15 @@ def stream_key(topic: str, partition: int = 0, partitions: int = 1, prefix: str 
 def stream_keys(topic: str, partitions: int = 1, prefix: str = "") -> list[str]:
     """The Redis keys of all partitions of a topic, in order."""
     return [stream_key(topic, partition, partitions, prefix) for partition in range(partitions)]
+
+
+def foreign_stream_keys(topic: str, partitions: int, prefix: str = "") -> list[str]:
+    """Keys that betray a writer who counts the topic's partitions differently: no reader of this many looks there.
+
+    With fewer partitions than here, every entry is read; with more, some key comes to the one after the last.
+    """
+    first = stream_key(topic, 0, 2, prefix) if partitions == 1 else stream_key(topic, 0, 1, prefix)
+    return [first, stream_key(topic, partitions, partitions + 1, prefix)]
 
 
 def partition_for(key: bytes, partitions: int) -> int:

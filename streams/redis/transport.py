@@ -20,7 +20,7 @@ from yarl import URL
 from .consumer import Consumer, Fetcher
 from .errors import UnsupportedFeature
 from .health import Health
-from .keys import partition_for, stream_key
+from .keys import foreign_stream_keys, partition_for, stream_key
 from .producer import Producer
 from .server import Server
 from .settings import RedisSettings
@@ -80,6 +80,10 @@ class Transport(base.Transport):
             name = stream_key(topic, partition, self.partitions(topic), self.settings.prefix)
             key = self._streams[topic, partition] = name.encode()
         return key
+
+    def foreign_stream_keys(self, topic: str) -> list[str]:
+        """Where a writer would write who counts this topic's partitions differently."""
+        return foreign_stream_keys(topic, self.partitions(topic), self.settings.prefix)
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has.

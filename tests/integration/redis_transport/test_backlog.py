@@ -50,7 +50,7 @@ async def test_what_waits_is_told_by_group(redis: Any, redis_url: str) -> None:
 
 async def test_nothing_waits_in_a_topic_that_is_not_there(redis: Any, redis_url: str) -> None:
     """Asking makes no stream and no group."""
-    assert await backlog(redis_url, "orders", "billing") == TopicBacklog("orders", 0, [GroupBacklog("billing")])
+    assert await backlog(redis_url, "orders", "billing") == TopicBacklog("orders", 0, [GroupBacklog("billing")], [])
     assert await redis.dbsize() == 0
 
 
@@ -84,3 +84,12 @@ async def test_a_server_that_is_away_is_an_error() -> None:
     """Nothing is said to be empty that nobody has seen."""
     with pytest.raises(BrokerUnavailable):
         await backlog("redis://127.0.0.1:1/0", "orders")
+
+
+async def test_streams_of_another_count_of_partitions_are_told(redis: Any, redis_url: str) -> None:
+    """What a writer with three partitions, and one with none, put where readers of two never look."""
+    for stream in ("orders", "{orders.0}", "{orders.1}", "{orders.2}"):
+        await redis.xadd(stream, {"event": b"x"})
+    found = await backlog(f"{redis_url}?partitions=orders:2", "orders")
+    assert (found.length, found.unread) == (2, ["orders", "{orders.2}"])
+    assert (await backlog(redis_url, "orders")).unread == ["{orders.0}", "{orders.1}"]

@@ -9,7 +9,7 @@ from aiokafka.partitioner import murmur2 as kafka_murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.redis.keys import murmur2, partition_for, stream_key, stream_keys
+from streams.redis.keys import foreign_stream_keys, murmur2, partition_for, stream_key, stream_keys
 
 
 @given(st.binary())
@@ -34,6 +34,13 @@ def test_a_topic_with_one_partition_is_the_key_of_its_name() -> None:
 def test_partitions_have_hash_tags_of_their_own() -> None:
     """The braces hold the partition, so that partitions spread over a Cluster's slots."""
     assert stream_keys("orders", 3) == ["{orders.0}", "{orders.1}", "{orders.2}"]
+
+
+@given(st.integers(min_value=1, max_value=9), st.integers(min_value=1, max_value=9))
+def test_a_writer_who_counts_more_partitions_or_one_is_betrayed(read: int, written: int) -> None:
+    """Unless everything is read, one of its streams is among those that readers look for."""
+    unread = set(stream_keys("orders", written)) - set(stream_keys("orders", read))
+    assert bool(unread) == bool(unread & set(foreign_stream_keys("orders", read)))
 
 
 def test_a_partition_that_does_not_exist_is_an_error() -> None:
