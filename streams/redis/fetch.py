@@ -131,10 +131,10 @@ class TopicReader:
 
     async def _scan(self, room: int) -> bool:
         """Take over expired entries; True when no new ones are to be read now: more of these wait, or a trial."""
-        more = False
+        more, next_s = False, self._settings.scan.total_seconds()
         for partition in self._partitions.values():
             found = await self._reclaimer.claim(partition, room)
-            more = more or found.more
+            more, next_s = more or found.more, min(next_s, found.next_s)
             await self._deliver_claimed(partition, found.claimed)
             if found.worn and not found.claimed:
                 self._trial.apply(self)
@@ -142,7 +142,7 @@ class TopicReader:
             self._consumer.health.alive(self._loop_name)
             await asyncio.sleep(_PAUSES_S[-1])
         else:
-            self._next_scan = monotonic() + self._settings.scan.total_seconds()
+            self._next_scan = monotonic() + next_s
             await self._sweep()
         return more or self._trial.stands(self)
 

@@ -1,9 +1,12 @@
 """Recovery: takes over the entries of consumers that have gone silent, oldest first.
 
-An entry that has been idle for a lease has no living owner. Claiming it counts as a delivery. An entry that has been
-delivered `max_deliveries` times goes to the dead letters, and this is safe because its last delivery was a trial, alone
-in its worker: see `trial.py`. All deliveries before that may count for nothing, since an entry that kills its worker
-drags along whatever that worker held, started or not; they only bring the trial nearer.
+An entry that has been idle for a lease has no living owner. A scan also sees those that will have been by the next one,
+and then the next one comes when the first of them is due.
+
+Claiming an entry counts as a delivery. One that has been delivered `max_deliveries` times goes to the dead letters, and
+this is safe because its last delivery was a trial, alone in its worker: see `trial.py`. All deliveries before that may
+count for nothing, since an entry that kills its worker drags along whatever that worker held, started or not; they only
+bring the trial nearer.
 
 So that few neighbours come that far, an entry's company shrinks by a factor of eight with each delivery, down to none:
 with five deliveries, 512 that have been delivered once are under way in a worker at the same time, 64 of two, 8 of
@@ -29,7 +32,7 @@ __all__ = ["Claimed", "Found", "Reclaimer"]
 
 log = logging.getLogger(__name__)
 
-# How many expired entries one scan looks at. XPENDING's IDLE filter walks the list in the server, so this bounds the
+# How many silent entries one scan looks at. XPENDING's IDLE filter walks the list in the server, so this bounds the
 # work.
 _SCAN = 500
 
@@ -53,6 +56,17 @@ class Found(NamedTuple):
     """More entries could have been claimed, were there room for them."""
     worn: bool
     """Some are to be tried, alone."""
+    next_s: float
+    """When to scan again: after `scan`, or when the next entry will have expired if that is sooner."""
+
+
+class _Silent(NamedTuple):
+    """Entries that nobody has renewed for almost a lease, this consumer's own left out."""
+
+    expired: dict[bytes, int]
+    """How often each has been delivered."""
+    next_ms: int | None
+    """When the next one will have expired."""
 
 
 class Reclaimer:
@@ -62,10 +76,13 @@ class Reclaimer:
         self._client = client
         self._settings = settings
         self._lease_ms = int(settings.lease.total_seconds() * 1000)
+        self._scan_s = settings.scan.total_seconds()
+        # Beyond what a living owner lets pass without a renewal, or each scan would find all that is under way.
+        self._ahead_ms = max(self._lease_ms - int(self._scan_s * 1000), self._lease_ms // 2)
 
     async def claim(self, partition: Partition, most: int) -> Found:
         """Take over at most `most` expired entries; bury those that have failed their trial."""
-        expired = await self._expired(partition)
+        expired, next_ms = await self._silent(partition)
         limit = self._settings.max_deliveries
         for entry_id, deliveries in expired.items():
             if deliveries >= limit:
@@ -77,6 +94,7 @@ class Reclaimer:
             [Claimed(entry_id, fields, expired[entry_id] + 1) for entry_id, fields in claimed],
             more=len(fitting) > most,
             worn=limit - 1 in expired.values(),
+            next_s=self._scan_s if next_ms is None else min(self._scan_s, (next_ms + 1) / 1000),
         )
 
     def _in_small_company(self, partition: Partition, expired: dict[bytes, int]) -> list[bytes]:
@@ -96,7 +114,8 @@ class Reclaimer:
     async def claim_one_for_trial(self, partition: Partition) -> Claimed | None:
         """Take over the oldest expired entry that has its last delivery before it, for a worker that is clear."""
         last = self._settings.max_deliveries - 1
-        worn = [entry_id for entry_id, deliveries in (await self._expired(partition)).items() if deliveries == last]
+        expired, _ = await self._silent(partition)
+        worn = [entry_id for entry_id, deliveries in expired.items() if deliveries == last]
         for entry_id, fields in await self._take(partition, worn[:1]):
             log.warning("trial.begun stream=%s entry=%s", partition.stream.decode(), entry_id.decode())
             return Claimed(entry_id, fields, last + 1)
@@ -129,10 +148,13 @@ class Reclaimer:
         """Forget consumers that hold nothing and have not been heard of for ten leases."""
         await run_script(self._client, "remove_consumers", partition.stream, partition.group, "", self._lease_ms * 10)
 
-    async def _expired(self, partition: Partition) -> dict[bytes, int]:
-        rows = await self._pending(partition, "IDLE", str(self._lease_ms), "-", "+", _SCAN)
+    async def _silent(self, partition: Partition) -> _Silent:
+        rows = await self._pending(partition, "IDLE", str(self._ahead_ms), "-", "+", _SCAN)
         # What this consumer holds itself is only late to be renewed, perhaps because the loop was blocked.
-        return {row[0]: int(row[3]) for row in rows if not partition.tags.holds(row[0])}
+        others = [row for row in rows if not partition.tags.holds(row[0])]
+        expired = {row[0]: int(row[3]) for row in others if int(row[2]) >= self._lease_ms}
+        left_ms = [self._lease_ms - int(row[2]) for row in others if row[0] not in expired]
+        return _Silent(expired, min(left_ms, default=None))
 
     async def _pending(self, partition: Partition, *args: str | int) -> list[Any]:
         try:

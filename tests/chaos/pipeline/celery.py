@@ -33,6 +33,9 @@ _AT_ONCE = 8  # tasks of a worker at a time
 _READY_S = 60.0
 _SUBMIT_S = 20.0
 
+# Fleets that start together share one virtual environment.
+_building = asyncio.Lock()
+
 
 class Celery:
     """The baseline; made by `running`."""
@@ -53,7 +56,8 @@ class Celery:
     @asynccontextmanager
     async def running(cls, grounds: Grounds) -> "AsyncIterator[Celery]":
         """Make the virtual environment if there is none, start everything, and stop it in the end."""
-        programs = await asyncio.to_thread(_environment)
+        async with _building:
+            programs = await asyncio.to_thread(_environment)
         folder = grounds.valkey.data_dir / "celery"
         folder.mkdir()
         self = cls(grounds, folder, programs, free_port())

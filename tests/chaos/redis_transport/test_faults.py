@@ -50,14 +50,14 @@ async def test_kill_9_on_an_idle_stream() -> None:
     with fleet(work="2") as workers:
         workers.start(2)
         await workers.up(2)
-        for _ in range(5):
+        for _ in range(20):
             workers.send(8)  # the survivor has room for all of them
             await wait_for(lambda: len({one.name for one in workers.records("start")}) == workers.sent, what="starts")
             workers.kill(random.choice(workers.workers))
             await workers.all_done()
             [replacement] = workers.start(1)
             await workers.joined(replacement)
-        await check(workers, "kill -9, idle stream", 5)
+        await check(workers, "kill -9, idle stream", 20)
         assert_recovered(workers)
 
 

@@ -15,7 +15,7 @@ from streams.redis.lease import Lease
 from streams.redis.partition import Partition
 from streams.redis.server import run_script
 from tests.conformance.harness import Bench, collect, running
-from tests.integration.redis_transport.conftest import Client, hand_to_the_dead, pending
+from tests.integration.redis_transport.conftest import Client, hand_to_the_dead, leave_behind, pending
 from tests.waiting import wait_for
 
 
@@ -30,6 +30,17 @@ async def test_entries_of_a_dead_consumer_are_taken_over_on_an_idle_stream(
         await seen.become(20, deadline_s=5.0)
     assert seen == [b"%d" % number for number in range(20)], "oldest first"
     assert await pending(redis, bench.topic_name, group) == {}
+
+
+async def test_a_lease_that_is_about_to_run_out_is_waited_for(bench: Bench, redis: Client, group: str) -> None:
+    """An entry that is silent for most of its lease is taken over when that ends, however seldom scans are."""
+    await redis.xgroup_create(bench.topic_name, group, "0", mkstream=True)
+    await leave_behind(redis, bench.topic_name, group, b"silent", times=1, idle_ms=6_000)
+    app = bench.app(lease="10s", scan="1h")
+    seen = collect(bench, app)
+    async with running(app):
+        await seen.become(1)
+    assert seen == [b"silent"]
 
 
 async def test_a_live_worker_keeps_its_entries(bench: Bench, redis: Client, group: str) -> None:
