@@ -147,7 +147,7 @@ class TopicReader:
         return more or self._trial.stands(self)
 
     async def _try_one(self) -> None:
-        """Hand over one entry for the last time, alone; read again if there is none."""
+        """Hand over one entry to be tried, alone; read again if there is none."""
         for partition in self._partitions.values():
             claimed = await self._reclaimer.claim_one_for_trial(partition)
             if claimed is not None:

@@ -4,13 +4,13 @@ An entry that has been idle for a lease has no living owner. A scan also sees th
 and then the next one comes when the first of them is due.
 
 Claiming an entry counts as a delivery. One that has been delivered `max_deliveries` times goes to the dead letters, and
-this is safe because its last delivery was a trial, alone in its worker: see `trial.py`. All deliveries before that may
-count for nothing, since an entry that kills its worker drags along whatever that worker held, started or not; they only
-bring the trial nearer.
+this is safe because its last two deliveries were trials, alone in its worker: see `trial.py`. All deliveries before
+that may count for nothing, since an entry that kills its worker drags along whatever that worker held, started or not;
+they only bring the trials nearer.
 
-So that few neighbours come that far, an entry's company shrinks by a factor of eight with each delivery, down to none:
-with five deliveries, 512 that have been delivered once are under way in a worker at the same time, 64 of two, 8 of
-three. The poison takes fewer along each time, and those it left behind are soon done.
+So that few neighbours come that far, an entry's company shrinks by a factor of sixteen with each delivery, down to
+none: with five deliveries, 256 that have been delivered once are under way in a worker at the same time, 16 of two. The
+poison takes fewer along each time, and those it left behind are soon done.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ log = logging.getLogger(__name__)
 _SCAN = 500
 
 # By how much the company shrinks that an entry is redelivered in.
-_NARROWING = 8
+_NARROWING = 16
+
+# Trials are the last two deliveries, where there are this many or more: what kills a worker from outside would have to
+# come twice. With fewer it is the last: one crash must not send all that its worker held to be tried one by one.
+_TWO_TRIALS_FROM = 4
 
 
 class Claimed(NamedTuple):
@@ -76,24 +80,26 @@ class Reclaimer:
         self._client = client
         self._settings = settings
         self._lease_ms = int(settings.lease.total_seconds() * 1000)
+        # Who has been delivered so often is delivered next to be tried.
+        self._worn = settings.max_deliveries - (2 if settings.max_deliveries >= _TWO_TRIALS_FROM else 1)
         self._scan_s = settings.scan.total_seconds()
         # Beyond what a living owner lets pass without a renewal, or each scan would find all that is under way.
         self._ahead_ms = max(self._lease_ms - int(self._scan_s * 1000), self._lease_ms // 2)
 
     async def claim(self, partition: Partition, most: int) -> Found:
-        """Take over at most `most` expired entries; bury those that have failed their trial."""
+        """Take over at most `most` expired entries; bury those that have failed their trials."""
         expired, next_ms = await self._silent(partition)
         limit = self._settings.max_deliveries
         for entry_id, deliveries in expired.items():
             if deliveries >= limit:
                 await self._bury(partition, entry_id, deliveries)
-        healthy = {entry_id: deliveries for entry_id, deliveries in expired.items() if deliveries < limit - 1}
+        healthy = {entry_id: deliveries for entry_id, deliveries in expired.items() if deliveries < self._worn}
         fitting = self._in_small_company(partition, healthy)
         claimed = await self._take(partition, fitting[:most])
         return Found(
             [Claimed(entry_id, fields, expired[entry_id] + 1) for entry_id, fields in claimed],
             more=len(fitting) > most,
-            worn=limit - 1 in expired.values(),
+            worn=any(self._worn <= deliveries < limit for deliveries in expired.values()),
             next_s=self._scan_s if next_ms is None else min(self._scan_s, (next_ms + 1) / 1000),
         )
 
@@ -104,7 +110,7 @@ class Reclaimer:
         under_way = Counter(partition.tags.deliveries(entry_id) - 1 for entry_id in partition.tags.held())
         fitting = []
         for entry_id, deliveries in expired.items():
-            company = _NARROWING ** (self._settings.max_deliveries - 1 - deliveries)
+            company = _NARROWING ** (self._worn - deliveries)
             beside = sum(number for count, number in under_way.items() if count >= deliveries)
             if deliveries == 0 or beside < company:
                 fitting.append(entry_id)
@@ -112,19 +118,23 @@ class Reclaimer:
         return fitting
 
     async def claim_one_for_trial(self, partition: Partition) -> Claimed | None:
-        """Take over the oldest expired entry that has its last delivery before it, for a worker that is clear."""
-        last = self._settings.max_deliveries - 1
+        """Take over the oldest expired entry that is to be tried, for a worker that is clear."""
         expired, _ = await self._silent(partition)
-        worn = [entry_id for entry_id, deliveries in expired.items() if deliveries == last]
+        limit = self._settings.max_deliveries
+        worn = [entry_id for entry_id, deliveries in expired.items() if self._worn <= deliveries < limit]
         for entry_id, fields in await self._take(partition, worn[:1]):
-            log.warning("trial.begun stream=%s entry=%s", partition.stream.decode(), entry_id.decode())
-            return Claimed(entry_id, fields, last + 1)
+            deliveries = expired[entry_id] + 1
+            log.warning(
+                "trial.begun stream=%s entry=%s delivery=%d of %d",
+                partition.stream.decode(), entry_id.decode(), deliveries, limit,
+            )  # fmt: skip
+            return Claimed(entry_id, fields, deliveries)
         return None
 
     async def withdraw(self, partition: Partition, entry_id: bytes) -> None:
-        """Have the delivery that is under way not be the entry's last: its worker is not alone with it any longer."""
-        last = self._settings.max_deliveries - 1
-        await partition.fenced(self._client, "hand_back", [entry_id], 0, last)
+        """Have the delivery that is under way not count: its worker is not alone with the entry any longer."""
+        before = partition.tags.deliveries(entry_id) - 1
+        await partition.fenced(self._client, "hand_back", [entry_id], 0, before)
 
     async def claim_unread(self, partition: Partition) -> list[Claimed]:
         """Take what the server has handed to this consumer in a reply that never arrived.
@@ -135,11 +145,14 @@ class Reclaimer:
         rows = await self._pending(partition, "-", "+", _SCAN, partition.consumer)
         unread = {row[0]: int(row[3]) for row in rows if not partition.tags.holds(row[0])}
         limit = self._settings.max_deliveries
-        tried = [entry_id for entry_id, deliveries in unread.items() if deliveries >= limit]
-        await partition.fenced(self._client, "hand_back", tried, self._lease_ms + 1, limit - 1)
         claimed = []
-        for deliveries in set(unread.values()) - {unread[entry_id] for entry_id in tried}:
+        for deliveries in set(unread.values()):
             entry_ids = [entry_id for entry_id, count in unread.items() if count == deliveries]
+            if deliveries > self._worn:
+                await partition.fenced(
+                    self._client, "hand_back", entry_ids, self._lease_ms + 1, min(deliveries, limit) - 1
+                )
+                continue
             taken = await self._take(partition, entry_ids, min_idle_ms=0, deliveries=deliveries)
             claimed += [Claimed(entry_id, fields, deliveries) for entry_id, fields in taken]
         return sorted(claimed, key=lambda entry: list(unread).index(entry.entry_id))

@@ -1,10 +1,10 @@
-"""The trial: the last delivery of an entry is alone in its worker.
+"""The trial: the last two deliveries of an entry are alone in their worker.
 
 An entry that kills its worker drags its neighbours along: whatever that worker held counts one more delivery, and so do
-entries that no agent has started. The count alone convicts nobody. So an entry is handed over for the last time, the
-one that counts against it, only when its worker has nothing else: nothing of any topic is held, no agent works, and
+entries that no agent has started. The count alone convicts nobody. So an entry is handed over for the last two times,
+those that count against it, only when its worker has nothing else: nothing of any topic is held, no agent works, and
 nothing new is handed out until the entry is acknowledged. Whoever dies then dies of that entry, or of something that is
-no entry at all.
+no entry at all; that is why there are two.
 
     free ──apply──▶ clearing ──is_clear──▶ under way ──acknowledged, or lost──▶ clearing, for the next one
      ▲                 │                       └──────too long: withdrawn─────▶ free
@@ -38,7 +38,7 @@ _REST = 3
 
 
 class Trial:
-    """A worker's one slot for an entry on its last delivery, over all topics and partitions."""
+    """A worker's one slot for an entry that is tried, over all topics and partitions."""
 
     def __init__(self, lease_s: float, is_leader: Callable[[], bool], nothing_under_way: Callable[[], bool]) -> None:
         self._patience_s = lease_s * _PATIENCE_LEASES
@@ -77,7 +77,7 @@ class Trial:
         return True
 
     def is_clear(self, reader: object) -> bool:
-        """Whether the reader may hand over one entry for the last time, now."""
+        """Whether the reader may hand over one entry to be tried, now."""
         return (
             self._applicant is reader
             and self._entry is None

@@ -25,6 +25,7 @@ class Workers:
         self._broker = broker
         self._folder = folder
         self._size = size
+        self.settings = SETTINGS
         self._running: list[subprocess.Popen[bytes]] = []
 
     def keep(self) -> None:
@@ -32,7 +33,7 @@ class Workers:
         self._running = [worker for worker in self._running if worker.poll() is None]
         environment = {
             **os.environ,
-            "POISON_BROKER": f"{self._broker.address}?{SETTINGS}",
+            "POISON_BROKER": f"{self._broker.address}?{self.settings}",
             "POISON_FOLDER": str(self._folder),
         }
         command = [sys.executable, "-m", "tests.integration.redis_transport.poison_worker", "worker", "--without-web"]
@@ -95,6 +96,19 @@ async def test_a_fresh_poison_does_not_bury_an_entry_on_trial(workers: Workers, 
         await redis.xadd(topic, {"event": "poison"})
         await end(workers, redis, {b"innocent"}, {b"poison"})
         assert await redis.lrange("starts", 0, -1) == [b"innocent", *[b"poison"] * 3]
+
+
+async def test_a_worker_that_is_killed_during_a_trial_buries_nobody(workers: Workers, redis: Client) -> None:
+    """Something else kills the worker that tries an entry: it is tried once more, and only a poison dies twice."""
+    workers.settings = SETTINGS.replace("max_deliveries=3", "max_deliveries=4")
+    async with redis:
+        for name in ("a", "b"):
+            await redis.xgroup_create(name, GROUP, "0", mkstream=True)
+        await leave_behind(redis, "a", GROUP, b"unlucky", times=2)
+        await leave_behind(redis, "b", GROUP, b"poison", times=2)
+        await end(workers, redis, {b"unlucky"}, {b"poison"})
+        starts = await redis.lrange("starts", 0, -1)
+        assert sorted(starts) == [b"poison", b"poison", b"unlucky", b"unlucky"]
 
 
 @pytest.mark.parametrize("workers", [2], indirect=True)

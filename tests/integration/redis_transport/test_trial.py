@@ -32,7 +32,7 @@ class Watched:
                 await self.gate.wait()
                 self._under_way -= 1
 
-        app.agent(topic, name=f"watched {topic.get_topic_name()}", concurrency=10)(agent)
+        app.agent(topic, name=f"watched {topic.get_topic_name()}", concurrency=30)(agent)
 
 
 async def worn(bench: Bench, redis: Client, topic: str, count: int) -> None:
@@ -155,16 +155,16 @@ async def test_a_trial_that_a_restart_cuts_off_does_not_count(bench: Bench, redi
 
 
 async def test_few_come_along_with_an_entry_that_was_redelivered_often(bench: Bench, redis: Client, group: str) -> None:
-    """One delivery before the trial an entry has seven others beside it at most: a poison takes no more along."""
-    bench.settings["max_deliveries"] = "4"
+    """One delivery before the trials an entry has 15 others beside it at most: a poison takes no more along."""
+    bench.settings["max_deliveries"] = "5"
     await hand_to_the_dead(redis, bench.topic_name, group, 40, times=2)
     app, watched = bench.app(), Watched()
     watched.agent(app, bench.topic(app))
     async with running(app):
-        await wait_for(lambda: len(watched.started) == 8, what="the first eight")
+        await wait_for(lambda: len(watched.started) == 16, what="the first sixteen")
         await bench.send(b"new")
         await wait_for(lambda: b"new" in watched.started, what="an entry that nobody suspects")
-        assert len(watched.started) == 9
+        assert len(watched.started) == 17
         watched.gate.set()
         await wait_for(lambda: acknowledged(redis, bench.topic_name, group), what="all")
 
