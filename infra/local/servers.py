@@ -215,9 +215,9 @@ class Valkey(Server):
 
     def _spawn(self, port: int) -> GuardedProcess:
         command = [str(self._binary), "--port", str(port), "--bind", HOST, "--dir", str(self.data_dir), "--save", ""]
-        # `everysec` loses nothing when the process is killed: the file is written before a client hears its answer,
-        # and only a crash of the whole machine can take what was not yet synced.
-        command += ["--appendonly", "yes" if self._append_only else "no", "--appendfsync", "everysec"]
+        # With `everysec` a client hears that its entry is written while that waits, up to two seconds, for a slow disk:
+        # a server that is killed then has lost it.
+        command += ["--appendonly", "yes" if self._append_only else "no", "--appendfsync", "always"]
         # Streams are work in progress: an eviction under memory pressure would be a silent loss.
         command += ["--maxmemory-policy", "noeviction", *self._options]
         return GuardedProcess(
@@ -316,7 +316,7 @@ def start_valkey(
     Args:
         data_dir: where its files live; a new temporary folder by default.
         port: a free one by default.
-        append_only: keep every write in a file, so that a restart loses nothing.
+        append_only: keep every write in a file before it is confirmed, so that no restart loses any.
         port_setting: the setting that `PortTaken` tells the user to change.
         remove_data: remove the folder on stop; by default if it was empty and lies in the system's temporary folder.
         options: more of the server's own options, such as ("--maxmemory", "64mb").

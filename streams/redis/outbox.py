@@ -193,12 +193,11 @@ def _answers(reply: Any, entries: int) -> Sequence[Answer]:
     """Read the reply for a batch. What stands between here and the server may answer anything at all."""
     if not isinstance(reply, list) or len(reply) != entries:
         return [BrokerUnavailable(f"the broker answered {reply!r} to {entries} entries", maybe_written=True)] * entries
-    return [_answer(answer) for answer in reply]
+    # The script marks its answer for an entry that the server refused.
+    return [answer if isinstance(answer, bytes) and answer[:1] != b"!" else _no_id(answer) for answer in reply]
 
 
-def _answer(answer: Any) -> Answer:
-    if not isinstance(answer, bytes):
-        return BrokerUnavailable(f"the broker answered {answer!r} instead of an entry's ID", maybe_written=True)
-    if answer.startswith(b"!"):  # the script's answer for an entry that the server refused
+def _no_id(answer: Any) -> TransportError:
+    if isinstance(answer, bytes):
         return translate_reply(answer[1:].decode(errors="replace").removeprefix("-"))
-    return answer
+    return BrokerUnavailable(f"the broker answered {answer!r} instead of an entry's ID", maybe_written=True)

@@ -144,9 +144,9 @@ def test_services_wait_for_what_they_need_and_say_when_they_work() -> None:
 
 
 def test_the_broker_keeps_what_it_has() -> None:
-    """With an append-only file, and never evicting."""
+    """In an append-only file before it confirms, and never evicting."""
     command = " ".join(_services()["valkey"].command)
-    assert "--appendonly yes" in command
+    assert "--appendonly yes --appendfsync always" in command
     assert "--maxmemory-policy noeviction" in command
 
 

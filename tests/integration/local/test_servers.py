@@ -1,13 +1,16 @@
 """The embedded servers: they keep their data, and leave nothing behind however their parent ends."""
 
+import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 
 import asyncpg
@@ -29,6 +32,14 @@ from infra.local.servers import (
 )
 from tests.waiting import wait_for
 
+# A disk that takes its time, as one does that others use too.
+_SLOW_DISK = """
+#include <unistd.h>
+#include <sys/syscall.h>
+int fdatasync(int file) { usleep(1500000); return syscall(SYS_fdatasync, file); }
+int fsync(int file) { usleep(1500000); return syscall(SYS_fsync, file); }
+"""
+
 
 async def test_a_killed_valkey_finds_its_entries_again(tmp_path: Path) -> None:
     """What a client heard as written is there after SIGKILL and a restart on the same port."""
@@ -42,6 +53,32 @@ async def test_a_killed_valkey_finds_its_entries_again(tmp_path: Path) -> None:
         async with Redis.from_url(server.url) as client:
             assert await client.xlen("stream") == 1
         assert server.pid != before
+
+
+async def test_a_killed_valkey_keeps_what_it_confirmed_on_a_slow_disk(tmp_path: Path) -> None:
+    """An entry is in the file before its writer hears so; with `everysec` it may wait for the disk in memory."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler (cc) to make the disk slow with")
+    source, library = tmp_path / "slow.c", tmp_path / "slow.so"
+    source.write_text(_SLOW_DISK)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    confirmed = set()
+    with start_valkey(tmp_path / "valkey", env={**os.environ, "LD_PRELOAD": str(library)}) as server:
+
+        async def write() -> None:
+            async with Redis.from_url(server.url) as client:
+                while True:
+                    confirmed.add(await client.xadd("stream", {"event": "kept"}))
+
+        writing = asyncio.create_task(write())
+        begun = time.monotonic()
+        await wait_for(lambda: len(confirmed) >= 2 and time.monotonic() > begun + 3, what="entries, and a busy disk")
+        server.kill()
+        await asyncio.gather(writing, return_exceptions=True)
+        server.restart()
+        async with Redis.from_url(server.url) as client:
+            assert confirmed <= {entry_id for entry_id, _ in await client.xrange("stream") or []}
 
 
 @pytest.mark.parametrize("durable", [True, False])
