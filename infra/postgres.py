@@ -109,12 +109,7 @@ class Database:
                 unknown, so callers must be idempotent.
         """
         try:
-            pool = self._pool or await self._open()
-            async with (
-                pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection,
-                _lost_is_down(connection),
-                connection.transaction(),
-            ):
+            async with self._borrowed() as connection, _lost_is_down(connection), connection.transaction():
                 if self.clock.stale:
                     self.clock.learn(await connection.fetchval("SELECT clock_timestamp()"))
                 yield connection
@@ -122,6 +117,29 @@ class Database:
             raise _down(error) from error
         except _OTHER_SCHEMA as error:
             raise DependencyDown("postgres", f"{error}: the database is not migrated; run teamfit migrate") from error
+
+    @asynccontextmanager
+    async def _borrowed(self) -> AsyncIterator[Connection]:
+        """Give a connection of the pool, and take it back.
+
+        Nothing that is raised in between comes from a caller's statement: whatever it is, it is about the server. One
+        that dies while asyncpg connects or resets leaves it with errors of any type, its own bugs included.
+
+        Raises:
+            DependencyDown: there is no connection, or it was lost.
+        """
+        try:
+            pool = self._pool or await self._open()
+            connection = await pool.acquire(timeout=_ACQUIRE_TIMEOUT_S)
+        except Exception as error:
+            raise _down(error) from error
+        try:
+            yield connection
+        finally:
+            try:
+                await pool.release(connection)
+            except Exception as error:
+                raise _down(error) from error
 
     async def close(self) -> None:
         """Close every connection; wait for those in use at most five seconds."""

@@ -50,6 +50,28 @@ async def test_a_connection_that_asyncpg_cannot_use_any_more_is_an_outage(databa
         await own.close()
 
 
+@pytest.mark.parametrize("step", ["acquire", "release"])
+async def test_whatever_goes_wrong_around_a_transaction_is_an_outage(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A server that dies while asyncpg connects or resets leaves it with any error; one such ended a worker."""
+    own = Database(database_url, size=1)
+    async with own.transaction():
+        pass
+
+    async def confused(*_: object, **__: object) -> None:
+        raise asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress")
+
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncpg.pool.Pool, step, confused)
+            with pytest.raises(DependencyDown, match="DATABASE_URL"):
+                async with own.transaction():
+                    pass
+    finally:
+        own._pool.terminate()  # type: ignore[union-attr]  # the connection was not given back
+
+
 async def test_time_is_what_postgres_says(database_url: str) -> None:
     """Hosts need not agree on the time: what is written to Postgres is timed by Postgres."""
     own = Database(database_url, size=1)

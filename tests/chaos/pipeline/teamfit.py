@@ -158,7 +158,7 @@ class Teamfit:
         try:
             self._stack.check()
         except LocalServerError as error:
-            return [str(error).partition(";")[0]]
+            return [str(error)]
         return []
 
     async def _post(self, load: Load) -> None:
