@@ -20,7 +20,7 @@ from .health import Health
 from .server import Client, run_script_by, translate, translate_reply
 from .settings import RedisSettings
 
-__all__ = ["Answer", "Outbox", "Outgoing"]
+__all__ = ["Answer", "Outbox", "Outgoing", "not_an_id"]
 
 # The most entries and bytes in one command: enough to make the round trip cheap, little enough that others get a turn.
 _BATCH = 500
@@ -200,4 +200,9 @@ def _answers(reply: Any, entries: int) -> Sequence[Answer]:
 def _no_id(answer: Any) -> TransportError:
     if isinstance(answer, bytes):
         return translate_reply(answer[1:].decode(errors="replace").removeprefix("-"))
+    return not_an_id(answer)
+
+
+def not_an_id(answer: Any) -> BrokerUnavailable:
+    """The error for an answer that says neither where an entry was written nor why it was not."""
     return BrokerUnavailable(f"the broker answered {answer!r} instead of an entry's ID", maybe_written=True)

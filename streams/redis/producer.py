@@ -12,8 +12,8 @@ from faust.types import TP, HeadersArg, RecordMetadata
 from faust.types.transports import ProducerT
 
 from .entry import encode_flat
-from .errors import BrokerUnavailable, TransportError
-from .outbox import Answer, Outbox, Outgoing
+from .errors import TransportError
+from .outbox import Answer, Outbox, Outgoing, not_an_id
 from .server import Client, close
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def outcome(tp: TP, answer: Answer) -> EntryMetadata | TransportError:
     try:
         time_ms, number = int(milliseconds), int(sequence)
     except ValueError:
-        return BrokerUnavailable(f"the broker answered {answer!r} instead of an entry's ID", maybe_written=True)
+        return not_an_id(answer)
     return EntryMetadata(tp.topic, tp.partition, tp, (time_ms << 20) + number, time_ms / 1000, 0)
 
 

@@ -16,6 +16,7 @@ poison takes fewer along each time, and those it left behind are soon done.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ class Found(NamedTuple):
     worn: bool
     """Some are to be tried, alone."""
     next_s: float
-    """When to scan again: after `scan`, or when the next entry will have expired if that is sooner."""
+    """In how many seconds the next entry will have expired; infinite if none is about to."""
 
 
 class _Silent(NamedTuple):
@@ -82,9 +83,8 @@ class Reclaimer:
         self._lease_ms = int(settings.lease.total_seconds() * 1000)
         # Who has been delivered so often is delivered next to be tried.
         self._worn = settings.max_deliveries - (2 if settings.max_deliveries >= _TWO_TRIALS_FROM else 1)
-        self._scan_s = settings.scan.total_seconds()
         # Beyond what a living owner lets pass without a renewal, or each scan would find all that is under way.
-        self._ahead_ms = max(self._lease_ms - int(self._scan_s * 1000), self._lease_ms // 2)
+        self._ahead_ms = max(self._lease_ms - int(settings.scan.total_seconds() * 1000), self._lease_ms // 2)
 
     async def claim(self, partition: Partition, most: int) -> Found:
         """Take over at most `most` expired entries; bury those that have failed their trials."""
@@ -99,8 +99,8 @@ class Reclaimer:
         return Found(
             [Claimed(entry_id, fields, expired[entry_id] + 1) for entry_id, fields in claimed],
             more=len(fitting) > most,
-            worn=any(self._worn <= deliveries < limit for deliveries in expired.values()),
-            next_s=self._scan_s if next_ms is None else min(self._scan_s, (next_ms + 1) / 1000),
+            worn=bool(self._to_try(expired)),
+            next_s=math.inf if next_ms is None else (next_ms + 1) / 1000,
         )
 
     def _in_small_company(self, partition: Partition, expired: dict[bytes, int]) -> list[bytes]:
@@ -120,16 +120,17 @@ class Reclaimer:
     async def claim_one_for_trial(self, partition: Partition) -> Claimed | None:
         """Take over the oldest expired entry that is to be tried, for a worker that is clear."""
         expired, _ = await self._silent(partition)
-        limit = self._settings.max_deliveries
-        worn = [entry_id for entry_id, deliveries in expired.items() if self._worn <= deliveries < limit]
-        for entry_id, fields in await self._take(partition, worn[:1]):
+        for entry_id, fields in await self._take(partition, self._to_try(expired)[:1]):
             deliveries = expired[entry_id] + 1
             log.warning(
                 "trial.begun stream=%s entry=%s delivery=%d of %d",
-                partition.stream.decode(), entry_id.decode(), deliveries, limit,
+                partition.stream.decode(), entry_id.decode(), deliveries, self._settings.max_deliveries,
             )  # fmt: skip
             return Claimed(entry_id, fields, deliveries)
         return None
+
+    def _to_try(self, expired: dict[bytes, int]) -> list[bytes]:
+        return [entry for entry, count in expired.items() if self._worn <= count < self._settings.max_deliveries]
 
     async def withdraw(self, partition: Partition, entry_id: bytes) -> None:
         """Have the delivery that is under way not count: its worker is not alone with the entry any longer."""

@@ -104,8 +104,8 @@ class Teamfit:
         """Read the ledger, the attempts and the activities."""
         async with self._books() as connection:
             row = await _queries.books(connection, organization_id=load.organization_id)
-            failures = _queries.failures(connection, organization_id=load.organization_id)
-            failures = {one["code"]: one["jobs"] async for one in failures}
+            rows = _queries.failures(connection, organization_id=load.organization_id)
+            failures = {one["code"]: one["jobs"] async for one in rows}
         return Books(
             duplicate_effects=row["duplicate_effects"],
             double_charges=max(0, row["charged"] - row["completed"]),
