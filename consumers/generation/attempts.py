@@ -26,8 +26,8 @@ from uuid import UUID, uuid4
 
 import aiosql
 
+from consumers.generation.answer import Completion
 from consumers.generation.gate import Closing, Gate
-from consumers.generation.llm import Completion
 from consumers.generation.llm_errors import Usage
 from consumers.generation.prompt import BYTES_PER_TOKEN, Material, Team
 from consumers.generation.runs import (

@@ -21,9 +21,10 @@ from typing import Final, TypeAlias
 
 import structlog
 
+from consumers.generation.answer import Completion
 from consumers.generation.attempts import Attempts
 from consumers.generation.gate import Gate
-from consumers.generation.llm import Completion, Llm, endpoint_of
+from consumers.generation.llm import Llm, endpoint_of
 from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.prompt import Team, messages, system_message, user_message
 from consumers.generation.runs import Attempt, Capped, Ended, Failure, Handover, Saved, UnderWay

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from typing import Final
 
 import aiohttp
@@ -13,13 +12,12 @@ import orjson
 from openai.types.chat import ChatCompletionMessageParam
 from openai.types.chat.completion_create_params import ResponseFormat
 from openai.types.shared_params import ResponseFormatJSONObject, ResponseFormatJSONSchema
-from pydantic import BaseModel, ValidationError
 
-from consumers.generation.activities import SCHEMA, Activities
-from consumers.generation.llm_errors import LlmFailure, Usage, timed_out, translate
+from consumers.generation.activities import SCHEMA
+from consumers.generation.answer import Completion, NoCompletion, read
+from consumers.generation.llm_errors import LlmFailure, timed_out, translate
 from consumers.generation.rate_limits import exhausted_for
 from infra import telemetry
-from infra.errors import Permanent, Transient
 from infra.settings import CompletionFormat, Settings
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -29,38 +27,6 @@ _KEEPALIVE_S = 4.0
 _OPENAI: Final = "https://api.openai.com/v1"
 # Some endpoints need no key, but the package does.
 _NO_KEY: Final = "no-key"
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A valid answer and what it cost. `closed_for`: how long the endpoint will take no further call."""
-
-    activities: Activities
-    usage: Usage
-    closed_for: timedelta | None = None
-
-
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class _Answer(BaseModel):
-    """The part of a chat completion that we read. The package's own model costs several times as much to fill."""
-
-    model: str = ""
-    choices: list[_Choice]
-    usage: _Usage | None = None
 
 
 class Llm:
@@ -92,6 +58,8 @@ class Llm:
         closed_for = exhausted_for(answer.headers)
         try:
             completion = read(answer.content, fallback_model=self._settings.model)
+        except NoCompletion as error:
+            raise self._reported(error, answer) from error
         except LlmFailure as failure:
             failure.closed_for = closed_for
             raise
@@ -119,6 +87,16 @@ class Llm:
                 raise timed_out(limit_s) from error
             raise translate(error, completion_format=self._settings.completion_format) from error
 
+    def _reported(self, error: NoCompletion, answer: httpx2.Response) -> LlmFailure:
+        """Return the failure that a body reports, as if it had come under the status that belongs to it."""
+        response = httpx2.Response(error.status, headers=answer.headers, request=answer.request)
+        failure = translate(
+            openai.APIStatusError(str(error), response=response, body=error.body),
+            completion_format=self._settings.completion_format,
+        )
+        failure.usage, failure.maybe_billed = error.usage, error.maybe_billed
+        return failure
+
     def _open(self) -> openai.AsyncOpenAI:
         key = self._settings.openai_api_key
         if key is None and self._settings.openai_base_url is not None:
@@ -133,7 +111,9 @@ class Llm:
             # Only connecting has a limit of its own; the whole call is bounded in `_call`.
             timeout=openai.Timeout(None, connect=_CONNECT_TIMEOUT_S),
             http_client=openai.DefaultAioHttpClient(
-                limits=httpx2.Limits(max_connections=2 * self._connections, keepalive_expiry=_KEEPALIVE_S)
+                limits=httpx2.Limits(max_connections=2 * self._connections, keepalive_expiry=_KEEPALIVE_S),
+                # Elsewhere the prompt and the key would be shown to a host that nobody has configured.
+                follow_redirects=False,
             ),
         )
         return self._client
@@ -158,51 +138,3 @@ def _response_format(completion_format: CompletionFormat) -> ResponseFormat:
             )
         case "json_object" | "json_object_with_schema":
             return ResponseFormatJSONObject(type="json_object")
-
-
-def read(content: bytes, *, fallback_model: str) -> Completion:
-    """Return the activities in the body of an answer, and count its tokens.
-
-    Raises:
-        LlmFailure: there are none; its usage holds the tokens if the body names them.
-    """
-    try:
-        answer = _Answer.model_validate_json(content)
-    except ValidationError as error:
-        raise _invalid("the endpoint's answer is no chat completion", error, usage=None) from error
-    usage = None
-    if answer.usage is not None:
-        usage = Usage(answer.model or fallback_model, answer.usage.prompt_tokens, answer.usage.completion_tokens)
-        telemetry.LLM_TOKENS.labels("prompt").inc(usage.prompt_tokens)
-        telemetry.LLM_TOKENS.labels("completion").inc(usage.completion_tokens)
-    if not answer.choices:
-        raise _invalid("the answer holds no choice", None, usage=usage)
-    activities = _activities(answer.choices[0], usage)
-    return Completion(activities, usage or Usage(answer.model or fallback_model, 0, 0))
-
-
-def _activities(choice: _Choice, usage: Usage | None) -> Activities:
-    match choice.finish_reason:
-        case "length":
-            message = "the answer was cut off at its limit (TEAMFIT_MAX_COMPLETION_TOKENS)"
-            raise LlmFailure(Permanent("llm_truncated", message), usage=usage, maybe_billed=usage is None)
-        case "content_filter":
-            message = "the LLM's content filter stopped the answer"
-            raise LlmFailure(Permanent("llm_content_filter", message), usage=usage, maybe_billed=usage is None)
-    if choice.message.refusal:
-        message = "the LLM refused to answer this request"
-        raise LlmFailure(Permanent("llm_refusal", message), usage=usage, maybe_billed=usage is None)
-    try:
-        return Activities.model_validate_json(choice.message.content or "")
-    except ValidationError as error:
-        raise _invalid("the answer is not three valid activities", error, usage=usage) from error
-
-
-def _invalid(what: str, error: ValidationError | None, *, usage: Usage | None) -> LlmFailure:
-    """Say which fields are wrong, not what stands in them: it may be long or private."""
-    if error is not None:
-        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        path = ".".join(str(part) for part in problem["loc"]) or "body"
-        more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-        what = f"{what} ({path}: {problem['type']}{more})"
-    return LlmFailure(Transient("llm_invalid_output", what), usage=usage, maybe_billed=usage is None)

@@ -20,6 +20,7 @@ from infra.errors import DependencyDown, Permanent, Transient
 from infra.settings import CompletionFormat
 
 _CONTENT_FILTERS = frozenset({"content_filter", "content_policy_violation"})
+_LOCATION_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,13 @@ def _status(error: openai.APIStatusError, completion_format: CompletionFormat) -
     status = error.status_code
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return _too_many(error, wait or exhausted_for(error.response.headers))
+    if status < HTTPStatus.BAD_REQUEST:
+        location = error.response.headers.get("location", "")[:_LOCATION_CHARS]
+        message = (
+            f"configuration error: the LLM endpoint redirects ({status}) to {location!r}, which is not followed; "
+            "set OPENAI_BASE_URL to the address that it means"
+        )
+        return LlmFailure(DependencyDown("llm", message), code="llm_misconfigured")
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND} or _model_unknown(error):
         message = (
             f"configuration error: the LLM endpoint answered {status} ({error.code or 'no code'}); "

@@ -8,10 +8,10 @@ from time import monotonic
 from uuid import uuid4
 
 from consumers.generation.activities import Activities
+from consumers.generation.answer import Completion
 from consumers.generation.attempts import Attempts
 from consumers.generation.gate import Gate
 from consumers.generation.handlers import _completed
-from consumers.generation.llm import Completion
 from consumers.generation.llm_errors import Usage
 from consumers.generation.runs import Attempt, Handover, Saved
 from consumers.projection.handlers import Projection

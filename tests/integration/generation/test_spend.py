@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import pytest
 
+from consumers.generation.answer import read
 from consumers.generation.attempts import Attempts
 from consumers.generation.gate import Gate
-from consumers.generation.llm import read
 from consumers.generation.llm_errors import Usage
 from consumers.generation.runs import Attempt, Failure
 from infra.clock import SystemClock

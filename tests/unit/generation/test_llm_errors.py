@@ -9,7 +9,7 @@ import openai
 import orjson
 import pytest
 
-from consumers.generation.llm import read
+from consumers.generation.answer import NoCompletion, read
 from consumers.generation.llm_errors import LlmFailure, Usage, translate
 from infra.errors import DependencyDown, Permanent, Transient
 
@@ -156,10 +156,10 @@ def test_an_answer_without_activities_is_still_counted(body: bytes, error: type[
 
 
 def test_an_answer_that_is_no_completion_may_have_been_billed() -> None:
-    """A proxy's page with status 200 says nothing about the cost."""
-    with pytest.raises(LlmFailure) as raised:
+    """A proxy's page with status 200 is the endpoint's failure, and says nothing about the cost."""
+    with pytest.raises(NoCompletion) as raised:
         read(b"<html>busy</html>", fallback_model="asked-for")
-    assert raised.value.code == "llm_invalid_output"
+    assert raised.value.status == 502
     assert raised.value.maybe_billed
 
 
@@ -169,3 +169,11 @@ def test_what_the_model_wrote_is_not_in_the_message() -> None:
         read(_body(message={"content": '{"activities": "SECRET"}'}), fallback_model="m")
     assert "activities" in str(raised.value)
     assert "SECRET" not in str(raised.value)
+
+
+def test_a_redirect_is_a_configuration_error_that_names_the_address() -> None:
+    """The prompt goes to no host that nobody has configured; the operator reads where the endpoint is now."""
+    failure = _answered(307, headers={"location": "https://elsewhere.test/v1"})
+    assert isinstance(failure.error, DependencyDown)
+    assert "https://elsewhere.test/v1" in str(failure)
+    assert "OPENAI_BASE_URL" in str(failure)
