@@ -1,61 +1,72 @@
 """Errors over HTTP: RFC 9457 problem documents, each with a stable `code` that a program can act on.
 
-A router raises `Problem`; `install` makes the documents of everything else (validation, routing, outages, bugs). No
-document repeats what the caller sent: it may be long or private.
+A router raises `Problem`; `infra.api.failures` makes the documents of everything else (validation, routing, outages,
+bugs). `PROBLEMS` is the one list of codes: a route documents those that it may answer, and docs/front-ends.md has all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
-import structlog
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
-
-from infra.errors import DependencyDown
-
-log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5  # an outage rarely ends sooner, and a caller that waits longer waits in vain
 
-_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
-
-_EXAMPLE = "2031-04-03T08:00:00Z"
-_MOMENT = f"must be a time such as {_EXAMPLE}"
-_WHOLE = "must be a whole number"
-
-# What is wrong and what to do, by Pydantic's type of error; `{…}` come from its context, never from the input.
-_ADVICE = {
-    "missing": "is missing; add it",
-    "string_type": "must be a string",
-    "string_too_short": "must have at least {min_length} character(s) that are not spaces",
-    "string_too_long": "has more than {max_length} characters; shorten it",
-    "string_unicode": "holds text that is not valid Unicode; send UTF-8",
-    "uuid_parsing": "must be a UUID such as 7c9e6679-7425-40de-944b-e07fc1f90ae7",
-    "model_attributes_type": "must be a JSON object; send one, with Content-Type: application/json",
-    "dict_type": "must be a JSON object; send one, with Content-Type: application/json",
-    "int_parsing": _WHOLE,
-    "int_parsing_size": _WHOLE,
-    "greater_than_equal": "must be {ge} or more",
-    "less_than_equal": "must be {le} or less",
-    "less_than": "must be less than {lt}",
-    "datetime_type": _MOMENT,
-    "datetime_parsing": _MOMENT,
-    "datetime_from_date_parsing": _MOMENT,
-    "timezone_aware": "must say its time zone, as in " + _EXAMPLE,
-    "value_error": "{error}",
+PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
+    "bad_request": (400, "The request is not HTTP, or its body not UTF-8 or nested too deeply."),
+    "invalid_json": (400, "The body is not JSON."),
+    "unauthenticated": (401, "There is no bearer token."),
+    "token_invalid": (401, "The token is not one that this API signed, or lacks a claim."),
+    "token_expired": (401, "The token has expired; get a new one."),
+    "subscription_required": (402, "The organization has no active paid subscription."),
+    "insufficient_scope": (403, "The token lacks the scope that the route asks for."),
+    "wrong_organization": (403, "`organization_id` is not the token's organization."),
+    "trust_too_low": (403, "The organization's trust score is too low."),
+    "not_found": (404, "No route has this address; a trailing slash is another address."),
+    "organization_not_found": (404, "There is no such organization."),
+    "team_not_found": (404, "The organization has no such team."),
+    "job_not_found": (404, "There is no such job, or it belongs to another organization."),
+    "failed_event_not_found": (404, "There is no such failed event."),
+    "plan_not_found": (404, "There is no such replay plan."),
+    "method_not_allowed": (405, "The address does not take this method; `Allow` has those that it takes."),
+    "request_timeout": (408, "The body did not come in time; send the request again."),
+    "job_completed": (409, "The job has completed and cannot be cancelled."),
+    "job_failed": (409, "The job has failed and cannot be cancelled."),
+    "job_rejected": (409, "The job was rejected and cannot be cancelled."),
+    "job_not_cancellable": (409, "The job is older than the pipeline, which cannot cancel it."),
+    "plan_busy": (409, "Somebody else is applying the plan."),
+    "plan_changed": (409, "The plan's events changed since it was made; make a new one."),
+    "plan_aborted": (409, "The plan was aborted."),
+    "quota_not_released": (409, "Jobs still hold quota for the run that failed; apply the plan again later."),
+    "body_too_large": (413, "The body is longer than any valid one."),
+    "invalid_request": (422, "Fields are wrong; `errors` names each with what is wrong."),
+    "idempotency_key_reused": (422, "The Idempotency-Key was used for a request with another body."),
+    "run_at_too_far": (422, "`run_at` is more than 366 days ahead."),
+    "quota_exceeded": (429, "The month's quota is used up; `reset_at` says when the next one begins."),
+    "too_many_streams": (429, "The organization has too many event streams open, or opens them too fast."),
+    "internal_error": (500, "A bug; `error_id` finds it in the API's log."),
+    "broker_unavailable": (503, "The broker is away or takes no writes; nothing was recorded."),
+    "database_unavailable": (503, "Postgres is away or takes no writes."),
+    "too_busy": (503, "More requests came at once than can be taken."),
 }
+"""Each code with its status, and when it is answered."""
 
-# What the routing answers with itself: the words of HTTP, which say nothing of what to do.
-_ROUTING = {
-    404: "there is nothing at this address; /openapi.json lists the routes",
-    405: "this address does not take that method; the header Allow has those that it takes",
-}
+TOKEN: Final = ("unauthenticated", "token_invalid", "token_expired", "insufficient_scope")
+"""What a route that asks for a token may answer."""
+BODY: Final = ("bad_request", "invalid_json", "invalid_request", "request_timeout", "body_too_large")
+"""What a route that reads a body may answer."""
+_ANY: Final = (
+    "bad_request",
+    "not_found",
+    "method_not_allowed",
+    "request_timeout",
+    "body_too_large",
+    "internal_error",
+)
 
 
 class FieldProblem(BaseModel):
@@ -73,19 +84,31 @@ class ProblemDocument(BaseModel):
     status: int
     detail: str
     code: str = Field(description="Stable and machine-readable, e.g. `quota_exceeded`.")
-    errors: list[FieldProblem] | None = Field(default=None, description="Each wrong field of an invalid request.")
+    errors: list[FieldProblem] | None = Field(default=None, description="Wrong fields of an invalid request.")
+    reset_at: datetime | None = Field(default=None, description="When the quota that is used up begins anew.")
+    error_id: str | None = Field(default=None, description="By which a bug is found in the API's log.")
 
 
 class Problem(HTTPException):
     """An error that a route answers with.
 
     Attributes:
-        code: stable and machine-readable.
+        code: stable and machine-readable; one of `PROBLEMS`.
+        reset_at: when the quota that is used up begins anew.
     """
 
-    def __init__(self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        reset_at: datetime | None = None,
+    ) -> None:
         super().__init__(status, detail, dict(headers) if headers else None)
         self.code = code
+        self.reset_at = reset_at
 
 
 class ProblemResponse(JSONResponse):
@@ -101,87 +124,37 @@ class ProblemResponse(JSONResponse):
         *,
         headers: Mapping[str, str] | None = None,
         errors: list[FieldProblem] | None = None,
+        reset_at: datetime | None = None,
+        error_id: str | None = None,
     ) -> None:
         document = ProblemDocument(
-            title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, errors=errors
+            title=HTTPStatus(status).phrase,
+            status=status,
+            detail=detail,
+            code=code,
+            errors=errors,
+            reset_at=reset_at,
+            error_id=error_id,
         )
-        super().__init__(document.model_dump(exclude_none=True), status, headers)
+        super().__init__(document.model_dump(mode="json", exclude_none=True), status, headers)
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe these problem documents for a route's OpenAPI entry."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """Describe the problem documents with these codes, by status, for a route's OpenAPI entry.
+
+    Every route may answer some more, which stand under `default`.
+    """
+    by_status: dict[int | str, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(PROBLEMS[code][0], []).append(code)
+    described = {status: _described(HTTPStatus(int(status)).phrase, found) for status, found in by_status.items()}
+    return {**described, "default": _described("Any route may answer these.", _ANY)}
 
 
-def install(app: FastAPI) -> None:
-    """Have the app answer every error with a problem document."""
-    app.add_exception_handler(HTTPException, _of_http_error)
-    app.add_exception_handler(RequestValidationError, _of_invalid_request)
-    app.add_exception_handler(DependencyDown, _of_outage)
-    app.add_exception_handler(Exception, _of_bug)
-    _describe(app)
-
-
-def _describe(app: FastAPI) -> None:
-    """Add the problem document to the app's OpenAPI schemas: FastAPI adds only models that are sent as plain JSON."""
-    of_routes = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = of_routes()
-        _, schema = models_json_schema(
-            [(ProblemDocument, "serialization")], ref_template="#/components/schemas/{model}"
-        )
-        document.setdefault("components", {}).setdefault("schemas", {}).update(schema["$defs"])
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend the document
-
-
-def _of_http_error(_request: Request, error: Exception) -> ProblemResponse:
-    if not isinstance(error, HTTPException):  # pragma: no cover - Starlette looks handlers up by class
-        raise error
-    if isinstance(error, Problem):
-        return ProblemResponse(error.status_code, error.code, error.detail, headers=error.headers)
-    code = _CODES.get(error.status_code, "http_error")
-    detail = _ROUTING.get(error.status_code, error.detail)
-    return ProblemResponse(error.status_code, code, detail, headers=error.headers)
-
-
-def _of_invalid_request(_request: Request, error: Exception) -> ProblemResponse:
-    if not isinstance(error, RequestValidationError):  # pragma: no cover - as above
-        raise error
-    complaints = error.errors()
-    if any(one["type"] == "json_invalid" for one in complaints):
-        return ProblemResponse(400, "invalid_json", "body: is not JSON; send a JSON object in UTF-8")
-    errors = [FieldProblem(field=_field(one["loc"]), message=_advice(one)) for one in complaints]
-    detail = "; ".join(f"{one.field}: {one.message}" for one in errors)
-    return ProblemResponse(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors=errors)
-
-
-def _field(place: Sequence[str | int]) -> str:
-    """Name a field as its caller knows it: without the part of the request it was in, unless that is all there is."""
-    return ".".join(str(part) for part in (place[1:] or place))
-
-
-def _advice(complaint: Mapping[str, Any]) -> str:
-    advice = _ADVICE.get(complaint["type"], "is not valid ({type})")
-    return advice.format(**{"type": complaint["type"], **complaint.get("ctx", {})})
-
-
-def _of_outage(_request: Request, error: Exception) -> ProblemResponse:
-    if not isinstance(error, DependencyDown):  # pragma: no cover - as above
-        raise error
-    log.warning("api.dependency_down", dependency=error.dependency, why=str(error))
-    name = "database" if error.dependency == "postgres" else error.dependency
-    return ProblemResponse(
-        503,
-        f"{name}_unavailable",
-        f"Connection to {name} failed",
-        headers={"Retry-After": str(RETRY_AFTER_S)},
-    )
-
-
-def _of_bug(_request: Request, _error: Exception) -> ProblemResponse:
-    # Starlette raises the error again after this answer, and the server logs its traceback.
-    return ProblemResponse(500, "internal_error", "something went wrong on our side; the error is in the log")
+def _described(title: str, codes: Iterable[str]) -> dict[str, Any]:
+    """Return an OpenAPI response for documents with these codes."""
+    found = list(dict.fromkeys(codes))
+    lines = [title, "", *(f"- `{code}`: {PROBLEMS[code][1]}" for code in found)]
+    one_of_them = {"type": "object", "properties": {"code": {"type": "string", "enum": found}}}
+    schema = {"allOf": [{"$ref": "#/components/schemas/ProblemDocument"}, one_of_them]}
+    return {"description": "\n".join(lines), "content": {MEDIA_TYPE: {"schema": schema}}}

@@ -15,7 +15,7 @@ from consumers.projection.status import JobStatus, find_job
 from infra.auth import JOBS, Caller
 from infra.bearer import Authenticated
 from infra.postgres import Database
-from infra.problems import Problem, responses
+from infra.problems import TOKEN, Problem, responses
 
 # Proxies give up on an answer after a minute or so.
 LONGEST_WAIT = timedelta(seconds=50)
@@ -24,10 +24,16 @@ _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])", re.I
 # Answers differ by organization, and are asked for again each time.
 _CACHE = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "The job is as `If-None-Match` has it."}}
+_TEXT = {"type": "string"}
 _STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Each event as it is archived, from the first on.", "content": {"text/event-stream": {}}},
+    200: {
+        "description": "Each event as it is archived, from the first on.",
+        "content": {"text/event-stream": {"schema": _TEXT}},
+    },
     204: {"description": "The job has ended and there is nothing after `Last-Event-ID`: do not come back."},
 }
+_PROBLEMS = (*TOKEN, "job_not_found", "invalid_request", "database_unavailable")
+_EVENTS = _STREAM | responses(*_PROBLEMS, "too_many_streams")
 
 Prefer = Annotated[
     str | None,
@@ -56,7 +62,7 @@ def create_router(database: Database, signing_key: str) -> APIRouter:
         return job
 
     @router.head("/{job_id}", include_in_schema=False)
-    @router.get("/{job_id}", response_model=JobStatus, responses=_NOT_MODIFIED | responses(401, 403, 404, 422, 503))
+    @router.get("/{job_id}", response_model=JobStatus, responses=_NOT_MODIFIED | responses(*_PROBLEMS))
     async def get_job(
         job_id: UUID,
         caller: Annotated[Caller, Depends(authenticated)],
@@ -81,7 +87,9 @@ def create_router(database: Database, signing_key: str) -> APIRouter:
             return Response(status_code=304, headers=headers)
         return Response(answer.body, headers=headers, media_type="application/json")
 
-    @router.get("/{job_id}/events", response_class=Response, responses=_STREAM | responses(401, 403, 404, 422, 503))
+    @router.get(
+        "/{job_id}/events", response_class=Response, responses=_STREAM | responses(*_PROBLEMS, "too_many_streams")
+    )
     async def get_events(
         job_id: UUID, caller: Annotated[Caller, Depends(authenticated)], last_event_id: LastEventId = 0
     ) -> Response:

@@ -2,18 +2,30 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import aiosql
 import asyncpg
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, WithJsonSchema, field_validator
 
 from consumers.projection.fold import Status, status_of
 from infra.auth import OPERATOR, Caller
 from infra.postgres import Connection
+from streams.error_codes import ERROR_CODES
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
+
+
+# Open: rows of the Celery days have others, and so will newer versions.
+_KNOWN_CODES = WithJsonSchema({"anyOf": [{"type": "string", "enum": list(ERROR_CODES)}, {"type": "string"}]})
+
+
+class GroupSize(BaseModel):
+    """How many people an activity suits, both ends included."""
+
+    min: int
+    max: int
 
 
 class Activity(BaseModel):
@@ -22,10 +34,19 @@ class Activity(BaseModel):
     title: str
     description: str | None
     duration_minutes: int | None
-    group_size: JsonValue
-    materials: JsonValue
-    steps: JsonValue
+    group_size: GroupSize | None
+    materials: list[str] | None = Field(description="What has to be at hand; may be empty.")
+    steps: list[str] | None = Field(description="What to do, in order.")
     objective: str | None
+
+    @field_validator("group_size", "materials", "steps", mode="wrap")
+    @classmethod
+    def _absent_if_of_another_form(cls, value: object, read: ValidatorFunctionWrapHandler) -> object:
+        """Show nothing where a row holds what no version of the pipeline wrote: the rest of the job is still good."""
+        try:
+            return read(value)
+        except ValidationError:
+            return None
 
 
 class JobStatus(BaseModel):
@@ -41,7 +62,9 @@ class JobStatus(BaseModel):
     run_at: datetime | None = Field(default=None, description="While the job waits for its time: when it begins.")
     started_at: datetime | None = None
     completed_at: datetime | None = Field(default=None, description="When the run ended, in whichever way.")
-    error_code: str | None = Field(default=None, description="Stable and machine-readable, e.g. `quota_exceeded`.")
+    error_code: Annotated[str, _KNOWN_CODES] | None = Field(
+        default=None, description="Stable and machine-readable. More may be added."
+    )
     error_message: str | None = None
     activities: list[Activity] = Field(default=[], description="Three, when the status is `completed`.")
 

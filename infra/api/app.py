@@ -10,8 +10,7 @@ import consumers.projection.api
 import producers.cancel.api
 import producers.intake.api
 import producers.replay.api
-from infra import problems
-from infra.api import health
+from infra.api import failures, health
 from infra.api.body_limit import BodyLimit
 from infra.auth import signing_key
 from infra.postgres import Database
@@ -21,10 +20,11 @@ from producers.broker import Broker
 from producers.cancel.cancellation import Cancellation
 from producers.intake.intake import Intake
 from producers.intake.turns import Turns
+from streams.events import MAX_REQUIREMENTS
 from streams.gauges import Gauges
 
-# Four bytes for each of the 10,000 characters that requirements may have, and room for the rest.
-LONGEST_BODY = 64 * 1024
+# JSON may write each character of the requirements as two escapes of six bytes; and room for the rest.
+LONGEST_BODY = 12 * MAX_REQUIREMENTS + 16 * 1024
 
 _DESCRIPTION = """Ask for custom team-building activities and poll what became of the job.
 
@@ -61,7 +61,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
     )
-    problems.install(api)
+    failures.install(api)
     api.add_middleware(BodyLimit, limit=LONGEST_BODY)
     intake = Intake(database, broker, database.clock, settings.trust_threshold, Turns(settings.database_pool_size))
     api.include_router(producers.intake.api.create_router(intake, key))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -16,6 +16,7 @@ Probe = Callable[[], Awaitable[None]]
 _FRESH_S = 1.0
 # A dependency that needs longer to answer is as good as away: orchestrators give a probe a second or a few.
 _PATIENCE_S = 2.0
+_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
 class Alive(BaseModel):
@@ -57,7 +58,11 @@ def create_router(probes: Mapping[str, Probe], refresh: Callable[[], Awaitable[N
             response.status_code = 503
         return Readiness(status="unready" if reasons else "ready", reasons=reasons)
 
-    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses=_TEXT,
+    )
     async def metrics() -> Response:
         """Return this process's metrics in Prometheus's text format."""
         await refresh()

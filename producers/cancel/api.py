@@ -4,18 +4,31 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from infra.auth import JOBS, Caller
 from infra.bearer import Authenticated
-from infra.problems import responses
+from infra.problems import BODY, TOKEN, responses
 from producers.cancel.cancellation import Cancellation
 from producers.trace_headers import CallersTrace
 from streams.events import DEFAULT_REASON, JobId, Reason
 
+_PROBLEMS = responses(
+    *TOKEN,
+    *BODY,
+    "job_not_found",
+    "job_completed",
+    "job_failed",
+    "job_rejected",
+    "job_not_cancellable",
+    "database_unavailable",
+)
+
 
 class CancelRequest(BaseModel):
     """Why a job is withdrawn; all of it may be left out."""
+
+    model_config = ConfigDict(extra="forbid")
 
     reason: Reason = Field(default=DEFAULT_REASON, description="Why, for people who read the job's status.")
 
@@ -34,7 +47,7 @@ def create_router(cancellation: Cancellation, signing_key: str) -> APIRouter:
     router = APIRouter(prefix="/api/jobs", tags=["jobs"])
     authenticated = Authenticated(signing_key, scope=JOBS)
 
-    @router.post("/{job_id}/cancel", responses=responses(400, 401, 403, 404, 409, 422, 503))
+    @router.post("/{job_id}/cancel", responses=_PROBLEMS)
     async def cancel_job(
         job_id: UUID,
         caller: Annotated[Caller, Depends(authenticated)],

@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from infra.auth import JOBS, Caller
 from infra.bearer import Authenticated
-from infra.problems import Problem, responses
+from infra.problems import BODY, TOKEN, Problem, responses
 from producers.intake.intake import Intake
 from producers.job_ids import MAX_IDEMPOTENCY_KEY
 from producers.trace_headers import CallersTrace
@@ -23,6 +23,28 @@ IdempotencyKey = Annotated[
         description="The caller's name for this request: a repeat with the same key returns the same job.",
     ),
 ]
+
+_PROBLEMS = responses(
+    *TOKEN,
+    *BODY,
+    "wrong_organization",
+    "organization_not_found",
+    "team_not_found",
+    "subscription_required",
+    "trust_too_low",
+    "quota_exceeded",
+    "idempotency_key_reused",
+    "run_at_too_far",
+    "broker_unavailable",
+    "database_unavailable",
+    "too_busy",
+)
+
+
+class GenerateRequest(Requested):
+    """What a customer's team asks for. A field that is not known is refused: misspelt, it would be missed."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class JobAccepted(BaseModel):
@@ -39,9 +61,9 @@ def create_router(intake: Intake, signing_key: str) -> APIRouter:
     router = APIRouter(prefix="/api/activities", tags=["activities"])
     authenticated = Authenticated(signing_key, scope=JOBS)
 
-    @router.post("/generate-custom", status_code=202, responses=responses(400, 401, 402, 403, 404, 413, 422, 429, 503))
+    @router.post("/generate-custom", status_code=202, responses=_PROBLEMS)
     async def generate_custom(
-        request: Requested,
+        request: GenerateRequest,
         response: Response,
         caller: Annotated[Caller, Depends(authenticated)],
         trace: CallersTrace,

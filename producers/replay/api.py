@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from infra.auth import OPERATOR, Caller
 from infra.bearer import Authenticated
 from infra.postgres import Database
-from infra.problems import Problem, responses
+from infra.problems import BODY, TOKEN, Problem, responses
 from producers.replay.apply import Replays
 from producers.replay.errors import ReplayError, UnknownFailedEvent, UnknownPlan
 from producers.replay.failed import (
@@ -34,12 +34,37 @@ _WAIT_FOR_QUOTA = timedelta(seconds=5)
 _LARGEST_PAGE = 500
 
 
+_READ = (*TOKEN, "invalid_request", "database_unavailable")
+_FAILED_EVENT = responses(*_READ, "failed_event_not_found")
+_PLAN = responses(*_READ, "plan_not_found")
+_WRITE = (*TOKEN, *BODY, "database_unavailable")
+_APPLY = responses(
+    *_WRITE,
+    "broker_unavailable",
+    "too_busy",
+    "plan_not_found",
+    "plan_busy",
+    "plan_changed",
+    "plan_aborted",
+    "quota_not_released",
+)
+
+
 class FailedEventsQuery(Filter):
     """Which failed events, in which state, and which page."""
 
     state: Literal["open", "replayed", "discarded", "all"] = "open"
     limit: int = Field(default=50, ge=1, le=_LARGEST_PAGE)
     after: str | None = Field(default=None, description="`next` of the page before.")
+
+
+class PlanItemsQuery(BaseModel):
+    """Which page of a plan's events."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: int = Field(default=0, ge=0, le=2**31 - 1, description="Position of the last item seen.")
+    limit: int = Field(default=100, ge=1, le=_LARGEST_PAGE)
 
 
 class Discard(BaseModel):
@@ -60,25 +85,29 @@ class Apply(BaseModel):
 
 def create_router(database: Database, publisher: Publisher, signing_key: str) -> APIRouter:
     """Return the operators' routes. They see every organization's events, so they ask for the scope `operator`."""
-    router = APIRouter(prefix="/api/ops", tags=["operators"], responses=responses(401, 403, 404, 409, 422, 503))
+    router = APIRouter(prefix="/api/ops", tags=["operators"])
     authenticated = Authenticated(signing_key, scope=OPERATOR)
     failed, plans = FailedEvents(database, database.clock), Plans(database, database.clock)
     replays = Replays(database, publisher, database.clock, patience=_WAIT_FOR_QUOTA)
 
-    @router.get("/failed", dependencies=[Depends(authenticated)])
+    @router.get("/failed", responses=responses(*_READ), dependencies=[Depends(authenticated)])
     async def list_failed(query: Annotated[FailedEventsQuery, Query()]) -> FailedEventPage:
         """List failed events, the latest first."""
         chosen = Filter(**query.model_dump(include=set(Filter.model_fields)))
         state = None if query.state == "all" else query.state
         return await failed.page(chosen, state=state, limit=query.limit, after=_place(query.after))
 
-    @router.get("/failed/{failed_event_id}", dependencies=[Depends(authenticated)])
+    @router.get(
+        "/failed/{failed_event_id}",
+        responses=_FAILED_EVENT,
+        dependencies=[Depends(authenticated)],
+    )
     async def show_failed(failed_event_id: UUID) -> FailedEventDetails:
         """Return everything about one failed event."""
         with _problems():
             return await failed.one(failed_event_id)
 
-    @router.post("/failed/{failed_event_id}/discard")
+    @router.post("/failed/{failed_event_id}/discard", responses=responses(*_WRITE, "failed_event_not_found"))
     async def discard_failed(
         failed_event_id: UUID, body: Discard, caller: Annotated[Caller, Depends(authenticated)]
     ) -> FailedEventDetails:
@@ -88,24 +117,20 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
             await failed.discard(OpenOnes([found.id], [found.occurrences]), because=body.because, by=caller.subject)
             return await failed.one(failed_event_id)
 
-    @router.post("/replay/plans", status_code=HTTPStatus.CREATED)
+    @router.post("/replay/plans", status_code=HTTPStatus.CREATED, responses=responses(*_WRITE, "too_busy"))
     async def make_plan(chosen: Filter, caller: Annotated[Caller, Depends(authenticated)]) -> Plan:
         """Plan the replay of the open failed events that a filter finds, and say what would follow. Nothing is sent."""
         return await plans.make(chosen, by=caller.subject)
 
-    @router.get("/replay/plans/{plan_id}", dependencies=[Depends(authenticated)])
-    async def show_plan(
-        plan_id: UUID,
-        after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Position of the last item seen.")] = 0,
-        limit: Annotated[int, Query(ge=1, le=_LARGEST_PAGE)] = 100,
-    ) -> PlanPage:
+    @router.get("/replay/plans/{plan_id}", responses=_PLAN, dependencies=[Depends(authenticated)])
+    async def show_plan(plan_id: UUID, query: Annotated[PlanItemsQuery, Query()]) -> PlanPage:
         """Return a plan, how far it is, and a page of its events."""
         with _problems():
             plan = await plans.get(plan_id)
-            items = await plans.items(plan_id, after=after, limit=limit)
+            items = await plans.items(plan_id, after=query.after, limit=query.limit)
         return PlanPage(**dict(plan), items=list(items))
 
-    @router.post("/replay/plans/{plan_id}/apply", dependencies=[Depends(authenticated)])
+    @router.post("/replay/plans/{plan_id}/apply", responses=_APPLY, dependencies=[Depends(authenticated)])
     async def apply_plan(plan_id: UUID, body: Apply) -> Plan:
         """Send events of a plan for at most ten seconds. Repeat the call until the plan's state is `finished`.
 
@@ -114,7 +139,11 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
         with _problems():
             return await replays.apply(plan_id, rate=body.rate, at_most=_APPLY_AT_MOST)
 
-    @router.post("/replay/plans/{plan_id}/abort", dependencies=[Depends(authenticated)])
+    @router.post(
+        "/replay/plans/{plan_id}/abort",
+        responses=_PLAN,
+        dependencies=[Depends(authenticated)],
+    )
     async def abort_plan(plan_id: UUID) -> Plan:
         """End a plan before its time; what it has sent stays sent."""
         with _problems():

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import aiosql
 import asyncpg
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from infra.clock import Clock
 from infra.postgres import Database
@@ -83,7 +83,9 @@ class FailedEventDetails(FailedEvent):
 
     event_id: str | None
     traceback: str | None
-    headers: dict[str, JsonValue] = Field(description='Those of the entry; {"base64": …} where they are not text.')
+    headers: dict[str, str | dict[str, str]] = Field(
+        description='Those of the entry; {"base64": …} where they are not text.'
+    )
     key: Content
     event: Content
     replayed_at: datetime | None

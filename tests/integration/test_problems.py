@@ -1,6 +1,8 @@
 """Every way to get HTTP wrong, and the problem document that answers it."""
 
 import io
+import json
+import logging
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -8,10 +10,10 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
+import structlog
 from fastapi import FastAPI
 
-from infra import problems
-from infra.api import create_api
+from infra.api import create_api, failures
 from infra.auth import NoSigningKey, issue_token
 from infra.settings import Settings
 from tests.api_server import SIGNING_KEY, api_settings, bearer, serving, serving_app
@@ -20,6 +22,7 @@ from tests.organizations import add_organizations
 from tests.stream_entries import entries_of
 
 ROUTE = "/api/activities/generate-custom"
+UNKNOWN = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 GOOD = {"organization_id": "acme", "team_id": "acme-team", "requirements": "Two hours outdoors"}
 
 
@@ -65,6 +68,47 @@ async def test_a_bad_field_is_named_with_the_fix(
     assert [one["field"] for one in document["errors"]] == [field]
     assert advice in document["errors"][0]["message"]
     assert "secret" not in str(document)
+
+
+UNKNOWN_FIELDS: list[tuple[str, dict[str, object], str, str]] = [
+    (ROUTE, {"runAt": "2031-04-03T08:00:00Z"}, "runAt", "did you mean `run_at`?"),
+    (ROUTE, {"organisation-id": "acme"}, "organisation-id", "did you mean `organization_id`?"),
+    (ROUTE, {"TEAMID": "acme"}, "TEAMID", "did you mean `team_id`?"),
+    (ROUTE, {"prompt": "x"}, "prompt", "use one of: organization_id, team_id, requirements, run_at"),
+    (ROUTE, {"n" * 1_000: 1}, "n" * 100 + "…", "remove it"),
+    (ROUTE, {"\ud800": 1}, "body", "not valid Unicode"),
+    (f"/api/jobs/{UNKNOWN}/cancel", {"reasons": "x"}, "reasons", "did you mean `reason`?"),
+    ("/api/ops/replay/plans", {"organization": "x"}, "organization", "did you mean `organization_id`?"),
+    (f"/api/ops/replay/plans/{UNKNOWN}/apply", {"Rate": 1, "rate": 1}, "Rate", "did you mean `rate`?"),
+    (f"/api/ops/failed/{UNKNOWN}/discard", {"because": "x", "why": "y"}, "why", "use one of: because"),
+]
+
+
+async def test_an_unknown_field_is_refused_with_the_name_that_was_meant(api: aiohttp.ClientSession) -> None:
+    """No route with a body passes over a field that it does not know, as `runAt` would run at once."""
+    headers = {**bearer("acme", "jobs", "operator"), "Content-Type": "application/json"}
+    for path, body, field, advice in UNKNOWN_FIELDS:
+        data = json.dumps({**(GOOD if path == ROUTE else {}), **body})
+        async with api.post(path, data=data, headers=headers) as answer:
+            document = await problem_of(answer)
+        assert (answer.status, [one["field"] for one in document["errors"]]) == (422, [field])
+        assert advice in document["errors"][0]["message"]
+
+
+async def test_a_query_is_refused_that_is_not_understood(api: aiohttp.ClientSession) -> None:
+    """Where a route reads its query, a misspelt parameter would widen what is meant."""
+    for path in ("/api/ops/failed", f"/api/ops/replay/plans/{UNKNOWN}"):
+        async with api.get(path, params={"limits": "1"}, headers=bearer("teamfit", "operator")) as answer:
+            document = await problem_of(answer)
+        assert answer.status == 422
+        assert document["errors"] == [{"field": "limits", "message": "is not known; did you mean `limit`?"}]
+
+
+async def test_a_body_with_thousands_of_mistakes_gets_a_short_answer(api: aiohttp.ClientSession) -> None:
+    """Twenty mistakes are named, the others counted."""
+    async with api.post(ROUTE, json={**GOOD, **{f"x{i}": 1 for i in range(1_000)}}, headers=bearer()) as answer:
+        document = await problem_of(answer)
+    assert (len(document["errors"]), document["detail"].endswith("; and 980 more")) == (20, True)
 
 
 async def test_every_missing_field_is_named(api: aiohttp.ClientSession) -> None:
@@ -123,11 +167,12 @@ async def test_a_body_that_is_too_long_is_refused(api: aiohttp.ClientSession, *,
         assert answer.status == 202
 
 
-async def test_the_longest_requirements_fit(api: aiohttp.ClientSession) -> None:
-    """Ten thousand characters of four bytes each are within the limit."""
-    longest = {**GOOD, "requirements": "🧩" * 10_000}
+@pytest.mark.parametrize("escaped", [False, True])
+async def test_the_longest_requirements_fit(api: aiohttp.ClientSession, *, escaped: bool) -> None:
+    """Ten thousand characters are within the limit, of four bytes each or as two escapes of six."""
+    longest = json.dumps({**GOOD, "requirements": "🧩" * 10_000}, ensure_ascii=escaped)
     headers = {**bearer(), "Content-Type": "application/json"}
-    async with api.post(ROUTE, data=orjson.dumps(longest), headers=headers) as answer:
+    async with api.post(ROUTE, data=longest.encode(), headers=headers) as answer:
         assert answer.status == 202
 
 
@@ -187,7 +232,7 @@ async def test_wrong_addresses_get_problem_documents_too(
     assert (answer.status, document["code"]) == (status, code)
     assert ("Allow" if status == 405 else "/openapi.json") in document["detail"]
     if status == 405:
-        assert answer.headers["Allow"] == "POST"
+        assert answer.headers["Allow"] == "OPTIONS, POST"
 
 
 async def test_a_long_idempotency_key_is_named(api: aiohttp.ClientSession) -> None:
@@ -197,19 +242,24 @@ async def test_a_long_idempotency_key_is_named(api: aiohttp.ClientSession) -> No
     assert (answer.status, document["errors"][0]["field"]) == (422, "Idempotency-Key")
 
 
-async def test_a_bug_tells_nothing_about_itself() -> None:
-    """500, the same form, and not a word of the error's text."""
+async def test_a_bug_tells_nothing_about_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """500, the same form, and an ID by which the log has the bug; neither has a word of the error's text."""
     app = FastAPI()
-    problems.install(app)
+    failures.install(app)
 
     @app.get("/bug")
     async def bug() -> None:
         raise RuntimeError("the password is swordfish")
 
-    async with serving_app(app) as api, api.get("/bug") as answer:
-        document = await problem_of(answer)
+    with caplog.at_level(logging.INFO), structlog.testing.capture_logs() as lines:
+        async with serving_app(app) as api, api.get("/bug") as answer:
+            document = await problem_of(answer)
+    logged = caplog.text + str(lines)
     assert (answer.status, document["code"]) == (500, "internal_error")
     assert "swordfish" not in str(document)
+    assert document["error_id"] in logged
+    assert "RuntimeError" in logged
+    assert "swordfish" not in logged
 
 
 async def test_the_routes_are_described(api: aiohttp.ClientSession) -> None:
@@ -217,7 +267,7 @@ async def test_the_routes_are_described(api: aiohttp.ClientSession) -> None:
     async with api.get("/openapi.json") as answer:
         document = await answer.json()
     post = document["paths"][ROUTE]["post"]
-    assert {"202", "400", "401", "402", "403", "404", "413", "422", "429", "503"} <= post["responses"].keys()
+    assert {"202", "400", "401", "402", "403", "404", "413", "422", "429", "503", "default"} <= post["responses"].keys()
     for status in ("402", "422"):
         assert list(post["responses"][status]["content"]) == ["application/problem+json"]
     assert [list(one.values()) for one in post["security"]] == [[[]]]

@@ -43,7 +43,7 @@ async def add_activities(database: Pool) -> None:
         await database.execute(
             "INSERT INTO customized_activities (job_id, position, title, description, duration_minutes, group_size,"
             " materials, steps, objective)"
-            """ VALUES ($1, $2, $3, 'Walk', 30, '{"min": 2}', '["rope"]', '["go"]', 'Fun')""",
+            """ VALUES ($1, $2, $3, 'Walk', 30, '{"min": 2, "max": 9}', '["rope"]', '["go"]', 'Fun')""",
             JOB,
             position,
             f"Activity {position}",
@@ -64,7 +64,7 @@ async def test_a_completed_job_shows_its_activities(api: aiohttp.ClientSession, 
         "title": "Activity 1",
         "description": "Walk",
         "duration_minutes": 30,
-        "group_size": {"min": 2},
+        "group_size": {"min": 2, "max": 9},
         "materials": ["rope"],
         "steps": ["go"],
         "objective": "Fun",

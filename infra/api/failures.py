@@ -1,0 +1,200 @@
+"""Answers whatever goes wrong with a problem document: validation, routing, outages, bugs.
+
+No document repeats a value that the caller sent, and no log line an error's text: both may be long or private.
+"""
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from infra.api.document import describe, known_names, methods
+from infra.errors import DependencyDown
+from infra.problems import RETRY_AFTER_S, FieldProblem, Problem, ProblemResponse
+
+log = structlog.get_logger(__name__)
+
+_ROUTING = {
+    400: ("bad_request", "body: cannot be read; send a JSON object in UTF-8"),
+    404: ("not_found", "there is nothing at this address; /openapi.json lists the routes"),
+    405: ("method_not_allowed", "this address does not take that method; the header Allow has those that it takes"),
+}
+"""What FastAPI and Starlette answer by themselves, with what to do about it."""
+
+_EXAMPLE = "2031-04-03T08:00:00Z"
+_MOMENT = f"must be a time such as {_EXAMPLE}"
+_WHOLE = "must be a whole number"
+_NUMBER = "must be a number"
+_OBJECT = "must be a JSON object; send one, with Content-Type: application/json"
+
+# What is wrong and what to do, by Pydantic's type of error; `{…}` come from its context, never from the input.
+_ADVICE = {
+    "missing": "is missing; add it",
+    "string_type": "must be a string",
+    "string_too_short": "must have at least {min_length} character(s) that are not spaces",
+    "string_too_long": "has more than {max_length} characters; shorten it",
+    "string_unicode": "holds text that is not valid Unicode; send UTF-8",
+    "string_pattern_mismatch": "holds a character that is not allowed here, such as NUL; remove it",
+    "invalid_key": "has a name that is not valid Unicode; send UTF-8",
+    "literal_error": "must be {expected}",
+    "uuid_type": "must be a UUID such as 7c9e6679-7425-40de-944b-e07fc1f90ae7",
+    "uuid_parsing": "must be a UUID such as 7c9e6679-7425-40de-944b-e07fc1f90ae7",
+    "model_attributes_type": _OBJECT,
+    "model_type": _OBJECT,
+    "dict_type": _OBJECT,
+    "int_type": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_parsing_size": _WHOLE,
+    "int_from_float": _WHOLE,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "finite_number": "must be a finite number",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than_equal": "must be {le} or less",
+    "less_than": "must be less than {lt}",
+    "datetime_type": _MOMENT,
+    "datetime_parsing": _MOMENT,
+    "datetime_from_date_parsing": _MOMENT,
+    "timezone_aware": "must say its time zone, as in " + _EXAMPLE,
+    "value_error": "{error}",
+}
+# A body of 100 kB can be wrong in ten thousand ways, and a field's name be as long.
+_MOST_ERRORS = 20
+_LONGEST_NAME = 100
+
+
+def install(app: FastAPI) -> None:
+    """Have the app answer every error with a problem document."""
+    app.add_exception_handler(HTTPException, _of_http_error)
+    app.add_exception_handler(RequestValidationError, _of_invalid_request)
+    app.add_exception_handler(DependencyDown, _of_outage)
+    app.add_middleware(_Bugs)
+    describe(app)
+
+
+def _of_http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):  # pragma: no cover - Starlette looks handlers up by class
+        raise error
+    if isinstance(error, Problem):
+        return ProblemResponse(
+            error.status_code, error.code, error.detail, headers=error.headers, reset_at=error.reset_at
+        )
+    code, detail = _ROUTING.get(error.status_code, ("bad_request", error.detail))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # noqa: PLR2004 - the status is its name
+        # Starlette names the methods of the first route that has the address, and of no other.
+        headers["Allow"] = ", ".join(methods(request)) or headers.get("Allow", headers.get("allow", ""))
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
+    return ProblemResponse(error.status_code, code, detail, headers=headers)
+
+
+def _of_invalid_request(request: Request, error: Exception) -> ProblemResponse:
+    if not isinstance(error, RequestValidationError):  # pragma: no cover - as above
+        raise error
+    complaints = error.errors()
+    if any(one["type"] == "json_invalid" for one in complaints):
+        return ProblemResponse(400, "invalid_json", "body: is not JSON; send a JSON object in UTF-8")
+    errors = [_field_problem(request, one) for one in complaints[:_MOST_ERRORS]]
+    detail = "; ".join(f"{one.field}: {one.message}" for one in errors)
+    if len(complaints) > _MOST_ERRORS:
+        detail += f"; and {len(complaints) - _MOST_ERRORS} more"
+    return ProblemResponse(422, "invalid_request", detail, errors=errors)
+
+
+def _field_problem(request: Request, complaint: Mapping[str, Any]) -> FieldProblem:
+    place = complaint["loc"]
+    field = _field(place)
+    if complaint["type"] == "extra_forbidden":
+        return FieldProblem(field=field, message=_advice_on_unknown(str(place[-1]), known_names(request, place[0])))
+    advice = _ADVICE.get(complaint["type"], "is not valid ({type})")
+    return FieldProblem(field=field, message=advice.format(**{"type": complaint["type"], **complaint.get("ctx", {})}))
+
+
+def _field(place: Sequence[str | int]) -> str:
+    """Name a field as its caller knows it: without the part of the request it was in, unless that is all there is."""
+    name = ".".join(str(part) for part in (place[1:] or place))
+    # A JSON name may hold half a character, which no answer can.
+    name = name.encode("utf-8", "replace").decode()
+    return name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "…"
+
+
+def _advice_on_unknown(name: str, known: Sequence[str]) -> str:
+    """Say which field was probably meant: `run_at` for `runAt`."""
+    alike = {_letters(one): one for one in known}
+    meant = get_close_matches(_letters(name[:_LONGEST_NAME]), alike, n=1)
+    if meant:
+        return f"is not known; did you mean `{alike[meant[0]]}`?"
+    return f"is not known; remove it, or use one of: {', '.join(known)}"
+
+
+def _letters(name: str) -> str:
+    return "".join(one for one in name.casefold() if one.isalnum())
+
+
+def _of_outage(_request: Request, error: Exception) -> ProblemResponse:
+    if not isinstance(error, DependencyDown):  # pragma: no cover - as above
+        raise error
+    log.warning("api.dependency_down", dependency=error.dependency, why=str(error))
+    name = "database" if error.dependency == "postgres" else error.dependency
+    return ProblemResponse(
+        503,
+        f"{name}_unavailable",
+        f"Connection to {name} failed",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Bugs:
+    """Turns an unexpected error into a problem document, with the ID by which the log has it."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note_start)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            error_id = uuid4().hex
+            # Not its text: a driver's error quotes the value that it could not use, which may be a customer's wish.
+            log.error("api.bug", error_id=error_id, error=_chain(error), where=_frames(error))  # noqa: TRY400
+            if started:
+                raise _CutOff from None  # the server closes the connection, so that half an answer is not taken for one
+            detail = "something went wrong on our side; the error is in the log under error_id"
+            answer = ProblemResponse(500, "internal_error", detail, error_id=error_id)
+            await answer(scope, receive, send)
+
+
+class _CutOff(Exception):
+    """An answer ends in its middle; the log has said why."""
+
+
+def _chain(error: BaseException | None) -> str:
+    """Name an error's class and those of its causes."""
+    names: list[str] = []
+    while error is not None:
+        names.append(type(error).__qualname__)
+        error = error.__cause__ or error.__context__
+    return " from ".join(names)
+
+
+def _frames(error: BaseException) -> list[str]:
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]

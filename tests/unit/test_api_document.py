@@ -1,0 +1,126 @@
+"""What openapi.json and docs/front-ends.md promise to whoever writes a client, held against the code."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from infra.api import create_api
+from infra.problems import MEDIA_TYPE, PROBLEMS
+from streams.error_codes import ERROR_CODES
+from streams.events import JobEvent
+from tests.api_server import api_settings
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [path for folder in ("streams", "consumers", "producers", "infra") for path in (ROOT / folder).rglob("*.py")]
+# What ends a run, with the code as its first argument; how a problem document begins.
+ENDS = {"Permanent", "Transient", "Refused"}
+DOCUMENTS = {"Problem", "ProblemResponse", "_unauthenticated", "InvalidToken"}
+CODE = re.compile(r"[a-z]+(_[a-z]+)*")
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    """The OpenAPI document."""
+    return create_api(api_settings(database_url="postgresql://127.0.0.1:1/none")).openapi()
+
+
+def schemas_in(part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give every schema, with the name under which it stands."""
+    if isinstance(part, dict):
+        for name, value in part.items():
+            if name in {"schema", "items"} or (name == "additionalProperties" and isinstance(value, dict)):
+                yield name, value
+            if name in {"properties", "schemas"}:
+                yield from value.items()
+            yield from schemas_in(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from schemas_in(value)
+
+
+def test_everything_has_a_type(document: dict[str, Any]) -> None:
+    """A generated client knows what everything is: `steps` is a list of strings, not unknown."""
+    untyped = [
+        name
+        for name, one in schemas_in(document)
+        if not one.keys() & {"type", "$ref", "anyOf", "allOf", "enum", "const"}
+    ]
+    assert untyped == []
+    activity = document["components"]["schemas"]["Activity"]["properties"]
+    assert activity["steps"]["anyOf"][0] == {"items": {"type": "string"}, "type": "array"}
+    assert activity["group_size"]["anyOf"][0] == {"$ref": "#/components/schemas/GroupSize"}
+
+
+def calls(names: set[str]) -> Iterator[tuple[str, ast.Call]]:
+    """Give the calls of these names, wherever they stand in the code."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+                yield str(path.relative_to(ROOT)), node
+
+
+def documented(document: dict[str, Any]) -> dict[str, set[int | str]]:
+    """Return the statuses under which each code stands in the OpenAPI document."""
+    found: dict[str, set[int | str]] = {}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                schema = response.get("content", {}).get(MEDIA_TYPE, {}).get("schema", {})
+                for part in schema.get("allOf", []):
+                    for code in part.get("properties", {}).get("code", {}).get("enum", []):
+                        found.setdefault(code, set()).add(status)
+    return found
+
+
+def test_every_code_of_a_problem_document_is_in_openapi(document: dict[str, Any]) -> None:
+    """Each stands at a route, under its own status or as one that any route may answer; and no other does."""
+    found = documented(document)
+    assert found.keys() == PROBLEMS.keys()
+    for code, statuses in found.items():
+        assert statuses <= {"default", str(PROBLEMS[code][0])}
+
+
+def test_every_code_that_the_code_raises_is_on_the_list() -> None:
+    """A problem document is made with a code of the list, and with its status."""
+    for place, call in calls(DOCUMENTS):
+        constants = [one.value for one in call.args if isinstance(one, ast.Constant)]
+        codes = [one for one in constants if isinstance(one, str) and CODE.fullmatch(one)]
+        for code in codes[:1]:
+            assert code in PROBLEMS, f"{place}:{call.lineno}"
+            for status in constants:
+                if isinstance(status, int):
+                    assert status == PROBLEMS[code][0], f"{place}:{call.lineno}"
+
+
+def rows_under(heading: str) -> dict[str, str]:
+    """Return the table under a heading of docs/front-ends.md: what stands in the first column, and the rest."""
+    text = (ROOT / "docs" / "front-ends.md").read_text()
+    section = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return dict(re.findall(r"^\| `([\w-]+)` \| (.+) \|$", section, re.MULTILINE))
+
+
+def test_the_page_for_front_ends_has_every_problem() -> None:
+    """The table says the same as the list: code, status, meaning."""
+    assert rows_under("Problems") == {code: f"{status} | {meaning}" for code, (status, meaning) in PROBLEMS.items()}
+
+
+def test_the_page_for_front_ends_has_every_code_that_ends_a_job() -> None:
+    """Whatever `error_code` a stage gives a job, the page says what it means."""
+    raised = {
+        call.args[0].value
+        for _, call in calls(ENDS)
+        if call.args and isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
+    }
+    assert raised - ERROR_CODES.keys() == set()
+    assert rows_under("How a job ends") == ERROR_CODES
+
+
+def test_the_page_for_front_ends_has_every_name_of_a_server_sent_event() -> None:
+    """They are the kinds of event that the archive keeps."""
+    types = [one.model_fields["type"].default for one in get_args(JobEvent)]
+    kinds = {one.removeprefix("teamfit.job.").removesuffix(".v1") for one in types}
+    assert rows_under("Server-sent events").keys() == kinds - {"accepted"}
