@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from infra.errors import DependencyDown, RefusesWrites
 from infra.settings import Settings
 from streams.deliveries import Record
-from streams.faust_app import StageApp, create_app
+from streams.faust_app import StageApp, check_broker_url, create_app
 from streams.publisher import BrokerDown, FaustPublisher
 from streams.redis.backlog import TopicBacklog
 from streams.redis.errors import BrokerUnavailable
@@ -34,9 +34,13 @@ class Broker:
     Args:
         name: the Faust app's ID, seen in the broker's list of clients.
         timeout: longest a publish may take; after it nobody knows whether the records were written.
+
+    Raises:
+        InvalidSettings: the broker's URL cannot be meant.
     """
 
     def __init__(self, settings: Settings, *, name: str, timeout: timedelta = timedelta(seconds=3)) -> None:
+        check_broker_url(settings.broker_url)
         self._settings = settings
         self._name = name
         self._timeout_s = timeout.total_seconds()

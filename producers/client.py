@@ -9,14 +9,15 @@ A request is in the broker when `submit` returns; what becomes of it is read ove
 organization and idempotency key are the same job and the same event.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from typing import cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError
@@ -32,14 +33,15 @@ from streams.events import (
     fact_id,
     job_requested,
 )
+from streams.redis.address import BrokerAddress
 from streams.redis.entry import encode_entry
 from streams.redis.keys import partition_for, stream_key
+from streams.redis.server import Server, close
 from streams.topics import JOB_REQUESTS
 
 _CHUNK = 500  # requests in one round trip: more gain little, and hold up whoever shares the server
 _RETRIES = 3
-_TIMEOUT_S = 5.0
-_CONNECTIONS = 50
+_CONNECTIONS = 50  # who finds all of them in use waits for one; nothing is wrong with the broker then
 
 
 class SubmitFailed(DependencyDown):
@@ -77,6 +79,7 @@ class JobRequests:
         self._source = source
         self._prefix = prefix
         self._partitions = partitions
+        self._free_connections = asyncio.Semaphore(_CONNECTIONS)
 
     @classmethod
     @asynccontextmanager
@@ -86,36 +89,30 @@ class JobRequests:
         """Give a client whose connections close when the block ends. The first one opens with the first request.
 
         Args:
-            broker_url: as in the pipeline's BROKER_URL; of its query, `prefix`, `partitions` and `ssl_…` are obeyed.
+            broker_url: as in the pipeline's BROKER_URL; its `prefix` and `partitions` are obeyed, and how to connect.
             source: your service's name, recorded in each event.
-            partitions: as in the pipeline's TEAMFIT_TOPIC_PARTITIONS.
+            partitions: as in the pipeline's TEAMFIT_TOPIC_PARTITIONS, unless the URL tells them.
 
         Raises:
-            ValueError: the URL is not one that this client can use.
+            ValueError: the URL is not one that this client can use; the message names what is wrong with it.
         """
-        query = dict(parse_qsl(urlsplit(broker_url).query))
-        topic, _, number = query.get("partitions", "").rpartition(":")
-        connections = BlockingConnectionPool.from_url(
-            _plain(broker_url, query),
-            # A caller that finds all of them in use waits for one; nothing is wrong with the broker then.
-            max_connections=_CONNECTIONS,
-            timeout=None,
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
+        address = _address(broker_url)
+        client = Server(address).open(
+            block=timedelta(0),
             # Repeating an XADD may write an entry twice; the pipeline counts it once.
             retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), _RETRIES),
-            retry_on_error=[BusyLoadingError, ReadOnlyError],
+            retry_on=[BusyLoadingError, ReadOnlyError],
         )
-        redis = Redis.from_pool(connections)
+        settings = address.settings
         try:
             yield cls(
-                redis,
+                cast("Redis", client),  # a Cluster is refused by _address
                 source=source,
-                prefix=query.get("prefix", ""),
-                partitions=int(number) if topic == JOB_REQUESTS else partitions,
+                prefix=settings.prefix,
+                partitions=settings.partitions.get(JOB_REQUESTS, partitions),
             )
         finally:
-            await redis.aclose()
+            await close(client)
 
     async def submit(
         self,
@@ -209,26 +206,26 @@ class JobRequests:
             raise SubmitFailed(message, [job_id]) from error
 
     async def _write(self, events: Sequence[JobRequested | JobCancelRequested]) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
-        for event in events:
-            partition = partition_for(event.key, self._partitions)
-            stream = stream_key(JOB_REQUESTS, partition, self._partitions, self._prefix)
-            fields = encode_entry(event.key, event.encode())
-            pipeline.execute_command("XADD", stream, "*", *(part for pair in fields.items() for part in pair))
-        await pipeline.execute()
+        async with self._free_connections:
+            pipeline = self._redis.pipeline(transaction=False)
+            for event in events:
+                partition = partition_for(event.key, self._partitions)
+                stream = stream_key(JOB_REQUESTS, partition, self._partitions, self._prefix)
+                fields = encode_entry(event.key, event.encode())
+                pipeline.execute_command("XADD", stream, "*", *(part for pair in fields.items() for part in pair))
+            await pipeline.execute()
 
 
-def _plain(broker_url: str, query: dict[str, str]) -> str:
-    """Return the URL without the settings that are the transport's alone, which redis-py would refuse.
+def _address(broker_url: str) -> BrokerAddress:
+    """Read the pipeline's broker URL.
 
     Raises:
-        ValueError: the broker is of a kind that this client does not speak to.
+        ValueError: it is malformed, or the broker is of a kind that this client does not speak to.
     """
-    parts = urlsplit(broker_url)
-    if parts.scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError(f"broker URL: {parts.scheme}:// is not Redis; send requests over HTTP instead")
-    for kind in ("cluster", "sentinel"):
-        if query.get(kind, "false").lower() not in {"false", "0", "no"}:
-            raise ValueError(f"broker URL: this client does not support {kind} yet; send requests over HTTP instead")
-    tls = {name: value for name, value in query.items() if name.startswith("ssl_")}
-    return parts._replace(query=urlencode(tls)).geturl()
+    scheme = broker_url.strip().partition("://")[0]
+    if scheme.endswith("kafka"):
+        raise ValueError(f"broker URL: {scheme}:// is not Redis; send requests over HTTP instead")
+    address = BrokerAddress.parse(broker_url)
+    if address.settings.cluster:
+        raise ValueError("broker URL: this client does not support cluster=true; send requests over HTTP instead")
+    return address

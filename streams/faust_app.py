@@ -11,6 +11,7 @@ from infra import telemetry
 from infra.settings import Settings
 from streams.deliveries import Delivery
 from streams.gauges import Gauges
+from streams.redis.address import BrokerAddress
 from streams.redis.backlog import TopicBacklog, read_backlogs
 from streams.redis.errors import UnsupportedFeature
 from streams.redis.transport import Transport
@@ -20,6 +21,8 @@ from streams.worker_health import serve_health
 
 # What a stage may wait for: the dependencies of `DependencyDown`, and a timer whose own dependency is away.
 _POSTGRES, _BROKER, _LLM, _STAGE, _TIMER = "postgres", "broker", "llm", "stage", "timer"
+
+_KAFKA = ("kafka://", "aiokafka://")
 
 _FAUST_PORT = 6066  # Faust wants a port in its settings, also for the web server that it does not start
 
@@ -84,11 +87,25 @@ class StageApp(faust.App):
         return await read_backlogs(self.transport, CONSUMER_GROUPS)
 
 
+def check_broker_url(url: str) -> None:
+    """Read the broker's URL, which Faust does only when it is first needed.
+
+    Raises:
+        InvalidSettings: it cannot be meant; the message says which part. Faust itself reads the URLs of Kafka.
+    """
+    if not url.startswith(_KAFKA):
+        BrokerAddress.parse(url)
+
+
 def create_app(group: str, settings: Settings) -> StageApp:
     """Return the Faust app of a consumer group. The app's ID is the group's name; the broker is the settings' URL.
 
     With `worker_port` set, its web server answers /healthz, /readyz and /metrics there.
+
+    Raises:
+        InvalidSettings: the broker's URL cannot be meant.
     """
+    check_broker_url(settings.broker_url)
     app = StageApp(
         group,
         broker=settings.broker_url,

@@ -1,4 +1,4 @@
-"""Three things that redis-py's asyncio connections lack.
+"""Five things that redis-py's asyncio connections lack.
 
 Their loss is an error that redis-py's callers know, on every event loop: uvloop raises RuntimeError ("the handler is
 closed") when a command is written to a connection that the server or the network reset a moment ago. redis-py
@@ -8,6 +8,10 @@ Commands are packed by hiredis, as redis-py's blocking connections do; its async
 command with five hundred entries costs as much as everything else about it.
 
 A server whose certificate is not trusted is an error that says which setting to look at.
+
+They do not begin by telling the server redis-py's version: that takes two commands and a permission of its own.
+
+Sentinels may have no password though their master has one, and then refuse to be told any.
 """
 
 from __future__ import annotations
@@ -17,9 +21,10 @@ from typing import Any, cast
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-__all__ = ["improve"]
+__all__ = ["go_on_without_login", "improve"]
 
 
 def improve(pool: ConnectionPool) -> None:
@@ -29,6 +34,10 @@ def improve(pool: ConnectionPool) -> None:
 
 def _improved(base: type[AbstractConnection]) -> type[AbstractConnection]:
     class Improved(base):  # type: ignore[misc, valid-type]  # each kind of connection has its own base
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.driver_info = self.lib_name = self.lib_version = None  # named differently before redis-py 7.2
+
         def pack_command(self, *args: Any) -> list[bytes]:
             name, *rest = args
             # Some names are two words, such as XGROUP CREATE; the server wants them apart.
@@ -51,3 +60,30 @@ def _improved(base: type[AbstractConnection]) -> type[AbstractConnection]:
             return message
 
     return Improved
+
+
+def go_on_without_login(pool: ConnectionPool) -> None:
+    """Have the pool's connections stay as they are when the server refuses the user and password.
+
+    A server that asks for a login refuses the first command instead, and says so.
+    """
+    pool.connection_class = _lenient(cast("Any", pool.connection_class))
+
+
+def _lenient(base: type[AbstractConnection]) -> type[AbstractConnection]:
+    class Lenient(base):  # type: ignore[misc, valid-type]  # each kind of connection has its own base
+        username: str | None
+        password: str | None
+
+        async def connect(self) -> None:
+            try:
+                await super().connect()
+            except AuthenticationError:
+                login = self.username, self.password
+                self.username = self.password = None
+                try:
+                    await super().connect()
+                finally:
+                    self.username, self.password = login  # for the next time: the server may be given a password
+
+    return Lenient

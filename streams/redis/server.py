@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from functools import cache
 from importlib.resources import files
 from typing import Any, cast
@@ -33,11 +34,10 @@ from redis.exceptions import (
 from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
-from yarl import URL
 
-from .connections import improve
-from .errors import BrokerUnavailable, EntryRefused, InvalidSettings, TransportError
-from .settings import RedisSettings
+from .address import BrokerAddress
+from .connections import go_on_without_login, improve
+from .errors import BrokerUnavailable, EntryRefused, TransportError
 
 __all__ = ["AWAY", "Backoff", "Client", "Server", "is_missing_group", "translate"]
 
@@ -58,6 +58,8 @@ AWAY = (
 _RAW = (
     "XREADGROUP", "XREAD", "XCLAIM", "XPENDING", "XINFO GROUPS", "XINFO CONSUMERS", "XADD", "XRANGE", "EVAL", "EVALSHA",
 )  # fmt: skip
+
+_SENTINEL_S = 1.0  # how long one Sentinel may take to answer before the next one is asked
 
 
 class Backoff:
@@ -135,53 +137,72 @@ async def run_script_by(
 
 
 class Server:
-    """Opens clients for one broker URL: a single server, Sentinel, or a Cluster."""
+    """Opens clients for one broker: a single server, a master under Sentinels, or a Cluster."""
 
-    def __init__(self, urls: Sequence[URL], settings: RedisSettings) -> None:
-        self.urls = urls
-        self.settings = settings
-        if settings.cluster and settings.sentinel:
-            raise InvalidSettings("broker URL: cluster and sentinel exclude each other")
+    def __init__(self, address: BrokerAddress) -> None:
+        self.address = address
+        self.settings = address.settings
 
-    def open(self) -> Client:
-        """A client of its own, that connects on first use and never repeats a command by itself.
+    def open(
+        self, *, block: timedelta | None = None, retry: Retry | None = None, retry_on: Sequence[type[Exception]] = ()
+    ) -> Client:
+        """A client of its own, that connects on first use and by default never repeats a command by itself.
 
         Repeating is the caller's decision: a repeated XADD may write twice, a repeated XREADGROUP may lose a reply.
+
+        Args:
+            block: the longest that a command of this client waits on the server; the settings' own by default.
+            retry: how often to repeat a command that failed.
+            retry_on: for which errors beside a lost connection.
         """
+        settings = self.settings
+        longest = settings.block if block is None else block
         options: dict[str, Any] = {
             "protocol": 2,
-            "socket_connect_timeout": self.settings.timeout.total_seconds(),
-            "socket_timeout": (self.settings.block + self.settings.timeout).total_seconds(),
+            "socket_connect_timeout": settings.timeout.total_seconds(),
+            "socket_timeout": (longest + settings.timeout).total_seconds(),
             "socket_keepalive": True,
         }
-        client = self._open(options)
+        client = self._open(options, retry or Retry(NoBackoff(), 0), list(retry_on))
         if isinstance(client, Redis):
             improve(client.connection_pool)
         for command in _RAW:
             client.set_response_callback(command, cast("Any", _raw))
         return client
 
-    def _open(self, options: dict[str, Any]) -> Client:
-        first = self.urls[0]
-        credentials: dict[str, Any] = {"username": first.user, "password": first.password}
-        retry = Retry(NoBackoff(), 0)
-        if first.scheme == "unix":
-            path_options = {"unix_socket_path": first.path, **credentials, **options}
-            return Redis(**path_options, retry=retry)
-        tls: dict[str, Any] = {"ssl": True, **self.settings.tls} if first.scheme == "rediss" else {}
-        hosts = [(url.host or "127.0.0.1", url.port or 6379) for url in self.urls]
+    def _open(self, options: dict[str, Any], retry: Retry, retry_on: list[type[Exception]]) -> Client:
+        address = self.address
+        credentials: dict[str, Any] = {"username": address.username, "password": address.password}
+        once_more: dict[str, Any] = {"retry": retry, "retry_on_error": retry_on}
+        if address.socket is not None:
+            return Redis(unix_socket_path=address.socket, **credentials, **options, **once_more)
+        tls: dict[str, Any] = {"ssl": True, **self.settings.tls} if address.scheme == "rediss" else {}
         if self.settings.cluster:
-            nodes = [ClusterNode(host, port) for host, port in hosts]
+            nodes = [ClusterNode(host, port) for host, port in address.hosts]
             return RedisCluster(startup_nodes=nodes, **credentials, **tls, **options)
-        database = int(first.path.strip("/") or 0)
         if self.settings.sentinel:
-            sentinel = Sentinel(hosts, sentinel_kwargs={"socket_timeout": 1.0, **tls}, **options)
-            client: Redis = sentinel.master_for(
-                self.settings.sentinel, db=database, retry=retry, **credentials, **tls, **options
+            client: Redis = self._sentinels({**options, **tls}).master_for(
+                self.settings.sentinel, db=address.database, **credentials, **tls, **options, **once_more
             )
             return client
-        host, port = hosts[0]
-        return Redis(host=host, port=port, db=database, retry=retry, **credentials, **tls, **options)
+        host, port = address.hosts[0]
+        return Redis(host=host, port=port, db=address.database, **credentials, **tls, **options, **once_more)
+
+    def _sentinels(self, options: dict[str, Any]) -> Sentinel:
+        settings, address = self.settings, self.address
+        own = settings.sentinel_password is not None
+        login: dict[str, Any] = {
+            "username": settings.sentinel_username if own else address.username,
+            "password": settings.sentinel_password if own else address.password,
+        }
+        # The next Sentinel is asked instead of the same one again: redis-py's own retries take ten seconds.
+        once = {"socket_timeout": _SENTINEL_S, "retry": Retry(NoBackoff(), 0)}
+        found = Sentinel(address.hosts, sentinel_kwargs={**options, **once, **login})
+        for sentinel in found.sentinels:
+            improve(sentinel.connection_pool)
+            if not own:
+                go_on_without_login(sentinel.connection_pool)
+        return found
 
 
 async def close(client: Client) -> None:

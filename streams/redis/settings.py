@@ -8,13 +8,12 @@ Times take a unit (`250ms`, `15s`, `10m`, `2h`, `7d`; a bare number is seconds),
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-
-from yarl import URL
 
 from .errors import InvalidSettings
 
@@ -95,11 +94,11 @@ def _topic_groups(text: str) -> tuple[str, tuple[str, ...]]:
     return topic, tuple(groups)
 
 
-def _setting(default: Any, parse: Callable[[str], Any], *, many: bool = False) -> Any:
-    metadata = {"parse": parse, "many": many}
+def _setting(default: Any, parse: Callable[[str], Any], *, many: bool = False, secret: bool = False) -> Any:
+    metadata = {"parse": parse, "many": many, "secret": secret}
     if many:
         return field(default_factory=dict, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +180,13 @@ class RedisSettings:
     sentinel: str | None = _setting(None, _text)
     """The URL names Sentinels, and this is the master's name."""
 
+    sentinel_username: str | None = _setting(None, _text)
+    """The user that the Sentinels know, with `sentinel_password`. Unset: the password belongs to no named user."""
+
+    sentinel_password: str | None = _setting(None, _text, secret=True)
+    """The Sentinels' password, where it is not the master's. Unset: they are given the URL's own user and password, and
+    asked without any if they refuse those."""
+
     ssl_ca_certs: str | None = _setting(None, _file)
     """With `rediss://`, the file of certificate authorities to trust. Unset: those that the system trusts."""
 
@@ -208,26 +214,52 @@ class RedisSettings:
         }
 
     @classmethod
-    def from_urls(cls, urls: Sequence[URL]) -> RedisSettings:
-        """Read the query of the first URL; the others only add hosts.
+    def from_query(cls, scheme: str, pairs: Iterable[tuple[str, str]]) -> RedisSettings:
+        """Read the names and values of a broker URL's query.
 
         Raises:
-            InvalidSettings: a parameter is unknown, malformed, or means nothing here; the message names it.
+            InvalidSettings: a parameter is unknown, malformed, said twice, or means nothing here; the message names it.
         """
-        known = {item.name: item for item in fields(cls)}
         values: dict[str, Any] = {}
-        for name, text in urls[0].query.items():
-            item = known.get(name)
-            if item is None:
-                raise InvalidSettings(f"broker URL: unknown parameter {name!r}; known are {', '.join(sorted(known))}")
-            if name.startswith("ssl_") and urls[0].scheme != "rediss":
-                raise InvalidSettings(f"broker URL: {name} needs rediss://, not {urls[0].scheme}://")
-            try:
-                value = item.metadata["parse"](text)
-            except ValueError as error:
-                raise InvalidSettings(f"broker URL: {name}={text!r} must be {error}") from None
-            if item.metadata["many"]:
-                values.setdefault(name, {})[value[0]] = value[1]
-            else:
-                values[name] = value
+        for name, text in pairs:
+            _read(values, scheme, name, text)
+        if values.get("cluster") and "sentinel" in values:
+            raise InvalidSettings("broker URL: cluster and sentinel exclude each other")
+        for name in ("sentinel_username", "sentinel_password"):
+            if name in values and "sentinel" not in values:
+                raise InvalidSettings(f"broker URL: {name} needs sentinel=<master's name>")
+        if "sentinel_username" in values and "sentinel_password" not in values:
+            raise InvalidSettings("broker URL: sentinel_username needs sentinel_password")
         return cls(**values)
+
+
+def _read(values: dict[str, Any], scheme: str, name: str, text: str) -> None:
+    """Put one parameter of the query into `values`.
+
+    Raises:
+        InvalidSettings: it cannot be meant.
+    """
+    known = {item.name: item for item in fields(RedisSettings)}
+    item = known.get(name)
+    if item is None:
+        meant = get_close_matches(name.lower(), known, n=1)
+        hint = f"did you mean {meant[0]}?" if meant else f"known are {', '.join(sorted(known))}"
+        raise InvalidSettings(f"broker URL: unknown parameter {name!r}; {hint}")
+    if name.startswith("ssl_") and scheme != "rediss":
+        raise InvalidSettings(f"broker URL: {name} needs rediss://, not {scheme}://")
+    if name in ("sentinel", "cluster") and scheme == "unix":
+        raise InvalidSettings(f"broker URL: {name} needs redis:// or rediss://, not {scheme}://")
+    try:
+        value = item.metadata["parse"](text)
+    except ValueError as error:
+        shown = "" if item.metadata["secret"] else f"={text!r}"
+        raise InvalidSettings(f"broker URL: {name}{shown} must be {error}") from None
+    if item.metadata["many"]:
+        by_topic = values.setdefault(name, {})
+        if value[0] in by_topic:
+            raise InvalidSettings(f"broker URL: {name} is given twice for the topic {value[0]!r}")
+        by_topic[value[0]] = value[1]
+    elif name in values:
+        raise InvalidSettings(f"broker URL: {name} is given twice")
+    else:
+        values[name] = value

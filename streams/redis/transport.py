@@ -17,13 +17,13 @@ from faust.types.transports import ProducerT
 from mode.utils.times import want_seconds
 from yarl import URL
 
+from .address import BrokerAddress
 from .consumer import Consumer, Fetcher
 from .errors import UnsupportedFeature
 from .health import Health
 from .keys import foreign_stream_keys, partition_for, stream_key
 from .producer import Producer
 from .server import Server
-from .settings import RedisSettings
 from .stream import Stream
 
 __all__ = ["Transport"]
@@ -42,8 +42,9 @@ class Transport(base.Transport):
 
     def __init__(self, url: list[URL], app: AppT, loop: Any = None) -> None:
         super().__init__(url, app, loop)
-        self.settings = RedisSettings.from_urls(url)
-        self.server = Server(url, self.settings)
+        address = BrokerAddress.parse(";".join(map(str, url)))
+        self.settings = address.settings
+        self.server = Server(address)
         self.state = Health()
         self._declared: dict[str, int] = {}
         self._partitions: dict[str, int] = {}

@@ -141,20 +141,25 @@ class SentinelBroker(RedisBroker):
 
 
 @contextmanager
-def sentinel() -> Iterator[SentinelBroker]:
-    """A master, its replica and one Sentinel that watches them."""
+def sentinel(*, password: str = "", sentinel_password: str = "") -> Iterator[SentinelBroker]:
+    """A master, its replica and one Sentinel that watches them, each with a password if one is given."""
     with ExitStack() as stack:
         master, replica, watcher = free_port(), free_port(), free_port()
-        stack.enter_context(_process(get_binary_path(), "--port", master))
-        stack.enter_context(_process(get_binary_path(), "--port", replica, "--replicaof", f"127.0.0.1 {master}"))
+        login = ("--requirepass", password, "--masterauth", password) if password else ()
+        follows = ("--replicaof", f"127.0.0.1 {master}")
+        stack.enter_context(_process(get_binary_path(), "--port", master, *login, password=password))
+        stack.enter_context(_process(get_binary_path(), "--port", replica, *follows, *login, password=password))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         configuration = folder / "sentinel.conf"
         configuration.write_text(
             f"port {watcher}\nsentinel monitor main 127.0.0.1 {master} 1\n"
             "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n"
+            + (f"sentinel auth-pass main {password}\n" if password else "")
+            + (f"requirepass {sentinel_password}\n" if sentinel_password else "")
         )
-        stack.enter_context(_process(get_binary_path(), str(configuration), "--sentinel", port=watcher))
-        watching = stack.enter_context(Redis(port=watcher))
+        program = (get_binary_path(), str(configuration), "--sentinel")
+        stack.enter_context(_process(*program, port=watcher, password=sentinel_password))
+        watching = stack.enter_context(Redis(port=watcher, password=sentinel_password or None))
         _until(lambda: bool(watching.execute_command("SENTINEL REPLICAS", "main")), "the replica to be known")
         broker = SentinelBroker("sentinel", f"redis://127.0.0.1:{watcher}/0", fixed=(("sentinel", "main"),))
         broker.sentinel_port = watcher
@@ -198,7 +203,7 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def _process(program: str | Path, *arguments: object, port: int | None = None) -> Iterator[None]:
+def _process(program: str | Path, *arguments: object, port: int | None = None, password: str = "") -> Iterator[None]:
     """Run a server that speaks Redis until it answers, and end it after."""
     listening = port or int(str(arguments[arguments.index("--port") + 1]))
     quiet = () if port else ("--save", "", "--bind", "127.0.0.1")
@@ -206,15 +211,15 @@ def _process(program: str | Path, *arguments: object, port: int | None = None) -
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            _until(lambda: _answers(listening), f"{program} on port {listening}")
+            _until(lambda: _answers(listening, password), f"{program} on port {listening}")
             yield
         finally:
             process.kill()
             process.wait()
 
 
-def _answers(port: int) -> bool:
-    with Redis(port=port, socket_timeout=1.0) as client:
+def _answers(port: int, password: str) -> bool:
+    with Redis(port=port, password=password or None, socket_timeout=1.0) as client:
         try:
             return bool(client.execute_command("PING"))
         except RedisError:

@@ -117,9 +117,9 @@ async def test_the_transports_settings_in_the_url_are_understood(redis_url: str)
     assert all(shares)
 
 
-@pytest.mark.parametrize("url", ["kafka://localhost", "redis://localhost?cluster=true", "redis://localhost?sentinel=m"])
+@pytest.mark.parametrize("url", ["kafka://localhost", "redis://localhost?cluster=true"])
 async def test_a_broker_it_cannot_speak_to_is_refused_with_the_way_out(url: str) -> None:
-    """Kafka, clusters and Sentinel are reached over HTTP."""
+    """Kafka and clusters are reached over HTTP."""
     with pytest.raises(ValueError, match="over HTTP instead"):
         async with JobRequests.connect(url):
             pass

@@ -7,17 +7,15 @@ import pytest
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedSSLConnection
-from yarl import URL
 
+from streams.redis.address import BrokerAddress
 from streams.redis.errors import InvalidSettings
 from streams.redis.server import Client, Server, close
-from streams.redis.settings import RedisSettings
 
 
 def opened(*urls: str) -> Client:
     """The client for a broker URL, or for several."""
-    parsed = [URL(url) for url in urls]
-    return Server(parsed, RedisSettings.from_urls(parsed)).open()
+    return Server(BrokerAddress.parse(";".join(urls))).open()
 
 
 def options(client: Client) -> dict[str, Any]:

@@ -3,20 +3,20 @@
 from datetime import timedelta
 
 import pytest
-from yarl import URL
 
+from streams.redis.address import BrokerAddress
 from streams.redis.errors import InvalidSettings
 from streams.redis.settings import RedisSettings
 
 
 def read(query: str) -> RedisSettings:
     """The settings of a URL with this query."""
-    return RedisSettings.from_urls([URL(f"redis://127.0.0.1:6379/0?{query}")])
+    return BrokerAddress.parse(f"redis://127.0.0.1:6379/0?{query}").settings
 
 
 def test_defaults_suit_most_agents() -> None:
     """Without a query there is a lease of 15 s and five deliveries."""
-    settings = RedisSettings.from_urls([URL("redis://127.0.0.1")])
+    settings = BrokerAddress.parse("redis://127.0.0.1").settings
     assert (settings.lease, settings.max_deliveries) == (timedelta(seconds=15), 5)
     assert settings.dead_letter_topic == "dead-letters"
 

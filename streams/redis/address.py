@@ -1,0 +1,131 @@
+"""The broker URL, read once for all: by the transport, and by clients that only write.
+
+    redis://user:password@host:6379/0?lease=15s                       a server
+    redis://:password@one:26379;two:26379/0?sentinel=mymaster         a master, found by asking Sentinels
+    redis://user:password@one:7000;two:7000?cluster=true              a Cluster, found by asking nodes
+
+Several hosts are separated by `;` or `,`; user, password, database and query may stand with any one of them. A part
+that is unknown, malformed or ambiguous is an error that names it. Nothing here needs Faust, redis-py or yarl.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from .errors import InvalidSettings
+from .settings import RedisSettings
+
+__all__ = ["BrokerAddress"]
+
+_SCHEMES = ("redis", "rediss", "unix")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")  # yarl, and so Faust, writes unix:/path for unix:///path
+_PORT = 6379
+_SENTINEL_PORT = 26379
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerAddress:
+    """Where a broker is, how to log in, and the transport's settings."""
+
+    scheme: str
+    hosts: tuple[tuple[str, int], ...] = ()
+    socket: str | None = None
+    """The path of `unix://`."""
+    database: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    settings: RedisSettings
+
+    @classmethod
+    def parse(cls, text: str) -> BrokerAddress:
+        """Read a broker URL.
+
+        Raises:
+            InvalidSettings: a part of it is malformed, unknown, said twice, or means nothing here; the message says
+                which, and never holds a password.
+        """
+        parts = [_split(part) for part in _with_scheme(re.split("[,;]", text.strip()))]
+        scheme = _one("scheme", {part.scheme for part in parts}) or ""
+        if scheme not in _SCHEMES:
+            raise InvalidSettings(f"broker URL: {scheme}:// is not Redis; known are {', '.join(_SCHEMES)}")
+        pairs = [pair for part in parts for pair in parse_qsl(part.query, keep_blank_values=True)]
+        settings = RedisSettings.from_query(scheme, pairs)
+        username, password = _credentials(parts)
+        if scheme == "unix":
+            return cls(scheme=scheme, socket=_socket(parts), username=username, password=password, settings=settings)
+        default_port = _SENTINEL_PORT if settings.sentinel else _PORT
+        hosts = tuple(_host(part, default_port) for part in parts)
+        if len(hosts) > 1 and not (settings.sentinel or settings.cluster):
+            raise InvalidSettings("broker URL: several hosts need sentinel=<master's name> or cluster=true")
+        database = _database(parts)
+        if settings.cluster and database:
+            raise InvalidSettings(f"broker URL: a Cluster has no database but 0, not /{database}")
+        return cls(
+            scheme=scheme, hosts=hosts, database=database, username=username, password=password, settings=settings
+        )
+
+
+def _with_scheme(parts: Sequence[str]) -> list[str]:
+    """Give each host the scheme of the first, as Faust does."""
+    begin = _SCHEME.match(parts[0])
+    if begin is None:
+        raise InvalidSettings("broker URL: it must begin with redis://, rediss:// or unix://")
+    return [part if _SCHEME.match(part) else f"{begin[1]}://{part}" for part in parts]
+
+
+def _split(part: str) -> SplitResult:
+    try:
+        split = urlsplit(part)
+    except ValueError as error:
+        raise InvalidSettings(f"broker URL: {error}") from None
+    if split.fragment:
+        raise InvalidSettings("broker URL: it has a '#'; write %23 for one in a password")
+    return split
+
+
+def _host(part: SplitResult, default_port: int) -> tuple[str, int]:
+    try:
+        port = part.port
+    except ValueError:
+        raise InvalidSettings(
+            "broker URL: a port must be a number up to 65535; in a password write %2C, %2F, %3A, %3B, %40 for , / : ; @"
+        ) from None
+    host = part.hostname or "127.0.0.1"
+    if port == 0 or re.fullmatch(r"[\w.:%-]+", host) is None:
+        raise InvalidSettings(f"broker URL: {host!r} is not a host, or its port is 0")
+    return host, port or default_port
+
+
+def _credentials(parts: Iterable[SplitResult]) -> tuple[str | None, str | None]:
+    found = {(part.username, part.password) for part in parts if part.username or part.password}
+    if len(found) > 1:
+        raise InvalidSettings("broker URL: its hosts have different users or passwords; give them once")
+    username, password = next(iter(found), (None, None))
+    if username and not password:
+        raise InvalidSettings(
+            "broker URL: it has a user without a password; with a password alone write :password@host"
+        )
+    return (unquote(username) if username else None), (unquote(password) if password else None)
+
+
+def _database(parts: Iterable[SplitResult]) -> int:
+    path = _one("database", {part.path.strip("/") for part in parts} - {""}) or "0"
+    if not re.fullmatch(r"[0-9]{1,9}", path):
+        raise InvalidSettings(f"broker URL: the database must be a number, as in redis://host/0, not {path!r}")
+    return int(path)
+
+
+def _socket(parts: Sequence[SplitResult]) -> str:
+    path = unquote(parts[0].path)
+    if len(parts) > 1 or not path.strip("/") or parts[0].hostname:
+        raise InvalidSettings("broker URL: unix:// needs the path of one socket, as in unix:///run/valkey.sock")
+    return path
+
+
+def _one(what: str, found: set[str]) -> str | None:
+    if len(found) > 1:
+        raise InvalidSettings(f"broker URL: more than one {what}: {', '.join(sorted(found))}")
+    return next(iter(found), None)
