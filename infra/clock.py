@@ -1,11 +1,39 @@
-"""The time, as a port, so that tests set it instead of sleeping through it."""
+"""The time: as a port, so that tests set it instead of sleeping through it, and as a type for what others send."""
 
 import math
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Final, Protocol
+from typing import Annotated, Final, Protocol, TypeAlias
+
+from pydantic import AfterValidator, AwareDatetime, WithJsonSchema
 
 _REREAD_S: Final = 1.0
+
+# Far from the ends of what Python and Postgres can say, so that no sum and no other time zone leads over them. The day
+# on either side is for the time zones: what is in the years 1970 to 2199 anywhere is taken, also once it is in UTC.
+_EARLIEST: Final = datetime(1969, 12, 31, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 2, tzinfo=UTC)
+_YEARS: Final = r"^(19[7-9]|20\d|21\d)\d-"
+
+
+def is_sane(moment: datetime) -> bool:
+    """Whether an aware time lies in the years that this system takes."""
+    return _EARLIEST <= moment < _LATEST
+
+
+def _in_utc(moment: datetime) -> datetime:
+    if not is_sane(moment):
+        raise ValueError("is not between the years 1970 and 2199; check the sender's clock")
+    return moment.astimezone(UTC)
+
+
+# A time that somebody sends, at every edge: HTTP, stream, client, commands and stored rows. It has a time zone, lies in
+# sane years, and is in UTC from here on: Python takes offsets of a day, and Postgres none of 16 hours or more.
+Moment: TypeAlias = Annotated[
+    AwareDatetime,
+    AfterValidator(_in_utc),
+    WithJsonSchema({"type": "string", "format": "date-time", "pattern": _YEARS}),
+]
 
 
 class Clock(Protocol):

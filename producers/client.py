@@ -30,6 +30,7 @@ from streams.events import (
     JobCancelRequested,
     JobId,
     JobRequested,
+    due_at,
     fact_id,
     job_requested,
 )
@@ -134,6 +135,7 @@ class JobRequests:
 
         Raises:
             pydantic.ValidationError: a value is out of its bounds; nothing was sent.
+            RunAtTooFar: `run_at` is more than 366 days ahead; nothing was sent.
             SubmitFailed: the broker did not confirm. Submit again, with an idempotency key, to be sure.
         """
         request = Request(
@@ -150,6 +152,7 @@ class JobRequests:
 
         Raises:
             pydantic.ValidationError: a value of any request is out of its bounds; nothing was sent.
+            RunAtTooFar: the `run_at` of any is more than 366 days ahead; nothing was sent.
             SubmitFailed: the broker did not confirm them all. Submit all again, with idempotency keys, to be sure.
         """
         events = [self._event(request) for request in requests]
@@ -167,15 +170,18 @@ class JobRequests:
         return job_ids
 
     def _event(self, request: Request) -> JobRequested:
-        return job_requested(
+        now = datetime.now(UTC)
+        event = job_requested(
             job_id=job_id_for(request.organization_id, request.idempotency_key),
             organization_id=request.organization_id,
             team_id=request.team_id,
             requirements=request.requirements,
-            at=datetime.now(UTC),
+            at=now,
             source=self._source,
             run_at=request.run_at,
         )
+        due_at(event.data, now)
+        return event
 
     async def cancel(self, job_id: JobId, *, organization_id: str, reason: str = DEFAULT_REASON) -> None:
         """Ask for a job to be cancelled; its status tells whether it was, or had ended before. Repeats are harmless.

@@ -17,8 +17,9 @@ import aiosql
 
 from infra.postgres import Connection
 from streams.deliveries import Record
-from streams.events import NO_TRACE, Cancelled, JobCancelled, JobId, Trace, fact_id
+from streams.events import Cancelled, JobCancelled, JobId, fact_id
 from streams.outcomes import RunOutcome, decide_outcome, terminal_fact
+from streams.traces import NO_TRACE, Trace
 
 _queries = aiosql.from_path(Path(__file__).with_name("cancellations.sql"), "asyncpg")
 

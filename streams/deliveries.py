@@ -2,14 +2,36 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from infra.errors import DependencyDown
-from streams.events import JobEvent
+from pydantic import BaseModel
+
+from infra.errors import DependencyDown, InvalidEvent
+from streams.events import (
+    JobAccepted,
+    JobCancelled,
+    JobCancelRequested,
+    JobCompleted,
+    JobEvent,
+    JobFailed,
+    JobProgressed,
+    JobRejected,
+    JobRequested,
+    JobStarted,
+    parse_event,
+)
 from streams.redis.dead_letter import DEAD_LETTER_GROUP
+from streams.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, JOB_REQUESTS
 
+# Which events travel on which topic; on `dead-letters`, whatever failed.
+EVENTS_ON: Final[Mapping[str, tuple[type[BaseModel], ...]]] = {
+    JOB_REQUESTS: (JobRequested, JobCancelRequested),
+    JOB_ACCEPTED: (JobAccepted,),
+    JOB_ACCEPTED_PRIORITY: (JobAccepted,),
+    JOB_EVENTS: (JobStarted, JobProgressed, JobCompleted, JobFailed, JobRejected, JobCancelled),
+}
 # Header names. An event that is tried again, or replayed, goes back to its topic for one consumer group alone.
 ATTEMPT = "attempt"
 FOR_GROUP = "for-group"
@@ -26,6 +48,7 @@ class Delivery:
     Attributes:
         entry: which entry of the broker it is, the same each time that it is handed over; None if that is not known.
             A second hand-over means that the first one's worker has lost it.
+        written_at: when the entry was written, by itself or by the broker; the same at each hand-over.
     """
 
     topic: str
@@ -33,6 +56,7 @@ class Delivery:
     value: bytes | None
     headers: Mapping[str, bytes] = field(default_factory=_no_headers)
     entry: str | None = None
+    written_at: datetime | None = None
 
     @property
     def attempt(self) -> int:
@@ -46,6 +70,25 @@ class Delivery:
         A dead letter carries the headers of its original, and those were addressed to the group that gave it up.
         """
         return DEAD_LETTER_GROUP in self.headers or self.headers.get(FOR_GROUP, group.encode()) == group.encode()
+
+
+def type_of(model: type[BaseModel]) -> str:
+    """Return the CloudEvents type of an event model, such as `teamfit.job.requested.v1`."""
+    return str(model.model_fields["type"].default)
+
+
+def read_event(delivery: Delivery) -> JobEvent:
+    """Read the event of a delivery.
+
+    Raises:
+        InvalidEvent: it is malformed, or belongs on another topic.
+    """
+    event = parse_event(delivery.value, delivery.headers, written_at=delivery.written_at)
+    belong = EVENTS_ON.get(delivery.topic, ())
+    if belong and not isinstance(event, belong):
+        expected = " or ".join(repr(type_of(model)) for model in belong)
+        raise InvalidEvent(f"type: {event.type!r} does not belong on {delivery.topic}; expected {expected}")
+    return event
 
 
 @dataclass(frozen=True, slots=True)

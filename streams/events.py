@@ -1,4 +1,4 @@
-"""The events of the pipeline: CloudEvents 1.0 in structured JSON, as frozen Pydantic models.
+"""The events of the pipeline: CloudEvents 1.0 as frozen Pydantic models, written in structured JSON.
 
 These models are the single source of the contract. `subject` is the job ID and the partition key; the extension
 attribute `run` (1, 2, …) counts the job's replays. Attributes and data fields that a reader does not know are ignored,
@@ -6,15 +6,13 @@ so that a newer writer does not break an older reader.
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
 """
 
-import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Final, Literal, NewType, TypeAlias
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, NewType, TypeAlias
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import (
-    AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,73 +20,57 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
-from infra.errors import InvalidEvent
+from infra.clock import Moment
+from infra.errors import InvalidEvent, Permanent
+from infra.texts import STORABLE
+from streams.cloudevents import JsonMediaType, read_attributes, without_zero_time
+from streams.traces import NO_TRACE, Trace, TraceParent, TraceState, trace_id_of
 
 JobId = NewType("JobId", UUID)
 
 
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("holds the character NUL, which Postgres cannot keep; remove it")
-    return text
-
-
-OrganizationId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_without_nul)]
-TeamId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_without_nul)]
+_Text: TypeAlias = Annotated[str, STORABLE]
+OrganizationId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64), STORABLE]
+TeamId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64), STORABLE]
 
 # Long enough for any real wish, short enough that a prompt stays within every model's window.
 MAX_REQUIREMENTS = 10_000
 Requirements: TypeAlias = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REQUIREMENTS),
-    AfterValidator(_without_nul),
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REQUIREMENTS), STORABLE
 ]
 
-Reason: TypeAlias = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), AfterValidator(_without_nul)
-]
+Reason: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), STORABLE]
 DEFAULT_REASON: Final = "cancelled on request"
 
 # Quotas are monthly and prices yearly: who asks for a later day has most likely mistyped it.
 LONGEST_DELAY: Final = timedelta(days=366)
 
 _SOURCE = "teamfit"
-
-# https://www.w3.org/TR/trace-context/#traceparent-header: version ff and IDs of zeros alone are invalid.
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_TRACESTATE = re.compile(r"[ -~]{1,512}")  # the length that everybody has to pass on
-
-
-def trace_id_of(traceparent: object) -> str | None:
-    """Return the 32 hexadecimal digits of a trace that this names, or None if it is no valid `traceparent`."""
-    match = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
-    return match.group(1) if match else None
+# In four-byte characters it still fits a third of a page of the archive's index.
+_LONGEST_ID: Final = 512
+_LONGEST_SOURCE: Final = 2_048
 
 
-def _traceparent(value: object) -> object:
-    # Whoever gets a trace that is no trace goes on without one; a job does not fail of it.
-    return value if trace_id_of(value) else None
+class RunAtTooFar(Permanent, ValueError):
+    """A request for a day that is further ahead than anybody may ask for."""
 
-
-def _tracestate(value: object) -> object:
-    return value if isinstance(value, str) and _TRACESTATE.fullmatch(value) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """The caller's trace, as its W3C headers say it. What is malformed is dropped when an event is made of it."""
-
-    traceparent: str | None = None
-    tracestate: str | None = None
-
-
-NO_TRACE: Final = Trace()
+    def __init__(self, run_at: datetime) -> None:
+        super().__init__(
+            "run_at_too_far",
+            f"run_at: {run_at.isoformat()} is more than {LONGEST_DELAY.days} days ahead; request again when it is near",
+        )
 
 
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:  # noqa: ANN401 - it is whatever somebody sent
+        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
 class _Wish(_Data):
@@ -100,7 +82,7 @@ class _Wish(_Data):
 class Requested(_Wish):
     """What a customer's team asks for."""
 
-    run_at: AwareDatetime | None = Field(
+    run_at: Annotated[Moment | None, BeforeValidator(without_zero_time)] = Field(
         default=None,
         description="Begin the job no earlier than this, at most 366 days ahead; a past time, or none, means now.",
     )
@@ -130,14 +112,14 @@ class Progressed(_Data):
     """A step of the generation that a waiting person may like to see."""
 
     organization_id: OrganizationId
-    step: str
+    step: _Text
 
 
 class Completed(_Data):
     """Three activities are saved in `customized_activities`."""
 
     organization_id: OrganizationId
-    model: str
+    model: _Text
     prompt_tokens: int = Field(ge=0)
     completion_tokens: int = Field(ge=0)
 
@@ -146,38 +128,38 @@ class Failed(_Data):
     """The run ended without activities; its quota is released."""
 
     organization_id: OrganizationId
-    code: str
-    error_message: str
+    code: _Text
+    error_message: _Text
 
 
 class Rejected(_Data):
     """A business rule refused the run; `code` is stable."""
 
     organization_id: OrganizationId
-    code: str
-    message: str
+    code: _Text
+    message: _Text
 
 
 class Cancelled(_Data):
     """Somebody withdrew the job; its quota is released."""
 
     organization_id: OrganizationId
-    reason: str
+    reason: _Text
 
 
 class _Envelope(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     specversion: Literal["1.0"] = "1.0"
-    id: Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_without_nul)]
-    source: Annotated[str, StringConstraints(min_length=1, max_length=200)] = _SOURCE
+    id: Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_ID), STORABLE]
+    source: Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_SOURCE), STORABLE] = _SOURCE
     subject: UUID = Field(description="The job ID.")
-    time: AwareDatetime
-    datacontenttype: Literal["application/json"] = "application/json"
+    time: Moment = Field(description="When it happened; left out, or never set by the sender, when it was written.")
+    datacontenttype: JsonMediaType = "application/json"
     run: int = Field(default=1, ge=1, le=2**31 - 1)
     # https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/distributed-tracing.md
-    traceparent: Annotated[str | None, BeforeValidator(_traceparent)] = None
-    tracestate: Annotated[str | None, BeforeValidator(_tracestate)] = None
+    traceparent: TraceParent = None
+    tracestate: TraceState = None
 
     @property
     def trace_id(self) -> str | None:
@@ -285,17 +267,27 @@ def fact_id(job_id: JobId, run: int, kind: str) -> str:
     return str(uuid5(NAMESPACE_URL, f"teamfit:{job_id}:{run}:{kind}"))
 
 
-def parse_event(raw: bytes | None) -> JobEvent:
-    """Read one event from the bytes of a stream entry.
+_NO_HEADERS: Final[Mapping[str, bytes]] = MappingProxyType({})
+
+
+def parse_event(
+    raw: bytes | None, headers: Mapping[str, bytes] = _NO_HEADERS, *, written_at: datetime | None = None
+) -> JobEvent:
+    """Read one event from the bytes and headers of a stream entry, in CloudEvents' structured or binary mode.
+
+    Args:
+        raw: the entry's value.
+        headers: the entry's headers.
+        written_at: the time of an event that has none of its own.
 
     Raises:
         InvalidEvent: with a message that names each wrong field and what is wrong with it.
     """
-    if not raw:
-        msg = "event: the entry has no `event` field, or it is empty; put the CloudEvents JSON there"
-        raise InvalidEvent(msg)
+    attributes = read_attributes(raw, headers)
+    if written_at is not None:
+        attributes.setdefault("time", written_at)
     try:
-        return _ANY_EVENT.validate_json(raw)
+        return _ANY_EVENT.validate_python(attributes)
     except ValidationError as error:
         raise InvalidEvent(_explain(error)) from error
 
@@ -306,6 +298,8 @@ def _explain(error: ValidationError) -> str:
     for problem in error.errors(include_url=False, include_input=False, include_context=True):
         # The union puts the event's type in front of the path of each field; the reader knows the type.
         path = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("teamfit."))
+        if problem["type"].startswith("union_tag"):
+            path = "type"
         complaints.append(f"{path or 'event'}: {problem['msg']}")
     return "; ".join(complaints)
 
@@ -339,7 +333,14 @@ def job_requested(
     )
 
 
-def due_at(request: JobRequested, now: datetime) -> datetime | None:
-    """Return when a delayed request is to be decided, or None if it is now."""
-    run_at = request.data.run_at
-    return run_at if run_at is not None and run_at > now else None
+def due_at(request: Requested, now: datetime) -> datetime | None:
+    """Return when a delayed request is to be decided, or None if it is now.
+
+    Raises:
+        RunAtTooFar: later than anybody may ask for.
+    """
+    if request.run_at is None or request.run_at <= now:
+        return None
+    if request.run_at > now + LONGEST_DELAY:
+        raise RunAtTooFar(request.run_at)
+    return request.run_at

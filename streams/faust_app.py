@@ -1,6 +1,7 @@
 """One Faust app per consumer group, and the agents that feed its stage."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import faust
@@ -8,6 +9,7 @@ from faust.streams import Stream
 from faust.types import EventT, Message, StreamT
 
 from infra import telemetry
+from infra.clock import is_sane
 from infra.settings import Settings
 from streams.deliveries import Delivery
 from streams.gauges import Gauges
@@ -171,7 +173,16 @@ def delivery_of(event: EventT[bytes]) -> Delivery:
     message = event.message
     entry_of = getattr(event.app.consumer, "entry_of", _position)
     headers = message.headers.items() if isinstance(message.headers, Mapping) else message.headers or ()
-    return Delivery(message.topic, message.key, message.value, dict(headers), entry_of(message))
+    written_at = _moment(message.timestamp)
+    return Delivery(message.topic, message.key, message.value, dict(headers), entry_of(message), written_at)
+
+
+def _moment(timestamp_s: float | None) -> datetime | None:
+    try:
+        moment = datetime.fromtimestamp(timestamp_s or 0, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment if timestamp_s and is_sane(moment) else None
 
 
 def _position(message: Message) -> str:

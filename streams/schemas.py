@@ -15,30 +15,14 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 
-from streams.events import (
-    JobAccepted,
-    JobCancelled,
-    JobCancelRequested,
-    JobCompleted,
-    JobEvent,
-    JobFailed,
-    JobProgressed,
-    JobRejected,
-    JobRequested,
-    JobStarted,
-)
+from streams.deliveries import EVENTS_ON, type_of
+from streams.events import JobEvent
 from streams.topics import CONSUMER_GROUPS, DEAD_LETTERS, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, JOB_REQUESTS
 
 Json: TypeAlias = dict[str, Any]
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
 
-_ON_TOPIC: Mapping[str, tuple[type[BaseModel], ...]] = {
-    JOB_REQUESTS: (JobRequested, JobCancelRequested),
-    JOB_ACCEPTED: (JobAccepted,),
-    JOB_ACCEPTED_PRIORITY: (JobAccepted,),
-    JOB_EVENTS: (JobStarted, JobProgressed, JobCompleted, JobFailed, JobRejected, JobCancelled),
-}
 _ABOUT: Mapping[str, str] = {
     JOB_REQUESTS: "What customers' teams ask for and withdraw. Upstream services may write here.",
     JOB_ACCEPTED: "Requests that the quota stage admitted.",
@@ -49,17 +33,28 @@ _ABOUT: Mapping[str, str] = {
 
 
 class _Contract(GenerateJsonSchema):
-    """Pydantic leaves optional what has a default, but an event must say its `type`: it tells the events apart."""
+    """Says what parsing does and Pydantic leaves out.
+
+    What has a default is optional, but an event must say its `type`, which tells the events apart. What may be left
+    out may also be null.
+    """
 
     def generate(self, schema: Any, mode: JsonSchemaMode = "validation") -> JsonSchemaValue:  # noqa: ANN401 - theirs
         made = super().generate(schema, mode)
-        made["required"] = sorted({*made.get("required", ()), "type"})
+        made["required"] = sorted({*made.get("required", ()), "type"} - {"time"})
+        for one in (made, *made.get("$defs", {}).values()):
+            for name, said in one["properties"].items():
+                if name not in one.get("required", ()):
+                    one["properties"][name] = _or_null(said)
         return {"$schema": self.schema_dialect, **made}
 
 
-def type_of(model: type[BaseModel]) -> str:
-    """Return the CloudEvents type of an event model, such as `teamfit.job.requested.v1`."""
-    return str(model.model_fields["type"].default)
+def _or_null(said: Json) -> Json:
+    if {"type": "null"} in said.get("anyOf", ()):
+        return said
+    about = {name: value for name, value in said.items() if name in {"title", "description", "default"}}
+    rest = {name: value for name, value in said.items() if name not in about}
+    return {**about, "anyOf": [rest, {"type": "null"}]}
 
 
 def documents() -> Iterator[tuple[Path, bytes]]:
@@ -89,7 +84,7 @@ def _asyncapi() -> Json:
                 "description": about,
                 "messages": {
                     model.__name__: {"$ref": f"#/components/messages/{model.__name__}"}
-                    for model in _ON_TOPIC.get(topic, ())
+                    for model in EVENTS_ON.get(topic, ())
                 },
             }
             for topic, about in _ABOUT.items()

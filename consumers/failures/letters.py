@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from typing import TypeAlias
 from uuid import UUID
 
-import orjson
-
+from infra.errors import InvalidEvent
+from infra.texts import storable
+from streams.cloudevents import read_attributes
 from streams.dead_letters import ERROR_TYPE, TRACEBACK, letter_id
 from streams.deliveries import Delivery
-from streams.events import trace_id_of
 from streams.redis.dead_letter import (
     DEAD_LETTER_DELIVERIES,
     DEAD_LETTER_ERROR,
@@ -26,6 +26,7 @@ from streams.redis.dead_letter import (
     DEAD_LETTER_TIME,
     DEAD_LETTER_TOPIC,
 )
+from streams.traces import trace_id_of
 
 # A header as a `json` column keeps it: text, or {"base64": "..."} when its bytes are not text that Postgres takes.
 Header: TypeAlias = str | dict[str, str]
@@ -73,11 +74,11 @@ class DeadLetter:
 def read_dead_letter(delivery: Delivery) -> DeadLetter:
     """Read a delivery of `dead-letters`, written by a stage or by the transport. Raises nothing."""
     headers = delivery.headers
-    topic = _header(headers, DEAD_LETTER_TOPIC) or _text(delivery.topic, _LONGEST_NAME)
+    topic = _header(headers, DEAD_LETTER_TOPIC) or storable(delivery.topic, _LONGEST_NAME)
     stage = _header(headers, DEAD_LETTER_GROUP) or _UNKNOWN
     reason = _header(headers, DEAD_LETTER_REASON) or _UNKNOWN
     traceback = _decoded(headers.get(TRACEBACK))
-    fields = _fields(delivery.value)
+    fields = _fields(delivery)
     job_id = _uuid(fields.get("subject")) or _uuid(_decoded(delivery.key))
     deliveries = _integer(_decoded(headers.get(DEAD_LETTER_DELIVERIES))) or 1
     return DeadLetter(
@@ -89,9 +90,9 @@ def read_dead_letter(delivery: Delivery) -> DeadLetter:
         event=delivery.value,
         headers=_original_headers(headers),
         error_type=_header(headers, ERROR_TYPE) or reason,
-        error_message=_text(_decoded(headers.get(DEAD_LETTER_ERROR)) or "the letter does not say", _LONGEST_MESSAGE),
+        error_message=storable(_decoded(headers.get(DEAD_LETTER_ERROR)) or "the letter does not say", _LONGEST_MESSAGE),
         # The end of a traceback says what broke.
-        traceback=None if traceback is None else _text(traceback[-_LONGEST_TRACEBACK:], _LONGEST_TRACEBACK),
+        traceback=None if traceback is None else storable(traceback[-_LONGEST_TRACEBACK:], _LONGEST_TRACEBACK),
         attempts=max(delivery.attempt, deliveries),
         failed_at=_time(_decoded(headers.get(DEAD_LETTER_TIME))),
         event_id=_name(fields.get("id")),
@@ -105,7 +106,7 @@ def read_dead_letter(delivery: Delivery) -> DeadLetter:
 
 def _original_headers(headers: Mapping[str, bytes]) -> dict[str, Header]:
     return {
-        _text(name, _LONGEST_NAME): _kept(value)
+        storable(name, _LONGEST_NAME): _kept(value)
         for name, value in headers.items()
         if not name.startswith("dead-letter-")
     }
@@ -119,22 +120,19 @@ def _kept(value: bytes) -> Header:
     return {"base64": base64.b64encode(value).decode()} if "\0" in text else text
 
 
-def _fields(raw: bytes | None) -> dict[str, object]:
-    """Find the fields of an event by their names; in bytes that are no JSON, as far as they look like it."""
-    if not raw:
-        return {}
+def _fields(delivery: Delivery) -> dict[str, object]:
+    """Find the fields of an event by their names; in bytes that are no event, as far as they look like one."""
+    raw = delivery.value
     try:
-        document = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        text = raw[:_LONGEST_SEARCHED].decode(errors="replace")
+        document = read_attributes(raw, delivery.headers)
+    except InvalidEvent:
+        text = (raw or b"")[:_LONGEST_SEARCHED].decode(errors="replace")
         found: dict[str, object] = {}
         for name, value in _TEXT_FIELD.findall(text):
             found.setdefault(name, value)
         if run := _RUN_FIELD.search(text):
             found["run"] = run.group(1)
         return found
-    if not isinstance(document, dict):
-        return {}
     data = document.get("data")
     return {**document, "organization_id": data.get("organization_id") if isinstance(data, dict) else None}
 
@@ -148,12 +146,7 @@ def _header(headers: Mapping[str, bytes], name: str) -> str | None:
 
 
 def _name(value: object) -> str | None:
-    return _text(value, _LONGEST_NAME) if isinstance(value, str) and value else None
-
-
-def _text(value: str, longest: int) -> str:
-    """Return text that a `text` or `json` column takes."""
-    return value[:longest].encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return storable(value, _LONGEST_NAME) if isinstance(value, str) and value else None
 
 
 def _uuid(value: object) -> UUID | None:

@@ -1,13 +1,14 @@
 """The generation stage's Faust app: `faust -A consumers.generation worker`."""
 
+from typing import cast
+
 from consumers.generation.handlers import Generation
 from consumers.generation.llm import Llm
 from consumers.generation.runs import Handover, patience
-from infra.errors import InvalidEvent
 from infra.postgres import Database
 from infra.settings import settings
-from streams.deliveries import Delivery
-from streams.events import JobAccepted, parse_event
+from streams.deliveries import Delivery, read_event
+from streams.events import JobAccepted
 from streams.faust_app import attach, create_app
 from streams.policy import RetryPolicy
 from streams.publisher import FaustPublisher
@@ -28,10 +29,7 @@ _generation = Generation(database=_database, llm=_llm, publisher=_publisher, clo
 
 
 def _decode(delivery: Delivery) -> Handover:
-    event = parse_event(delivery.value)
-    if not isinstance(event, JobAccepted):
-        raise InvalidEvent(f"type: {delivery.topic} carries teamfit.job.accepted.v1, not {event.type}")
-    return Handover(event, delivery.entry)
+    return Handover(cast("JobAccepted", read_event(delivery)), delivery.entry)
 
 
 stage = Stage(

@@ -10,8 +10,8 @@ import structlog
 
 from consumers.projection.fold import JobState, fold, is_foreign, status_of
 from infra.postgres import Connection, Database
-from streams.deliveries import Delivery, Record
-from streams.events import JobEvent, JobId, parse_event
+from streams.deliveries import Delivery, Record, read_event
+from streams.events import JobEvent, JobId
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +20,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
 def decode(delivery: Delivery) -> JobEvent:
     """Read a delivery. Raises InvalidEvent."""
-    return parse_event(delivery.value)
+    return read_event(delivery)
 
 
 @dataclass(frozen=True, slots=True)

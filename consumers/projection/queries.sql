@@ -92,20 +92,19 @@ LEFT JOIN job_outcomes AS ended
 WHERE request.job_id = :job_id AND request.organization_id = :organization_id;
 
 -- name: run_at(job_id, organization_id)$
--- When a job that waits for its time begins; NULL if it does not wait for one.
+-- When a job was asked to begin, as text: what a sender wrote need not be a time that Postgres takes.
 SELECT asked.run_at
 FROM (
-    SELECT (request.event #>> '{data,run_at}')::timestamptz AS run_at
+    SELECT request.event #>> '{data,run_at}' AS run_at
     FROM job_requests AS request
-    WHERE request.job_id = :job_id
+    WHERE request.job_id = :job_id AND request.organization_id = :organization_id
     UNION ALL
-    SELECT (archived.event #>> '{data,run_at}')::timestamptz
+    SELECT archived.event #>> '{data,run_at}'
     FROM job_events AS archived
     WHERE archived.job_id = :job_id AND archived.type = 'teamfit.job.requested.v1'
         AND archived.organization_id = :organization_id
 ) AS asked
--- Later times are refused by quota, and may be later than Python can say.
-WHERE asked.run_at BETWEEN now() AND now() + interval '367 days'
+WHERE asked.run_at IS NOT NULL
 LIMIT 1;
 
 -- name: activities(job_id)

@@ -1,6 +1,6 @@
 -- name: page(job_id, sequence, size)
 -- The next events of the archive, job by job and in the order of folding, after a job and a sequence.
-SELECT job_id, sequence, event::text AS event
+SELECT job_id, sequence, archived_at, event::text AS event
 FROM job_events
 WHERE (job_id, sequence) > (:job_id::uuid, :sequence::bigint)
 ORDER BY job_id, sequence
@@ -134,7 +134,7 @@ ANALYZE rebuilt_jobs;
 -- name: news()
 -- Events that are not in the shadow yet. A job's events are numbered under its row's lock, so beyond the last one that
 -- was folded there is nothing older to come; of the whole archive that would not be true.
-SELECT event.job_id, event.sequence, event.event::text AS event
+SELECT event.job_id, event.sequence, event.archived_at, event.event::text AS event
 FROM job_events AS event
 LEFT JOIN rebuilt_jobs AS rebuilt ON rebuilt.job_id = event.job_id
 WHERE event.sequence > coalesce(rebuilt.last_sequence, 0)
@@ -142,7 +142,7 @@ ORDER BY event.job_id, event.sequence;
 
 -- name: news_of_differing()
 -- The same, of the jobs to be repaired alone.
-SELECT event.job_id, event.sequence, event.event::text AS event
+SELECT event.job_id, event.sequence, event.archived_at, event.event::text AS event
 FROM differing_jobs
 JOIN rebuilt_jobs AS rebuilt ON rebuilt.job_id = differing_jobs.job_id
 JOIN job_events AS event ON event.job_id = rebuilt.job_id AND event.sequence > rebuilt.last_sequence

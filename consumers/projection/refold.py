@@ -86,7 +86,7 @@ async def fold_archive(connection: Session, *, page: int = _PAGE) -> AsyncIterat
 
 
 def absorb(rows: Iterable[asyncpg.Record], known: dict[JobId, Folded]) -> Iterable[Folded]:
-    """Fold rows of `job_id`, `sequence` and `event` text onto what is known of their jobs; rows come job by job."""
+    """Fold rows of the archive, which come job by job, onto what is known of their jobs."""
     current: Folded | None = None
     for row in rows:
         job_id = JobId(row["job_id"])
@@ -103,7 +103,7 @@ def _fold_row(folded: Folded, row: asyncpg.Record) -> Folded:
     if folded.unreadable is not None:
         return replace(folded, last_sequence=row["sequence"])
     try:
-        state = fold(folded.state, parse_event(row["event"].encode()))
+        state = fold(folded.state, parse_event(row["event"].encode(), written_at=row["archived_at"]))
     except InvalidEvent as error:
         return replace(folded, last_sequence=row["sequence"], unreadable=f"event {row['sequence']}: {error}")
     return Folded(state, row["sequence"])

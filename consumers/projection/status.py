@@ -1,18 +1,28 @@
 """A job as its organization sees it: the read model's row, or what the intake knows of a job that was just accepted."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import aiosql
 import asyncpg
-from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, WithJsonSchema, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+)
 
 from consumers.projection.fold import Status, status_of
 from infra.auth import OPERATOR, Caller
+from infra.clock import Moment
 from infra.postgres import Connection
 from streams.error_codes import ERROR_CODES
+from streams.events import LONGEST_DELAY
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
@@ -26,6 +36,9 @@ class GroupSize(BaseModel):
 
     min: int
     max: int
+
+
+_MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(Moment)
 
 
 class Activity(BaseModel):
@@ -85,8 +98,8 @@ async def find_job(connection: Connection, job_id: UUID, caller: Caller) -> JobS
     job = JobStatus(**{**row, "status": status_of(row["status"])}) if row else None
     job = job or await _just_accepted(connection, job_id, caller)
     if job is not None and job.status == "pending":
-        run_at = await _queries.run_at(connection, job_id=job_id, organization_id=job.organization_id)
-        return job.model_copy(update={"run_at": run_at})
+        asked = await _queries.run_at(connection, job_id=job_id, organization_id=job.organization_id)
+        return job.model_copy(update={"run_at": _yet_to_come(asked)})
     if job is None or job.status != "completed":
         return job
     activities = [_activity(row) async for row in _queries.activities(connection, job_id=job_id)]
@@ -98,6 +111,15 @@ async def _just_accepted(connection: Connection, job_id: UUID, caller: Caller) -
     if row is None:
         return None
     return JobStatus(run=1, **row)
+
+
+def _yet_to_come(run_at: str | None) -> datetime | None:
+    try:
+        moment = _MOMENT.validate_python(run_at)
+    except ValidationError:
+        return None
+    # Later times are refused by quota, which may not have come to it yet.
+    return moment if timedelta() < moment - datetime.now(UTC) < LONGEST_DELAY else None
 
 
 def _activity(row: asyncpg.Record) -> Activity:

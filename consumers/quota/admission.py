@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import structlog
 
@@ -14,7 +14,7 @@ from infra import telemetry
 from infra.clock import Clock
 from infra.errors import InvalidEvent
 from infra.postgres import Connection, Database
-from streams.deliveries import Delivery, Record, record
+from streams.deliveries import Delivery, Record, read_event, record
 from streams.events import (
     Accepted,
     JobAccepted,
@@ -24,7 +24,6 @@ from streams.events import (
     JobRequested,
     Rejected,
     fact_id,
-    parse_event,
 )
 from streams.outcomes import RunOutcome, fail_run, reject_runs
 from streams.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS
@@ -40,18 +39,8 @@ _Lock: TypeAlias = Callable[[Connection, Collection[str], str], Awaitable[Mappin
 
 
 def decode_request(delivery: Delivery) -> JobRequested | JobCancelRequested:
-    """Read a delivery of `job-requests`.
-
-    Raises:
-        InvalidEvent: it is malformed, or another type of event.
-    """
-    event = parse_event(delivery.value)
-    if not isinstance(event, JobRequested | JobCancelRequested):
-        raise InvalidEvent(
-            f"type: {event.type!r} does not belong on {delivery.topic}; expected 'teamfit.job.requested.v1' or "
-            "'teamfit.job.cancel-requested.v1'"
-        )
-    return event
+    """Read a delivery of `job-requests`. Raises InvalidEvent."""
+    return cast("JobRequested | JobCancelRequested", read_event(delivery))
 
 
 @dataclass(frozen=True, slots=True)

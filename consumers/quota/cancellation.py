@@ -16,7 +16,8 @@ from infra.errors import InvalidEvent
 from infra.postgres import Database
 from streams.cancellations import cancel_run, standing
 from streams.deliveries import Record
-from streams.events import JobCancelRequested, Trace
+from streams.events import JobCancelRequested
+from streams.traces import Trace
 
 log = structlog.get_logger(__name__)
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infra.clock import Clock
-from infra.errors import Permanent
 from infra.postgres import Database
 from streams.deliveries import record
-from streams.events import LONGEST_DELAY, JobRequested, due_at
+from streams.events import JobRequested, due_at
 from streams.scheduled import keep
 from streams.topics import JOB_REQUESTS
 
@@ -23,16 +22,9 @@ class Delays:
         """Whether the request is to be decided later.
 
         Raises:
-            Permanent: much later than anybody may ask for.
+            RunAtTooFar: much later than anybody may ask for.
         """
-        now = self.clock.now()
-        due = due_at(request, now)
-        if due is not None and due > now + LONGEST_DELAY:
-            raise Permanent(
-                "run_at_too_far",
-                f"run_at: {due.isoformat()} is more than {LONGEST_DELAY.days} days ahead; request again then",
-            )
-        return due is not None
+        return due_at(request.data, self.clock.now()) is not None
 
     async def keep(self, requests: Sequence[JobRequested]) -> Sequence[None]:
         """Keep a batch of delayed requests, each until it is due and once, however often this is repeated.

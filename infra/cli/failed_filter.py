@@ -9,20 +9,24 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import typer
+from pydantic import TypeAdapter
+
+from infra.clock import Moment
 
 _AGO = re.compile(r"(\d{1,6})([smhd])")
+_MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(Moment)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def moment(text: str) -> datetime:
     """Read a time: `2031-04-01T12:00`, UTC unless it says otherwise, or how long ago: `90s`, `30m`, `2h`, `7d`."""
-    if ago := _AGO.fullmatch(text):
-        return datetime.now(UTC) - timedelta(**{_UNITS[ago.group(2)]: int(ago.group(1))})
     try:
+        if ago := _AGO.fullmatch(text):
+            return datetime.now(UTC) - timedelta(**{_UNITS[ago.group(2)]: int(ago.group(1))})
         read = datetime.fromisoformat(text)
-    except ValueError as error:
+        return _MOMENT.validate_python(read.replace(tzinfo=UTC) if read.tzinfo is None else read)
+    except (ValueError, OverflowError) as error:
         raise typer.BadParameter("give a time such as 2031-04-01T12:00, or how long ago, such as 2h or 7d") from error
-    return read.replace(tzinfo=UTC) if read.tzinfo is None else read
 
 
 # Each option: the field of the filter that it sets, and what Typer is told of it.

@@ -18,11 +18,12 @@ from infra.postgres import Database
 from infra.problems import Problem
 from streams.cancellations import End, cancel_run, standing
 from streams.deliveries import Record
-from streams.events import NO_TRACE, JobId, Trace
+from streams.events import JobId
 from streams.outcomes import RunOutcome
 from streams.publisher import BrokerDown
 from streams.scheduled import keep
 from streams.stage import Publisher
+from streams.traces import NO_TRACE, Trace
 
 log = structlog.get_logger(__name__)
 

@@ -23,11 +23,12 @@ from producers.intake.admission import Standing, period_of, refusal
 from producers.intake.turns import Turns
 from producers.job_ids import job_id_for
 from streams.deliveries import record
-from streams.events import LONGEST_DELAY, JobId, JobRequested, Requested, Trace, due_at, job_requested
+from streams.events import JobId, JobRequested, Requested, RunAtTooFar, due_at, job_requested
 from streams.publisher import BrokerDown
 from streams.scheduled import keep
 from streams.stage import Publisher
 from streams.topics import JOB_REQUESTS
+from streams.traces import Trace
 
 log = structlog.get_logger(__name__)
 
@@ -97,14 +98,12 @@ class Intake:
 
     async def _check(self, connection: Connection, request: Requested) -> None:
         now = self.clock.now()
-        if request.run_at is not None and request.run_at > now + LONGEST_DELAY:
-            raise Problem(
-                422,
-                "run_at_too_far",
-                f"run_at: is more than {LONGEST_DELAY.days} days ahead; request again when it is near",
-            )
+        try:
+            due = due_at(request, now)
+        except RunAtTooFar as error:
+            raise Problem(422, error.code, str(error)) from error
         # A delayed job takes its unit from the month in which it begins.
-        begins = max(now, request.run_at or now)
+        begins = due or now
         row = await _queries.standing(
             connection,
             organization_id=request.organization_id,
@@ -118,7 +117,7 @@ class Intake:
     async def _publish(self, connection: Connection, event: JobRequested) -> None:
         one = record(JOB_REQUESTS, event)
         now = self.clock.now()
-        due = due_at(event, now)
+        due = due_at(event.data, now)
         if due is not None:
             await keep(connection, one, now=now, due_at=due, reason="run_at")
             return

@@ -45,7 +45,8 @@ async def lost_reruns(
 
 def _read(row: asyncpg.Record) -> StillRun:
     job_id, run = JobId(row["job_id"]), row["run"]
-    request = cast("JobRequested", parse_event(rerun(row["event"], run=run, at=row["started_at"]).value))
+    sent = rerun(row["event"], row["headers"], run=run, at=row["started_at"])
+    request = cast("JobRequested", parse_event(sent.value))
     return StillRun(
         job_id=job_id,
         run=run,

@@ -16,6 +16,7 @@ SELECT DISTINCT ON (item.job_id, item.next_run)
     item.sent_at,
     plan.started_at,
     failed.event,
+    failed.headers,
     failed.organization_id
 FROM replay_plan_items AS item
 JOIN replay_plans AS plan ON plan.id = item.plan_id

@@ -200,7 +200,7 @@ class _Sending:
         )
         facts = []
         for row in rows:
-            job_id, run, fact = JobId(row["job_id"]), row["run"], records.ended(row["event"], clock)
+            job_id, run, fact = JobId(row["job_id"]), row["run"], records.ended(row["event"], row["headers"], clock)
             outcome = await decide_outcome(connection, job_id, run, "failed", fact=fact)
             if outcome != "failed":
                 raise PlanChanged(
@@ -267,7 +267,7 @@ def _positions(rows: Sequence[asyncpg.Record]) -> list[int]:
 
 def _record(row: asyncpg.Record, *, at: datetime) -> Record:
     if row["action"] == "rerun":
-        return records.rerun(row["event"], run=row["next_run"], at=at)
+        return records.rerun(row["event"], row["headers"], run=row["next_run"], at=at)
     return records.resend(row["topic"], row["stage"], row["key"], row["event"], row["headers"])
 
 

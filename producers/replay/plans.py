@@ -146,7 +146,7 @@ async def _resend_unreadable(connection: Connection, plan_id: UUID) -> None:
     unreadable = [
         row["position"]
         async for row in _queries.unproven(connection, plan_id=plan_id, given_up=REASON_GIVEN_UP)
-        if not starts_run(row["event"])
+        if not starts_run(row["event"], row["headers"])
     ]
     if unreadable:
         await _queries.resend_instead(connection, plan_id=plan_id, positions=unreadable)

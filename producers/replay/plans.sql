@@ -81,7 +81,7 @@ FROM decided;
 
 -- name: unproven(plan_id, given_up)
 -- Reruns whose event no stage of ours is known to have read: the transport wrote the dead letter.
-SELECT item.position, failed.event
+SELECT item.position, failed.event, failed.headers
 FROM replay_plan_items AS item
 JOIN failed_events AS failed ON failed.id = item.failed_event_id
 WHERE item.plan_id = :plan_id AND item.action = 'rerun' AND failed.reason <> :given_up;

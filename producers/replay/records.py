@@ -2,26 +2,29 @@
 
 import base64
 from collections.abc import Mapping
-from datetime import datetime
-from typing import TypeAlias
+from datetime import UTC, datetime
+from typing import Final, TypeAlias
 
 from infra.clock import Clock
 from infra.errors import InvalidEvent, Permanent
 from streams.deliveries import ATTEMPT, FOR_GROUP, Record, record
-from streams.events import JobAccepted, JobFailed, JobRequested, Trace, fact_id, job_requested, parse_event
+from streams.events import JobAccepted, JobFailed, JobRequested, fact_id, job_requested, parse_event
 from streams.outcomes import job_failed
 from streams.topics import JOB_REQUESTS
+from streams.traces import Trace
+
+_ANY_TIME: Final = datetime.fromtimestamp(0, UTC)
 
 # As the failures stage keeps headers: text, or {"base64": "..."}.
 KeptHeaders: TypeAlias = Mapping[str, str | Mapping[str, str]]
 
 
-def rerun(raw: bytes | None, *, run: int, at: datetime) -> Record:
+def rerun(raw: bytes | None, headers: KeptHeaders, *, run: int, at: datetime) -> Record:
     """Return the request that starts a job's next run, made of the event that started the failed one.
 
     The same arguments give the same bytes.
     """
-    event = _starting_event(raw)
+    event = _starting_event(raw, headers)
     if isinstance(event, JobRequested):
         # The wish as it was, with whatever else it says.
         again = event.model_copy(update={"id": fact_id(event.job_id, run, "requested"), "run": run, "time": at})
@@ -44,23 +47,24 @@ def resend(topic: str, stage: str, key: bytes | None, raw: bytes | None, headers
     return Record(topic, key, raw, {**original, FOR_GROUP: stage.encode()})
 
 
-def ended(raw: bytes | None, clock: Clock) -> JobFailed:
+def ended(raw: bytes | None, headers: KeptHeaders, clock: Clock) -> JobFailed:
     """Return the fact that a run which nobody ended has failed."""
-    event = _starting_event(raw)
+    event = _starting_event(raw, headers)
     return job_failed(event, Permanent("interrupted", f"run {event.run} was interrupted; it is started again"), clock)
 
 
-def starts_run(raw: bytes | None) -> bool:
-    """Whether the bytes are an event that starts a run of a job."""
+def starts_run(raw: bytes | None, headers: KeptHeaders) -> bool:
+    """Whether a failed event is one that starts a run of a job."""
     try:
-        _starting_event(raw)
+        _starting_event(raw, headers)
     except InvalidEvent:
         return False
     return True
 
 
-def _starting_event(raw: bytes | None) -> JobRequested | JobAccepted:
-    event = parse_event(raw)
+def _starting_event(raw: bytes | None, headers: KeptHeaders) -> JobRequested | JobAccepted:
+    # When it was written is not on record, and does not matter: a next run has a time of its own.
+    event = parse_event(raw, {name: _header(value) for name, value in headers.items()}, written_at=_ANY_TIME)
     if not isinstance(event, JobRequested | JobAccepted):
         raise InvalidEvent(f"type: {event.type!r} starts no run")
     return event

@@ -64,7 +64,7 @@ ORDER BY item.position;
 
 -- name: next_to_end(plan_id, limit)
 -- Events whose run has to be ended before the next one starts, and has not been.
-SELECT item.position, item.job_id, item.run, item.failed_event_id, failed.event
+SELECT item.position, item.job_id, item.run, item.failed_event_id, failed.event, failed.headers
 FROM replay_plan_items AS item
 JOIN failed_events AS failed ON failed.id = item.failed_event_id
 WHERE item.plan_id = :plan_id AND item.sent_at IS NULL AND item.action = 'rerun' AND item.ends_first

@@ -8,6 +8,8 @@
 | `event` | the value's bytes; empty or left out when there is no value |
 | `h:<name>` | the header `<name>` |
 | `ts` | the event's own time in milliseconds since 1970; left out, the time in the entry's ID counts |
+| `data` | the value, where there is no `event` |
+| `ce_<name>`, `ce-<name>`, `content-type` | headers of these very names: with `data`, CloudEvents' binary mode |
 
 Other fields are ignored. An entry that lacks everything is still an entry: it decodes to a value of None, so that the
 application decides about it. Nothing here needs Faust or redis-py.
@@ -15,6 +17,7 @@ application decides about it. Nothing here needs Faust or redis-py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,6 +29,9 @@ _KEY = b"key"
 _EVENT = b"event"
 _TIMESTAMP = b"ts"
 _HEADER = b"h:"
+_DATA = b"data"
+# By Kafka's binding of CloudEvents, as Redis has none; senders write either sign, in any case.
+_BINARY_MODE = re.compile(rb"ce[_-].|content[_-]type$", re.IGNORECASE)
 _KEY_AND_EVENT, _EVENT_ALONE = 4, 2  # how many fields and values such an entry has
 _LONGEST_TIMESTAMP = 15  # digits up to the year 9999; Python refuses to convert very long strings of digits
 
@@ -95,6 +101,7 @@ def decode_entry(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes
         return Entry(None, fields[1] or None, (), int(entry_id.partition(b"-")[0]) / 1000)
     key: bytes | None = None
     value: bytes | None = None
+    data: bytes | None = None
     headers: list[tuple[str, bytes]] = []
     timestamp_ms: bytes | None = None
     for index in range(0, len(fields), 2):
@@ -107,7 +114,16 @@ def decode_entry(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes
             timestamp_ms = fields[index + 1]
         elif name.startswith(_HEADER):
             headers.append((name[2:].decode(errors="replace"), fields[index + 1]))
-    return Entry(key, value, headers, _seconds(timestamp_ms) or int(entry_id.partition(b"-")[0]) / 1000)
+        elif name == _DATA:
+            data = fields[index + 1] or None
+        elif _BINARY_MODE.match(name):
+            headers.append((name.decode(errors="replace"), fields[index + 1]))
+    return Entry(
+        key,
+        data if value is None else value,
+        headers,
+        _seconds(timestamp_ms) or int(entry_id.partition(b"-")[0]) / 1000,
+    )
 
 
 def _seconds(timestamp_ms: bytes | None) -> float | None:

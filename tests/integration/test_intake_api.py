@@ -15,8 +15,9 @@ from infra.postgres import Database
 from producers.intake.intake import Intake
 from producers.intake.turns import Turns
 from streams.deliveries import Record
-from streams.events import JobRequested, Requested, Trace, parse_event
+from streams.events import JobRequested, Requested, parse_event
 from streams.publisher import BrokerDown
+from streams.traces import Trace
 from tests.api_server import UNUSED_URL, api_settings, bearer, serving
 from tests.conftest import Pool
 from tests.organizations import add_organizations

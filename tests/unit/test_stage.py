@@ -12,10 +12,11 @@ import structlog
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed, Transient
 from streams import dead_letters
 from streams.deliveries import ATTEMPT, FOR_GROUP, Delivery, Record
-from streams.events import JobId, JobRequested, Trace, job_requested
+from streams.events import JobId, JobRequested, job_requested
 from streams.policy import RetryPolicy
 from streams.redis.dead_letter import DEAD_LETTER_ERROR, DEAD_LETTER_GROUP, DEAD_LETTER_TOPIC
 from streams.stage import Stage
+from streams.traces import Trace
 
 POLICY = RetryPolicy(max_attempts=3, base=timedelta(seconds=2), cap=timedelta(minutes=5))
 AT_ONCE = RetryPolicy(max_attempts=1, base=timedelta(), cap=timedelta())

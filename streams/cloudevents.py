@@ -1,0 +1,102 @@
+"""Reading a CloudEvent as its sender wrote it: one mapping of attributes and `data`, whatever the mode.
+
+| mode | the value holds | the headers hold |
+| --- | --- | --- |
+| structured | the whole event, as JSON | nothing that counts |
+| binary | the data alone, as JSON | `ce_<attribute>` or `ce-<attribute>`, and perhaps `content-type` |
+
+An attribute that is null is absent. `data_base64` is decoded to the JSON that it holds. A byte order mark is skipped.
+Sources: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md and
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, TypeAlias
+
+from pydantic import StringConstraints
+from pydantic_core import from_json
+
+from infra.errors import InvalidEvent
+
+# Type and subtype in RFC 6838's characters; the subtype is `json` or ends in `+json`, in any case, whatever follows.
+_NAME: Final = r"[A-Za-z0-9!#$&^_.+-]+"
+_JSON: Final = rf"^{_NAME}/([A-Za-z0-9!#$&^_.+-]+\+)?[jJ][sS][oO][nN][ \t]*(;[^\x00-\x08\x0a-\x1f\x7f]*)?$"
+JsonMediaType: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=_JSON)]
+
+_STRUCTURED: Final = re.compile(r"\s*application/cloudevents(\+json)?\s*(;|$)", re.IGNORECASE)
+_PREFIXES: Final = ("ce_", "ce-")
+# Those that tell a binary event; something on the way may add others to a structured one.
+_TELLING: Final = frozenset({"specversion", "type", "id"})
+_CONTENT_TYPES: Final = frozenset({"content-type", "content_type"})
+# Go's zero and C's: what a sender's clock, or its struct, says that was never set.
+_ZERO_TIMES: Final = re.compile(r"(0001|1970)-01-01T00:00:00(\.0+)?(Z|[+-]00:00)?", re.IGNORECASE)
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+def read_attributes(raw: bytes | None, headers: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return the attributes of an event and its `data`, unchecked.
+
+    Raises:
+        InvalidEvent: the bytes hold no JSON object, or contradict themselves.
+    """
+    found = {name.lower(): value for name, value in headers.items()}
+    attributes = {name[3:]: value for name, value in found.items() if name.startswith(_PREFIXES)}
+    content_type = next((found[name] for name in _CONTENT_TYPES if name in found), b"").decode(errors="replace")
+    if attributes.keys() & _TELLING and not _STRUCTURED.match(content_type):
+        event: dict[str, Any] = {name: _header(name, value) for name, value in attributes.items()}
+        if content_type:
+            event.setdefault("datacontenttype", content_type)
+        event["data"] = _json(raw, "data") if raw else None
+    else:
+        event = _structured(raw)
+    event = {name: value for name, value in event.items() if value is not None}
+    if without_zero_time(event.get("time")) is None:
+        event.pop("time", None)
+    return event
+
+
+def without_zero_time(time: object) -> object:
+    """Return None in place of a time that was never set."""
+    return None if isinstance(time, str) and _ZERO_TIMES.fullmatch(time) else time
+
+
+def _structured(raw: bytes | None) -> dict[str, Any]:
+    if not raw:
+        msg = "event: the entry has no `event` field, or it is empty; put the CloudEvents JSON there"
+        raise InvalidEvent(msg)
+    event = _json(raw, "event")
+    if not isinstance(event, dict):
+        raise InvalidEvent(f"event: is JSON, but {type(event).__name__} where one CloudEvents object belongs")
+    encoded = event.pop("data_base64", None)
+    if encoded is None:
+        return event
+    if event.get("data") is not None:
+        raise InvalidEvent("data_base64: the event has data too; leave one of them out")
+    try:
+        decoded = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise InvalidEvent(f"data_base64: is no Base64 text ({error}); send `data` as a JSON object") from error
+    return {**event, "data": _json(decoded, "data_base64")}
+
+
+def _json(raw: bytes, field: str) -> Any:  # noqa: ANN401 - it is whatever somebody sent
+    raw = raw.removeprefix(_BOM)
+    try:
+        return from_json(raw)
+    except ValueError as error:
+        # Half a surrogate pair is JSON, and no text. Python reads it, so that the validation can name the field.
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError):
+            raise InvalidEvent(f"{field}: Invalid JSON: {error}") from error
+
+
+def _header(name: str, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidEvent(f"{name}: is not UTF-8 in the header ce_{name}") from error
