@@ -113,7 +113,14 @@ class Settings(BaseSettings):
         default=400.0,
         gt=0,
         description="How long the archive keeps the events of jobs that have ended. Longer: more disk, and disputes "
-        "about older months can be settled; the status of the jobs stays either way.",
+        "about older months can be settled; the status of the jobs stays either way. Failed events that were replayed "
+        "or discarded, and ended replay plans, go with them.",
+    )
+    job_retention_days: float | None = Field(
+        default=None,
+        ge=62,
+        description="How long an ended job is kept with everything about it: status, activities, ledger, attempts. "
+        "Whole months are deleted; the counters by month stay. Unset: for ever.",
     )
     trust_threshold: float = Field(
         default=0.5, ge=0, le=1, description="Lowest trust score that may request. Higher: stricter admission."

@@ -174,6 +174,24 @@ def lag(
     run(as_json=as_json)
 
 
+@app.command()
+@plain_errors()
+def erase(
+    organization: Annotated[str, typer.Option(help="The organization whose texts are erased.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Erase an organization's texts: wishes, activities, reasons, messages, dead letters. Its live jobs are cancelled.
+
+    Rows, times and numbers stay, so bills and `teamfit verify` hold. Says how much there is and asks, unless --yes is
+    given.
+    """
+    from infra.cli.erase import run
+
+    run(organization, yes=yes, as_json=as_json)
+
+
 projection = typer.Typer(help="The read model that customers poll.", no_args_is_help=True)
 app.add_typer(projection, name="projection")
 

@@ -103,7 +103,8 @@ FROM held;
 
 -- name: counters(size)
 -- The counters that admission locks are the sums of the ledger's rows. A run that was closed before it was reserved never
--- counted. Charges of a period in which the ledger has nothing at all were brought over from an older system.
+-- counted. Charges of a period in which the ledger has nothing at all were brought over from an older system. Of months
+-- before `jobs_horizon` the ledger is not whole any more.
 WITH summed AS (
     SELECT
         organization_id,
@@ -125,7 +126,9 @@ WITH summed AS (
     FROM quota_usage AS counted
     FULL JOIN summed ON summed.organization_id = counted.organization_id AND summed.period = counted.period
 ), wrong AS (
-    SELECT * FROM counter WHERE NOT brought_over AND (reserved <> reserved_sum OR charged <> charged_sum)
+    SELECT * FROM counter
+    WHERE NOT brought_over AND (reserved <> reserved_sum OR charged <> charged_sum)
+        AND period >= coalesce((SELECT to_char(jobs_horizon AT TIME ZONE 'UTC', 'YYYY-MM') FROM archive_retention), '')
 )
 SELECT
     (SELECT count(*) FROM counter) AS checked,
@@ -275,7 +278,7 @@ SELECT
 FROM judged;
 
 -- name: spend(size)
--- What each organization's calls have cost is what its attempts say.
+-- What each organization's calls have cost is what its attempts say. Before `jobs_horizon` they may be gone.
 WITH summed AS (
     SELECT
         organization_id,
@@ -295,6 +298,7 @@ WITH summed AS (
         coalesce(summed.tokens, 0) AS tokens_sum
     FROM llm_usage AS counted
     FULL JOIN summed USING (organization_id, period)
+    WHERE period >= coalesce((SELECT to_char(jobs_horizon AT TIME ZONE 'UTC', 'YYYY-MM') FROM archive_retention), '')
 )
 SELECT
     count(*) AS checked,
@@ -322,6 +326,7 @@ WITH failed AS MATERIALIZED (
     WHERE ended.outcome = 'failed' AND ended.fact IS NOT NULL
         AND ended.fact #>> '{data,code}' NOT IN ('expired', 'interrupted')
         AND ended.decided_at <= now() - :patience::interval
+        AND ended.decided_at >= coalesce((SELECT max(horizon) FROM archive_retention), '-infinity')
 )
 SELECT
     count(*) AS checked,

@@ -42,3 +42,87 @@ VALUES (:horizon, :deleted)
 ON CONFLICT (singleton) DO UPDATE SET
     horizon = greatest(known.horizon, excluded.horizon),
     deleted_events = known.deleted_events + excluded.deleted_events;
+
+-- name: delete_settled(horizon, size)^
+-- Deletes a page of failed events that were dealt with before the horizon, and the replay plans that ended, or were made and
+-- never applied, before it. An event that a remaining plan lists stays with it.
+WITH plans AS (
+    SELECT id FROM replay_plans
+    WHERE state <> 'applying' AND coalesce(ended_at, created_at) < :horizon
+    ORDER BY created_at
+    LIMIT :size
+), items AS (
+    DELETE FROM replay_plan_items WHERE plan_id IN (SELECT plans.id FROM plans)
+), failed AS (
+    DELETE FROM failed_events WHERE id IN (
+        SELECT done.id FROM failed_events AS done
+        WHERE done.state <> 'open' AND done.last_failed_at < :horizon
+            AND greatest(done.replayed_at, done.discarded_at) < :horizon
+            AND NOT EXISTS (SELECT FROM replay_plan_items AS item WHERE item.failed_event_id = done.id)
+        LIMIT :size
+    )
+    RETURNING 1
+)
+SELECT
+    (SELECT array_agg(plans.id) FROM plans) AS plans,
+    (SELECT count(*) FROM plans) + (SELECT count(*) FROM failed) AS deleted;
+
+-- name: delete_plans(plans)!
+-- Deletes plans whose items are gone: in a statement of its own, since the constraint is checked at the end of one.
+DELETE FROM replay_plans WHERE id = ANY(:plans::uuid[]);
+
+-- name: lock_old_jobs(horizon, size)
+-- A page of jobs that ended before the horizon, in every run and for every table, locked as the projection locks them. A job
+-- stays while quota is held for it, a record of it is scheduled, or a plan lists one of its failed events.
+SELECT job.job_id
+FROM customization_jobs AS job
+WHERE job.status IN ('completed', 'failed', 'cancelled') AND job.completed_at < :horizon AND job.updated_at < :horizon
+    AND NOT EXISTS (
+        SELECT FROM quota_ledger AS entry
+        WHERE entry.job_id = job.job_id AND (entry.state = 'reserved' OR entry.decided_at >= :horizon)
+    )
+    AND NOT EXISTS (
+        SELECT FROM generation_attempts AS call WHERE call.job_id = job.job_id AND call.started_at >= :horizon
+    )
+    AND NOT EXISTS (
+        SELECT FROM scheduled_events AS later WHERE later.key = convert_to(job.job_id::text, 'UTF8')
+    )
+    AND NOT EXISTS (
+        SELECT FROM failed_events AS failed
+        JOIN replay_plan_items AS item ON item.failed_event_id = failed.id
+        WHERE failed.job_id = job.job_id
+    )
+ORDER BY job.completed_at
+LIMIT :size
+FOR UPDATE SKIP LOCKED;
+
+-- name: delete_jobs(job_ids)!
+-- Deletes jobs with everything about them. What is counted by month and organization stays.
+WITH page AS (
+    SELECT job_id FROM unnest(:job_ids::uuid[]) AS job_id
+), activities AS (
+    DELETE FROM customized_activities WHERE job_id IN (SELECT page.job_id FROM page)
+), attempts AS (
+    DELETE FROM generation_attempts WHERE job_id IN (SELECT page.job_id FROM page)
+), requests AS (
+    DELETE FROM job_requests WHERE job_id IN (SELECT page.job_id FROM page)
+), outcomes AS (
+    DELETE FROM job_outcomes WHERE job_id IN (SELECT page.job_id FROM page)
+), ledger AS (
+    DELETE FROM quota_ledger WHERE job_id IN (SELECT page.job_id FROM page)
+), events AS (
+    DELETE FROM job_events WHERE job_id IN (SELECT page.job_id FROM page)
+), sent AS (
+    DELETE FROM reemissions WHERE job_id IN (SELECT page.job_id FROM page)
+), failed AS (
+    DELETE FROM failed_events WHERE job_id IN (SELECT page.job_id FROM page)
+)
+DELETE FROM customization_jobs WHERE job_id IN (SELECT page.job_id FROM page);
+
+-- name: note_jobs_horizon(horizon)!
+-- Remembers how far the retention of whole jobs went; written with each page.
+INSERT INTO archive_retention AS known (horizon, jobs_horizon)
+VALUES (:horizon, :horizon)
+ON CONFLICT (singleton) DO UPDATE SET
+    horizon = greatest(known.horizon, excluded.horizon),
+    jobs_horizon = greatest(known.jobs_horizon, excluded.jobs_horizon);

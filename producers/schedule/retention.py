@@ -1,8 +1,10 @@
-"""Retention of the archive: events of jobs that ended long ago are deleted, a job's all at once.
+"""Retention: old events of ended jobs, failed events that were dealt with, and, where it is asked for, whole jobs.
 
+An ended job's events are deleted all at once.
 The read model keeps the jobs' last state. `archive_retention.horizon` is written in the same transactions as the
 deletions and says how far they went: a job that ended before it may have no events any more, and whoever compares
-archive and read model (`teamfit verify`, a rebuild) must not take that for a gap.
+archive and read model (`teamfit verify`, a rebuild) must not take that for a gap. `jobs_horizon` says the same of whole
+jobs; it is the beginning of a month, so that a month's counters are compared with its ledger only while that is whole.
 """
 
 from dataclasses import dataclass
@@ -26,13 +28,15 @@ class Retention:
     """Deletes what need not be kept.
 
     Attributes:
-        keep: how long the events of an ended job stay.
+        keep: how long the events of an ended job stay, and failed events that were dealt with.
+        keep_jobs: how long an ended job stays with everything about it; None: for ever.
         page_size: events looked at in one transaction; more: fewer transactions, and longer locks.
     """
 
     database: Database
     clock: Clock
     keep: timedelta
+    keep_jobs: timedelta | None = None
     page_size: int = 2_000
 
     async def delete_old(self) -> int:
@@ -45,8 +49,7 @@ class Retention:
         Raises:
             DependencyDown: Postgres is away.
         """
-        # What is deleted is gone, so this machine's clock must agree that it is old: no single wrong clock can do it.
-        horizon = min(self.clock.now(), datetime.now(UTC)) - self.keep
+        horizon = self._horizon(self.keep)
         deleted, after = 0, 0
         while True:
             async with self.database.transaction() as connection:
@@ -61,3 +64,53 @@ class Retention:
             telemetry.ARCHIVED_EVENTS_DELETED.inc(deleted)
             log.info("archive.retention", deleted=deleted, horizon=horizon.isoformat())
         return deleted
+
+    async def delete_settled(self) -> int:
+        """Delete failed events that were dealt with, and replay plans that ended, before the horizon; return how many.
+
+        Open failed events stay until somebody replays or discards them.
+
+        Raises:
+            DependencyDown: Postgres is away.
+        """
+        horizon = self._horizon(self.keep)
+        deleted = 0
+        while True:
+            async with self.database.transaction() as connection:
+                page = await _queries.delete_settled(connection, horizon=horizon, size=self.page_size)
+                await _queries.delete_plans(connection, plans=page["plans"] or [])
+                if page["deleted"]:
+                    await _queries.note_horizon(connection, horizon=horizon, deleted=0)
+            if not page["deleted"]:
+                return deleted
+            deleted += int(page["deleted"])
+
+    async def delete_jobs(self) -> int:
+        """Delete jobs that ended before the month in which `keep_jobs` ago lies; return how many. None: keep them all.
+
+        A page is a transaction in which the jobs' rows are locked, so no event of theirs is archived meanwhile.
+
+        Raises:
+            DependencyDown: Postgres is away.
+        """
+        if self.keep_jobs is None:
+            return 0
+        horizon = self._horizon(self.keep_jobs).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        deleted = 0
+        while True:
+            async with self.database.transaction() as connection:
+                rows = _queries.lock_old_jobs(connection, horizon=horizon, size=self.page_size)
+                job_ids = [row["job_id"] async for row in rows]
+                if job_ids:
+                    await _queries.delete_jobs(connection, job_ids=job_ids)
+                    await _queries.note_jobs_horizon(connection, horizon=horizon)
+            deleted += len(job_ids)
+            if len(job_ids) < self.page_size:
+                break
+        if deleted:
+            log.info("jobs.retention", deleted=deleted, horizon=horizon.isoformat())
+        return deleted
+
+    def _horizon(self, keep: timedelta) -> datetime:
+        # What is deleted is gone, so this machine's clock must agree that it is old: no single wrong clock can do it.
+        return min(self.clock.now(), datetime.now(UTC)).astimezone(UTC) - keep

@@ -42,7 +42,13 @@ reconciler = Reconciler(
     patience=timedelta(seconds=_settings.generation_timeout_s + _settings.stage_timeout_s),
 )
 periods = Periods(_database, _clock)
-retention = Retention(_database, _clock, keep=timedelta(days=_settings.event_retention_days))
+_job_days = _settings.job_retention_days
+retention = Retention(
+    _database,
+    _clock,
+    keep=timedelta(days=_settings.event_retention_days),
+    keep_jobs=None if _job_days is None else timedelta(days=_job_days),
+)
 app.watch(lambda: taker.held, lambda: reconciler.held)
 
 
@@ -79,8 +85,10 @@ async def open_period_late() -> None:
 
 @app.crontab("23 3 * * *", timezone=UTC, on_leader=True, traced=False)
 async def delete_old_events() -> None:
-    """Delete archived events past their retention."""
+    """Delete what is past its retention: whole jobs first, since less is left to look at then."""
+    await _unless_down(retention.delete_jobs)
     await _unless_down(retention.delete_old)
+    await _unless_down(retention.delete_settled)
 
 
 async def _unless_down(work: Callable[[], Awaitable[int]]) -> None:

@@ -13,8 +13,10 @@ from producers.schedule.periods import Periods
 from producers.schedule.retention import Retention
 from streams.events import JobEvent, JobId
 from tests.conftest import Pool
+from tests.integration.pipeline_scene import pipeline_on
 from tests.integration.pipeline_world import MovingClock, asked
 from tests.integration.quota_scene import ManualClock, add_organization, completed, failed
+from tests.verified import assert_consistent
 
 MIDNIGHT = datetime(2031, 5, 1, tzinfo=UTC)
 
@@ -125,6 +127,103 @@ async def test_an_archive_without_old_events_is_left_as_it_is(postgres: Database
     retention = Retention(postgres, MovingClock(), keep=timedelta(days=400))
     assert await retention.delete_old() == 0
     assert await database.fetchval("SELECT count(*) FROM archive_retention") == 0
+
+
+async def _age_everything(pool: Pool, days: int) -> None:
+    """Move all that has happened so far into the past, counters included."""
+    for table, column in (
+        ("job_events", "archived_at"),
+        ("job_outcomes", "decided_at"),
+        ("quota_ledger", "decided_at"),
+        ("generation_attempts", "started_at"),
+        ("customization_jobs", "completed_at"),
+        ("customization_jobs", "updated_at"),
+        ("failed_events", "last_failed_at"),
+        ("failed_events", "discarded_at"),
+        ("replay_plans", "created_at"),
+    ):
+        # Facts carry times of their own, so what is moved is not when they say that they happened, but now.
+        await pool.execute(
+            f"UPDATE {table} SET {column} = now() - $1::interval WHERE {column} IS NOT NULL", timedelta(days=days)
+        )
+    await pool.execute("UPDATE quota_ledger SET period = to_char(decided_at AT TIME ZONE 'UTC', 'YYYY-MM')")
+    await pool.execute(
+        "UPDATE quota_usage SET period = to_char(now() AT TIME ZONE 'UTC' - $1::interval, 'YYYY-MM')",
+        timedelta(days=days),
+    )
+    await pool.execute(
+        "UPDATE llm_usage SET period = to_char(now() AT TIME ZONE 'UTC' - $1::interval, 'YYYY-MM')",
+        timedelta(days=days),
+    )
+
+
+async def _jobs_by_table(pool: Pool) -> dict[str, set[JobId]]:
+    tables = (
+        *("customization_jobs", "job_requests", "job_outcomes", "quota_ledger", "generation_attempts"),
+        *("customized_activities", "job_events"),
+    )
+    return {table: {row[0] for row in await pool.fetch(f"SELECT job_id FROM {table}")} for table in tables}
+
+
+@pytest.mark.parametrize("page_size", [1, 1_000])
+async def test_whole_jobs_go_when_their_retention_has_passed(
+    postgres: Database, database: Pool, database_url: str, page_size: int
+) -> None:
+    """Nothing about an old ended job stays in any table; live and recent jobs stay whole; the books hold."""
+    await add_organization(database, "acme", monthly_quota=10)
+    async with pipeline_on(database_url) as pipeline:
+        pipeline.clock.time = datetime.now(UTC)
+        old, live = await pipeline.complete(), await pipeline.accept()
+        await _age_everything(database, 200)
+        recent = await pipeline.complete()
+    retention = Retention(
+        postgres, MovingClock(), keep=timedelta(days=400), keep_jobs=timedelta(days=100), page_size=page_size
+    )
+    before = await _jobs_by_table(database)
+    assert await retention.delete_jobs() == 1
+    after = await _jobs_by_table(database)
+    assert {table: before[table] - after[table] for table in before} == {table: {old.job_id} for table in before}
+    assert {live.job_id, recent.job_id} <= after["quota_ledger"]
+    assert sum(row[1] for row in (await counters(database)).values()) == 2  # charges outlive their jobs
+    assert await retention.delete_jobs() == 0
+    report = await assert_consistent(database_url, settled=False)
+    assert report.ok
+
+
+async def test_jobs_are_kept_for_ever_unless_told_otherwise(postgres: Database, database: Pool) -> None:
+    """Without a retention of its own, a job of a thousand days ago stays."""
+    event = asked()
+    await add_job(postgres, event, completed(event))
+    await age(database, event.job_id, 1_000)
+    assert await Retention(postgres, MovingClock(), keep=timedelta(days=400)).delete_jobs() == 0
+    assert await database.fetchval("SELECT count(*) FROM customization_jobs") == 1
+
+
+async def test_failed_events_go_when_they_were_dealt_with_long_ago(postgres: Database, database: Pool) -> None:
+    """A discarded one and its ended plan go; open ones stay, however old, and those of a plan that is being applied."""
+    for name, discarded in (("discarded", True), ("open", False), ("planned", True)):
+        await database.execute(
+            "INSERT INTO failed_events (id, topic, stage, reason, error_type, error_message, attempts, first_failed_at,"
+            " last_failed_at, discarded_at, discarded_occurrences, event_id) VALUES (gen_random_uuid(), 'job-accepted',"
+            " 'generation', 'given_up', 'E', 'no', 1, now(), now(), $1, $2, $3)",
+            *(datetime.now(UTC) if discarded else None, 1 if discarded else None, name),
+        )
+    for state, event in (("finished", "discarded"), ("applying", "planned")):
+        plan = await database.fetchval(
+            "INSERT INTO replay_plans (id, state, filters, created_by, created_at)"
+            " VALUES (gen_random_uuid(), $1, '{}', 'test', now()) RETURNING id",
+            state,
+        )
+        await database.execute(
+            "INSERT INTO replay_plan_items (plan_id, position, failed_event_id, action, occurrences, last_failed_at,"
+            " others_behind) SELECT $1, 1, id, 'resend', 1, now(), 0 FROM failed_events WHERE event_id = $2",
+            *(plan, event),
+        )
+    await _age_everything(database, 401)
+    retention = Retention(postgres, MovingClock(), keep=timedelta(days=400))
+    assert await retention.delete_settled() == 2
+    assert {row[0] for row in await database.fetch("SELECT event_id FROM failed_events")} == {"open", "planned"}
+    assert [row[0] for row in await database.fetch("SELECT state FROM replay_plans")] == ["applying"]
 
 
 def test_the_crontabs_are_for_the_leader() -> None:

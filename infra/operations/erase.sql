@@ -1,0 +1,107 @@
+-- Each statement is one transaction's whole work on one table, and repeating it changes nothing.
+
+-- name: live_jobs(organization_id)
+-- The organization's jobs whose newest run has not ended, as far as any table tells.
+SELECT DISTINCT known.job_id
+FROM (
+    SELECT job_id FROM job_requests WHERE organization_id = :organization_id
+    UNION
+    SELECT job_id FROM quota_ledger WHERE organization_id = :organization_id
+    UNION
+    SELECT job_id FROM customization_jobs WHERE organization_id = :organization_id
+) AS known
+CROSS JOIN LATERAL job_standing(known.job_id, 1) AS standing
+LEFT JOIN customization_jobs AS job ON job.job_id = known.job_id
+WHERE standing.latest_outcome IS NULL AND standing.owner = :organization_id
+    AND (job.job_id IS NULL OR job.status IN ('pending', 'processing'))
+ORDER BY known.job_id;
+
+-- name: counts(organization_id)^
+-- How much there is to erase. Rows that were erased before count again: they are looked at again.
+SELECT
+    (SELECT count(*) FROM customization_jobs WHERE organization_id = :organization_id) AS jobs,
+    (SELECT count(*) FROM job_events WHERE organization_id = :organization_id) AS events,
+    (
+        SELECT count(*) FROM customized_activities
+        WHERE job_id IN (SELECT job.job_id FROM customization_jobs AS job WHERE job.organization_id = :organization_id)
+    ) AS activities,
+    (
+        SELECT count(*) FROM failed_events
+        WHERE organization_id = :organization_id
+            OR job_id IN (SELECT job.job_id FROM customization_jobs AS job WHERE job.organization_id = :organization_id)
+    ) AS failed_events;
+
+-- name: erase_requests(organization_id, erased)!
+-- The requests that the intake accepted.
+UPDATE job_requests
+SET event = jsonb_set(event, '{data,requirements}', to_jsonb(:erased::text))
+WHERE organization_id = :organization_id AND event #>> '{data,requirements}' <> :erased;
+
+-- name: erase_events(organization_id, erased)!
+-- The archived events: wishes, reasons and messages. Types, times and numbers stay, so that the archive still folds.
+UPDATE job_events
+SET event = jsonb_set(event, '{data}', (event -> 'data') || (
+    SELECT jsonb_object_agg(field, :erased::text)
+    FROM unnest(ARRAY['requirements', 'reason', 'message', 'error_message']) AS field
+    WHERE event -> 'data' ->> field <> :erased
+))
+WHERE organization_id = :organization_id AND EXISTS (
+    SELECT FROM unnest(ARRAY['requirements', 'reason', 'message', 'error_message']) AS field
+    WHERE event -> 'data' ->> field <> :erased
+);
+
+-- name: erase_outcomes(organization_id, erased)!
+-- The terminal facts, from which lost events are published again.
+UPDATE job_outcomes AS ended
+SET fact = jsonb_set(fact, '{data}', (fact -> 'data') || (
+    SELECT jsonb_object_agg(field, :erased::text)
+    FROM unnest(ARRAY['reason', 'message', 'error_message']) AS field
+    WHERE fact -> 'data' ->> field <> :erased
+))
+WHERE fact #>> '{data,organization_id}' = :organization_id AND EXISTS (
+    SELECT FROM unnest(ARRAY['reason', 'message', 'error_message']) AS field
+    WHERE fact -> 'data' ->> field <> :erased
+);
+
+-- name: erase_jobs(organization_id, erased)!
+-- The read model, as a fold of the erased archive makes it.
+UPDATE customization_jobs
+SET requirements = CASE WHEN requirements IS NOT NULL THEN :erased END,
+    error_message = CASE WHEN error_message IS NOT NULL THEN :erased END,
+    updated_at = now()
+WHERE organization_id = :organization_id AND (requirements <> :erased OR error_message <> :erased);
+
+-- name: erase_activities(organization_id, erased)!
+-- The three activities of each job. Their numbers stay, since a completed job has three.
+UPDATE customized_activities AS activity
+SET title = :erased, description = :erased, materials = '[]', steps = '[]', objective = :erased
+FROM customization_jobs AS job
+WHERE job.job_id = activity.job_id AND job.organization_id = :organization_id
+    AND (activity.title, activity.description) IS DISTINCT FROM (:erased, :erased);
+
+-- name: erase_failed_events(organization_id, erased, operator)!
+-- The dead letters. What has no bytes any more cannot be replayed, so an open one is discarded.
+UPDATE failed_events
+SET event = NULL,
+    headers = '{}',
+    error_message = :erased,
+    traceback = NULL,
+    discarded_at = coalesce(discarded_at, now()),
+    discarded_occurrences = greatest(discarded_occurrences, occurrences),
+    discarded_because = coalesce(discarded_because, :erased),
+    discarded_by = coalesce(discarded_by, :operator)
+WHERE error_message <> :erased AND (
+    organization_id = :organization_id
+    OR (organization_id IS NULL AND job_id IN (
+        SELECT job.job_id FROM customization_jobs AS job WHERE job.organization_id = :organization_id
+    ))
+);
+
+-- name: delete_scheduled(organization_id)!
+-- Records that wait for their time. Their jobs have ended; facts among them are published again from their outcomes.
+DELETE FROM scheduled_events
+WHERE key IN (
+    SELECT convert_to(job_id::text, 'UTF8') FROM customization_jobs WHERE organization_id = :organization_id
+    UNION
+    SELECT convert_to(job_id::text, 'UTF8') FROM job_requests WHERE organization_id = :organization_id
+);

@@ -1,0 +1,141 @@
+"""`teamfit erase`, run as an operator runs it: an organization's texts go from every table, its numbers stay."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeAlias
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from infra.cli import app
+from infra.settings import settings
+from streams.events import JobRequested
+from tests.conftest import Pool
+from tests.integration.pipeline_scene import Pipeline, pipeline_on
+from tests.integration.quota_scene import add_organization, usage
+from tests.verified import assert_consistent
+
+Run: TypeAlias = Callable[..., Awaitable[Result]]
+
+# What the backend owns is the backend's to erase; an idempotency key is the caller's name for a request, not a text.
+_NOT_OURS = {"organizations", "subscriptions", "teams", "team_materials", "alembic_version"}
+
+
+@pytest.fixture
+async def erase(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
+    """Run the command with this test's servers. It has an event loop of its own, so it gets a thread."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("BROKER_URL", redis_url)
+    settings.cache_clear()
+
+    async def run(*arguments: str, answer: str = "") -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, app, ["erase", *arguments], input=answer)
+
+    yield run
+    settings.cache_clear()
+
+
+@pytest.fixture
+async def pipeline(database: Pool, database_url: str) -> AsyncIterator[Pipeline]:
+    """The stages' handlers, and two customers."""
+    await add_organization(database)
+    await add_organization(database, "birch")
+    async with pipeline_on(database_url) as opened:
+        yield opened
+
+
+async def _with_texts(pipeline: Pipeline, pool: Pool, organization_id: str) -> JobRequested:
+    """Leave an organization's word wherever the pipeline keeps a text; return a live job."""
+    word = f"secret-{organization_id}"
+    ended = await pipeline.complete(await pipeline.accept(organization_id))
+    broken = await pipeline.fail(await pipeline.accept(organization_id))
+    live = await pipeline.accept(organization_id)
+    for job in (ended, broken, live):
+        await pool.execute(
+            "UPDATE job_requests SET event = jsonb_set(event, '{data,requirements}', to_jsonb($2::text))"
+            " WHERE job_id = $1",
+            *(job.job_id, word),
+        )
+        await pool.execute(
+            "UPDATE job_events SET event = jsonb_set(event, '{data}', (event->'data') ||"
+            " CASE WHEN type LIKE '%requested%' THEN jsonb_build_object('requirements', $2::text)"
+            " WHEN type LIKE '%failed%' THEN jsonb_build_object('error_message', $2::text) ELSE '{}' END)"
+            " WHERE job_id = $1",
+            *(job.job_id, word),
+        )
+        await pool.execute(
+            "UPDATE customization_jobs SET requirements = $2,"
+            " error_message = CASE WHEN error_message IS NOT NULL THEN $2 END WHERE job_id = $1",
+            *(job.job_id, word),
+        )
+        await pool.execute(
+            "INSERT INTO scheduled_events (id, topic, key, event, due_at, reason)"
+            " VALUES (gen_random_uuid(), 'job-requests', $1, $2, now(), 'retry')",
+            *(str(job.job_id).encode(), word.encode()),
+        )
+    await pool.execute("UPDATE customized_activities SET description = $2 WHERE job_id = $1", ended.job_id, word)
+    await pool.execute(
+        "UPDATE customized_activities SET materials = to_jsonb($2::text), steps = to_jsonb($2::text), objective = $2"
+        " WHERE job_id = $1",
+        *(ended.job_id, word),
+    )
+    fact = f'{{"data": {{"organization_id": "{organization_id}", "error_message": "{word}"}}}}'
+    await pool.execute("UPDATE job_outcomes SET fact = $2 WHERE job_id = $1", broken.job_id, fact)
+    await pool.execute(
+        "INSERT INTO failed_events (id, topic, stage, reason, key, event, headers, error_type, error_message,"
+        " traceback, attempts, first_failed_at, last_failed_at, job_id, run, organization_id)"
+        " VALUES (gen_random_uuid(), 'job-accepted', 'generation', 'given_up', $1, $2, $3, 'E', $4, $4, 1, now(), now(), $5, 1, $6)",
+        *(str(broken.job_id).encode(), word.encode(), json.dumps({"note": word}), word),
+        *(broken.job_id, organization_id),
+    )
+    return live
+
+
+async def _tables_with(pool: Pool, word: str) -> set[str]:
+    """Name the tables of the pipeline in which any column of any row holds a word, as text or as bytes."""
+    tables = [row[0] for row in await pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")]
+    found = set()
+    for table in set(tables) - _NOT_OURS:
+        rows = f"SELECT EXISTS (SELECT FROM {table} AS t WHERE t::text LIKE ANY ($1::text[]))"
+        if await pool.fetchval(rows, [f"%{word}%", f"%{word.encode().hex()}%"]):
+            found.add(table)
+    return found
+
+
+async def test_no_table_keeps_an_erased_organizations_word(
+    erase: Run, pipeline: Pipeline, database: Pool, database_url: str
+) -> None:
+    """All texts of one organization are gone, the other's stay, live jobs are cancelled, and the books hold."""
+    live = await _with_texts(pipeline, database, "acme")
+    await _with_texts(pipeline, database, "birch")
+    assert await _tables_with(database, "secret-acme") == await _tables_with(database, "secret-birch")
+    assert len(await _tables_with(database, "secret-birch")) == 7
+    charged = (await usage(database))[1]
+
+    said = await erase("--organization", "acme", "--yes", "--json")
+    assert said.exit_code == 0, said.output
+    assert json.loads(said.stdout)["live"] == [str(live.job_id)]
+    assert await _tables_with(database, "secret-acme") == set()
+    assert len(await _tables_with(database, "secret-birch")) == 7
+    assert (await usage(database))[1] == charged
+    outcome = await database.fetchval("SELECT outcome FROM job_outcomes WHERE job_id = $1", live.job_id)
+    assert outcome == "cancelled"
+    assert await database.fetchval("SELECT state FROM failed_events WHERE organization_id = 'acme'") == "discarded"
+    await assert_consistent(database_url, settled=False)
+
+    before = await database.fetch("SELECT t::text FROM job_events AS t ORDER BY sequence")
+    assert (await erase("--organization", "acme", "--yes")).exit_code == 0
+    assert await database.fetch("SELECT t::text FROM job_events AS t ORDER BY sequence") == before
+
+
+async def test_an_erasure_asks_first(erase: Run, pipeline: Pipeline, database: Pool) -> None:
+    """It says how much there is; with a no, or for an organization without a job, nothing changes."""
+    await _with_texts(pipeline, database, "acme")
+    said = await erase("--organization", "acme", answer="n\n")
+    assert said.exit_code == 1
+    assert "acme: 3 jobs, 3 activities, 5 events, 1 failed events; 1 jobs have not ended" in said.output
+    assert len(await _tables_with(database, "secret-acme")) == 7
+    said = await erase("--organization", "nowhere", "--yes")
+    assert said.exit_code == 1
+    assert "organization nowhere: no job and no failed event is known; check the ID" in said.output
