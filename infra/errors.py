@@ -1,6 +1,7 @@
 """Every error this project raises on purpose. The type decides the treatment; nobody matches on text.
 
 TeamfitError
+├── InvalidSetting      a setting cannot be used: the process that needs it ends with one line
 ├── InvalidEvent        dead letter at once: the bytes are not an event this stage can read
 ├── Refused             a business refusal with a stable `code`: a JobRejected fact, not a failure of the system
 ├── Transient           this job may succeed later: tried again with backoff, at most `max_attempts` times
@@ -15,6 +16,18 @@ from datetime import timedelta
 
 class TeamfitError(Exception):
     """Root of the tree."""
+
+
+class InvalidSetting(TeamfitError):
+    """A setting that a process needs has a value that it cannot use.
+
+    Attributes:
+        variable: the environment variable. The message begins with it, and says what is wrong and the fix.
+    """
+
+    def __init__(self, variable: str, problem: str) -> None:
+        super().__init__(f"{variable} {problem}")
+        self.variable = variable
 
 
 class InvalidEvent(TeamfitError):

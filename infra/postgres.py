@@ -1,18 +1,29 @@
-"""Postgres for one process: a pool opened on first use, and the place where asyncpg's outages become ours."""
+"""Postgres for one process: connections, a pool opened on first use, and what its outages mean.
+
+A pooler may stand before the server (pgbouncer and its kin). In its transaction mode two transactions of one connection
+may run on two servers, so nothing here outlives a transaction: locks and settings are the transaction's, and behind a
+pooler statements have no names. A pooler is found by asking: the process ID that it gives its client is no server's.
+"""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import asyncpg
 import orjson
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from infra.clock import ServerClock
+from infra.database_url import DatabaseAddress, read_database_url
 from infra.errors import DependencyDown
 
+log = structlog.get_logger(__name__)
+
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 # What is raised when the server is away, restarting, full or read-only, as opposed to when a query is wrong.
 # TimeoutError (no free connection, no answer in time) is an OSError.
@@ -30,8 +41,10 @@ _AWAY: tuple[type[BaseException], ...] = (
 )
 # The code is newer than the schema: every event would fail, and none of them is to blame.
 _OTHER_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
-_ACQUIRE_TIMEOUT_S = 10.0
+# A named statement is on another server, or somebody else's: a pooler has come between.
+_STATEMENTS_ASTRAY = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 _COMMAND_TIMEOUT_S = 60.0
+_NAMED_STATEMENTS: Final = 100  # per connection; asyncpg's own default
 
 
 async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -41,12 +54,62 @@ async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         )
 
 
-def _down(error: BaseException) -> DependencyDown:
-    return DependencyDown("postgres", f"Postgres is away: {type(error).__name__}: {error}; check DATABASE_URL")
+def down(error: BaseException) -> DependencyDown:
+    """Return an outage that says in one line what is wrong with the server, and where to look."""
+    return DependencyDown("postgres", " ".join(_explained(error).split()))
+
+
+def _explained(error: BaseException) -> str:
+    if isinstance(error, asyncpg.ConnectionDoesNotExistError) and isinstance(error.__cause__, asyncpg.PostgresError):
+        error = error.__cause__  # what the server, or a pooler, said before it hung up
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"the certificate of Postgres is refused: {error.verify_message}; check sslrootcert in DATABASE_URL"
+        case ssl.SSLError():
+            return f"TLS with Postgres fails: {error.reason or error}; check sslmode in DATABASE_URL"
+        # asyncpg has no type of its own for this answer.
+        case ConnectionError() if "rejected SSL upgrade" in str(error):
+            return "Postgres has no TLS, which sslmode in DATABASE_URL asks for: turn it on, or use sslmode=prefer"
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return f"Postgres refuses the login: {error}; check user, password and sslmode in DATABASE_URL"
+        case asyncpg.InvalidCatalogNameError():
+            return f"Postgres has no such database: {error}; check DATABASE_URL"
+        case asyncpg.ProtocolViolationError():
+            # Servers do not say this of what asyncpg sends: it is how pgbouncer says anything.
+            return f"the pooler before Postgres refuses: {error}; check its settings, and those in DATABASE_URL"
+        case asyncpg.InsufficientResourcesError():
+            return f"Postgres is full: {error}; lower TEAMFIT_DATABASE_POOL_SIZE, or raise its limits"
+        case asyncpg.InsufficientPrivilegeError():
+            return f"Postgres refuses: {error}; check the rights of the user in DATABASE_URL"
+        case TimeoutError():
+            return (
+                f"Postgres is away, or all connections are taken: no answer in time{f': {error}' if str(error) else ''}"
+            )
+        case _:
+            return f"Postgres is away: {type(error).__name__}: {error}; check DATABASE_URL"
+
+
+async def connect(address: DatabaseAddress) -> Session:
+    """Open a connection that fits behind a pooler: its statements have no names.
+
+    Raises:
+        DependencyDown: the server is away, or refuses.
+    """
+    try:
+        return await asyncpg.connect(**address.arguments, statement_cache_size=0)
+    except Exception as error:
+        # Whatever it is, it is about the server: asyncpg lets out errors of any type while it connects.
+        raise down(error) from error
+
+
+async def behind_pooler(connection: Session) -> bool:
+    """Whether a pooler stands between: the server's process is not the one that the connection was told."""
+    async with connection.transaction():
+        return bool(await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid())
 
 
 @asynccontextmanager
-async def _lost_is_down(connection: Connection) -> AsyncIterator[None]:
+async def _lost_isdown(connection: Connection) -> AsyncIterator[None]:
     """Tell a lost connection from a wrong argument; asyncpg raises InterfaceError for both.
 
     Raises:
@@ -56,10 +119,10 @@ async def _lost_is_down(connection: Connection) -> AsyncIterator[None]:
         yield
     except asyncpg.InternalClientError as error:
         # "cannot switch to state …": the server died in the middle of an answer, and the rollback came upon its rest.
-        raise _down(error) from error
+        raise down(error) from error
     except asyncpg.InterfaceError as error:
         if _is_lost(connection):
-            raise _down(error) from error
+            raise down(error) from error
         raise
 
 
@@ -81,24 +144,47 @@ class Database:
     """
 
     def __init__(self, url: str, *, size: int) -> None:
+        """Remember where to connect. Raises InvalidSetting when the URL cannot be used."""
         self.clock = ServerClock()
-        self._url = url
+        self._address = read_database_url(url)
+        self._pooled = self._address.pooled
         self._size = size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
         async with self._opening:
             if self._pool is None:
+                if self._pooled is None:
+                    self._pooled = await self._finds_pooler()
                 self._pool = await asyncpg.create_pool(
-                    self._url,
+                    **self._address.arguments,
                     min_size=1,
                     max_size=self._size,
                     init=_prepare,
-                    timeout=_ACQUIRE_TIMEOUT_S,
                     command_timeout=_COMMAND_TIMEOUT_S,
+                    statement_cache_size=0 if self._pooled else _NAMED_STATEMENTS,
                 )
             return self._pool
+
+    async def _finds_pooler(self) -> bool:
+        connection = await connect(self._address)
+        try:
+            pooled = await behind_pooler(connection)
+        finally:
+            connection.terminate()
+        if pooled:
+            log.info("postgres.pooler_found", consequence="statements have no names")
+        return pooled
+
+    def _expect_pooler(self) -> None:
+        """Open the next pool for a pooler; the one in use closes when its transactions have ended."""
+        pool, self._pool, self._pooled = self._pool, None, True
+        if pool is not None:
+            closing = asyncio.create_task(_close(pool))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -109,12 +195,17 @@ class Database:
                 unknown, so callers must be idempotent.
         """
         try:
-            async with self._borrowed() as connection, _lost_is_down(connection), connection.transaction():
+            async with self._borrowed() as connection, _lost_isdown(connection), connection.transaction():
                 if self.clock.stale:
                     self.clock.learn(await connection.fetchval("SELECT clock_timestamp()"))
                 yield connection
+        except _STATEMENTS_ASTRAY as error:
+            self._expect_pooler()
+            raise DependencyDown(
+                "postgres", f"a pooler before Postgres lost a statement ({error}); from now on they have no names"
+            ) from error
         except _AWAY as error:
-            raise _down(error) from error
+            raise down(error) from error
         except _OTHER_SCHEMA as error:
             raise DependencyDown("postgres", f"{error}: the database is not migrated; run teamfit migrate") from error
 
@@ -130,24 +221,29 @@ class Database:
         """
         try:
             pool = self._pool or await self._open()
-            connection = await pool.acquire(timeout=_ACQUIRE_TIMEOUT_S)
+            connection = await pool.acquire(timeout=self._address.timeout_s)
+        except DependencyDown:
+            raise
         except Exception as error:
-            raise _down(error) from error
+            raise down(error) from error
         try:
             yield connection
         finally:
             try:
                 await pool.release(connection)
             except Exception as error:
-                raise _down(error) from error
+                raise down(error) from error
 
     async def close(self) -> None:
         """Close every connection; wait for those in use at most five seconds."""
         pool, self._pool = self._pool, None
-        if pool is None:
-            return
-        try:
-            async with asyncio.timeout(5):
-                await pool.close()
-        except TimeoutError:
-            pool.terminate()
+        if pool is not None:
+            await _close(pool)
+
+
+async def _close(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    try:
+        async with asyncio.timeout(5):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()

@@ -23,7 +23,7 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default="postgresql://localhost:5432/teamfit",
         validation_alias="DATABASE_URL",
-        description="The Postgres database, as a URL.",
+        description="The Postgres database, as a URL that libpq takes: TLS, several hosts and poolers included.",
     )
     broker_url: str = Field(
         default="redis://localhost:6379/0",

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.cli.output import mended, out, print_json
-from infra.cli.session import Session, session
+from infra.cli.session import session
 from infra.errors import TeamfitError
+from infra.postgres import Session
 from infra.settings import settings
 
 _queries = aiosql.from_path(Path(__file__).with_name("job_life.sql"), "asyncpg")

@@ -14,6 +14,8 @@ from rich.table import Table
 from consumers.projection.rebuild import Comparison, Rebuilt, Step, rebuild
 from infra.cli.output import out, print_json
 from infra.cli.session import session
+from infra.errors import DependencyDown
+from infra.postgres import behind_pooler
 from infra.settings import settings
 
 _STEPS: dict[Step, str] = {
@@ -44,6 +46,12 @@ def run(*, dry_run: bool, as_json: bool) -> None:
         bar.update(tasks[step], completed=done, total=total, visible=True)
 
     async def work(connection: "asyncpg.Connection[asyncpg.Record]") -> Rebuilt:
+        if await behind_pooler(connection):
+            raise DependencyDown(
+                "postgres",
+                "a rebuild keeps temporary tables from one transaction to the next, which a pooler may put on another "
+                "server: run it with DATABASE_URL of Postgres itself",
+            )
         return await rebuild(connection, dry_run=dry_run, progress=show)
 
     with bar:

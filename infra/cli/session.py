@@ -3,18 +3,16 @@
 import asyncio
 import getpass
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import asyncpg
 
+from infra.database_url import read_database_url
 from infra.errors import DependencyDown
-from infra.postgres import Database
+from infra.postgres import Database, Session, connect, down
 from infra.settings import settings
 
 T = TypeVar("T")
-Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-
-_CONNECT_S = 10.0
 
 
 def operator() -> str:
@@ -46,23 +44,18 @@ async def session(url: str, work: Callable[[Session], Awaitable[T]]) -> T:
     Raises:
         DependencyDown: Postgres is away, refuses the connection, breaks it, or has another schema than ours.
     """
+    connection = await connect(read_database_url(url))
     try:
-        connection = await asyncpg.connect(url, timeout=_CONNECT_S)
-        try:
-            return await work(connection)
-        finally:
-            if not connection.is_closed():
-                await connection.close()
+        return await work(connection)
     except asyncpg.UndefinedTableError as error:
         raise DependencyDown("postgres", f"{error}; check DATABASE_URL, or run teamfit migrate") from error
     except (
         OSError,
         asyncpg.PostgresConnectionError,
         asyncpg.OperatorInterventionError,
-        asyncpg.InvalidAuthorizationSpecificationError,
-        asyncpg.InvalidCatalogNameError,
         asyncpg.InsufficientPrivilegeError,
     ) as error:
-        raise DependencyDown(
-            "postgres", f"Postgres is away, or refuses: {type(error).__name__}: {error}; check DATABASE_URL"
-        ) from error
+        raise down(error) from error
+    finally:
+        if not connection.is_closed():
+            await connection.close()

@@ -11,30 +11,31 @@ from pathlib import Path
 import asyncpg
 from alembic import command
 from alembic.config import Config
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from infra.errors import DependencyDown
+from infra.database_url import DatabaseAddress, read_database_url
+from infra.postgres import down
 
 _FOLDER = Path(__file__).parent
 
 # `alembic.context` and `alembic.op` are proxies of the module, so two upgrades in one process would mix.
 _ONE_AT_A_TIME = threading.Lock()
 
-# Some come from asyncpg as they are, some dressed by SQLAlchemy.
-_UNREACHABLE = (
+# What the server may say while it migrates; a statement that is wrong is none of these, and shows its traceback.
+_UNUSABLE = (
     OSError,
-    ArgumentError,
-    InterfaceError,
-    OperationalError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InterfaceError,
 )
 
 
-def _config(database_url: str) -> Config:
+def _config(address: DatabaseAddress) -> Config:
     config = Config()
     config.set_main_option("script_location", str(_FOLDER))
-    config.attributes["database_url"] = database_url
+    config.attributes["address"] = address
     return config
 
 
@@ -47,9 +48,16 @@ async def upgrade(database_url: str, *, revision: str = "head") -> None:
     """Bring the database to a revision. Runs one at a time per database; running it again changes nothing.
 
     Raises:
-        DependencyDown: the database cannot be reached.
+        InvalidSetting: the URL cannot be used.
+        DependencyDown: the database cannot be reached, or its user may not change it.
     """
+    config = _config(read_database_url(database_url))
     try:
-        await asyncio.to_thread(_upgrade, _config(database_url), revision)
-    except _UNREACHABLE as error:
-        raise DependencyDown("postgres", f"cannot reach the database: {error}; check DATABASE_URL") from error
+        await asyncio.to_thread(_upgrade, config, revision)
+    except DBAPIError as error:  # what came from SQLAlchemy's own statements
+        cause = error.orig.__cause__ if error.orig is not None else None
+        if isinstance(cause, _UNUSABLE):
+            raise down(cause) from error
+        raise
+    except _UNUSABLE as error:
+        raise down(error) from error

@@ -4,9 +4,10 @@ import asyncio
 
 from alembic import context
 from sqlalchemy import Connection, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+
+from infra.postgres import Session, connect
 
 # Any number will do, so long as it never changes: it keeps two deployments from migrating at the same time.
 _ADVISORY_LOCK = 20_310_401
@@ -20,8 +21,15 @@ def _migrate(connection: Connection) -> None:
 
 
 async def _run() -> None:
-    url = make_url(context.config.attributes["database_url"]).set(drivername="postgresql+asyncpg")
-    engine = create_async_engine(url, poolclass=NullPool)
+    async def connected() -> Session:
+        return await connect(context.config.attributes["address"])
+
+    # Unnamed statements, each prepared when it is run: SQLAlchemy's cache of them would not survive a pooler.
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        poolclass=NullPool,
+        connect_args={"async_creator_fn": connected, "prepared_statement_cache_size": 0},
+    )
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_migrate)

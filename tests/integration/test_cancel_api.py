@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from infra.clock import SystemClock
+from infra.database_url import read_database_url
 from infra.errors import DependencyDown
 from infra.local.servers import start_valkey
 from infra.postgres import Database
@@ -160,7 +161,7 @@ class AwayWithPostgres:
 
     async def publish(self, records: Sequence[Record]) -> None:
         await self.database.close()
-        self.database._url = "postgresql://nobody@127.0.0.1:1/nothing"
+        self.database._address = read_database_url("postgresql://nobody@127.0.0.1:1/nothing")
         raise BrokerDown("gone", maybe_written=False)
 
 
