@@ -24,6 +24,7 @@ PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin
 VERSION = (0,) if PROGRAM is None else _version(PROGRAM)
 needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer on this machine: apt-get install pgbouncer")
 
+FORGETS_STATEMENTS = {} if VERSION < (1, 21) else {"max_prepared_statements": "0"}
 TRACKS_STATEMENTS = pytest.mark.skipif(VERSION < (1, 21), reason="pgbouncer before 1.21 tracks no named statements")
 
 
