@@ -85,7 +85,8 @@ async def _with_texts(pipeline: Pipeline, pool: Pool, organization_id: str) -> J
     await pool.execute(
         "INSERT INTO failed_events (id, topic, stage, reason, key, event, headers, error_type, error_message,"
         " traceback, attempts, first_failed_at, last_failed_at, job_id, run, organization_id)"
-        " VALUES (gen_random_uuid(), 'job-accepted', 'generation', 'given_up', $1, $2, $3, 'E', $4, $4, 1, now(), now(), $5, 1, $6)",
+        " VALUES (gen_random_uuid(), 'job-accepted', 'generation', 'given_up',"
+        " $1, $2, $3, 'E', $4, $4, 1, now(), now(), $5, 1, $6)",
         *(str(broken.job_id).encode(), word.encode(), json.dumps({"note": word}), word),
         *(broken.job_id, organization_id),
     )
