@@ -122,9 +122,11 @@ class Seen(list[Any]):
         await wait_for(lambda: len(self) >= wanted, deadline_s=deadline_s, what=f"{wanted} events, not {len(self)}")
 
 
-def collect(bench: Bench, app: faust.App, *, concurrency: int = 1, acknowledge: bool = True) -> Seen:
-    """An agent on the test's topic that notes what it gets."""
-    seen = Seen()
+def collect(
+    bench: Bench, app: faust.App, *, concurrency: int = 1, acknowledge: bool = True, into: Seen | None = None
+) -> Seen:
+    """An agent on the test's topic that notes what it gets, beside what others note `into` the same place."""
+    seen = Seen() if into is None else into
 
     async def agent(stream: Any) -> None:
         event: EventT[Any]
