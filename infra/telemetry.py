@@ -21,7 +21,13 @@ LLM_SECONDS = Histogram(
     "Seconds from sending a completion request to its answer or failure.",
     buckets=(0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128),
 )
-LLM_TOKENS = Counter("teamfit_llm_tokens_total", "Tokens billed by the LLM endpoint, by kind.", ["kind"])
+LLM_TOKENS = Counter("teamfit_llm_tokens_total", "Tokens that the LLM endpoint says it billed, by kind.", ["kind"])
+LLM_USAGE_UNKNOWN = Counter(
+    "teamfit_llm_usage_unknown_total", "Answers of the LLM that do not say, or cannot mean, what they cost."
+)
+LLM_UNPACKED = Counter(
+    "teamfit_llm_unpacked_total", "Answers of the LLM whose JSON was packed, by what was taken off.", ["kind"]
+)
 
 STAGE_HELD = Gauge(
     "teamfit_stage_held",

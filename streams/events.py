@@ -120,8 +120,8 @@ class Completed(_Data):
 
     organization_id: OrganizationId
     model: _Text
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
+    prompt_tokens: int | None = Field(default=None, ge=0, description="Absent: the endpoint did not say.")
+    completion_tokens: int | None = Field(default=None, ge=0, description="Absent: the endpoint did not say.")
 
 
 class Failed(_Data):

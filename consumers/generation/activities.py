@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final, Self, TypeAlias
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 ACTIVITIES_PER_JOB: Final = 3
 
@@ -15,7 +15,16 @@ def _text(max_length: int) -> StringConstraints:
 
 _Line: TypeAlias = Annotated[str, _text(300)]
 _Paragraph: TypeAlias = Annotated[str, _text(4_000)]
-_People: TypeAlias = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def _not_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")  # noqa: TRY004 - pydantic takes no TypeError
+    return value
+
+
+_Whole: TypeAlias = Annotated[int, BeforeValidator(_not_bool)]
+_People: TypeAlias = Annotated[_Whole, Field(ge=1, le=10_000)]
 
 
 class _Answered(BaseModel):
@@ -41,7 +50,7 @@ class Activity(_Answered):
 
     title: _Line = Field(description="A short name.")
     description: _Paragraph = Field(description="What happens and why it suits this team, in a few sentences.")
-    duration_minutes: Annotated[int, Field(ge=1, le=7 * 24 * 60)] = Field(description="Whole duration, in minutes.")
+    duration_minutes: Annotated[_Whole, Field(ge=1, le=7 * 24 * 60)] = Field(description="Whole duration, in minutes.")
     group_size: GroupSize
     materials: list[_Line] = Field(max_length=50, description="What has to be at hand; may be empty.")
     steps: list[_Paragraph] = Field(min_length=1, max_length=50, description="What to do, in order.")
@@ -60,7 +69,7 @@ class Activities(_Answered):
         return orjson.dumps(self.model_dump()["activities"]).decode()
 
 
-# Bounds stay in our validation: strict mode refuses some of these keywords, and compatible servers refuse more.
+# Most bounds stay in our validation: strict mode refuses some of these keywords, and compatible servers refuse more.
 # https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
 _NOT_SENT = frozenset(
     {"title", "default", "minLength", "maxLength", "pattern", "minItems", "maxItems", "minimum", "maximum"}
@@ -82,5 +91,13 @@ def _strict(schema: dict[str, Any]) -> dict[str, Any]:
     return strict
 
 
+def _asked_for() -> dict[str, Any]:
+    """Return the schema that is sent, with the one bound that a customer's wish may contradict ("give us five")."""
+    schema = _strict(Activities.model_json_schema())
+    # Strict mode takes these two keywords for lists; an endpoint that does not is asked in another form.
+    schema["properties"]["activities"] |= {"minItems": ACTIVITIES_PER_JOB, "maxItems": ACTIVITIES_PER_JOB}
+    return schema
+
+
 # Built once: it costs more than reading an answer.
-SCHEMA: Final = _strict(Activities.model_json_schema())
+SCHEMA: Final = _asked_for()

@@ -28,7 +28,6 @@ import aiosql
 
 from consumers.generation.answer import Completion
 from consumers.generation.gate import Closing, Gate
-from consumers.generation.llm_errors import Usage
 from consumers.generation.prompt import BYTES_PER_TOKEN, Material, Team
 from consumers.generation.runs import (
     Attempt,
@@ -45,6 +44,7 @@ from consumers.generation.runs import (
 from infra.clock import Clock
 from infra.postgres import Connection, Database
 from infra.settings import Settings
+from streams.completion import Usage
 from streams.events import JobAccepted, JobId
 from streams.outcomes import complete_runs
 
@@ -108,7 +108,7 @@ class Attempts:
             if row["attempt"] is not None:
                 begun[key] = Attempt(*key, row["attempt"], tokens[key])
             elif row["outcome"] == "completed" and row["finished_at"] is not None:
-                usage = Usage(row["model"] or "", row["prompt_tokens"] or 0, row["completion_tokens"] or 0)
+                usage = Usage(row["model"] or "", row["prompt_tokens"], row["completion_tokens"])
                 begun[key] = Saved(usage, row["finished_at"])
             elif row["outcome"] is not None:
                 begun[key] = Ended(row["outcome"], row["error_code"])
@@ -145,7 +145,10 @@ class Attempts:
         async with self.database.transaction() as connection:
             attempts = [attempt for attempt, _ in answers]
             cost = _cost([completion.usage for _, completion in answers])
-            async for row in _queries.answered(connection, now=now, **_identity(attempts), **cost):
+            unknown = [completion.usage.maybe_billed for _, completion in answers]
+            async for row in _queries.answered(
+                connection, now=now, maybe_billed=unknown, **_identity(attempts), **cost
+            ):
                 if row["state"] == "saved":
                     saved_at[row["token"]] = row["finished_at"]
             holding = [one for one in attempts if one.token in saved_at]

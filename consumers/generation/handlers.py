@@ -34,12 +34,14 @@ from infra.errors import DependencyDown, Permanent, Postponed
 from infra.postgres import Database
 from infra.settings import Settings
 from streams.batching import Batcher
+from streams.completion import job_completed
 from streams.deliveries import Record, record
-from streams.events import Completed, JobAccepted, JobCompleted, JobId, JobStarted, Started, fact_id
+from streams.events import JobAccepted, JobCompleted, JobId, JobStarted, Started, fact_id
 from streams.outcomes import fail_run
 from streams.policy import error_code
 from streams.stage import Publisher
 from streams.topics import JOB_EVENTS
+from streams.traces import Trace
 
 log = structlog.get_logger(__name__)
 
@@ -198,20 +200,13 @@ def _team(event: JobAccepted, attempt: Attempt) -> Team:
 
 
 def _completed(event: JobAccepted, saved: Saved) -> JobCompleted:
-    """Build the fact from what is saved alone, so that a repeat gives the same bytes."""
-    return JobCompleted(
-        id=fact_id(event.job_id, event.run, "completed"),
-        subject=event.job_id,
-        time=saved.at,
-        run=event.run,
-        traceparent=event.traceparent,
-        tracestate=event.tracestate,
-        data=Completed(
-            organization_id=event.data.organization_id,
-            model=saved.usage.model,
-            prompt_tokens=saved.usage.prompt_tokens,
-            completion_tokens=saved.usage.completion_tokens,
-        ),
+    return job_completed(
+        event.job_id,
+        event.run,
+        organization_id=event.data.organization_id,
+        usage=saved.usage,
+        at=saved.at,
+        trace=Trace(event.traceparent, event.tracestate),
     )
 
 

@@ -8,7 +8,6 @@ LlmFailure                 one call that gave no activities; `error` says what t
 docs/llm.md has the table.
 """
 
-from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -18,18 +17,10 @@ import openai
 from consumers.generation.rate_limits import exhausted_for, retry_after
 from infra.errors import DependencyDown, Permanent, Transient
 from infra.settings import CompletionFormat
+from streams.completion import Usage
 
 _CONTENT_FILTERS = frozenset({"content_filter", "content_policy_violation"})
 _LOCATION_CHARS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What one answer cost, as the endpoint says; 0 where it says nothing."""
-
-    model: str
-    prompt_tokens: int
-    completion_tokens: int
 
 
 class LlmFailure(Exception):
@@ -58,7 +49,7 @@ class LlmFailure(Exception):
         self.error = error
         self.code = code or ("llm_unavailable" if isinstance(error, DependencyDown) else error.code)
         self.usage = usage
-        self.maybe_billed = maybe_billed
+        self.maybe_billed = maybe_billed or (usage is not None and usage.maybe_billed)
         self.sent = sent
         self.closed_for = closed_for
 

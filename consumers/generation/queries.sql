@@ -37,7 +37,7 @@ WHERE older.job_id = wanted.job_id AND older.run = wanted.run AND older.state = 
 
 -- name: begin(job_ids, runs, organization_ids, tokens, entries, patience, max_tokens, unknown_tokens, now)
 -- Starts the next attempt of each run that has not ended and has none under way, unless its job has spent `max_tokens` (0: no
--- cap); a call whose cost is not known counts as `unknown_tokens`. Returns for each run its new attempt and what its job has
+-- cap); what is not known of a call's cost counts as `unknown_tokens`. Returns for each run its new attempt and what its job has
 -- spent; or how it ended, with the code of its failure and with what the saved attempt of a completed run left; or for how
 -- long the attempt under way may last yet, by this database's clock.
 WITH wanted AS MATERIALIZED (
@@ -48,9 +48,12 @@ WITH wanted AS MATERIALIZED (
         SELECT
             coalesce(max(attempt.attempt) FILTER (WHERE attempt.run = run_of.run), 0) AS attempt,
             max(attempt.deadline) FILTER (WHERE attempt.run = run_of.run AND attempt.state = 'started') AS deadline,
-            coalesce(sum(coalesce(
-                prompt_tokens::bigint + completion_tokens, maybe_billed::int * :unknown_tokens::bigint
-            )), 0)::bigint AS spent
+            coalesce(sum(
+                coalesce(prompt_tokens, 0)::bigint + coalesce(completion_tokens, 0) + CASE
+                    WHEN maybe_billed AND prompt_tokens + completion_tokens::bigint IS NULL THEN :unknown_tokens::bigint
+                    ELSE 0
+                END
+            ), 0)::bigint AS spent
         FROM generation_attempts AS attempt
         WHERE attempt.job_id = run_of.job_id
     ) AS older
@@ -117,20 +120,21 @@ SELECT
 FROM teams AS team
 WHERE team.id = ANY(:team_ids::text[]);
 
--- name: answered(now, job_ids, runs, attempts, tokens, models, prompt_tokens, completion_tokens)
+-- name: answered(now, job_ids, runs, attempts, tokens, maybe_billed, models, prompt_tokens, completion_tokens)
 -- Records what answers cost, and marks those attempts saved that still hold their run. The caller saves their activities
 -- in the same transaction. A late answer of an attempt that lost its run changes only that attempt's own record.
 UPDATE generation_attempts AS attempt
 SET
     state = CASE WHEN attempt.state = 'started' THEN 'saved' ELSE attempt.state END,
     finished_at = CASE WHEN attempt.state = 'started' THEN :now ELSE attempt.finished_at END,
+    maybe_billed = attempt.maybe_billed OR answer.maybe_billed,
     model = answer.model,
     prompt_tokens = answer.prompt_tokens,
     completion_tokens = answer.completion_tokens
 FROM unnest(
-    :job_ids::uuid[], :runs::int[], :attempts::int[], :tokens::uuid[],
+    :job_ids::uuid[], :runs::int[], :attempts::int[], :tokens::uuid[], :maybe_billed::bool[],
     :models::text[], :prompt_tokens::int[], :completion_tokens::int[]
-) AS answer (job_id, run, attempt, token, model, prompt_tokens, completion_tokens)
+) AS answer (job_id, run, attempt, token, maybe_billed, model, prompt_tokens, completion_tokens)
 WHERE attempt.job_id = answer.job_id AND attempt.run = answer.run AND attempt.attempt = answer.attempt
     AND attempt.token = answer.token
 RETURNING attempt.token, attempt.state, attempt.finished_at;

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID
 
-from consumers.generation.llm_errors import Usage
 from consumers.generation.prompt import Team
 from infra.settings import Settings
+from streams.completion import Usage
 from streams.events import JobAccepted, JobId
 from streams.outcomes import RunOutcome
 

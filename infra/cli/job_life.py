@@ -58,6 +58,7 @@ def show(job_id: UUID, *, as_json: bool) -> None:
     for name, value in ({"request": life["request"], "job": life["job"]}).items():
         fields = "  ".join(f"{field} {_shown(one)}" for field, one in (value or {}).items() if one is not None)
         console.print(Text.assemble((f"{name:8}", "bold"), fields or "(no row)"))
+    life["calls"] = [_with_unknown_cost(call) for call in life["calls"]]
     for name, title in _SECTIONS.items():
         if life[name]:
             _print_table(console, title, life[name])
@@ -84,6 +85,12 @@ def _print_table(console: Console, title: str, rows: Sequence[dict[str, Any]]) -
         table.add_row(*(Text(_shown(row[name])) for name in shown))
     console.print()
     console.print(table)
+
+
+def _with_unknown_cost(call: dict[str, Any]) -> dict[str, Any]:
+    """Return a call with its unknown counts named: an empty cell might be read as zero."""
+    unknown = [name for name in ("prompt_tokens", "completion_tokens") if call[name] is None and call["maybe_billed"]]
+    return call | dict.fromkeys(unknown, "unknown")
 
 
 def _shown(value: object) -> str:

@@ -284,7 +284,7 @@ WITH summed AS (
         organization_id,
         to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM') AS period,
         count(*) AS calls,
-        coalesce(sum(prompt_tokens + completion_tokens), 0) AS tokens
+        coalesce(sum(coalesce(prompt_tokens, 0)::bigint + coalesce(completion_tokens, 0)), 0) AS tokens
     FROM generation_attempts
     WHERE state <> 'started' AND organization_id IS NOT NULL
     GROUP BY 1, 2

@@ -47,6 +47,7 @@ from infra.errors import DependencyDown
 from infra.postgres import Connection, Database
 from producers.reconcile.remedies import Saved, StillRun, given_up_as, remedy, request_of_run
 from producers.reconcile.reruns import lost_reruns
+from streams.completion import Usage
 from streams.deliveries import Record, record
 from streams.events import JobFailed, JobId, parse_event
 from streams.outcomes import decide_outcome
@@ -189,8 +190,7 @@ def _read(row: asyncpg.Record) -> StillRun:
     event = row["archived"] or row["recorded"]
     saved = None
     if row["finished_at"] is not None:
-        tokens = row["prompt_tokens"] or 0, row["completion_tokens"] or 0
-        saved = Saved(row["model"] or "", *tokens, row["finished_at"])
+        saved = Saved(Usage(row["model"] or "", row["prompt_tokens"], row["completion_tokens"]), row["finished_at"])
     return StillRun(
         job_id=job_id,
         run=row["run"],

@@ -21,19 +21,19 @@ from typing import Any
 
 import orjson
 
+from streams.completion import Usage, job_completed
 from streams.deliveries import FOR_GROUP, Record, record
-from streams.events import Completed, Failed, JobCompleted, JobFailed, JobId, JobRequested, fact_id
+from streams.events import Failed, JobFailed, JobId, JobRequested, fact_id
 from streams.outcomes import RunOutcome
 from streams.topics import JOB_EVENTS, JOB_REQUESTS, QUOTA
+from streams.traces import NO_TRACE, Trace
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
     """The attempt that completed a run."""
 
-    model: str
-    prompt_tokens: int
-    completion_tokens: int
+    usage: Usage
     at: datetime
 
 
@@ -115,18 +115,12 @@ def _completed(still: StillRun) -> Record | None:
     """Make the fact as the generation stage does: of what the attempt has saved, and nothing else."""
     if still.saved is None or still.organization_id is None:
         return None
-    fact = JobCompleted(
-        id=fact_id(still.job_id, still.run, "completed"),
-        subject=still.job_id,
-        time=still.saved.at,
-        run=still.run,
-        traceparent=still.request.traceparent if still.request else None,
-        tracestate=still.request.tracestate if still.request else None,
-        data=Completed(
-            organization_id=still.organization_id,
-            model=still.saved.model,
-            prompt_tokens=still.saved.prompt_tokens,
-            completion_tokens=still.saved.completion_tokens,
-        ),
+    fact = job_completed(
+        still.job_id,
+        still.run,
+        organization_id=still.organization_id,
+        usage=still.saved.usage,
+        at=still.saved.at,
+        trace=Trace(still.request.traceparent, still.request.tracestate) if still.request else NO_TRACE,
     )
     return record(JOB_EVENTS, fact)

@@ -168,11 +168,11 @@ ORDER BY units DESC, failed.organization_id;
 -- What a run has cost lately: the average over those of the latest calls whose tokens are known, all calls of a run summed.
 SELECT round(avg(tokens))::bigint AS per_run, count(*) AS runs
 FROM (
-    SELECT sum(prompt_tokens + coalesce(completion_tokens, 0)) AS tokens
+    SELECT sum(prompt_tokens::bigint + completion_tokens) AS tokens
     FROM (
         SELECT job_id, run, prompt_tokens, completion_tokens
         FROM generation_attempts
-        WHERE prompt_tokens IS NOT NULL
+        WHERE prompt_tokens IS NOT NULL AND completion_tokens IS NOT NULL
         ORDER BY finished_at DESC NULLS LAST
         LIMIT :latest
     ) AS call

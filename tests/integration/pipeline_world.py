@@ -12,7 +12,6 @@ from consumers.generation.answer import Completion
 from consumers.generation.attempts import Attempts
 from consumers.generation.gate import Gate
 from consumers.generation.handlers import _completed
-from consumers.generation.llm_errors import Usage
 from consumers.generation.runs import Attempt, Handover, Saved
 from consumers.projection.handlers import Projection
 from consumers.quota.admission import Admissions
@@ -22,6 +21,7 @@ from consumers.quota.settlement import Settlements, decode_fact
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.reconcile.reconciler import Reconciler
+from streams.completion import Usage
 from streams.deliveries import Delivery, Record, record
 from streams.events import JobAccepted, JobCancelRequested, JobId, JobRequested, job_requested, parse_event
 from streams.topics import CONSUMER_GROUPS, GENERATION, JOB_EVENTS, PROJECTION, QUOTA

@@ -9,11 +9,11 @@ import pytest
 from consumers.generation.answer import read
 from consumers.generation.attempts import Attempts
 from consumers.generation.gate import Gate
-from consumers.generation.llm_errors import Usage
 from consumers.generation.runs import Attempt, Failure
 from infra.clock import SystemClock
 from infra.errors import Permanent, Transient
 from infra.local.llm.server import MODEL
+from streams.completion import Usage
 from streams.deliveries import Delivery
 from streams.events import JobFailed, JobId, parse_event
 from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, handovers

@@ -84,9 +84,13 @@ def test_the_schema_fits_strict_mode() -> None:
         assert one["additionalProperties"] is False
         assert one["required"] == list(one["properties"])
     text = json.dumps(SCHEMA)
-    assert not any(
-        f'"{word}":' in text for word in ("minItems", "maxItems", "minLength", "pattern", "maximum", "default")
-    )
+    assert not any(f'"{word}":' in text for word in ("minLength", "pattern", "maximum", "default"))
+
+
+def test_the_schema_bounds_the_number_of_activities_and_no_other_list() -> None:
+    """A customer who asks for five gets three from an endpoint that keeps to the schema; the job need not fail."""
+    assert SCHEMA["properties"]["activities"]["minItems"] == SCHEMA["properties"]["activities"]["maxItems"] == 3
+    assert json.dumps(SCHEMA).count("Items") == 2
 
 
 def test_the_schema_asks_for_every_field_of_an_activity() -> None:

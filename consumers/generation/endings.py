@@ -1,0 +1,78 @@
+"""How an answer ended: what the many spellings of a finish reason mean."""
+
+from collections.abc import Iterable, Mapping
+from enum import Enum, auto
+from typing import Any, Final
+
+
+class Ending(Enum):
+    """What a finish reason says about the answer."""
+
+    WHOLE = auto()
+    TRUNCATED = auto()
+    FILTERED = auto()
+    REFUSED = auto()
+    MALFORMED = auto()
+    """The model produced what the server could not use."""
+    BROKEN_OFF = auto()
+    """The server failed or gave up."""
+
+
+# Servers write them in capitals, with hyphens, and behind a prefix (FINISH_REASON_MAX_TOKENS).
+_PREFIXES: Final = ("finish_reason_", "stop_reason_", "finishreason.")
+_GOOD: Final = frozenset({"stop", "stopped", "end_turn", "eos", "eos_token", "stop_sequence", "complete", "completed"})
+_EXACT: Final = {
+    "language": Ending.FILTERED,
+    "other": Ending.MALFORMED,
+    "unspecified": Ending.MALFORMED,
+    "invalid": Ending.MALFORMED,
+}
+_PARTS: Final = {
+    Ending.FILTERED: "filter safety recitation prohibited blocklist blocked spii sensitive moderation flagged "
+    "guardrail toxic",
+    Ending.REFUSED: "refus",
+    Ending.TRUNCATED: "length max_token maxtoken max_output maxoutput max_completion max_new token_limit tokens_limit "
+    "limit_reached context_window context_limit truncat incomplete cut_off cutoff",
+    Ending.MALFORMED: "malformed unexpected_tool too_many_tool missing_thought no_image repetition",
+    Ending.BROKEN_OFF: "error fail abort cancel timeout timed_out overload unavailable insufficient interrupt "
+    "exception",
+}
+_KNOWN: Final = [(part, ending) for ending, parts in _PARTS.items() for part in parts.split()]
+_WORD_CHARS: Final = 40
+
+
+def ending_of(choice: Mapping[str, Any], message: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[Ending, str]:
+    """Return how the answer ended, and the word that says so.
+
+    The choice's own reason decides; the others are asked when it names none that is known. An answer without a known
+    reason is whole if its JSON is.
+    """
+    details = document.get("incomplete_details")
+    stated = (
+        choice.get("finish_reason"),
+        choice.get("finish_details"),
+        choice.get("stop_reason"),
+        choice.get("native_finish_reason"),
+        message.get("finish_reason"),
+        message.get("stop_reason"),
+        details.get("reason") if isinstance(details, dict) else None,
+        document.get("stop_reason"),
+        document.get("status"),
+    )
+    for reason in _words(stated):
+        if reason in _GOOD:
+            break
+        ending = _EXACT.get(reason) or next((known for part, known in _KNOWN if part in reason), None)
+        if ending is not None:
+            return ending, reason[:_WORD_CHARS]
+    return Ending.WHOLE, ""
+
+
+def _words(stated: Iterable[object]) -> Iterable[str]:
+    for one in stated:
+        reason = one.get("type") or one.get("reason") if isinstance(one, dict) else one
+        if isinstance(reason, str) and reason.strip():
+            word = reason.strip().lower().replace("-", "_").replace(" ", "_")
+            for prefix in _PREFIXES:
+                word = word.removeprefix(prefix)
+            yield word

@@ -1,0 +1,108 @@
+"""Where in a message the answer may stand: its text, the parts of it, a tool call, or a reasoning field."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from consumers.generation.packing import Found, unpack, wanted_in
+
+Json = Mapping[str, Any]
+
+_REASONING: Final = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "thought", "thoughts")
+_THINKING_PARTS: Final = frozenset({*_REASONING, "redacted_thinking", "reasoning_summary", "summary_text"})
+# Where a part of a list holds its text.
+_PART_TEXTS: Final = ("text", "content", "output_text", "value")
+_PART_VALUES: Final = ("json", "parsed", "input", "arguments")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place with a text or a JSON value, and the kind of packing that it is; None for the usual place."""
+
+    held: object
+    kind: str | None = None
+
+    def unpack(self) -> Found:
+        """Return the answer that stands here."""
+        if isinstance(self.held, str):
+            found = unpack(self.held)
+        else:
+            kinds: set[str] = set()
+            found = Found(wanted_in(self.held, kinds), kinds=kinds)
+        found.kinds |= {self.kind} if self.kind else set()
+        return found
+
+
+def sources(choice: Json, message: Json) -> Iterator[Source]:
+    """Yield the places where the answer may stand, the likeliest first.
+
+    Reasoning counts only if nothing else is there: what a model considers is not what it answers.
+    """
+    said = [*_said(choice, message)]
+    yield from said
+    if not said:
+        for name in _REASONING:
+            if text := _text(message.get(name), thinking=None):
+                yield Source(text, "reasoning")
+        details = _text(message.get("reasoning_details"), thinking=None)
+        if text := details or _text(message.get("content"), thinking=True):
+            yield Source(text, "reasoning")
+
+
+def _said(choice: Json, message: Json) -> Iterator[Source]:
+    content = message.get("content")
+    if isinstance(content, str):
+        if content.strip():
+            yield Source(content)
+    elif text := _text(content):
+        yield Source(text, "parts")
+    if isinstance(content, dict | list):
+        # Some servers decode the JSON themselves.
+        values = content if isinstance(content, list) else [content]
+        for value in values:
+            if isinstance(value, dict):
+                yield from (Source(value[name], "parts") for name in _PART_VALUES if value.get(name))
+        if any(isinstance(one, dict) and "type" not in one for one in values):
+            yield Source(content, "decoded")
+    if message.get("parsed"):
+        yield Source(message["parsed"], "decoded")
+    for call in _calls(message):
+        yield Source(call, "tool_call")
+    if isinstance(choice.get("text"), str) and choice["text"].strip():
+        yield Source(choice["text"], "text_field")
+
+
+def _calls(message: Json) -> Iterator[object]:
+    calls = message.get("tool_calls")
+    for call in [*(calls if isinstance(calls, list) else []), {"function": message.get("function_call")}]:
+        if isinstance(call, dict):
+            function = call.get("function")
+            arguments = (function if isinstance(function, dict) else call).get("arguments")
+            if arguments:
+                yield arguments
+
+
+def _text(content: object, *, thinking: bool | None = False) -> str:
+    """Return the texts of a content, whatever its shape: without those that are reasoning, these alone, or all."""
+    match content:
+        case str():
+            return content
+        case list():
+            return "".join(_text(part, thinking=thinking) for part in content if thinking in {None, _is_thought(part)})
+        case dict():
+            names = _PART_TEXTS if thinking is False else (*_REASONING, "summary", *_PART_TEXTS)
+            within = None if thinking else thinking
+            return next((text for name in names if (text := _text(content.get(name), thinking=within))), "")
+    return ""
+
+
+def _is_thought(part: object) -> bool:
+    return isinstance(part, dict) and (part.get("type") in _THINKING_PARTS or part.get("thought") is True)
+
+
+def refusal_in(message: Json) -> bool:
+    """Return whether the model refuses in so many words, in a field or a part of its own."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    stated = [message.get("refusal"), *(part.get("refusal") for part in parts)]
+    return any(one.strip() if isinstance(one, str) else one for one in stated)
