@@ -140,6 +140,22 @@ class Settings(BaseSettings):
         description="Address on which it does. The port asks for no token: open it to no more than your probes and "
         "Prometheus, `0.0.0.0` in a container whose network is its own.",
     )
+    root_path: str = Field(
+        default="",
+        pattern=r"^((/[\w.~%-]+)*)$",
+        description="Prefix below which a proxy serves the API, e.g. `/teamfit`; addresses in answers begin with it.",
+    )
+    trusted_proxies: str = Field(
+        default="127.0.0.1,::1",
+        description="Addresses and networks of proxies, separated by commas, whose `X-Forwarded-For`, `-Proto` and "
+        "`-Prefix` the API believes; `*`: everybody's.",
+    )
+    keep_alive_s: int = Field(
+        default=75,
+        ge=1,
+        description="How long the API keeps an idle connection open. Longer than the idle time of the load balancer "
+        "before it, which otherwise sends requests into connections that are being closed.",
+    )
     log_format: Literal["console", "json"] = Field(default="json", description="Log lines for people or for machines.")
 
 

@@ -4,7 +4,7 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from streams.events import JobId
 
-MAX_IDEMPOTENCY_KEY = 200
+MAX_IDEMPOTENCY_KEY = 255
 
 
 def job_id_for(organization_id: str, idempotency_key: str | None) -> JobId:

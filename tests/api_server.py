@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from infra.api import create_api
+from infra.api.server import configuration
 from infra.auth import issue_token
 from infra.settings import Settings
 from tests.waiting import wait_for
@@ -32,15 +33,15 @@ def bearer(organization_id: str = "acme", *scopes: str) -> dict[str, str]:
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[aiohttp.ClientSession]:
     """Give an HTTP client of an API that is served until the block ends."""
-    async with serving_app(create_api(settings)) as session:
+    async with serving_app(create_api(settings), settings) as session:
         yield session
 
 
 @asynccontextmanager
-async def serving_app(app: FastAPI) -> AsyncIterator[aiohttp.ClientSession]:
+async def serving_app(app: FastAPI, settings: Settings | None = None) -> AsyncIterator[aiohttp.ClientSession]:
     """Give an HTTP client of this app."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5))
+        server = uvicorn.Server(configuration(app, settings or api_settings(database_url="unused")))
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await wait_for(lambda: server.started, what="the API to start")

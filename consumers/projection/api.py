@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -21,6 +22,7 @@ from infra.problems import TOKEN, Problem, responses
 LONGEST_WAIT = timedelta(seconds=50)
 
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE)
+_TAG = re.compile(r"(?:W/)?\"?([0-9a-f]{32})(?:[^0-9A-Za-z\"][^\"]*)?\"?", re.IGNORECASE)
 # Answers differ by organization, and are asked for again each time.
 _CACHE = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "The job is as `If-None-Match` has it."}}
@@ -42,7 +44,9 @@ Prefer = Annotated[
         f"the latest, {LONGEST_WAIT.seconds} at most."
     ),
 ]
-IfNoneMatch = Annotated[str | None, Header(description="An `ETag` from before: 304 if nothing has changed since.")]
+IfNoneMatch = Annotated[
+    list[str] | None, Header(description="An `ETag` from before: 304 if nothing has changed since.")
+]
 LastEventId = Annotated[
     int, Header(alias="Last-Event-ID", ge=0, lt=2**63, description="Go on after this event; browsers send it.")
 ]
@@ -61,7 +65,6 @@ def create_router(database: Database, signing_key: str) -> APIRouter:
             raise Problem(404, "job_not_found", f"job {job_id}: not found; it may belong to another organization")
         return job
 
-    @router.head("/{job_id}", include_in_schema=False)
     @router.get("/{job_id}", response_model=JobStatus, responses=_NOT_MODIFIED | responses(*_PROBLEMS))
     async def get_job(
         job_id: UUID,
@@ -109,17 +112,27 @@ class _Answer:
 
     def __init__(self, job: JobStatus) -> None:
         self.body = job.model_dump_json().encode()
-        self.etag = f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
+        self._tag = hashlib.sha256(self.body).hexdigest()[:32]
+        self.etag = f'"{self._tag}"'
         self._has_ended = job.has_ended
 
-    def matches(self, if_none_match: str | None) -> bool:
+    def matches(self, if_none_match: Sequence[str] | None) -> bool:
         """Whether the caller has this answer. Compared weakly, as RFC 9110 asks for `If-None-Match`."""
-        tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
-        return self.etag in tags or tags == ["*"]
+        tags = [tag for line in if_none_match or () for tag in line.split(",")]
+        return any(tag.strip() == "*" or _own_tag(tag) == self._tag for tag in tags)
 
-    def is_worth_sending(self, if_none_match: str | None) -> bool:
+    def is_worth_sending(self, if_none_match: Sequence[str] | None) -> bool:
         """Whether a caller who is ready to wait need not wait any longer."""
         return not self.matches(if_none_match) if if_none_match else self._has_ended
+
+
+def _own_tag(tag: str) -> str | None:
+    """Return the tag that we sent of what became of it: proxies make it weak, and name their coding in it.
+
+    `W/"…"` (nginx), `"…-gzip"` (Apache), `"…;br"`, `"…--gzip"` (Jetty): it stands for the same answer all the same.
+    """
+    found = _TAG.fullmatch(tag.strip())
+    return found and found.group(1)
 
 
 async def _set_before(end: float, changed: asyncio.Event) -> bool:

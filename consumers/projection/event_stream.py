@@ -30,7 +30,8 @@ _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 _LONGEST_S = 600.0
 # Proxies cut a connection on which nothing happens.
 _KEEP_ALIVE_S = 15.0
-_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+# No proxy keeps, gathers or compresses what is to arrive at once.
+_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 _ENDS = ("completed", "failed", "rejected", "cancelled")
 
 

@@ -11,7 +11,10 @@ import producers.cancel.api
 import producers.intake.api
 import producers.replay.api
 from infra.api import failures, health
+from infra.api.behind_proxy import BehindProxy
 from infra.api.body_limit import BodyLimit
+from infra.api.docs_page import add_docs_page
+from infra.api.head import Head
 from infra.auth import signing_key
 from infra.postgres import Database
 from infra.settings import Settings
@@ -60,9 +63,16 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         version=version("teamfit-pipeline"),
         description=_DESCRIPTION,
         lifespan=lifespan,
+        # A redirect to the address without its slash would go to the host and scheme that a proxy hides.
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
-    failures.install(api)
+    api.add_middleware(Head)
     api.add_middleware(BodyLimit, limit=LONGEST_BODY)
+    failures.install(api)
+    api.add_middleware(BehindProxy, root_path=settings.root_path, trusted=settings.trusted_proxies)
+    add_docs_page(api)
     intake = Intake(database, broker, database.clock, settings.trust_threshold, Turns(settings.database_pool_size))
     api.include_router(producers.intake.api.create_router(intake, key))
     cancellation = Cancellation(database, broker, database.clock)

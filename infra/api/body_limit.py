@@ -1,5 +1,6 @@
-"""No request body is longer than it can usefully be: a long one is refused before anything is made of it."""
+"""Bounds every request body in length and in time, before anything is made of it."""
 
+import asyncio
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,7 +13,7 @@ _PATIENCE = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BodyLimit:
-    """Answers 413 to a request whose body is longer than `limit` bytes, whether or not it says so beforehand.
+    """Answers 413 to a body of more than `limit` bytes, announced or not, and 408 to one that takes too long.
 
     The body is read before the app sees the request; under the limit that costs no more than the app's own reading,
     and what is over it is thrown away as it comes.
@@ -20,13 +21,23 @@ class BodyLimit:
 
     app: ASGIApp
     limit: int
+    within_s: float = 30.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        messages = await self._read(receive)
+        try:
+            async with asyncio.timeout(self.within_s):
+                messages = await self._read(receive)
+        except TimeoutError:
+            detail = f"body: has not come in {self.within_s:g} s; send the request again"
+            refusal = ProblemResponse(408, "request_timeout", detail, headers={"Connection": "close"})
+            await refusal(scope, receive, send)
+            return
+        if messages and messages[-1]["type"] == "http.disconnect":
+            return  # nobody is left to answer
         if not messages:
             detail = f"body: has more than {self.limit} bytes; send a shorter one"
             refusal = ProblemResponse(413, "body_too_large", detail, headers={"Connection": "close"})

@@ -1,6 +1,6 @@
 """The OpenAPI document as the API's own description of itself: what it adds to FastAPI's, and what it is asked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -30,12 +30,10 @@ def describe(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend the document
 
 
-def methods(request: Request) -> Sequence[str]:
-    """Return the methods that the request's address takes."""
-    found = {method.upper() for method in _operations(request)}
-    if not found:
-        return []
-    return sorted(found | {"OPTIONS"} | ({"HEAD"} if "GET" in found else set()))
+def methods(request: Request, *, of_first_route: Iterable[str]) -> Sequence[str]:
+    """Return the methods that the request's address takes, those of its first route included."""
+    found = {"OPTIONS", *of_first_route, *(method.upper() for method in _operations(request))}
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 def known_names(request: Request, place: object) -> Sequence[str]:

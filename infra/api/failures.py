@@ -91,7 +91,8 @@ def _of_http_error(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == 405:  # noqa: PLR2004 - the status is its name
         # Starlette names the methods of the first route that has the address, and of no other.
-        headers["Allow"] = ", ".join(methods(request)) or headers.get("Allow", headers.get("allow", ""))
+        of_first_route = headers.get("Allow", "").split(", ")
+        headers["Allow"] = ", ".join(methods(request, of_first_route=filter(None, of_first_route)))
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
     return ProblemResponse(error.status_code, code, detail, headers=headers)

@@ -42,13 +42,11 @@ def create_router(probes: Mapping[str, Probe], refresh: Callable[[], Awaitable[N
     router = APIRouter(tags=["health"])
     watched = {name: _Watched(probe) for name, probe in probes.items()}
 
-    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")
     async def healthz() -> Alive:
         """Say that the process lives, whatever it depends on."""
         return Alive()
 
-    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", responses={503: {"model": Readiness, "description": "A dependency is away."}})
     async def readyz(response: Response) -> Readiness:
         """Say whether a request would be taken: Postgres and the broker answer and take writes. At most 1 s old."""

@@ -58,11 +58,14 @@ def worker(
 def api(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65535)] = 8000,
+    root_path: Annotated[
+        str | None, typer.Option(help="Prefix below which a proxy serves it; else TEAMFIT_ROOT_PATH.")
+    ] = None,
 ) -> None:
     """Serve the HTTP API until SIGTERM or Ctrl-C, which let it finish the requests that it has begun."""
     from infra.cli.api import serve
 
-    serve(host, port)
+    serve(host, port, root_path=root_path)
 
 
 @app.command()

@@ -9,36 +9,26 @@ import uvicorn
 
 from infra.auth import issue_token, signing_key
 from infra.local.processes import require_free
-from infra.settings import settings
+from infra.settings import Settings, settings
 from infra.telemetry import configure_logging
 
-# Longer than a POST takes. Whoever waits for a job, or listens to its events, is cut off and asks another process.
-_DRAIN_S = 10
 
-
-def serve(host: str, port: int) -> None:
+def serve(host: str, port: int, *, root_path: str | None = None) -> None:
     """Serve the API until a signal stops it.
 
     Raises:
         PortTaken: another program listens there.
         NoSigningKey: it is missing or too short.
     """
-    from infra.api import create_api  # noqa: PLC0415 - a token is made without loading the API
+    from infra.api import create_api, server  # noqa: PLC0415 - a token is made without loading the API
 
-    configuration = settings()
+    configuration = settings() if root_path is None else Settings(root_path=root_path)
     configure_logging(configuration.log_format)
     signing_key(configuration)
     require_free(port, "--port")
     # Uvicorn raises the signal again once it has stopped in good order; that is no failure.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    uvicorn.run(
-        create_api(configuration),
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=_DRAIN_S,
-    )
+    uvicorn.Server(server.configuration(create_api(configuration), configuration, host=host, port=port)).run()
 
 
 def signed_token(organization: str, *, scopes: Sequence[str], ttl: timedelta) -> str:

@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 from infra.problems import Problem
 
+# Clients and their libraries sleep as long as `Retry-After` says: for weeks, if it were the time until the next month.
+_LONGEST_RETRY_AFTER_S = 3600
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -56,13 +59,18 @@ def refusal(standing: Standing, *, trust_threshold: float, now: datetime) -> Pro
             "quota_exceeded",
             f"the monthly quota is used up (0 of {standing.monthly_quota} left in {period_of(now)}); wait for the next "
             "month, or upgrade the plan",
-            headers={"Retry-After": str(_seconds_left(now))},
+            headers={"Retry-After": str(_retry_after(_next_period(now) - now))},
+            reset_at=_next_period(now),
         )
     return None
 
 
-def _seconds_left(now: datetime) -> int:
-    """Seconds until the next quota period begins."""
+def _next_period(now: datetime) -> datetime:
+    """Return when the next quota period begins."""
     first = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    following = (first + timedelta(days=32)).replace(day=1)
-    return int((following - now).total_seconds()) + 1
+    return (first + timedelta(days=32)).replace(day=1)
+
+
+def _retry_after(left: timedelta) -> int:
+    """Return the seconds until a repeat makes sense; the plan may be upgraded long before the period ends."""
+    return min(int(left.total_seconds()) + 1, _LONGEST_RETRY_AFTER_S)

@@ -1,10 +1,12 @@
 """The route that takes requests in."""
 
+import re
+from contextlib import suppress
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from infra.auth import JOBS, Caller
 from infra.bearer import Authenticated
@@ -14,14 +16,36 @@ from producers.job_ids import MAX_IDEMPOTENCY_KEY
 from producers.trace_headers import CallersTrace
 from streams.events import Requested
 
+# A string of RFC 9651, as the draft of the header has it; whatever else is sent is the key as it is.
+_QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+
+
+def _key(sent: str | None) -> str | None:
+    """Return the key that a header names: out of its quotes, and in UTF-8 where its bytes are that."""
+    if sent is None:
+        return None
+    with suppress(UnicodeDecodeError):  # then it was Latin-1, as which headers are read
+        sent = sent.encode("latin-1").decode()
+    sent = sent.strip()
+    quoted = _QUOTED.fullmatch(sent)
+    key = re.sub(r"\\(.)", r"\1", quoted.group(1)) if quoted else sent
+    if not key.strip():
+        raise ValueError("is empty; send a key, or leave the header out")
+    if len(key) > MAX_IDEMPOTENCY_KEY:
+        raise ValueError(f"has more than {MAX_IDEMPOTENCY_KEY} characters; shorten it")
+    if not key.isprintable():
+        raise ValueError("holds a character that cannot be printed; remove it")
+    return key
+
+
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        min_length=1,
-        max_length=MAX_IDEMPOTENCY_KEY,
-        description="The caller's name for this request: a repeat with the same key returns the same job.",
+        description="The caller's name for this request: a repeat with the same key returns the same job. At most "
+        f"{MAX_IDEMPOTENCY_KEY} characters, bare or as a quoted string; both are the same key.",
     ),
+    AfterValidator(_key),
 ]
 
 _PROBLEMS = responses(
@@ -53,7 +77,7 @@ class JobAccepted(BaseModel):
     success: Literal[True] = True
     job_id: UUID
     status: Literal["processing"] = "processing"
-    status_url: str = Field(description="Where to poll the job, relative to this API.")
+    status_url: str = Field(description="Where to poll the job, on the host that was asked.")
 
 
 def create_router(intake: Intake, signing_key: str) -> APIRouter:
@@ -63,6 +87,7 @@ def create_router(intake: Intake, signing_key: str) -> APIRouter:
 
     @router.post("/generate-custom", status_code=202, responses=_PROBLEMS)
     async def generate_custom(
+        http: Request,
         request: GenerateRequest,
         response: Response,
         caller: Annotated[Caller, Depends(authenticated)],
@@ -79,7 +104,7 @@ def create_router(intake: Intake, signing_key: str) -> APIRouter:
                 403, "wrong_organization", "organization_id is not the one that the bearer token was made for"
             )
         job_id = await intake.accept(request, idempotency_key=idempotency_key, trace=trace)
-        status_url = f"/api/jobs/{job_id}"
+        status_url = f"{http.scope.get('root_path', '')}/api/jobs/{job_id}"
         response.headers["Location"] = status_url
         return JobAccepted(job_id=job_id, status_url=status_url)
 

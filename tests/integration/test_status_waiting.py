@@ -155,7 +155,7 @@ async def test_events_come_as_they_happen_and_end_with_the_job(
     seen: list[Message] = []
     async with asyncio.timeout(30), api.get(f"/api/jobs/{JOB}/events", headers=bearer()) as answer:
         assert (answer.status, answer.content_type) == (200, "text/event-stream")
-        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Cache-Control"] == "no-store, no-transform"
         async for message in messages(answer):
             seen.append(message)
             following: dict[str, Sequence[JobEvent]] = {"requested": [started()], "started": [completed()]}

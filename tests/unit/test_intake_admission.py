@@ -53,7 +53,14 @@ def test_a_used_up_quota_says_when_to_come_back() -> None:
     """`Retry-After` is the time until the next month begins, in UTC, at a year's end too."""
     problem = refusal(replace(GOOD, used=2), trust_threshold=0.5, now=NOW)
     assert problem is not None
-    assert problem.headers == {"Retry-After": "61"}
+    assert (problem.headers, problem.reset_at) == ({"Retry-After": "61"}, datetime(2032, 1, 1, tzinfo=UTC))
+
+
+def test_nobody_is_told_to_wait_for_weeks() -> None:
+    """Early in a month `Retry-After` is an hour: the plan may be upgraded; `reset_at` has the month's end."""
+    problem = refusal(replace(GOOD, used=2), trust_threshold=0.5, now=datetime(2031, 12, 1, tzinfo=UTC))
+    assert problem is not None
+    assert (problem.headers, problem.reset_at) == ({"Retry-After": "3600"}, datetime(2032, 1, 1, tzinfo=UTC))
 
 
 def test_periods_are_utc_months() -> None:
