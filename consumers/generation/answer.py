@@ -17,6 +17,7 @@ import orjson
 from pydantic import ValidationError
 
 from consumers.generation.activities import Activities
+from consumers.generation.body import MOST_BYTES
 from consumers.generation.endings import Ending, ending_of
 from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.message import refusal_in, sources
@@ -112,6 +113,8 @@ def _document(content: bytes) -> Json:
             document = json.loads(content.decode("utf-8-sig", "replace"), strict=False)
         except (ValueError, RecursionError) as error:
             message = "the endpoint's answer is not JSON" if content.strip() else "the endpoint's answer is empty"
+            if len(content) >= MOST_BYTES:
+                message = f"the endpoint's answer is longer than {MOST_BYTES:,} bytes"
             raise NoCompletion(message, maybe_billed=True) from error
     if isinstance(document, list) and len(document) == 1:
         document = document[0]

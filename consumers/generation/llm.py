@@ -13,6 +13,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from openai.types.chat.completion_create_params import ResponseFormat
 from openai.types.shared_params import ResponseFormatJSONObject, ResponseFormatJSONSchema
 
+from consumers.generation import body
 from consumers.generation.activities import SCHEMA
 from consumers.generation.answer import Completion, NoCompletion, read
 from consumers.generation.llm_errors import LlmFailure, timed_out, translate
@@ -66,7 +67,7 @@ class Llm:
         return replace(completion, closed_for=closed_for) if closed_for else completion
 
     async def _call(self, messages: list[ChatCompletionMessageParam]) -> httpx2.Response:
-        body = orjson.dumps(
+        call = orjson.dumps(
             {
                 "model": self._settings.model,
                 "messages": messages,
@@ -81,7 +82,7 @@ class Llm:
             async with limit:
                 # Not `chat.completions.create`: it compares its arguments with their types key by key, which took as
                 # long as all the rest of a call. What is sent is the same.
-                return await client.post("/chat/completions", content=body, cast_to=httpx2.Response)
+                return await client.post("/chat/completions", content=call, cast_to=httpx2.Response)
         except (openai.OpenAIError, aiohttp.ClientError, TimeoutError) as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 raise timed_out(limit_s) from error
@@ -108,12 +109,14 @@ class Llm:
             api_key=api_key,
             base_url=self._settings.openai_base_url,
             max_retries=0,
+            default_headers={"Accept-Encoding": body.ACCEPT_ENCODING},
             # Only connecting has a limit of its own; the whole call is bounded in `_call`.
             timeout=openai.Timeout(None, connect=_CONNECT_TIMEOUT_S),
             http_client=openai.DefaultAioHttpClient(
                 limits=httpx2.Limits(max_connections=2 * self._connections, keepalive_expiry=_KEEPALIVE_S),
                 # Elsewhere the prompt and the key would be shown to a host that nobody has configured.
                 follow_redirects=False,
+                event_hooks={"response": [body.bound]},
             ),
         )
         return self._client

@@ -1,0 +1,44 @@
+"""Bounds what is read of an answer's body, so that an endpoint cannot fill a worker's memory.
+
+The rest of a longer body is not read, and its connection is closed. What is left of it is no JSON, and is treated so.
+"""
+
+import zlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+import httpx2
+
+# Three activities at their longest have about two million characters; real ones have a few thousand.
+MOST_BYTES: Final = 4 * 1024 * 1024
+ACCEPT_ENCODING: Final = "gzip, deflate"
+_EITHER_HEADER: Final = zlib.MAX_WBITS | 32
+
+
+async def bound(response: httpx2.Response) -> None:
+    """Make a response yield its first bytes alone, decompressed; a hook of the HTTP client, called before it reads."""
+    encoding = response.headers.pop("content-encoding", "identity").strip().lower()
+    if isinstance(response.stream, httpx2.AsyncByteStream):
+        response.stream = _Bounded(response.stream, compressed=encoding in {"gzip", "x-gzip", "deflate"})
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    def __init__(self, stream: httpx2.AsyncByteStream, *, compressed: bool) -> None:
+        self._stream = stream
+        # Not by the HTTP client, which decompresses whatever comes: 1 MB of it can hold 1 GB.
+        self._inflate = zlib.decompressobj(_EITHER_HEADER) if compressed else None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MOST_BYTES
+        async for raw in self._stream:
+            try:
+                chunk = self._inflate.decompress(raw, left) if self._inflate else raw[:left]
+            except zlib.error:
+                return
+            yield chunk
+            left -= len(chunk)
+            if left == 0:
+                return
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
