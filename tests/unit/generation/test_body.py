@@ -68,7 +68,7 @@ async def test_a_body_without_end_is_not_read_to_its_end(status: int) -> None:
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
 async def test_a_compressed_bomb_is_not_inflated(compress: Callable[[bytes], bytes], encoding: str) -> None:
-    """A few kilobytes that hold 20 MB are read up to the limit, and an encoding that was not asked for is not undone."""
+    """A few kilobytes that hold 20 MB are read up to the limit, and no other encoding is undone."""
     bomb = compress(b" " * (5 * MOST_BYTES))
 
     async def explode(_: web.Request) -> web.Response:
