@@ -5,20 +5,21 @@ start with `TEAMFIT_`. Each description says what turning the value either way d
 """
 
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr
+
+from infra.variables import Key, Variables
 
 CompletionFormat = Literal["json_schema", "json_object_with_schema", "json_object"]
 
 
-class Settings(BaseSettings):
-    """The pipeline's settings. Raises pydantic's ValidationError, naming the variable, when one is malformed."""
+_DAY_S = 86_400.0
+_LONGEST_S = 3_650 * _DAY_S  # beyond it a time would leave the calendar
 
-    model_config = SettingsConfigDict(
-        env_prefix="TEAMFIT_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
-    )
+
+class Settings(Variables):
+    """The pipeline's settings. Asking for one whose value cannot be used raises InvalidSetting."""
 
     database_url: str = Field(
         default="postgresql://localhost:5432/teamfit",
@@ -31,7 +32,7 @@ class Settings(BaseSettings):
         description="The broker: `redis://`, `rediss://`, `unix://` (Redis Streams) or `kafka://`. "
         "The query holds transport settings, e.g. `?lease=15s`.",
     )
-    openai_api_key: SecretStr | None = Field(
+    openai_api_key: Key | None = Field(
         default=None,
         validation_alias="OPENAI_API_KEY",
         description="Key of the LLM endpoint. Without it the local stack starts an offline one.",
@@ -56,25 +57,32 @@ class Settings(BaseSettings):
     generation_concurrency: int = Field(
         default=600,
         ge=1,
+        le=10_000,
         description="LLM calls in flight per generation worker, for each of the two accepted topics. "
         "Higher: more throughput and memory; lower: kinder to the endpoint's rate limits.",
     )
     generation_timeout_s: float = Field(
         default=120.0,
         gt=0,
+        le=_DAY_S,
         description="Longest one generation may take. Longer: patient with slow models; shorter: a hung call ends.",
     )
     materials_token_budget: int = Field(
         default=2_000,
         ge=0,
+        le=10_000_000,
         description="Most tokens of team materials put in a prompt. Higher: better informed and dearer answers.",
     )
     max_completion_tokens: int = Field(
-        default=4_000, ge=256, description="Most tokens an answer may have; a longer one is cut off and fails."
+        default=4_000,
+        ge=256,
+        le=10_000_000,
+        description="Most tokens an answer may have; a longer one is cut off and fails.",
     )
     max_tokens_per_job: int = Field(
         default=100_000,
         ge=0,
+        le=10**12,
         description="Spend cap: a job whose calls, of all its attempts and runs, have used so many tokens gets no "
         "further one and fails with `spend_cap_reached`; 0: no cap. A call of unknown cost counts as a full answer. "
         "Higher: more patience with a job that keeps failing, and more cost.",
@@ -83,22 +91,30 @@ class Settings(BaseSettings):
     batch_size: int = Field(
         default=200,
         ge=1,
+        le=10_000,
         description="Deliveries that quota and projection handle in one transaction, at most. "
         "Higher: more throughput under load; lower: shorter locks.",
     )
     max_attempts: int = Field(
-        default=3, ge=1, description="Tries of a stage before it gives a job up. Higher: more patience, more cost."
+        default=3,
+        ge=1,
+        le=1_000,
+        description="Tries of a stage before it gives a job up. Higher: more patience, more cost.",
     )
     retry_base_s: float = Field(
-        default=2.0, gt=0, description="Delay before the second try; doubled for each next one."
+        default=2.0, gt=0, le=_DAY_S, description="Delay before the second try; doubled for each next one."
     )
-    retry_cap_s: float = Field(default=300.0, gt=0, description="Longest delay between two tries.")
+    retry_cap_s: float = Field(default=300.0, gt=0, le=_DAY_S, description="Longest delay between two tries.")
     stage_timeout_s: float = Field(
-        default=30.0, gt=0, description="Longest a quota, projection or failures handler may take before it is retried."
+        default=30.0,
+        gt=0,
+        le=_DAY_S,
+        description="Longest a quota, projection or failures handler may take before it is retried.",
     )
     stall_threshold_s: float = Field(
         default=600.0,
         gt=0,
+        le=_LONGEST_S,
         description="How long an accepted job may stand still before its events are sent again. Longer: a lost event "
         "is noticed later; shorter than 1.5 retry caps and both timeouts: events of jobs that only wait are sent in "
         "vain.",
@@ -106,12 +122,14 @@ class Settings(BaseSettings):
     reservation_expiry_s: float = Field(
         default=86_400.0,
         gt=0,
+        le=_LONGEST_S,
         description="How long a run may stand still of which nothing is left to send again, before it fails and gives "
         "its quota back. Keep it longer than the longest backlog that is to be worked off.",
     )
     event_retention_days: float = Field(
         default=400.0,
         gt=0,
+        le=36_500,
         description="How long the archive keeps the events of jobs that have ended. Longer: more disk, and disputes "
         "about older months can be settled; the status of the jobs stays either way. Failed events that were replayed "
         "or discarded, and ended replay plans, go with them.",
@@ -119,15 +137,21 @@ class Settings(BaseSettings):
     job_retention_days: float | None = Field(
         default=None,
         ge=62,
+        le=36_500,
         description="How long an ended job is kept with everything about it: status, activities, ledger, attempts. "
         "Whole months are deleted; the counters by month stay. Unset: for ever.",
     )
     trust_threshold: float = Field(
         default=0.5, ge=0, le=1, description="Lowest trust score that may request. Higher: stricter admission."
     )
-    database_pool_size: int = Field(default=10, ge=1, description="Postgres connections per process, at most.")
+    database_pool_size: int = Field(
+        default=10, ge=1, le=1_000, description="Postgres connections per process, at most."
+    )
     topic_partitions: int = Field(
-        default=1, ge=1, description="Partitions per topic; more than 1 only to span a Redis Cluster or for Kafka."
+        default=1,
+        ge=1,
+        le=1_000,
+        description="Partitions per topic; more than 1 only to span a Redis Cluster or for Kafka.",
     )
     worker_port: int | None = Field(
         default=None,
@@ -153,13 +177,18 @@ class Settings(BaseSettings):
     keep_alive_s: int = Field(
         default=75,
         ge=1,
+        le=86_400,
         description="How long the API keeps an idle connection open. Longer than the idle time of the load balancer "
         "before it, which otherwise sends requests into connections that are being closed.",
     )
     log_format: Literal["console", "json"] = Field(default="json", description="Log lines for people or for machines.")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = Field(
+        default="info",
+        description="Which lines a worker and the API write: `warning` and `error` leave out what goes as it should.",
+    )
 
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """Return this process's settings, read once."""
-    return Settings()
+    """Return this process's settings, read once. Raises InvalidSetting when the `.env` file cannot be read."""
+    return Settings.read()

@@ -74,8 +74,14 @@ SCHEDULED_OVERDUE = Gauge(
 )
 
 
-def configure_logging(log_format: Literal["console", "json"], *, level: int = logging.INFO) -> None:
-    """Send this process's log, the libraries' lines too, to standard error: one event name and its fields a line."""
+def configure_logging(log_format: Literal["console", "json"], level_name: str) -> None:
+    """Send this process's log, the libraries' lines too, to standard error: one event name and its fields a line.
+
+    Args:
+        log_format: for people or for machines.
+        level_name: "debug", "info", "warning" or "error"; lines below it are left out.
+    """
+    level = logging.getLevelNamesMapping()[level_name.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

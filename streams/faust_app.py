@@ -48,6 +48,9 @@ class StageApp(faust.App):
         """Have /readyz ask these too: each says why something besides the stages stands still, or None."""
         self.watched += held
 
+    def _create_directories(self) -> None:
+        """Make no folders for Faust's tables: there are none, and the working directory may be read-only."""
+
     async def on_stop(self) -> None:
         """Have held stages give back what they wait with, so that the drain is left to what is being worked on."""
         for stage in self.stages:

@@ -172,6 +172,7 @@ class Generation:
             log.warning("generation.superseded", job_id=str(event.job_id), run=event.run, attempt=attempt.number)
             return ()
         telemetry.JOBS.labels("completed").inc()
+        log.info("job.completed", job_id=str(event.job_id), run=event.run, model=saved.usage.model)
         return (record(JOB_EVENTS, _completed(event, saved)),)
 
     def _started(self, event: JobAccepted, attempt: Attempt) -> JobStarted:

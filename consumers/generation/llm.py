@@ -107,7 +107,8 @@ class Llm:
             api_key = key.get_secret_value() if key else None
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
-            base_url=self._settings.openai_base_url,
+            # Named, or the package would read the variable by itself, blank or not.
+            base_url=self._settings.openai_base_url or _OPENAI,
             max_retries=0,
             default_headers={"Accept-Encoding": body.ACCEPT_ENCODING},
             # Only connecting has a limit of its own; the whole call is bounded in `_call`.

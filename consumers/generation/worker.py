@@ -19,6 +19,9 @@ from streams.topics import GENERATION, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY
 _TOPICS = (JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY)
 
 _settings = settings()
+# Read with each call: a wrong one is to end the worker now, not to fail jobs then.
+_settings.require("openai_api_key", "openai_base_url", "model", "completion_format", "generation_timeout_s")
+_settings.require("materials_token_budget", "max_completion_tokens", "max_tokens_per_job")
 _database = Database(_settings.database_url, size=_settings.database_pool_size)
 _clock = _database.clock
 _llm = Llm(_settings, connections=len(_TOPICS) * _settings.generation_concurrency)

@@ -8,9 +8,9 @@ from datetime import timedelta
 import uvicorn
 
 from infra.auth import issue_token, signing_key
+from infra.cli.session import start_logging
 from infra.local.processes import require_free
 from infra.settings import Settings, settings
-from infra.telemetry import configure_logging
 
 
 def serve(host: str, port: int, *, root_path: str | None = None) -> None:
@@ -22,10 +22,10 @@ def serve(host: str, port: int, *, root_path: str | None = None) -> None:
     """
     from infra.api import create_api, server  # noqa: PLC0415 - a token is made without loading the API
 
-    configuration = settings() if root_path is None else Settings(root_path=root_path)
-    configure_logging(configuration.log_format)
+    started = start_logging()
+    configuration = started if root_path is None else Settings(root_path=root_path)
     signing_key(configuration)
-    require_free(port, "--port")
+    require_free(port, "--port", host=host)
     # Uvicorn raises the signal again once it has stopped in good order; that is no failure.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     uvicorn.Server(server.configuration(create_api(configuration), configuration, host=host, port=port)).run()

@@ -7,13 +7,10 @@ from contextlib import contextmanager
 
 import structlog
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
-from infra.errors import TeamfitError
-from infra.local.environment import variable
+from infra.errors import InvalidSetting, TeamfitError
 from infra.local.processes import LocalServerError
-from infra.settings import Settings
 from streams.redis.errors import TransportError
 
 _FAILED = 1
@@ -30,11 +27,8 @@ def plain_errors() -> Iterator[None]:
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     try:
         yield
-    except ValidationError as error:
-        if error.title != Settings.__name__:
-            raise
-        for problem in error.errors(include_url=False, include_input=False):
-            _say(f"{variable(str(problem['loc'][0]))}: {problem['msg']} (the README's table of settings explains it)")
+    except InvalidSetting as error:
+        _say(str(error))
         raise typer.Exit(_MISUSED) from error
     except (LocalServerError, TeamfitError, TransportError) as error:
         _say(str(error))

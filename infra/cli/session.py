@@ -10,7 +10,8 @@ import asyncpg
 from infra.database_url import read_database_url
 from infra.errors import DependencyDown
 from infra.postgres import Database, Session, connect, down
-from infra.settings import settings
+from infra.settings import Settings, settings
+from infra.telemetry import configure_logging
 
 T = TypeVar("T")
 
@@ -21,6 +22,16 @@ def operator() -> str:
         return getpass.getuser()
     except OSError:  # a container's user may have no name
         return "cli"
+
+
+def start_logging() -> Settings:
+    """Return the settings of a process that serves, once its log is as they say.
+
+    They are read a second time then, so that what they are warned about is in that log.
+    """
+    first = Settings()
+    configure_logging(first.log_format, first.log_level)
+    return settings()
 
 
 def with_database(work: Callable[[Database], Awaitable[T]]) -> T:

@@ -1,6 +1,7 @@
 """Running one stage in this process: its Faust app under faust.Worker, on uvloop, with our logging."""
 
 import asyncio
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Final
@@ -9,8 +10,9 @@ import faust
 import structlog
 import uvloop
 
-from infra.settings import settings
-from infra.telemetry import configure_logging
+from infra.cli.session import start_logging
+from infra.errors import InvalidSetting
+from infra.local.processes import require_free
 
 log = structlog.get_logger(__name__)
 
@@ -52,8 +54,17 @@ class _Worker(faust.Worker):
 
 
 def run_stage(stage: str, *, ready_file: Path | None) -> None:
-    """Run a stage until a signal stops it. Ends the process: with code 0 after a stop in good order."""
-    configure_logging(settings().log_format)
+    """Run a stage until a signal stops it. Ends the process: with code 0 after a stop in good order.
+
+    Raises:
+        InvalidSetting: one that the stage needs cannot be used.
+        PortTaken: another program listens on TEAMFIT_WORKER_PORT.
+    """
+    started = start_logging()
+    if started.worker_port is not None:
+        require_free(started.worker_port, "TEAMFIT_WORKER_PORT", host=started.worker_host)
+    if ready_file is not None and not os.access(ready_file.parent, os.W_OK):
+        raise InvalidSetting("--ready-file", f"{ready_file}: nothing can be written to {ready_file.parent.absolute()}")
     loop = uvloop.new_event_loop()
     # Faust looks the loop up while the app is made.
     asyncio.set_event_loop(loop)

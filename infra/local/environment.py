@@ -16,15 +16,5 @@ def environment(settings: Settings) -> dict[str, str]:
     for name in settings.model_fields_set:
         value = getattr(settings, name)
         if value is not None:
-            given[variable(name)] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            given[Settings.variable(name)] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
     return {**os.environ, **given}
-
-
-def variable(field: str) -> str:
-    """Return the environment variable of a field of the settings; a variable's own name is returned as it is."""
-    if field not in Settings.model_fields:
-        return field
-    alias = Settings.model_fields[field].validation_alias
-    if isinstance(alias, str):
-        return alias
-    return f"{Settings.model_config.get('env_prefix', '')}{field}".upper()

@@ -7,6 +7,7 @@ removes its files. Both live in sessions of their own, so a Ctrl-C in the termin
 stops things in its own order.
 """
 
+import errno
 import os
 import pwd
 import shutil
@@ -53,13 +54,17 @@ class LocalServerError(RuntimeError):
 
 
 class PortTaken(LocalServerError):
-    """Another program listens on the port that was asked for."""
+    """Another program listens on the port that was asked for, or nobody can listen on its address."""
 
-    def __init__(self, port: int, setting: str) -> None:
-        """Name the port and the setting that changes it."""
+    def __init__(self, port: int, setting: str, host: str = HOST, error: Exception | None = None) -> None:
+        """Name the port and the setting that changes it, and why it cannot be had if nobody has it."""
         self.port = port
         self.setting = setting
-        super().__init__(f"port {port} on {HOST} is taken: end what listens there, or set {setting} to another port")
+        if error is None or getattr(error, "errno", None) == errno.EADDRINUSE:
+            what = f"port {port} on {host} is taken: end what listens there, or set {setting} to another port"
+        else:
+            what = f"port {port} on {host!r:.80} cannot be listened on ({error}): check {setting} and its host"
+        super().__init__(what)
 
 
 class EmbeddedPartsMissing(LocalServerError):
@@ -109,15 +114,16 @@ def free_port() -> int:
         return port
 
 
-def require_free(port: int, setting: str) -> None:
-    """Raise PortTaken if something listens on the port already."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a port with only closing connections of a former server on it is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise PortTaken(port, setting) from error
+def require_free(port: int, setting: str, *, host: str = HOST) -> None:
+    """Raise PortTaken if something listens on the port already, or the address is none of this machine's."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As servers do: a port with only closing connections of a former server on it is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        raise PortTaken(port, setting, host, error) from error
 
 
 class GuardedProcess:

@@ -117,7 +117,15 @@ def test_a_taken_port_is_a_clear_message() -> None:
 @pytest.mark.parametrize(
     ("command", "environment", "said"),
     [
-        (("migrate",), {"TEAMFIT_MAX_ATTEMPTS": "many"}, "TEAMFIT_MAX_ATTEMPTS"),
+        (("worker", "quota"), {"TEAMFIT_MAX_ATTEMPTS": "many"}, "TEAMFIT_MAX_ATTEMPTS is 'many'"),
+        (("worker", "quota"), {"TEAMFIT_BATCH_SIZE": "1e9"}, "TEAMFIT_BATCH_SIZE"),
+        (("worker", "generation"), {"OPENAI_API_KEY": "sk-a sk-b"}, "OPENAI_API_KEY cannot be used"),
+        (("worker", "quota"), {"TEAMFIT_LOG_LEVEL": "loud"}, "TEAMFIT_LOG_LEVEL"),
+        (("worker", "quota"), {"TEAMFIT_WORKER_PORT": "1", "TEAMFIT_WORKER_HOST": "no such"}, "TEAMFIT_WORKER_PORT"),
+        (("worker", "quota", "--ready-file", "/nowhere/ready"), {}, "--ready-file"),
+        (("worker", "quota"), {"DATABASE_URL": "postgresql://h/d?sslmod=require"}, "write sslmode"),
+        (("api",), {"TEAMFIT_SIGNING_KEY": "k" * 32, "TEAMFIT_TRUST_THRESHOLD": "2"}, "TEAMFIT_TRUST_THRESHOLD"),
+        (("migrate",), {"TEAMFIT_MAX_ATTEMPTS": "many", "DATABASE_URL": "postgresql://a@127.0.0.1:1/b"}, "is away"),
         (("migrate",), {"DATABASE_URL": "postgresql://127.0.0.1:1/teamfit"}, "DATABASE_URL"),
         (("migrate",), {"DATABASE_URL": "no address"}, "DATABASE_URL"),
         (("token", "--organization", "acme"), {}, "TEAMFIT_SIGNING_KEY"),

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.local.environment import environment, variable
+from infra.local.environment import environment
 from infra.local.organizations import ACME
 from infra.local.stack import Stack
 from infra.settings import Settings
@@ -39,5 +39,5 @@ async def test_the_redis_cli_line_becomes_three_activities(customer: Customer) -
 def test_the_table_of_settings_is_complete() -> None:
     """Every setting is in the README with its description, so neither can change without the other."""
     for name, field in Settings.model_fields.items():
-        (row,) = re.findall(rf"^\| `{variable(name)}` \|.*$", _README, re.MULTILINE)
+        (row,) = re.findall(rf"^\| `{Settings.variable(name)}` \|.*$", _README, re.MULTILINE)
         assert f"{field.description}" in row

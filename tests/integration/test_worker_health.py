@@ -1,6 +1,7 @@
 """What a worker says of itself over HTTP."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,20 +18,26 @@ from streams.events import JobId, job_requested
 from tests.integration.test_scheduled import NOON
 from tests.waiting import wait_for
 
+_ROOT = str(Path(__file__).parents[2])
+
 
 @pytest.fixture
-def worker(redis_url: str) -> Iterator[str]:
-    """A quota worker without a database, started as an operator would; yields the address of its pages."""
+def worker(redis_url: str, tmp_path: Path) -> Iterator[str]:
+    """A quota worker without a database, started as an operator would; yields the address of its pages.
+
+    Its working directory stays as it was: Faust would make folders there for tables that nobody has.
+    """
     port = free_port()
     addresses = {"BROKER_URL": f"{redis_url}?drain=1s", "DATABASE_URL": "postgresql://127.0.0.1:1/none"}
-    environment = {**os.environ, **addresses, "TEAMFIT_WORKER_PORT": str(port)}
+    environment = {**os.environ, **addresses, "TEAMFIT_WORKER_PORT": str(port), "PYTHONPATH": _ROOT}
     faust = Path(sys.executable).with_name("faust")
-    process = subprocess.Popen([faust, "-A", "consumers.quota", "worker", "-l", "warn"], env=environment)
+    process = subprocess.Popen([faust, "-A", "consumers.quota", "worker", "-l", "warn"], env=environment, cwd=tmp_path)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(30)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_nobody_but_this_machine_reaches_a_workers_port(worker: str) -> None:
@@ -72,3 +79,16 @@ async def test_a_worker_says_what_it_waits_for(worker: str, redis_url: str) -> N
         assert 'teamfit_stage_held{group="quota",reason="broker"} 0.0' in numbers
         assert 'teamfit_group_pending_entries{group="quota",topic="job-requests"} 1.0' in numbers
         assert await status("/healthz") == 200
+
+
+def test_a_taken_port_is_said_in_a_line() -> None:
+    """The worker's port and the variable that changes it, instead of Faust's 260 lines."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        environment = {**os.environ, "TEAMFIT_WORKER_PORT": str(port)}
+        command = [sys.executable, "-m", "infra.cli", "worker", "quota"]
+        done = subprocess.run(command, env=environment, cwd=_ROOT, capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert line.startswith(f"teamfit: port {port} on 127.0.0.1 is taken")
+    assert "TEAMFIT_WORKER_PORT" in line

@@ -18,13 +18,12 @@ from pydantic import BaseModel, ConfigDict
 
 import infra.telemetry  # noqa: F401 - importing it registers the metrics
 from infra.cli import Stage, app
-from infra.local.environment import variable
 from infra.settings import Settings
 from streams.redis.settings import RedisSettings
 
 _ROOT = Path(__file__).parents[2]
 _DEPLOY = _ROOT / "infra" / "deploy"
-_SETTINGS = {variable(name) for name in Settings.model_fields}
+_SETTINGS = {Settings.variable(name) for name in Settings.model_fields}
 _COMPOSE_ONLY = {"POSTGRES_PASSWORD"}
 _STAGES = {stage.value for stage in Stage}
 

@@ -3,14 +3,14 @@
 import pytest
 from pydantic import SecretStr
 
-from infra.local.environment import environment, variable
+from infra.local.environment import environment
 from infra.settings import Settings
 
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
-        monkeypatch.delenv(variable(name), raising=False)
+        monkeypatch.delenv(Settings.variable(name), raising=False)
 
 
 def test_a_child_reads_the_settings_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:

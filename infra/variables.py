@@ -1,0 +1,169 @@
+"""Reads settings from environment variables as people and platforms write them.
+
+Values are stripped: a key that comes from a file has a line break at its end. A blank variable is one that is not set.
+A wrong value fails whoever asks for that setting, in one line, and no other process of the same environment. Kubernetes
+sets variables for each Service that may have the names of ours (`TEAMFIT_WORKER_PORT=tcp://10.96.0.12:9100`); those are
+passed over.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final, Self, get_args
+
+import structlog
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.errors import InvalidSetting
+
+log = structlog.get_logger(__name__)
+
+PREFIX: Final = "TEAMFIT_"
+_FILE: Final = ".env"
+_ENCODING: Final = "utf-8-sig"  # UTF-8, whether or not an editor has put a byte order mark first
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://\S+:\d+", re.IGNORECASE)
+# The names that Kubernetes makes of a Service: of its address, and of each of its ports.
+_OF_A_SERVICE = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """Stands in a field whose value cannot be used, until somebody asks for it."""
+
+    variable: str
+    problem: str
+
+
+def _printable(secret: SecretStr) -> SecretStr:
+    if not all("!" <= character <= "~" for character in secret.get_secret_value()):
+        raise ValueError("it holds a blank, a line break or a letter that no key has; copy it again, by itself")
+    return secret
+
+
+Key = Annotated[SecretStr, AfterValidator(_printable)]
+"""A secret that goes into an HTTP header, where anything else would fail each call and stand in its traceback."""
+
+
+class Variables(BaseSettings):
+    """Settings that are read from the environment and from a `.env` file in the working directory.
+
+    Asking for one whose value cannot be used raises InvalidSetting, which names the variable, the problem and the fix.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=_FILE,
+        env_file_encoding=_ENCODING,
+        env_ignore_empty=True,
+        extra="ignore",
+        allow_inf_nan=False,
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, given: Mapping[str, object]) -> dict[str, object]:
+        """Strip every value, and leave out the blank ones and those that are Kubernetes'."""
+        read = {name: _stripped(value) if isinstance(value, str) else value for name, value in given.items()}
+        links = {name for name in cls.model_fields if cls._is_number(name)}
+        return {
+            name: value
+            for name, value in read.items()
+            if value != "" and not (isinstance(value, str) and name in links and _SERVICE_LINK.fullmatch(value))
+        }
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _kept_for_who_asks(cls, value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            name = str(info.field_name)
+            field = cls.model_fields[name]
+            secret = SecretStr.__name__ in repr(field.annotation)
+            shown = "" if secret or not isinstance(value, str) else f"is {value!r:.60}, which "
+            why = error.errors(include_url=False, include_input=False, include_context=False)[0]["msg"]
+            why = " ".join(why.removeprefix("Value error, ").split())
+            default = "" if field.default is None else f" for {field.default}"
+            fix = "" if secret else f"; mend it, or unset it{default}"
+            return _Wrong(cls.variable(name), f"{shown}cannot be used: {why[0].lower()}{why[1:]}{fix}")
+
+    if not TYPE_CHECKING:  # a type checker would take every name for a field
+
+        def __getattribute__(self, name: str) -> object:
+            """Return a setting. Raises InvalidSetting when its value cannot be used."""
+            value = super().__getattribute__(name)
+            if isinstance(value, _Wrong):
+                raise InvalidSetting(value.variable, value.problem)
+            return value
+
+    @classmethod
+    def variable(cls, name: str) -> str:
+        """Return the environment variable of a field; a variable's own name is returned as it is."""
+        if name not in cls.model_fields:
+            return name
+        alias = cls.model_fields[name].validation_alias
+        return alias if isinstance(alias, str) else f"{PREFIX}{name}".upper()
+
+    def require(self, *names: str) -> None:
+        """Ask for settings that are used later, so that a wrong one ends the process at its start.
+
+        Raises:
+            InvalidSetting: the value of one cannot be used.
+        """
+        for name in names:
+            getattr(self, name)
+
+    @classmethod
+    def _is_number(cls, name: str) -> bool:
+        annotation = cls.model_fields[name].annotation
+        return bool({int, float} & {annotation, *get_args(annotation)})
+
+    @classmethod
+    def read(cls) -> Self:
+        """Read the environment; say in the log which variables are passed over or probably misspelt.
+
+        Raises:
+            InvalidSetting: the `.env` file cannot be read.
+        """
+        try:
+            found = cls()
+            in_file = dotenv_values(_FILE, encoding=_ENCODING)
+        except (OSError, UnicodeError) as error:
+            raise InvalidSetting(_FILE, f"in the working directory cannot be read as UTF-8 text: {error}") from error
+        cls._warn({**in_file, **os.environ})
+        return found
+
+    @classmethod
+    def _warn(cls, variables: Mapping[str, str | None]) -> None:
+        fields = {cls.variable(name): name for name in cls.model_fields}
+        for name, value in variables.items():
+            upper = name.upper()
+            link = _SERVICE_LINK.fullmatch(_stripped(value or ""))
+            if upper in fields:
+                if link and cls._is_number(fields[upper]):
+                    log.warning("setting.ignored", variable=name, why="Kubernetes set it for a Service of that name")
+            elif upper.startswith(PREFIX) and not link and not _OF_A_SERVICE.fullmatch(upper):
+                log.warning("setting.unknown", variable=name, meant=_meant(upper, fields))
+
+
+def _stripped(value: str) -> str:
+    return value.strip().strip(_INVISIBLE).strip()
+
+
+def _meant(name: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
