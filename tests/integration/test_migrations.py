@@ -78,3 +78,32 @@ async def test_step_by_step_and_at_once_give_the_same_schema(
     finally:
         await connection.close()
     assert stepwise == await database.fetch(COLUMNS)
+
+
+async def test_counts_that_cannot_be_become_unknown(empty_database_url: str) -> None:
+    """Zeros for a missing usage and absurd counts leave the attempts and the organization's total."""
+    await upgrade(empty_database_url, revision="0008")
+    connection = await asyncpg.connect(empty_database_url)
+    counts = {1: (100, 50), 2: (0, 0), 3: (1151, -35), 4: (2**31 - 1, 2**31 - 1), 5: (None, None)}
+    try:
+        await connection.executemany(
+            "INSERT INTO generation_attempts (job_id, run, attempt, token, state, started_at, organization_id)"
+            " VALUES ('4d2f1c3e-0000-4000-8000-000000000001', 1, $1, gen_random_uuid(), 'started', now(), 'acme')",
+            [(attempt,) for attempt in counts],
+        )
+        await connection.executemany(
+            "UPDATE generation_attempts SET state = 'saved', prompt_tokens = $2, completion_tokens = $3"
+            " WHERE attempt = $1",
+            [(attempt, *count) for attempt, count in counts.items()],
+        )
+        await upgrade(empty_database_url)
+        rows = await connection.fetch(
+            "SELECT prompt_tokens, completion_tokens, maybe_billed FROM generation_attempts ORDER BY attempt"
+        )
+        total = await connection.fetchrow("SELECT calls, prompt_tokens, completion_tokens FROM llm_usage")
+    finally:
+        await connection.close()
+    unknown = (None, None, True)
+    assert [tuple(row) for row in rows] == [(100, 50, False), unknown, (1151, None, True), unknown, (None, None, False)]
+    assert total is not None
+    assert tuple(total) == (5, 1251, 50)

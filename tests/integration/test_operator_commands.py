@@ -118,6 +118,19 @@ async def test_the_life_of_a_job_is_on_one_screen(teamfit: Run, pipeline: Pipeli
     assert [len(life[name]) for name in ("facts", "calls", "scheduled", "failed", "activities")] == [4, 2, 1, 1, 3]
 
 
+async def test_a_call_of_unknown_cost_is_shown_as_unknown(teamfit: Run, pipeline: Pipeline, database: Pool) -> None:
+    """An empty cell might be read as zero."""
+    event = await pipeline.accept()
+    await pipeline.complete(event)
+    counted = await teamfit("job", "show", event.job_id)
+    assert "unknown" not in counted.stdout
+    await database.execute("UPDATE generation_attempts SET completion_tokens = NULL, maybe_billed = true")
+    said = await teamfit("job", "show", event.job_id)
+    assert "unknown" in said.stdout
+    (call,) = json.loads((await teamfit("job", "show", event.job_id, "--json")).stdout)["calls"]
+    assert (call["completion_tokens"], call["maybe_billed"]) == (None, True)
+
+
 async def test_a_job_that_nobody_knows_is_explained(teamfit: Run) -> None:
     """It may still wait in the stream: the message says how to find out."""
     said = await teamfit("job", "show", uuid4())

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from infra.errors import DependencyDown, Permanent
 from infra.postgres import Database
 from streams.deliveries import Record, record
-from streams.events import JobId, JobRequested, parse_event
+from streams.events import JobCompleted, JobId, JobRequested, parse_event
 from streams.outcomes import fail_run
 from streams.scheduled import keep
 from streams.topics import JOB_EVENTS, JOB_REQUESTS, PROJECTION
@@ -302,3 +302,34 @@ async def write_ahead(pool: Pool) -> None:
     for row in times:
         column = row["column"]
         await pool.execute(f'UPDATE {row["table"]} SET "{column}" = "{column}" + interval \'40 days\'')
+
+
+@pytest.mark.parametrize(("prompt", "completion"), [(1151, -35), (-1, 2**31 - 1), (None, None)])
+async def test_a_completion_whose_cost_nobody_can_mean_is_told_again(
+    world: World, prompt: int | None, completion: int | None
+) -> None:
+    """One such row, as an earlier version saved it, ended the schedule worker; now its cost is unknown."""
+    bad, good = asked(), asked()
+    for event in (bad, good):
+        await world.publish([record(JOB_REQUESTS, event)])
+    while world.waiting:
+        group, one = world.waiting[0]
+        if group == PROJECTION or one.topic == JOB_EVENTS:
+            world.waiting.popleft()
+        else:
+            await world.step()
+    await world.pool.execute(
+        "UPDATE generation_attempts SET prompt_tokens = $2, completion_tokens = $3, model = NULL WHERE job_id = $1",
+        *(bad.job_id, prompt, completion),
+    )
+    await world.reconcile()
+    told = {
+        event.job_id: event.data
+        for event in (parse_event(one.value) for _, one in world.waiting)
+        if isinstance(event, JobCompleted)
+    }
+    await world.drain()
+    assert told[bad.job_id].completion_tokens is None
+    assert told[good.job_id].completion_tokens == 20
+    for event in (bad, good):
+        assert await status_of(world.pool, event) == ("completed", None)

@@ -420,3 +420,16 @@ async def test_a_plan_says_what_would_follow_and_writes_nothing_else(scene: Scen
     assert scene.topics.records == []
     resend = (await scene.plan(stage=QUOTA)).effects
     assert [(one.topic, one.group, one.records) for one in resend.sends] == [("job-requests", "quota", 1)]
+
+
+async def test_counts_at_the_end_of_their_range_stop_no_plan(scene: Scene) -> None:
+    """Two calls of 2**31 - 1 tokens made every plan that covered their job an error; unknown counts are left out."""
+    await scene.failed_generation()
+    most = 2**31 - 1
+    await scene.pool.executemany(
+        "INSERT INTO generation_attempts (job_id, run, attempt, token, state, started_at, finished_at, prompt_tokens, "
+        "completion_tokens) VALUES ($1, 1, $2, gen_random_uuid(), 'failed', now(), now(), $3, $4)",
+        [(job, number, most, most) for job in [uuid4()] for number in (1, 2)] + [(uuid4(), 1, 1151, None)],
+    )
+    tokens = (await scene.plan(stage=GENERATION)).effects.tokens
+    assert (tokens.per_run, tokens.total) == (4 * most, 4 * most)
