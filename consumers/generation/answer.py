@@ -93,7 +93,7 @@ def read(content: bytes, *, fallback_model: str) -> Completion:
         answered=bool(message.get("content") or message.get("tool_calls")),
     )
     for report in (document, choice, message):
-        if report.get("error"):
+        if _says_something(report.get("error")):
             raise _reported(report, usage)
     if not isinstance(choices, list):
         raise _reported(document, usage)
@@ -125,6 +125,11 @@ def _document(content: bytes) -> Json:
 
 def _mapping(value: object) -> Json:
     return value if isinstance(value, dict) else {}
+
+
+def _says_something(error: object) -> bool:
+    """Return whether a server fills its `error`; some send it empty with each answer."""
+    return any(error.values()) if isinstance(error, dict) else bool(error)
 
 
 def _reported(document: Json, usage: Usage) -> NoCompletion:

@@ -317,6 +317,12 @@ def test_a_body_that_is_no_completion_is_the_endpoints_failure(
     assert (raised.value.status, raised.value.maybe_billed) == (status, maybe_billed)
 
 
+@pytest.mark.parametrize("error", [None, "", {}, {"message": "", "code": None}])
+def test_an_empty_error_is_none(error: object) -> None:
+    """Some servers send the field with each answer."""
+    assert activities_in(body({"content": GOOD}, error=error)) == ACTIVITIES
+
+
 @pytest.mark.parametrize("content", [b'{"choices": []}', b'{"choices": [null]}', b'{"choices": [{"message": "x"}]}'])
 def test_a_completion_without_a_choice_is_invalid_output(content: bytes) -> None:
     """There is an answer, and it is empty."""
