@@ -102,10 +102,15 @@ def check_broker_url(url: str) -> None:
         BrokerAddress.parse(url)
 
 
-def create_app(group: str, settings: Settings) -> StageApp:
+def create_app(group: str, settings: Settings, *, leads: bool = False) -> StageApp:
     """Return the Faust app of a consumer group. The app's ID is the group's name; the broker is the settings' URL.
 
     With `worker_port` set, its web server answers /healthz, /readyz and /metrics there.
+
+    Args:
+        group: the consumer group.
+        settings: of this process.
+        leads: whether one of its workers runs timers for all; electing it costs the broker some commands a second.
 
     Raises:
         InvalidSettings: the broker's URL cannot be meant.
@@ -120,6 +125,7 @@ def create_app(group: str, settings: Settings) -> StageApp:
         consumer_auto_offset_reset="earliest",
         web_port=settings.worker_port or _FAUST_PORT,
         web_bind=settings.worker_host,
+        topic_disable_leader=not leads,
     )
     app.stages = []
     app.resources = []

@@ -29,7 +29,7 @@ _database = Database(_settings.database_url, size=_settings.database_pool_size)
 _clock = _database.clock
 
 # It reads no topic, but joins its group all the same: that is how Faust elects a leader.
-app = create_app("schedule", _settings)
+app = create_app("schedule", _settings, leads=True)
 app.close_at_last(_database.close)
 
 taker = Taker(_database, FaustPublisher(app), clock=_clock)

@@ -13,9 +13,9 @@ SCRIPTS = ("evalsha", "eval", "script|load")
 
 READING = (
     "xgroup|create", "xgroup|delconsumer", "xreadgroup", "xpending", "xclaim", "xack", "xinfo|consumers", "exists",
-    "client|id", "client|unblock",
+    "client|id", "client|unblock", "xread",
 )  # fmt: skip
-"""Take entries, renew and take over leases, acknowledge, end a read that waits."""
+"""Take entries, renew and take over leases, acknowledge, end a read that waits; of `<app>:handed-back`, hear of it."""
 
 TRIMMING = ("exists", "xinfo|groups", "xpending", "time", "xtrim")
 """Remove what every group has acknowledged. Whoever reads a topic does it."""

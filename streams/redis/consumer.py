@@ -22,7 +22,7 @@ from .acknowledge import Acknowledger
 from .channels import Channels
 from .delivery_tags import DeliveryTags, NeverAcknowledged
 from .groups import create_groups
-from .hand_back import hand_back
+from .hand_back import HandBacks, hand_back
 from .leader import Leader
 from .lease import Lease
 from .partition import Partition
@@ -86,9 +86,12 @@ class Consumer(FaustConsumer):
             self.settings.trim_interval.total_seconds(),
             self.health,
         )
-        lock = f"{self.settings.prefix}{self.group}:leader"
-        self.leader = Leader(self.client, lock, self.settings.leader_ttl.total_seconds(), self.health)
-        self.trial = Trial(lease_s, lambda: self.leader.is_leader, self._nothing_under_way)
+        own = f"{self.settings.prefix}{self.group}"
+        waiting = transport.server.open(block=self.settings.lease)
+        self.hand_backs = HandBacks(self.client, waiting, f"{own}:handed-back", self.settings.lease, self.health)
+        ttl_s = self.settings.leader_ttl.total_seconds()
+        self.leader = Leader(self.client, f"{own}:leader", ttl_s, self.health, self._needs_leader)
+        self.trial = Trial(lease_s, self.leader.ask, self._nothing_under_way)
 
     # Starting
 
@@ -99,6 +102,7 @@ class Consumer(FaustConsumer):
             self.add_future(loop)
         if not self.app.client_only:  # a client would lead, and has nothing to do as the leader
             self.add_future(self.leader.run())
+            self.add_future(self.hand_backs.run(self._look_now))
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Read these topics from now on.
@@ -109,6 +113,7 @@ class Consumer(FaustConsumer):
         wanted = set(topics)
         self._transport.forget_layout()
         self._leader_topics = wanted & self.randomly_assigned_topics
+        self.leader.wake()
         self._transport.refuse_topics(self._leader_topics)
         tps = {
             TP(topic, partition)
@@ -136,6 +141,14 @@ class Consumer(FaustConsumer):
         self.app.on_rebalance_start()
         self._assigned = tps
         await self.on_partitions_assigned(tps, self.app.consumer_generation_id)
+
+    def _needs_leader(self) -> bool:
+        """Whether the group needs one: for timers that one worker runs, or to try an entry alone."""
+        return bool(self._leader_topics) or self.trial.is_open
+
+    async def _look_now(self) -> None:
+        self.leader.wake()
+        await self._readers.look_now()
 
     def _nothing_under_way(self) -> bool:
         return not self.under_way and not any(len(partition.tags) for partition in self._all_partitions())
@@ -253,6 +266,7 @@ class Consumer(FaustConsumer):
     async def on_stop(self) -> None:
         """Hand back what agents did not finish, and leave the group."""
         self._close_tags()
+        self.hand_backs.stop()
         await self.stop_reading()
         # A server that does not answer must not hold up the stop: the leases run out without us.
         with contextlib.suppress(RedisError, *AWAY):
@@ -262,7 +276,8 @@ class Consumer(FaustConsumer):
     async def _leave(self) -> None:
         await self.commit()
         await self._hand_back(set())
-        await self.leader.resign()
+        if await self.leader.resign():
+            await self.hand_backs.tell()
         for partition in self._all_partitions():
             if self.app.client_only:
                 # Only replies to this process were written here; nobody else will ever read the stream.
@@ -272,12 +287,15 @@ class Consumer(FaustConsumer):
 
     async def on_shutdown(self) -> None:
         """Close the connections, when nothing uses them any more."""
+        await self.hand_backs.close()
         await close(self.client)
 
     async def _hand_back(self, started: set[tuple[TP, int]]) -> None:
         """Hand back everything but these deliveries."""
-        for partition in self._all_partitions():
-            await hand_back(self.client, partition, self.settings.lease.total_seconds(), started)
+        lease_s = self.settings.lease.total_seconds()
+        handed = [await hand_back(self.client, partition, lease_s, started) for partition in self._all_partitions()]
+        if any(handed):
+            await self.hand_backs.tell()
 
     def entry_of(self, message: Message) -> str | None:
         """Which entry a message is: the same at each delivery, in any worker, which its offset is not.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 # the next round of the event loop; then less and less often, so that a worker full of slow agents costs nothing.
 _PAUSES_S = (0.0, 0.0, 0.001, 0.001, 0.002, 0.005, 0.01, 0.02)
 
+# Every how many leases to sweep: who is gone and what nobody reads is in nobody's way.
+_SWEEP_LEASES = 4
+
 _NO_TIMES = (None, None, None)  # when a message came in and went out, and what lies between: for Faust's sensors to set
 
 
@@ -54,7 +58,8 @@ class TopicReader:
         self._trial.join(self)
         self._foreign = ForeignStreams(client, topic, consumer.foreign_stream_keys(self._tps[0]))
         self._loop_name = f"fetching {topic}"
-        self._next_scan = 0.0
+        self._next_scan = self._not_before = 0.0
+        self._told = False
         self._next_sweep = 0.0
         self._pauses = 0
         self._unread = False
@@ -78,6 +83,11 @@ class TopicReader:
         self._consumer.health.forget(self._loop_name)
         await close(self._client)
 
+    def look_now(self) -> None:
+        """Look for expired entries in the next round: another worker has handed some back."""
+        self._told = True
+        self._next_scan = min(self._next_scan, self._not_before)
+
     async def unblock(self) -> None:
         """End a read that waits on the server, so that stopping need not wait for it."""
         if self._client_id is not None:
@@ -97,7 +107,7 @@ class TopicReader:
         log.warning("fetch.failed topic=%s error=%r", self._topic, error)
         await forget_connections(self._client, error)
         # When the server has been away, every lease looks expired. Wait until living owners have had time to renew.
-        self._next_scan = monotonic() + self._settings.lease.total_seconds() / 2
+        self._next_scan = self._not_before = monotonic() + self._settings.lease.total_seconds() / 2
         await asyncio.sleep(backoff.wait())
 
     async def _round(self) -> None:
@@ -131,7 +141,8 @@ class TopicReader:
 
     async def _scan(self, room: int) -> bool:
         """Take over expired entries; True when no new ones are to be read now: more of these wait, or a trial."""
-        more, next_s = False, self._settings.scan.total_seconds()
+        self._told = False
+        more, next_s = False, math.inf if self._consumer.hand_backs.heard else self._settings.scan.total_seconds()
         for partition in self._partitions.values():
             found = await self._reclaimer.claim(partition, room)
             more, next_s = more or found.more, min(next_s, found.next_s)
@@ -142,7 +153,7 @@ class TopicReader:
             self._consumer.health.alive(self._loop_name)
             await asyncio.sleep(_PAUSES_S[-1])
         else:
-            self._next_scan = monotonic() + next_s
+            self._next_scan = self._not_before if self._told else monotonic() + next_s
             await self._sweep()
         return more or self._trial.stands(self)
 
@@ -164,12 +175,12 @@ class TopicReader:
         self._trial.end(self)
 
     async def _sweep(self) -> None:
-        """Once a lease, look for streams that nobody reads, and forget consumers that are gone.
+        """Now and then look for streams that nobody reads, and forget consumers that are gone.
 
         Each worker has a name of its own, and names would pile up.
         """
         if monotonic() >= self._next_sweep:
-            self._next_sweep = monotonic() + self._settings.lease.total_seconds()
+            self._next_sweep = monotonic() + _SWEEP_LEASES * self._settings.lease.total_seconds()
             for partition in self._partitions.values():
                 await self._reclaimer.remove_silent_consumers(partition)
             await self._foreign.look()
@@ -178,7 +189,11 @@ class TopicReader:
         if self._client_id is None:
             self._client_id = await self._consumer.client_id(self._client)
         count = max(room // len(self._partitions), 1)
-        wait_s = min(self._settings.block.total_seconds(), max(self._next_scan - monotonic(), 0.001))
+        # Who cannot be unblocked looks itself whether something was handed back.
+        longest = self._settings.block.total_seconds()
+        if self._client_id is None:
+            longest = min(longest, self._settings.scan.total_seconds())
+        wait_s = min(longest, max(self._next_scan - monotonic(), 0.001))
         streams = list(self._partitions)
         group, consumer = self._consumer.group, self._consumer.name
         reply = await self._client.execute_command(

@@ -1,7 +1,7 @@
 """Streams of a topic that nobody reads, since their writer counts the topic's partitions differently than its readers.
 
 Nothing is wrong with what is in them, and nobody will ever see it. The server cannot know, and neither can the writer.
-So readers look, once a lease, whether such a stream exists, and say so.
+So readers look, every few leases, whether such a stream exists, and say so.
 """
 
 from __future__ import annotations

@@ -1,20 +1,96 @@
-"""Handing back: other workers take at once what this one will not do, without waiting for the lease to run out."""
+"""Handing back: other workers take at once what this one will not do, without waiting for the lease to run out.
+
+They hear of it by a stream of one entry, `<app>:handed-back`, on which each worker waits. So nobody need look for it
+every second on streams where nothing happens.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
+from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
+from datetime import timedelta
 
 from faust.types import TP
+from redis.exceptions import NoPermissionError
 
+from .health import Health
 from .partition import Partition
-from .server import AWAY, Client, RedisError
+from .server import AWAY, Backoff, Client, RedisError, close
 
-__all__ = ["hand_back"]
+__all__ = ["HandBacks", "hand_back"]
+
+log = logging.getLogger(__name__)
+
+_LOOP = "hearing of what others hand back"
 
 
-async def hand_back(client: Client, partition: Partition, lease_s: float, started: AbstractSet[tuple[TP, int]]) -> None:
-    """Let other workers take what this one holds of a partition.
+class HandBacks:
+    """Tells the other workers of the group that there is something to take, and hears it from them."""
+
+    def __init__(self, client: Client, waiting: Client, key: str, block: timedelta, health: Health) -> None:
+        """Send nothing yet.
+
+        Args:
+            client: to tell with.
+            waiting: a client of its own, whose commands may wait for `block`.
+            key: of the stream.
+            block: how long one command waits.
+            health: where to say that it does not work.
+        """
+        self._client = client
+        self._waiting = waiting
+        self._key = key
+        self._block_ms = int(block.total_seconds() * 1000)
+        self._health = health
+        self._stopped = False
+        self.heard = False
+        """Whether this worker would hear of it; if not, it must look by itself."""
+
+    async def tell(self) -> None:
+        """Have the others look now. If it fails they do within half a lease."""
+        with contextlib.suppress(RedisError, *AWAY):
+            await self._client.execute_command("XADD", self._key, "MAXLEN", "1", "*", "handed", "back")
+
+    async def run(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Call `look` whenever another worker tells, until cancelled; the last time it did may be told once more."""
+        last, backoff = b"0-0", Backoff()
+        # A cancellation can be lost where it meets the reply to this worker's own last word.
+        while not self._stopped:
+            try:
+                # The first time it does not wait, but finds out whether it may and can.
+                wait = ("BLOCK", self._block_ms) if self.heard else ()
+                reply = await self._waiting.execute_command("XREAD", *wait, "STREAMS", self._key, last)
+                self.heard = True
+                if reply:
+                    last = reply[0][1][-1][0]
+                    await look()
+            except NoPermissionError as error:
+                # Not worth a red light: this worker looks by itself, as often as `scan` says.
+                log.warning("hand_back.unheard error=%r", error)
+                self.heard = False
+                await asyncio.sleep(self._block_ms / 1000)
+            except (*AWAY, RedisError) as error:
+                self.heard = False
+                self._health.failing(_LOOP, error)
+                await asyncio.sleep(backoff.wait())
+            else:
+                self._health.alive(_LOOP)
+                backoff.reset()
+
+    def stop(self) -> None:
+        """Hear nothing any more."""
+        self._stopped = True
+
+    async def close(self) -> None:
+        """Close the connection that waits."""
+        await close(self._waiting)
+
+
+async def hand_back(client: Client, partition: Partition, lease_s: float, started: AbstractSet[tuple[TP, int]]) -> int:
+    """Let other workers take what this one holds of a partition; returns how many entries that were.
 
     The deliveries are not counted: a worker that stops in order was not killed by what it held, and one restart after
     another must not make a dead letter of an entry that takes longer than the drain time.
@@ -36,3 +112,4 @@ async def hand_back(client: Client, partition: Partition, lease_s: float, starte
         with contextlib.suppress(RedisError, *AWAY):
             await partition.fenced(client, "hand_back", entry_ids, idle_ms, count)
         tags.lose(entry_ids)
+    return sum(map(len, by_count.values()))

@@ -3,6 +3,8 @@
 Faust calls a worker the leader when its assignment holds the leader partition. On Kafka the broker assigns it; here a
 lock with a time-to-live does. A worker counts itself the leader only until shortly before its lock would expire,
 measured on its own clock from before it asked: so it knows that it lost the lock before another can have it.
+
+Where no topic stands for being the leader, and no entry is to be tried, nobody needs one and the lock is left alone.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from time import monotonic
 
 from redis.asyncio.lock import Lock
@@ -28,11 +31,16 @@ _LOOP = "leader election"
 class Leader:
     """This worker's claim to be the leader."""
 
-    def __init__(self, client: Client, name: str, ttl_s: float, health: Health) -> None:
+    def __init__(
+        self, client: Client, name: str, ttl_s: float, health: Health, needed: Callable[[], bool] = lambda: True
+    ) -> None:
         self._client = client
         self._lock = Lock(client, name, timeout=ttl_s, blocking=False, thread_local=False)
         self._ttl_s = ttl_s
         self._health = health
+        self._needed = needed
+        self._asked_until = 0.0
+        self._awake = asyncio.Event()
         self._until = 0.0
         self._resigned = False
 
@@ -41,16 +49,31 @@ class Leader:
         """Whether this worker is the leader at this moment."""
         return monotonic() < self._until
 
+    def ask(self) -> bool:
+        """Whether this worker is the leader; for some time from now on it tries to be, needed or not."""
+        if monotonic() >= self._asked_until:
+            self.wake()
+        self._asked_until = monotonic() + self._ttl_s
+        return self.is_leader
+
+    def wake(self) -> None:
+        """Try now: the lock may have been given back, or somebody needs a leader."""
+        self._awake.set()
+
     async def run(self) -> None:
-        """Get the lock or keep it, until cancelled or resigned."""
+        """Get the lock or keep it while it is needed, until cancelled or resigned."""
         while not self._resigned:
+            self._awake.clear()
             try:
-                await self._round()
+                if self._needed() or monotonic() < self._asked_until:
+                    await self._round()
             except (*AWAY, RedisError) as error:
                 self._health.failing(_LOOP, error)
             else:
                 self._health.alive(_LOOP)
-            await asyncio.sleep(self._ttl_s / 4)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._ttl_s / 4):
+                    await self._awake.wait()
 
     async def _round(self) -> None:
         asked = monotonic()
@@ -82,10 +105,12 @@ class Leader:
         if await self._client.pttl(self._lock.name) > ttl_ms:
             await self._client.pexpire(self._lock.name, ttl_ms)
 
-    async def resign(self) -> None:
-        """Give the lock back for good, so that another worker leads at once."""
+    async def resign(self) -> bool:
+        """Give the lock back for good, so that another worker leads at once; returns whether this one led."""
+        led = self.is_leader
         self._resigned = True
         self._until = 0.0
         if self._lock.local.token is not None:
             with contextlib.suppress(LockError, RedisError, *AWAY):
                 await self._lock.release()
+        return led

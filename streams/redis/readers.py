@@ -51,6 +51,12 @@ class Readers:
         finally:
             await reader.close()
 
+    async def look_now(self) -> None:
+        """Have all readers look for expired entries, also those that wait for new ones."""
+        for reader in self._readers.values():
+            reader.look_now()
+        await asyncio.gather(*(reader.unblock() for reader in self._readers.values()))
+
     async def stop(self) -> None:
         """Return when no read is under way; the consumer has said that it reads no more."""
         tasks = list(self._tasks)

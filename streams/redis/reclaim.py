@@ -1,7 +1,8 @@
 """Recovery: takes over the entries of consumers that have gone silent, oldest first.
 
-An entry that has been idle for a lease has no living owner. A scan also sees those that will have been by the next one,
-and then the next one comes when the first of them is due.
+An entry that has been idle for a lease has no living owner. A scan also sees those that have been for half of one, and
+then the next scan comes when the first of them is due. If it sees none, nothing can be due within half a lease, except
+what a worker hands back, which tells it (`hand_back.py`): so an idle stream is looked at twice a lease.
 
 Claiming an entry counts as a delivery. One that has been delivered `max_deliveries` times goes to the dead letters, and
 this is safe because its last two deliveries were trials, alone in its worker: see `trial.py`. All deliveries before
@@ -16,7 +17,6 @@ poison takes fewer along each time, and those it left behind are soon done.
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -62,7 +62,7 @@ class Found(NamedTuple):
     worn: bool
     """Some are to be tried, alone."""
     next_s: float
-    """In how many seconds the next entry will have expired; infinite if none is about to."""
+    """In how many seconds to look again: nothing that this scan did not see can have expired by then."""
 
 
 class _Silent(NamedTuple):
@@ -84,7 +84,7 @@ class Reclaimer:
         # Who has been delivered so often is delivered next to be tried.
         self._worn = settings.max_deliveries - (2 if settings.max_deliveries >= _TWO_TRIALS_FROM else 1)
         # Beyond what a living owner lets pass without a renewal, or each scan would find all that is under way.
-        self._ahead_ms = max(self._lease_ms - int(settings.scan.total_seconds() * 1000), self._lease_ms // 2)
+        self._ahead_ms = self._lease_ms // 2
 
     async def claim(self, partition: Partition, most: int) -> Found:
         """Take over at most `most` expired entries; bury those that have failed their trials."""
@@ -100,8 +100,14 @@ class Reclaimer:
             [Claimed(entry_id, fields, expired[entry_id] + 1) for entry_id, fields in claimed],
             more=len(fitting) > most,
             worn=bool(self._to_try(expired)),
-            next_s=math.inf if next_ms is None else (next_ms + 1) / 1000,
+            next_s=self._until_next(expired, next_ms),
         )
+
+    def _until_next(self, expired: dict[bytes, int], next_ms: int | None) -> float:
+        scan_s = self._settings.scan.total_seconds()
+        if next_ms is not None:
+            return min((next_ms + 1) / 1000, scan_s)
+        return scan_s if expired else self._ahead_ms / 1000
 
     def _in_small_company(self, partition: Partition, expired: dict[bytes, int]) -> list[bytes]:
         """Those that may be under way together, beside what this consumer holds of the partition already."""

@@ -113,8 +113,8 @@ class RedisSettings:
     the event loop for two thirds of it loses its work to another worker."""
 
     scan: timedelta = _setting(timedelta(seconds=1), _positive)
-    """How often a worker looks for entries whose lease ran out. Longer: fewer commands on idle streams. Shorter:
-    recovery comes closer to one lease."""
+    """How often a worker looks again while entries are silent whose lease has run out or is about to; at least twice a
+    lease. Longer: fewer commands. Shorter: what cannot be taken over at once is taken sooner."""
 
     max_deliveries: int = _setting(5, _several)
     """How often an entry is handed over before it counts as poison; the last time alone, so there must be two. Higher:
@@ -146,7 +146,7 @@ class RedisSettings:
     Longer: more memory; a group that joins late finds more. Zero: trimmed at once."""
 
     trim_interval: timedelta = _setting(timedelta(seconds=5), _positive)
-    """How often acknowledged entries are trimmed."""
+    """How often acknowledged entries are trimmed, at most: ten times in a topic's retention are enough."""
 
     groups: Mapping[str, tuple[str, ...]] = _setting(None, _topic_groups, many=True)
     """Groups that must see every entry of a topic though they may not have started yet:

@@ -63,8 +63,13 @@ class Trial:
 
     def apply(self, reader: object) -> None:
         """The reader knows an entry that is to be tried: have all readers stand still, unless it is not the time."""
-        if self._applicant is None and self._is_leader() and monotonic() >= self._rested:
+        if self._applicant is None and monotonic() >= self._rested and self._is_leader():
             self._applicant, self._began = reader, monotonic()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a reader of this worker has the others stand still, or an entry is being tried."""
+        return self._applicant is not None
 
     def stands(self, reader: object) -> bool:
         """Whether the reader must hand out nothing in this round."""

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable
+from time import monotonic
 
 from .health import Health
 from .partition import Partition
@@ -22,6 +23,9 @@ __all__ = ["Trimmer"]
 log = logging.getLogger(__name__)
 
 _LOOP = "trimming"
+
+# What stays for minutes may stay some seconds more, and each look costs the server five commands.
+_TRIMS_IN_A_RETENTION = 10
 
 
 class Trimmer:
@@ -40,6 +44,7 @@ class Trimmer:
         self._retention_s = retention_s
         self._every_s = every_s
         self._health = health
+        self._due: dict[bytes, float] = {}
 
     async def run(self) -> None:
         """Trim, until cancelled."""
@@ -48,7 +53,8 @@ class Trimmer:
             await asyncio.sleep(self._every_s * random.uniform(0.75, 1.25))
             try:
                 for partition in self._partitions():
-                    await self.trim(partition)
+                    if monotonic() >= self._due.get(partition.stream, 0.0):
+                        await self.trim(partition)
             except (*AWAY, RedisError) as error:
                 self._health.failing(_LOOP, error)
             else:
@@ -56,8 +62,9 @@ class Trimmer:
 
     async def trim(self, partition: Partition) -> int:
         """Trim one partition; returns how many entries were removed."""
-        retention_ms = int(self._retention_s(partition.tp.topic) * 1000)
-        removed = int(await run_script(self._client, "trim", partition.stream, retention_ms))
+        retention_s = self._retention_s(partition.tp.topic)
+        removed = int(await run_script(self._client, "trim", partition.stream, int(retention_s * 1000)))
+        self._due[partition.stream] = monotonic() + retention_s / _TRIMS_IN_A_RETENTION
         if removed:
             log.debug("stream.trimmed stream=%s entries=%d", partition.stream.decode(), removed)
         return removed
