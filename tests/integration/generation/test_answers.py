@@ -1,7 +1,7 @@
 """What an endpoint answers with status 200, from its bytes to Postgres and the event: replayed cases, and made ones."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from infra.errors import DependencyDown, Permanent, Transient
 from infra.local.llm.composer import compose
 from streams.events import JobAccepted, JobCompleted, parse_event
+from tests.hostile import HOSTILE_BYTES, HOSTILE_NUMBERS, HOSTILE_TEXTS
 from tests.integration.generation.conftest import Pool, StageUnderTest, Starter, accepted
 
 _CASES = Path(__file__).parents[2] / "cases" / "llm"
@@ -258,3 +259,40 @@ async def test_an_answer_that_did_not_end_well_is_never_saved(
     assert row["state"] == "failed"
     assert row["maybe_billed"] or row["completion_tokens"] is not None
     assert await database.fetchval("SELECT count(*) FROM customized_activities WHERE job_id = $1", event.job_id) == 0
+
+
+def _hostile() -> Iterator[tuple[str, bytes]]:
+    """Yield bodies with a hostile value, and the field that stands for it where it is content."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 20}
+    for text in HOSTILE_TEXTS:
+        for field, value in {"title": text, "objective": text, "materials": [text], "steps": [text]}.items():
+            activities = [_ACTIVITIES[0] | {field: value}, *_ACTIVITIES[1:]]
+            yield field, _whole(json.dumps({"activities": activities}), usage=usage)
+        yield "", _whole(_GOOD, usage={"prompt_tokens": text}, model=text, finish_reason=text)
+        yield "", _whole(text, usage=usage)
+    for number in HOSTILE_NUMBERS:
+        activities = [_ACTIVITIES[0] | {"duration_minutes": number}, *_ACTIVITIES[1:]]
+        yield "duration_minutes", _whole(json.dumps({"activities": activities}), usage=usage)
+        counts = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), number)
+        yield "", _whole(_GOOD, usage=counts, model=number, finish_reason=number)
+    yield from (("", body) for body in HOSTILE_BYTES)
+
+
+async def test_hostile_values_are_saved_or_refused_by_field(
+    replayed: StageUnderTest, replay: Replay, database: Pool
+) -> None:
+    """Each of them is a saved answer or a failure of one call that names the field; a good job then completes."""
+    answers, refused = list(_hostile()), list[tuple[str, str]]()
+    for field, body in answers:
+        replay.body, event = body, accepted()
+        try:
+            await _told(replayed, event)
+            await _saved(database, event)
+        except (Transient, Permanent, DependencyDown) as error:
+            refused.append((field, str(error)))
+    assert all(field in message and len(message) < 400 for field, message in refused)
+    codes = await database.fetch("SELECT DISTINCT coalesce(error_code, state) AS code FROM generation_attempts")
+    assert {row["code"] for row in codes} == {"llm_invalid_output", "llm_server_error", "saved"}
+    assert replay.calls == len(answers)
+    replay.body = _whole(_GOOD, usage={"prompt_tokens": 10, "completion_tokens": 20})
+    assert await replayed.handle(accepted())
