@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeGuard
 
 import jwt
 
@@ -94,9 +94,15 @@ def read_token(key: str, token: str) -> Caller:
         raise InvalidToken("token_expired", "the bearer token has expired; ask for a new one") from error
     except jwt.MissingRequiredClaimError as error:
         raise InvalidToken("token_invalid", f"the bearer token lacks the claim `{error.claim}`") from error
-    except jwt.InvalidTokenError as error:
+    except (jwt.InvalidTokenError, RecursionError, OverflowError, ValueError) as error:
+        # PyJWT lets out what reading the JSON and the times in it raises: all before, or in spite of, a good signature.
         raise InvalidToken("token_invalid", "the bearer token is not one that this API signed") from error
-    organization_id, scope = claims["org"], claims["scope"]
-    if not isinstance(organization_id, str) or not organization_id or not isinstance(scope, str):
-        raise InvalidToken("token_invalid", "the bearer token's claims `org` and `scope` must be text")
-    return Caller(str(claims["sub"]), organization_id, frozenset(scope.split()))
+    subject, organization_id, scope = claims["sub"], claims["org"], claims["scope"]
+    if not (_is_name(subject) and _is_name(organization_id) and isinstance(scope, str)):
+        raise InvalidToken("token_invalid", "the bearer token's claims `sub`, `org` and `scope` must be printable text")
+    return Caller(subject, organization_id, frozenset(scope.split()))
+
+
+def _is_name(claim: object) -> TypeGuard[str]:
+    """Whether a claim is text that can be kept and shown: not empty, no NUL, no half a character."""
+    return isinstance(claim, str) and bool(claim) and claim.isprintable()

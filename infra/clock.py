@@ -1,11 +1,12 @@
 """The time: as a port, so that tests set it instead of sleeping through it, and as a type for what others send."""
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Annotated, Final, Protocol, TypeAlias
 
-from pydantic import AfterValidator, AwareDatetime, WithJsonSchema
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, WithJsonSchema
 
 _REREAD_S: Final = 1.0
 
@@ -13,12 +14,20 @@ _REREAD_S: Final = 1.0
 # on either side is for the time zones: what is in the years 1970 to 2199 anywhere is taken, also once it is in UTC.
 _EARLIEST: Final = datetime(1969, 12, 31, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 2, tzinfo=UTC)
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _YEARS: Final = r"^(19[7-9]|20\d|21\d)\d-"
 
 
 def is_sane(moment: datetime) -> bool:
     """Whether an aware time lies in the years that this system takes."""
     return _EARLIEST <= moment < _LATEST
+
+
+def _written(value: object) -> object:
+    """Refuse what Pydantic would read as seconds since 1970: `until: 0` is no time."""
+    if isinstance(value, datetime) or (isinstance(value, str) and _DATE.match(value)):
+        return value
+    raise ValueError("must be a time such as 2031-04-03T08:00:00Z")
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -31,6 +40,7 @@ def _in_utc(moment: datetime) -> datetime:
 # sane years, and is in UTC from here on: Python takes offsets of a day, and Postgres none of 16 hours or more.
 Moment: TypeAlias = Annotated[
     AwareDatetime,
+    BeforeValidator(_written),
     AfterValidator(_in_utc),
     WithJsonSchema({"type": "string", "format": "date-time", "pattern": _YEARS}),
 ]

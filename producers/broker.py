@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import faust
 import structlog
-from aiokafka.errors import KafkaError
 from redis.exceptions import ResponseError
 
 from infra.errors import DependencyDown, RefusesWrites
@@ -58,6 +57,12 @@ class Broker:
                 await FaustPublisher(await self._started()).publish(records)
         except TimeoutError as error:
             raise BrokerDown(f"the broker did not answer in {self._timeout_s:g} s", maybe_written=True) from error
+        except DependencyDown:
+            raise
+        except Exception as error:
+            # Whatever else the client makes of an odd answer says nothing against the request: it is sent once more.
+            message = f"the broker answers oddly: {type(error).__name__}: {error}; check BROKER_URL"
+            raise BrokerDown(message, maybe_written=True) from error
 
     async def probe(self) -> None:
         """Ask the broker whether it takes requests now. Nothing is written.
@@ -107,7 +112,7 @@ class Broker:
             app = create_app(self._name, self._settings)
             try:
                 await app.maybe_start_producer()
-            except (OSError, KafkaError) as error:
+            except Exception as error:
                 # A service that failed to start stays marked as started, so the next caller begins with a new app.
                 await app.producer.stop()
                 raise BrokerDown(f"the broker is away: {error}; check BROKER_URL", maybe_written=False) from error

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from infra.api import create_api
-from infra.api.server import configuration
+from infra.api.server import BoundedConnection, configuration
 from infra.auth import issue_token
 from infra.settings import Settings
 from tests.waiting import wait_for
@@ -38,10 +38,14 @@ async def serving(settings: Settings) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @asynccontextmanager
-async def serving_app(app: FastAPI, settings: Settings | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+async def serving_app(
+    app: ASGIApp, settings: Settings | None = None, *, connection: type[BoundedConnection] = BoundedConnection
+) -> AsyncIterator[aiohttp.ClientSession]:
     """Give an HTTP client of this app."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(configuration(app, settings or api_settings(database_url="unused")))
+        server = uvicorn.Server(
+            configuration(app, settings or api_settings(database_url="unused"), connection=connection)
+        )
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await wait_for(lambda: server.started, what="the API to start")

@@ -11,8 +11,9 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Response
 
 from consumers.projection.changes import Changes
-from consumers.projection.event_stream import EventStream
+from consumers.projection.event_stream import NAMES, EventStream
 from consumers.projection.status import JobStatus, find_job
+from consumers.projection.stream_limits import StreamLimits
 from infra.auth import JOBS, Caller
 from infra.bearer import Authenticated
 from infra.postgres import Database
@@ -26,11 +27,18 @@ _TAG = re.compile(r"(?:W/)?\"?([0-9a-f]{32})(?:[^0-9A-Za-z\"][^\"]*)?\"?", re.IG
 # Answers differ by organization, and are asked for again each time.
 _CACHE = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "The job is as `If-None-Match` has it."}}
-_TEXT = {"type": "string"}
+_MESSAGE = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string", "enum": list(NAMES)},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Each event as it is archived, from the first on.",
-        "content": {"text/event-stream": {"schema": _TEXT}},
+        "content": {"text/event-stream": {"schema": _MESSAGE}},
     },
     204: {"description": "The job has ended and there is nothing after `Last-Event-ID`: do not come back."},
 }
@@ -56,7 +64,7 @@ def create_router(database: Database, signing_key: str) -> APIRouter:
     """Return the routes that read jobs."""
     router = APIRouter(prefix="/api/jobs", tags=["jobs"])
     authenticated = Authenticated(signing_key, scope=JOBS)
-    changes = Changes(database)
+    changes, limits = Changes(database), StreamLimits()
 
     async def read(job_id: UUID, caller: Caller) -> JobStatus:
         async with database.transaction() as connection:
@@ -101,8 +109,7 @@ def create_router(database: Database, signing_key: str) -> APIRouter:
         Each has its number in the archive as `id`, its kind, such as `completed`, as `event`, and the CloudEvent as
         `data`. A client that lost its connection goes on after the last event that it has seen.
         """
-        await read(job_id, caller)
-        return await EventStream(database, changes, job_id, caller).respond(after=last_event_id)
+        return await EventStream(database, changes, limits, job_id, caller).respond(after=last_event_id)
 
     return router
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from uuid import UUID
 
 import aiosql
+import structlog
 
-from infra.errors import DependencyDown
 from infra.postgres import Database
+
+log = structlog.get_logger(__name__)
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
@@ -26,38 +28,36 @@ class Changes:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: dict[UUID, set[asyncio.Event]] = {}
-        self._seen: dict[UUID, tuple[object, ...]] = {}
+        # By job, who waits for it, each with the mark that it knows of; None: of no mark yet.
+        self._waiting: dict[UUID, dict[asyncio.Event, tuple[object, ...] | None]] = {}
         self._looking: asyncio.Task[None] | None = None
 
     @contextmanager
     def of(self, job_id: UUID) -> Iterator[asyncio.Event]:
         """Give an event that is set when the job may have changed, or cannot be read; whoever waits clears it."""
         changed = asyncio.Event()
-        self._waiting.setdefault(job_id, set()).add(changed)
-        self._seen.pop(job_id, None)
+        self._waiting.setdefault(job_id, {})[changed] = None
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         try:
             yield changed
         finally:
-            self._waiting[job_id].discard(changed)
+            del self._waiting[job_id][changed]
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
-                self._seen.pop(job_id, None)
 
     async def _look(self) -> None:
         while self._waiting:
             try:
                 marks = await self._marks(list(self._waiting))
-            except DependencyDown:
-                self._seen.clear()  # they read for themselves, and tell their callers
-                marks = {}
+            except Exception as error:  # noqa: BLE001 - else all who wait would hear of nothing any more
+                log.warning("changes.not_read", error=type(error).__name__)
+                marks = None  # they read for themselves, and tell their callers
             for job_id, waiting in self._waiting.items():
-                mark = marks.get(job_id, ())
-                if self._seen.get(job_id) != mark:
-                    self._seen[job_id] = mark
-                    for changed in waiting:
+                mark = None if marks is None else marks.get(job_id, ())
+                for changed, known in waiting.items():
+                    if mark is None or known != mark:
+                        waiting[changed] = mark
                         changed.set()
             await asyncio.sleep(_INTERVAL_S)
 

@@ -22,12 +22,14 @@ from infra.settings import settings as process_settings
 from producers.broker import Broker
 from producers.cancel.cancellation import Cancellation
 from producers.intake.intake import Intake
-from producers.intake.turns import Turns
+from producers.turns import Turns
 from streams.events import MAX_REQUIREMENTS
 from streams.gauges import Gauges
 
 # JSON may write each character of the requirements as two escapes of six bytes; and room for the rest.
 LONGEST_BODY = 12 * MAX_REQUIREMENTS + 16 * 1024
+# What operators do is heavy, and takes no connection from customers: one replay at a time holds two, and lists one.
+OPERATORS_CONNECTIONS = 3
 
 _DESCRIPTION = """Ask for custom team-building activities and poll what became of the job.
 
@@ -46,6 +48,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     settings = settings or process_settings()
     key = signing_key(settings)
     database = Database(settings.database_url, size=settings.database_pool_size)
+    operators = Database(settings.database_url, size=OPERATORS_CONNECTIONS)
     broker = Broker(settings, name="api")
     gauges = Gauges(settings, broker.backlogs)
 
@@ -57,6 +60,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
             await gauges.close()
             await broker.close()
             await database.close()
+            await operators.close()
 
     api = FastAPI(
         title="TEAMFIT activities",
@@ -73,11 +77,14 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     failures.install(api)
     api.add_middleware(BehindProxy, root_path=settings.root_path, trusted=settings.trusted_proxies)
     add_docs_page(api)
-    intake = Intake(database, broker, database.clock, settings.trust_threshold, Turns(settings.database_pool_size))
+    # A request holds a connection until the broker has answered (decision 7). With a slow broker they would soon hold
+    # all of the process, and reading a job would wait for the broker too; so a quarter of the pool is not theirs.
+    of_requests = settings.database_pool_size - max(settings.database_pool_size // 4, 1)
+    intake = Intake(database, broker, database.clock, settings.trust_threshold, Turns(of_requests))
     api.include_router(producers.intake.api.create_router(intake, key))
     cancellation = Cancellation(database, broker, database.clock)
     api.include_router(producers.cancel.api.create_router(cancellation, key))
     api.include_router(consumers.projection.api.create_router(database, key))
-    api.include_router(producers.replay.api.create_router(database, broker, key))
+    api.include_router(producers.replay.api.create_router(operators, broker, key))
     api.include_router(health.create_router({"database": intake.probe, "broker": broker.probe}, gauges.refresh))
     return api

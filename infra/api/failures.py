@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -66,6 +67,8 @@ _ADVICE = {
     "timezone_aware": "must say its time zone, as in " + _EXAMPLE,
     "value_error": "{error}",
 }
+# Classes of https://www.postgresql.org/docs/18/errcodes-appendix.html: data, constraints, syntax and access, PL/pgSQL.
+_OF_STATEMENTS = ("22", "23", "42", "P0")
 # A body of 100 kB can be wrong in ten thousand ways, and a field's name be as long.
 _MOST_ERRORS = 20
 _LONGEST_NAME = 100
@@ -76,6 +79,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _of_http_error)
     app.add_exception_handler(RequestValidationError, _of_invalid_request)
     app.add_exception_handler(DependencyDown, _of_outage)
+    app.add_exception_handler(asyncpg.PostgresError, _of_odd_answer)
     app.add_middleware(_Bugs)
     describe(app)
 
@@ -152,6 +156,14 @@ def _of_outage(_request: Request, error: Exception) -> ProblemResponse:
         f"Connection to {name} failed",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
+
+
+def _of_odd_answer(request: Request, error: Exception) -> ProblemResponse:
+    """Answer 503 where Postgres, or a pooler, says something about itself; what it says of a statement is our bug."""
+    state = getattr(error, "sqlstate", None) or ""
+    if state[:2] in _OF_STATEMENTS and not isinstance(error, asyncpg.InsufficientPrivilegeError):
+        raise error
+    return _of_outage(request, DependencyDown("postgres", f"Postgres answers {type(error).__name__} ({state})"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,13 +98,20 @@ class BoundedConnection(H11Protocol):
             self._reader = None
 
 
-def configuration(app: ASGIApp, settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> uvicorn.Config:
+def configuration(
+    app: ASGIApp,
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    connection: type[BoundedConnection] = BoundedConnection,
+) -> uvicorn.Config:
     """Return how uvicorn serves the API."""
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=BoundedConnection,
+        http=connection,
         ws="none",
         log_config=None,
         access_log=False,

@@ -20,8 +20,8 @@ from infra.errors import RefusesWrites
 from infra.postgres import Connection, Database
 from infra.problems import Problem
 from producers.intake.admission import Standing, period_of, refusal
-from producers.intake.turns import Turns
 from producers.job_ids import job_id_for
+from producers.turns import Turns
 from streams.deliveries import record
 from streams.events import JobId, JobRequested, Requested, RunAtTooFar, due_at, job_requested
 from streams.publisher import BrokerDown

@@ -26,6 +26,7 @@ from producers.replay.failed import (
     Term,
 )
 from producers.replay.plans import Plan, PlanPage, Plans
+from producers.turns import Turns
 from streams.stage import Publisher
 
 # A request must not outlive the patience of proxies; the caller asks again until the plan has ended.
@@ -89,6 +90,7 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
     authenticated = Authenticated(signing_key, scope=OPERATOR)
     failed, plans = FailedEvents(database, database.clock), Plans(database, database.clock)
     replays = Replays(database, publisher, database.clock, patience=_WAIT_FOR_QUOTA)
+    heavy = Turns(1)
 
     @router.get("/failed", responses=responses(*_READ), dependencies=[Depends(authenticated)])
     async def list_failed(query: Annotated[FailedEventsQuery, Query()]) -> FailedEventPage:
@@ -120,7 +122,8 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
     @router.post("/replay/plans", status_code=HTTPStatus.CREATED, responses=responses(*_WRITE, "too_busy"))
     async def make_plan(chosen: Filter, caller: Annotated[Caller, Depends(authenticated)]) -> Plan:
         """Plan the replay of the open failed events that a filter finds, and say what would follow. Nothing is sent."""
-        return await plans.make(chosen, by=caller.subject)
+        async with heavy.one():
+            return await plans.make(chosen, by=caller.subject)
 
     @router.get("/replay/plans/{plan_id}", responses=_PLAN, dependencies=[Depends(authenticated)])
     async def show_plan(plan_id: UUID, query: Annotated[PlanItemsQuery, Query()]) -> PlanPage:
@@ -136,8 +139,9 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
 
         Nothing runs on in between, so not calling again is how to stop. A finished plan is returned as it is.
         """
-        with _problems():
-            return await replays.apply(plan_id, rate=body.rate, at_most=_APPLY_AT_MOST)
+        async with heavy.one():
+            with _problems():
+                return await replays.apply(plan_id, rate=body.rate, at_most=_APPLY_AT_MOST)
 
     @router.post(
         "/replay/plans/{plan_id}/abort",
@@ -155,7 +159,7 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
 def _place(after: str | None) -> Place | None:
     try:
         return None if after is None else Place.read(after)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise Problem(422, "invalid_request", "after: is not the `next` of a page; leave it out to begin") from error
 
 

@@ -10,18 +10,20 @@ from uuid import UUID
 
 import aiosql
 import asyncpg
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from infra.clock import Clock
+from infra.clock import Clock, Moment
 from infra.postgres import Database
+from infra.texts import STORABLE
 from producers.replay.errors import UnknownFailedEvent
 
 _queries = aiosql.from_path(Path(__file__).with_name("failed.sql"), "asyncpg")
 
 State: TypeAlias = Literal["open", "replayed", "discarded"]
 
-# Postgres takes no NUL in text.
-Term: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+Term: TypeAlias = Annotated[str, STORABLE]
+
+_MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 
 class Filter(BaseModel):
@@ -35,8 +37,8 @@ class Filter(BaseModel):
     job_id: UUID | None = None
     reason: Term | None = Field(default=None, description="Why it is a dead letter: `given_up`, `max_deliveries`.")
     trace_id: Term | None = Field(default=None, description="32 hexadecimal digits.")
-    since: AwareDatetime | None = Field(default=None, description="Failed last at or after this time.")
-    until: AwareDatetime | None = Field(default=None, description="Failed last before this time.")
+    since: Moment | None = Field(default=None, description="Failed last at or after this time.")
+    until: Moment | None = Field(default=None, description="Failed last before this time.")
 
 
 class FailedEvent(BaseModel):
@@ -182,10 +184,7 @@ class Place:
     def read(cls, text: str) -> "Place":
         """Return the place. Raises ValueError when the text is none."""
         moment, _, identity = text.partition("_")
-        place = cls(datetime.fromisoformat(moment), UUID(identity))
-        if place.last_failed_at.tzinfo is None:
-            raise ValueError("has no time zone")
-        return place
+        return cls(_MOMENT.validate_python(moment), UUID(identity))
 
 
 def _details(row: asyncpg.Record) -> FailedEventDetails:

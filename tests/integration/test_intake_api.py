@@ -13,7 +13,7 @@ from infra.clock import SystemClock
 from infra.local.servers import start_valkey
 from infra.postgres import Database
 from producers.intake.intake import Intake
-from producers.intake.turns import Turns
+from producers.turns import Turns
 from streams.deliveries import Record
 from streams.events import JobRequested, Requested, parse_event
 from streams.publisher import BrokerDown

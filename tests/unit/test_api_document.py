@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
+from consumers.projection.event_stream import NAMES
 from infra.api import create_api
 from infra.problems import MEDIA_TYPE, PROBLEMS
 from streams.error_codes import ERROR_CODES
@@ -123,4 +124,4 @@ def test_the_page_for_front_ends_has_every_name_of_a_server_sent_event() -> None
     """They are the kinds of event that the archive keeps."""
     types = [one.model_fields["type"].default for one in get_args(JobEvent)]
     kinds = {one.removeprefix("teamfit.job.").removesuffix(".v1") for one in types}
-    assert rows_under("Server-sent events").keys() == kinds - {"accepted"}
+    assert rows_under("Server-sent events").keys() == set(NAMES) == kinds - {"accepted"}

@@ -1,8 +1,4 @@
-"""How many requests are recorded at a time.
-
-Each holds a database connection until the broker has answered (decision 7). A slow broker would soon have them hold all
-connections of the process, and reading a job would wait for the broker too; so a quarter of the pool is not for them.
-"""
+"""How many callers may use something scarce at a time; the others wait a little, and hear then that it is busy."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,10 +11,10 @@ _PATIENCE_S = 5.0
 
 
 class Turns:
-    """Turns at recording a request: as many at a time as three quarters of a pool of this size allow."""
+    """Turns at something that so many callers may use at a time."""
 
-    def __init__(self, pool_size: int) -> None:
-        self._free = asyncio.Semaphore(max(pool_size - max(pool_size // 4, 1), 1))
+    def __init__(self, at_once: int) -> None:
+        self._free = asyncio.Semaphore(max(at_once, 1))
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
