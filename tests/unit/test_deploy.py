@@ -1,5 +1,6 @@
 """The files of infra/deploy/ name commands, settings, metrics and pages that exist: this fails when one is renamed."""
 
+import os
 import re
 import shlex
 import shutil
@@ -19,12 +20,12 @@ from pydantic import BaseModel, ConfigDict
 import infra.telemetry  # noqa: F401 - importing it registers the metrics
 from infra.cli import Stage, app
 from infra.settings import Settings
+from streams.redis.commands import WORKER
 from streams.redis.settings import RedisSettings
 
 _ROOT = Path(__file__).parents[2]
 _DEPLOY = _ROOT / "infra" / "deploy"
 _SETTINGS = {Settings.variable(name) for name in Settings.model_fields}
-_COMPOSE_ONLY = {"POSTGRES_PASSWORD"}
 _STAGES = {stage.value for stage in Stage}
 
 
@@ -39,11 +40,17 @@ class Healthcheck(_Closed):
     start_period: str = "0s"
 
 
+class Build(_Closed):
+    context: str
+    dockerfile: str
+    args: dict[str, str]
+
+
 class Service(_Closed):
     """What a service of the compose file may say; a misspelt key is an error here, as it is to compose."""
 
     image: str
-    build: dict[Literal["context", "dockerfile"], str] | None = None
+    build: Build | None = None
     env_file: str | None = None
     environment: dict[str, str] = {}
     command: list[str] = []
@@ -58,6 +65,7 @@ class Service(_Closed):
     depends_on: dict[str, dict[Literal["condition"], Literal["service_healthy", "service_completed_successfully"]]] = {}
     healthcheck: Healthcheck | None = None
     ports: list[str] = []
+    profiles: list[str] = []
     volumes: list[str] = []
 
 
@@ -103,11 +111,11 @@ def _seconds(text: str) -> int:
 def test_each_service_runs_a_command_that_exists() -> None:
     """The API, the migration, and one worker of each stage, under the stage's own name."""
     for name, service in _ours().items():
-        parsed = parse(service.command)
-        assert service.command[0] in {"api", "migrate", "worker"}
+        parsed = parse(service.command) if name != "operator" else {}
+        assert service.command[0] in {"api", "migrate", "worker", "--help"}
         if service.command[0] == "worker":
             assert parsed["stage"] == name
-    assert set(_ours()) == {"api", "migrate", *_STAGES}
+    assert set(_ours()) == {"api", "migrate", "operator", *_STAGES}
 
 
 def test_services_wait_for_what_they_need_and_say_when_they_work() -> None:
@@ -118,7 +126,8 @@ def test_services_wait_for_what_they_need_and_say_when_they_work() -> None:
         for other, how in service.depends_on.items():
             healthy = services[other].healthcheck is not None
             assert how["condition"] == ("service_healthy" if healthy else "service_completed_successfully")
-        assert {volume.partition(":")[0] for volume in service.volumes} <= declared
+        for source in (volume.partition(":")[0] for volume in service.volumes):
+            assert source in declared or (_DEPLOY / source).is_file()
         assert service.mem_limit or service.shm_size, "each is bounded; Postgres has shared memory for parallel queries"
         if (check := service.healthcheck) is not None:
             assert _seconds(check.timeout) < _seconds(check.interval)
@@ -129,7 +138,7 @@ def test_services_wait_for_what_they_need_and_say_when_they_work() -> None:
         assert service.security_opt == ["no-new-privileges:true"]
         assert service.env_file == "teamfit.env", "which .gitignore leaves out"
         assert service.build is not None
-        assert (_DEPLOY / service.build["context"] / service.build["dockerfile"]).samefile(_DEPLOY / "Containerfile")
+        assert (_DEPLOY / service.build.context / service.build.dockerfile).samefile(_DEPLOY / "Containerfile")
         assert _seconds(service.stop_grace_period) > RedisSettings().drain.total_seconds() + 5
         assert ("migrate" in service.depends_on) == (name != "migrate")
         if name in _STAGES:
@@ -149,12 +158,81 @@ def test_the_broker_keeps_what_it_has() -> None:
     assert "--maxmemory-policy noeviction" in command
 
 
+_SECRETS = {
+    "api": {"DATABASE_PASSWORD", "BROKER_PASSWORD_API", "TEAMFIT_SIGNING_KEY"},
+    "operator": {"DATABASE_PASSWORD", "BROKER_PASSWORD_OPERATOR"},
+    "migrate": {"MIGRATE_PASSWORD"},
+    **{stage: {"DATABASE_PASSWORD", f"BROKER_PASSWORD_{stage.upper()}"} for stage in _STAGES},
+}
+_SECRETS["generation"] |= {"OPENAI_API_KEY"}
+
+
+def test_each_process_gets_only_the_secrets_that_it_needs() -> None:
+    """No worker can sign a token, and only generation has the LLM's key; the shared file of settings has no secret."""
+    for name, service in _ours().items():
+        assert set(re.findall(r"\$\{(\w+)", " ".join(service.environment.values()))) == _SECRETS[name], name
+        user = {"migrate": "teamfit_migrate"}.get(name, "teamfit_app")
+        assert f"://{user}:" in service.environment["DATABASE_URL"]
+        assert name == "migrate" or f"://{name}:" in service.environment["BROKER_URL"]
+    shared = (_DEPLOY / "teamfit.env.example").read_text()
+    assert not re.search(r"KEY|PASSWORD|://", shared.replace("OPENAI_BASE_URL", ""))
+    for name in ("teamfit-api.service", "teamfit-worker@.service", "teamfit-verify.service"):
+        own = {"teamfit-api.service": "api", "teamfit-worker@.service": "%i", "teamfit-verify.service": "operator"}[
+            name
+        ]
+        assert _unit(name)["EnvironmentFile"] == ["/etc/teamfit/teamfit.env", f"/etc/teamfit/{own}.env"]
+
+
+def test_secrets_are_made_for_all_that_asks_for_them() -> None:
+    """`secrets.sh` prints every variable of the compose file; no password is the same, digests are left to be known."""
+    asked = set(re.findall(r"\$\{(\w+)", (_DEPLOY / "compose.yaml").read_text()))
+    printed = subprocess.run(
+        ["/bin/sh", _DEPLOY / "secrets.sh"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"]},
+    ).stdout
+    made = dict(line.split("=", 1) for line in printed.splitlines())
+    assert set(made) == asked
+    passwords = [
+        value for name, value in made.items() if name.endswith(("PASSWORD", "SIGNING_KEY")) or "PASSWORD_" in name
+    ]
+    assert len(set(passwords)) == len(passwords)
+    assert all(len(password) >= 32 for password in passwords)
+
+
+def test_images_are_named_by_digest() -> None:
+    """No tag decides what runs: images come by a digest, which has to be filled in, or are built here from such."""
+    for service in _services().values():
+        assert service.image == "teamfit" or re.search(r"^[\w/]+@\$\{\w+_DIGEST:\?", service.image), service.image
+    for line in (_DEPLOY / "Containerfile").read_text().splitlines():
+        if line.startswith("FROM "):
+            assert line.split()[1].endswith("@${PYTHON_DIGEST}")
+
+
+def test_servers_ask_for_a_password() -> None:
+    """The broker's default user is off, and the processes' role of the database is not its superuser."""
+    services = _services()
+    assert "--aclfile" in " ".join(services["valkey"].command)
+    assert "echo 'user default off'" in (_DEPLOY / "valkey" / "users.sh").read_text()
+    roles = (_DEPLOY / "postgres" / "roles.sql").read_text()
+    assert roles.count("NOSUPERUSER") == roles.count("CREATE ROLE") == 2
+    assert "POSTGRES_PASSWORD" in services["postgres"].environment
+
+
+def test_the_brokers_users_are_allowed_what_the_transport_sends() -> None:
+    """Each command in the users' file is one of the transport's, and each of the transport's is in it."""
+    text = (_DEPLOY / "valkey" / "users.sh").read_text()
+    assert set(re.findall(r"\+([a-z|]+)\b", text)) == {*WORKER, "ping"}
+
+
 def test_every_variable_is_a_setting() -> None:
     """In the containers' environment, the example file and the units' files."""
     for service in _ours().values():
         assert set(service.environment) <= _SETTINGS
     example = (_DEPLOY / "teamfit.env.example").read_text()
-    assert set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)) <= _SETTINGS | _COMPOSE_ONLY
+    assert set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)) <= _SETTINGS
     for file in _DEPLOY.rglob("*"):
         if file.is_file():
             assert set(re.findall(r"\bTEAMFIT_[A-Z_]+", file.read_text())) <= _SETTINGS, file

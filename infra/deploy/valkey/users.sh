@@ -1,0 +1,33 @@
+#!/bin/sh
+# Prints the users of the broker for Valkey or Redis 7 (an `aclfile`): who may do what with which stream. Passwords come
+# from the environment, BROKER_PASSWORD_QUOTA and so on. What each command is for: streams/redis/commands.py.
+set -eu
+
+streams() { for topic in "$@"; do printf '~%s ~{%s.* ' "$topic" "$topic"; done; } # one stream, or one for each partition
+user() { name=$1; shift; eval "password=\${BROKER_PASSWORD_$(echo "$name" | tr a-z A-Z):?}"; echo "user $name on >$password resetkeys -@all $*"; }
+
+SCRIPTS='+evalsha +eval'
+READ="$SCRIPTS +xgroup|create +xgroup|delconsumer +xreadgroup +xpending +xclaim +xack +xinfo|consumers +exists +xinfo|groups +time +xtrim"
+WRITE="$SCRIPTS +xadd"
+COUNT="$SCRIPTS +exists +xinfo|stream +xinfo|groups +xpending +time"
+OWN="$SCRIPTS +set +get +pttl +pexpire +del +xadd +xread" # the leader's lock, and the word that something was handed back
+ALL='job-requests job-accepted job-accepted-priority job-events dead-letters'
+
+# What a stage reads, what it writes, what is its own; and all streams may be counted, for /metrics.
+stage() {
+    reads=${2:+"($(streams $2)$READ) "}
+    user "$1" "+select +client|id +client|unblock +script|load" \
+        "$reads($(streams $3)$WRITE) (~$1:* $OWN) ($(streams $ALL)$COUNT)"
+}
+
+echo 'user default off'
+user admin '~* &* +@all'
+# With +xadd come MAXLEN and an ID of one's own: whoever is not trusted with the stream sends requests over HTTP.
+user upstream "+select $(streams job-requests)+xadd"
+user api "+select ($(streams $ALL)$WRITE) ($(streams $ALL)$COUNT)"
+user operator "+select +ping ($(streams $ALL)$WRITE) ($(streams $ALL)$COUNT)"
+stage quota 'job-requests job-events' 'job-accepted job-accepted-priority job-events dead-letters'
+stage generation 'job-accepted job-accepted-priority' 'job-events dead-letters'
+stage projection 'job-requests job-events' 'dead-letters'
+stage failures 'dead-letters' 'job-events dead-letters'
+stage schedule '' "$ALL"
