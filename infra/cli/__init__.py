@@ -10,11 +10,10 @@ from typing import Annotated
 
 import typer
 
-from infra.cli import failed, job, llm, quota, replay
+from infra.cli import failed, job, llm, organization, quota, replay
 from infra.cli.errors import plain_errors
 
 app = typer.Typer(
-    help="TEAMFIT's job pipeline: Faust agents on Redis Streams, a Postgres read model, activities from an LLM.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -24,6 +23,33 @@ app.add_typer(replay.app, name="replay")
 app.add_typer(job.app, name="job")
 app.add_typer(quota.app, name="quota")
 app.add_typer(llm.app, name="llm")
+app.add_typer(organization.app, name="organization")
+app.add_typer(organization.teams, name="team")
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - Typer calls it so
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"teamfit {version('teamfit-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """TEAMFIT's job pipeline: Faust agents on Redis Streams, a Postgres read model, activities from an LLM."""
+
+
+class Scope(StrEnum):
+    """The rights that a token may give, as the API knows them."""
+
+    JOBS = "jobs"
+    OPERATOR = "operator"
 
 
 class Stage(StrEnum):
@@ -86,14 +112,14 @@ def migrate() -> None:
 def token(
     organization: Annotated[str, typer.Option(help="The organization that the token speaks for.")],
     scope: Annotated[
-        list[str] | None, typer.Option(help="A right that it gives; 'jobs' by default. May be repeated.")
+        list[Scope] | None, typer.Option(help="A right that it gives; 'jobs' by default. May be repeated.")
     ] = None,
     ttl: Annotated[int, typer.Option(help="How long the token is valid, in seconds.", min=1)] = 3600,
 ) -> None:
     """Print a bearer token, signed with TEAMFIT_SIGNING_KEY."""
     from infra.cli.api import signed_token
 
-    typer.echo(signed_token(organization, scopes=scope or ["jobs"], ttl=timedelta(seconds=ttl)))
+    typer.echo(signed_token(organization, scopes=scope or [Scope.JOBS], ttl=timedelta(seconds=ttl)))
 
 
 @app.command()

@@ -16,6 +16,7 @@ from infra.postgres import Database
 from producers.replay.failed import Content, FailedEventDetails, FailedEvents, Filter, OpenOnes, State
 
 _BYTES_PER_LINE = 16
+_ID_WIDTH = 36
 
 
 def print_list(chosen: Filter, *, state: State | None, limit: int, as_json: bool) -> None:
@@ -25,11 +26,12 @@ def print_list(chosen: Filter, *, state: State | None, limit: int, as_json: bool
         typer.echo(page.model_dump_json(indent=2))
         return
     table = Table()
-    table.add_column("id", no_wrap=True)
+    table.add_column("id", no_wrap=True, min_width=_ID_WIDTH)
     table.add_column("last failed (UTC)", no_wrap=True)
     for name in ("stage", "error", "message", "organization"):
         table.add_column(name)
-    table.add_column("job", no_wrap=True)
+    # In full: it is what `job show` and `failed list --job` take.
+    table.add_column("job", no_wrap=True, min_width=_ID_WIDTH)
     table.add_column("run", justify="right")
     table.add_column("state")
     for one in page.failed_events:
@@ -40,11 +42,11 @@ def print_list(chosen: Filter, *, state: State | None, limit: int, as_json: bool
             Text(one.error_type),
             Text(_shortened(one.error_message)),
             Text(one.organization_id or ""),
-            str(one.job_id)[:8] if one.job_id else "",
+            str(one.job_id or ""),
             str(one.run or ""),
             one.state,
         )
-    console = out()
+    console = out(pipe_width=200)
     if page.failed_events:
         console.print(table)
     console.print(f"{page.total} failed events, {len(page.failed_events)} shown.")

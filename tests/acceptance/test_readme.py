@@ -1,10 +1,15 @@
 """What the README shows works as pasted."""
 
+import asyncio
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from infra.local.environment import environment
 from infra.local.organizations import ACME
@@ -41,3 +46,22 @@ def test_the_table_of_settings_is_complete() -> None:
     for name, field in Settings.model_fields.items():
         (row,) = re.findall(rf"^\| `{Settings.variable(name)}` \|.*$", _README, re.MULTILINE)
         assert f"{field.description}" in row
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
+async def test_the_deploying_page_walks_to_three_activities(stack: Stack, tmp_path: Path) -> None:
+    """Its block, run as pasted, makes an organization and a team, sends a request and reads its activities."""
+    page = (Path(__file__).parents[2] / "docs" / "deploying.md").read_text()
+    (block,) = re.findall(r"From an empty database to three activities:\n```sh\n(.*?)```", page, re.DOTALL)
+    block = block.replace("http://127.0.0.1:8000", stack.api_url)
+    root = str(Path(__file__).parents[2])
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-ec", f'teamfit() {{ {sys.executable} -m infra.cli "$@"; }}\n{block}'),
+        cwd=tmp_path,
+        env={**environment(stack.settings), "PYTHONPATH": root},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    printed, complaints = await process.communicate()
+    assert process.returncode == 0, complaints.decode()
+    assert_three_activities(json.loads(printed.decode().splitlines()[-1]))

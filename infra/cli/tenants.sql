@@ -1,0 +1,44 @@
+-- name: insert_organization(id, name, trust_score)!
+-- A new organization; one that is there already stays as it is.
+INSERT INTO organizations (id, name, trust_score) VALUES (:id, :name, :trust_score)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: insert_subscription(id, plan, status, monthly_quota, priority)!
+-- Its subscription; one that is there already stays as it is.
+INSERT INTO subscriptions (organization_id, plan, status, monthly_quota, priority)
+VALUES (:id, :plan, :status, :monthly_quota, :priority)
+ON CONFLICT (organization_id) DO NOTHING;
+
+-- name: update_organization(id, name, trust_score)!
+-- Whatever of it is given.
+UPDATE organizations SET name = coalesce(:name, name), trust_score = coalesce(:trust_score, trust_score) WHERE id = :id;
+
+-- name: update_subscription(id, plan, status, monthly_quota, priority)!
+-- Whatever of it is given.
+UPDATE subscriptions
+SET plan = coalesce(:plan, plan),
+    status = coalesce(:status, status),
+    monthly_quota = coalesce(:monthly_quota, monthly_quota),
+    priority = coalesce(:priority, priority)
+WHERE organization_id = :id;
+
+-- name: organizations(id)
+-- Organizations with their subscriptions: one, or all.
+SELECT organizations.id, name, trust_score, plan, status, monthly_quota, priority,
+    (SELECT count(*) FROM teams WHERE teams.organization_id = organizations.id) AS teams
+FROM organizations LEFT JOIN subscriptions ON subscriptions.organization_id = organizations.id
+WHERE CAST(:id AS text) IS NULL OR organizations.id = :id
+ORDER BY organizations.id;
+
+-- name: insert_team(id, organization_id, name, size, description)!
+-- A new team; one that is there already stays as it is.
+INSERT INTO teams (id, organization_id, name, size, description)
+VALUES (:id, :organization_id, :name, :size, :description)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: teams(id, organization_id)
+-- Teams: one, those of an organization, or all.
+SELECT id, organization_id, name, size, description FROM teams
+WHERE (CAST(:id AS text) IS NULL OR id = :id)
+    AND (CAST(:organization_id AS text) IS NULL OR organization_id = :organization_id)
+ORDER BY organization_id, id;
