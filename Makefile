@@ -5,6 +5,14 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 UV     := $(shell command -v uv 2>/dev/null)
 ARGS   ?=
+MINOR  := import sys; print("%d.%d" % sys.version_info[:2])
+# A Python that is asked for must be the environment's; else whatever has made the environment stays.
+HAS    := $(shell $(BIN)/python -c '$(MINOR)' 2>/dev/null)
+WANTED := $(if $(filter file,$(origin PYTHON)),$(HAS),$(shell $(PYTHON) -c '$(MINOR)'))
+FITS   := $(and $(HAS),$(filter $(HAS),$(WANTED)))
+ifeq ($(FITS),)
+$(shell rm -f $(STAMP))
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test check bench chaos lock clean
@@ -15,8 +23,12 @@ help: ## Show this help
 install: $(STAMP) ## Make .venv with the pinned, hashed dependencies
 $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; try make PYTHON=python3.12")'
+ifeq ($(FITS),)
+	@test ! -d $(VENV) || echo "$(VENV) is of another Python, or of none any more: making it anew."
+	@rm -rf $(VENV)
+endif
 ifeq ($(UV),)
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing the pinned dependencies into $(VENV); the first time takes about a minute."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

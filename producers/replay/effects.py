@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from infra.postgres import Connection
 from producers.intake.admission import period_of
-from streams.topics import JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS
+from streams.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, JOB_REQUESTS
 
 _queries = aiosql.from_path(Path(__file__).with_name("plans.sql"), "asyncpg")
 
@@ -116,7 +116,9 @@ async def effects_of(connection: Connection, plan_id: UUID, *, now: datetime) ->
         if row["action"] == "resend"
     ]
     by_error = [ErrorCount(**row) async for row in _queries.by_error(connection, plan_id=plan_id)]
-    quota = _queries.quota(connection, plan_id=plan_id, period=period_of(now))
+    quota = [row async for row in _queries.quota(connection, plan_id=plan_id, period=period_of(now))]
+    # As quota will decide, unless the subscription changes meanwhile.
+    before_others = sum(row["units"] for row in quota if row["priority"])
     return Effects(
         events=sum(one.events for one in by_error),
         reruns=reruns,
@@ -127,12 +129,13 @@ async def effects_of(connection: Connection, plan_id: UUID, *, now: datetime) ->
             OrganizationCount(**row) async for row in _queries.by_organization(connection, plan_id=plan_id)
         ],
         by_error=by_error,
-        quota=[QuotaEffect(**row) async for row in quota],
+        quota=[QuotaEffect(**row) for row in quota],
         tokens=await _tokens(connection, reruns),
         sends=_some(TopicCount(topic=JOB_REQUESTS, records=reruns), TopicCount(topic=JOB_EVENTS, records=ends_first))
         + resends,
         follows=_some(
-            TopicCount(topic=JOB_ACCEPTED, records=reruns),
+            TopicCount(topic=JOB_ACCEPTED, records=reruns - before_others),
+            TopicCount(topic=JOB_ACCEPTED_PRIORITY, records=before_others),
             # JobStarted and JobCompleted.
             TopicCount(topic=JOB_EVENTS, records=2 * reruns),
         ),
