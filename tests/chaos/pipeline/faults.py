@@ -18,6 +18,14 @@ from redis.asyncio import Redis
 from infra.local.processes import ServerFailed
 from tests.chaos.pipeline.clock_steps import everything, no_clocks, one_of_each, schedule, server, step
 from tests.chaos.pipeline.flushes import flushed, letters_flushed
+from tests.chaos.pipeline.rough import (
+    broker_rough,
+    combined,
+    made_replica,
+    postgres_rough,
+    promoted_behind,
+    streams_mangled,
+)
 from tests.chaos.pipeline.system import Inject, System
 from tests.chaos.pipeline.teamfit import LEASE_S
 
@@ -220,6 +228,33 @@ FAULTS: Sequence[Fault] = (
     ),
     Fault("llm-rubbish", "LLM answers rubbish", _llm({"mode": "rubbish"}), hold_s=1.0),
     Fault("two-leaders", "two leaders at once", _two_leaders),
+    Fault("replica", "Valkey made a replica, and a master again 3 s later", made_replica, hold_s=3.0),
+    Fault("promoted-behind", "a replica promoted without the last writes", promoted_behind, anchored=True),
+    Fault(
+        "streams-mangled",
+        "every stream trimmed to nothing, deleted, without groups, read from 0 again, of a wrong type (in turn)",
+        streams_mangled,
+        hold_s=1.0,
+        anchored=True,
+    ),
+    Fault(
+        "broker-rough",
+        "scripts and clients of Valkey gone, its memory full, clients paused (in turn)",
+        broker_rough,
+        hold_s=1.5,
+    ),
+    Fault(
+        "postgres-rough",
+        "Postgres read-only, tables locked, backends terminated (in turn)",
+        postgres_rough,
+        hold_s=1.5,
+    ),
+    Fault(
+        "combined",
+        "Valkey and two workers killed with the backends; FLUSHALL with projection and schedule killed (in turn)",
+        combined,
+        anchored=True,
+    ),
     *(
         Fault(
             f"clock-{name}",
