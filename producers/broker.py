@@ -8,7 +8,7 @@ import faust
 import structlog
 from redis.exceptions import ResponseError
 
-from infra.errors import DependencyDown, RefusesWrites
+from infra.errors import DependencyDown, RefusesWrites, TeamfitError
 from infra.settings import Settings
 from streams.deliveries import Record
 from streams.faust_app import StageApp, check_broker_url, create_app
@@ -57,7 +57,7 @@ class Broker:
                 await FaustPublisher(await self._started()).publish(records)
         except TimeoutError as error:
             raise BrokerDown(f"the broker did not answer in {self._timeout_s:g} s", maybe_written=True) from error
-        except DependencyDown:
+        except TeamfitError:
             raise
         except Exception as error:
             # Whatever else the client makes of an odd answer says nothing against the request: it is sent once more.

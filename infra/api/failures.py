@@ -69,6 +69,7 @@ _ADVICE = {
 }
 # Classes of https://www.postgresql.org/docs/18/errcodes-appendix.html: data, constraints, syntax and access, PL/pgSQL.
 _OF_STATEMENTS = ("22", "23", "42", "P0")
+_OF_THE_SERVER = (asyncpg.InsufficientPrivilegeError, asyncpg.DuplicatePreparedStatementError)
 # A body of 100 kB can be wrong in ten thousand ways, and a field's name be as long.
 _MOST_ERRORS = 20
 _LONGEST_NAME = 100
@@ -161,7 +162,7 @@ def _of_outage(_request: Request, error: Exception) -> ProblemResponse:
 def _of_odd_answer(request: Request, error: Exception) -> ProblemResponse:
     """Answer 503 where Postgres, or a pooler, says something about itself; what it says of a statement is our bug."""
     state = getattr(error, "sqlstate", None) or ""
-    if state[:2] in _OF_STATEMENTS and not isinstance(error, asyncpg.InsufficientPrivilegeError):
+    if state[:2] in _OF_STATEMENTS and not isinstance(error, _OF_THE_SERVER):
         raise error
     return _of_outage(request, DependencyDown("postgres", f"Postgres answers {type(error).__name__} ({state})"))
 
