@@ -3,6 +3,7 @@
 TeamfitError
 ├── InvalidSetting      a setting cannot be used: the process that needs it ends with one line
 ├── InvalidEvent        dead letter at once: the bytes are not an event this stage can read
+│   └── ForgedEvent     they are, and say what their sender may not say of this job: nothing follows from it
 ├── Refused             a business refusal with a stable `code`: a JobRejected fact, not a failure of the system
 ├── Transient           this job may succeed later: tried again with backoff, at most `max_attempts` times
 ├── Postponed           it is not this event's turn yet: it comes again after a while; no attempt is spent
@@ -32,6 +33,10 @@ class InvalidSetting(TeamfitError):
 
 class InvalidEvent(TeamfitError):
     """Bytes that are not a valid event. The message names the field and the fix."""
+
+
+class ForgedEvent(InvalidEvent):
+    """An event about another organization's job, or of what nobody decided."""
 
 
 class Refused(TeamfitError):

@@ -23,7 +23,6 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError
 
 from infra.errors import DependencyDown
-from producers.job_ids import job_id_for
 from streams.events import (
     DEFAULT_REASON,
     CancelRequested,
@@ -34,6 +33,7 @@ from streams.events import (
     fact_id,
     job_requested,
 )
+from streams.job_ids import job_id_for
 from streams.redis.address import BrokerAddress
 from streams.redis.entry import encode_entry
 from streams.redis.keys import partition_for, stream_key
@@ -179,6 +179,7 @@ class JobRequests:
             at=now,
             source=self._source,
             run_at=request.run_at,
+            idempotency_key=request.idempotency_key,
         )
         due_at(event.data, now)
         return event

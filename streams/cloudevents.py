@@ -30,10 +30,10 @@ JsonMediaType: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=Tru
 _STRUCTURED: Final = re.compile(r"\s*application/cloudevents(\+json)?\s*(;|$)", re.IGNORECASE)
 _PREFIXES: Final = ("ce_", "ce-")
 # Those that tell a binary event; something on the way may add others to a structured one.
-_TELLING: Final = frozenset({"specversion", "type", "id"})
+_TELLING: Final = frozenset({"specversion", "type"})
 _CONTENT_TYPES: Final = frozenset({"content-type", "content_type"})
-# Go's zero and C's: what a sender's clock, or its struct, says that was never set.
-_ZERO_TIMES: Final = re.compile(r"(0001|1970)-01-01T00:00:00(\.0+)?(Z|[+-]00:00)?", re.IGNORECASE)
+# What Go writes for a time that was never set.
+_ZERO_TIMES: Final = re.compile(r"0001-01-01T00:00:00(\.0+)?(Z|[+-]00:00)?", re.IGNORECASE)
 _BOM: Final = b"\xef\xbb\xbf"
 
 

@@ -25,6 +25,7 @@ ERROR_CODES: Final[Mapping[str, str]] = {
     "llm_timeout": "The LLM did not answer in time at each try.",
     "llm_connection_lost": "The connection to the LLM was lost at each try.",
     "timeout": "A stage did not finish in time at each try.",
+    "invalid_event": "The request is no valid event; `error_message` names the field. Send it again as another job.",
     "poison_event": "The job's event ended the worker that handled it, several times.",
     "dead_lettered": "The job's event could not be processed.",
     "expired": "The job stood still for too long, and its request is lost.",

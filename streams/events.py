@@ -6,6 +6,7 @@ so that a newer writer does not break an older reader.
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
 """
 
+import unicodedata
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -40,6 +41,21 @@ TeamId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64
 MAX_REQUIREMENTS = 10_000
 Requirements: TypeAlias = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REQUIREMENTS), STORABLE
+]
+
+MAX_IDEMPOTENCY_KEY: Final = 255
+
+
+def composed_key(key: object) -> object:
+    """Return an idempotency key in its one form: its characters composed, without spaces around it."""
+    return unicodedata.normalize("NFC", key).strip() if isinstance(key, str) else key
+
+
+IdempotencyKey: TypeAlias = Annotated[
+    str,
+    BeforeValidator(composed_key),
+    StringConstraints(min_length=1, max_length=MAX_IDEMPOTENCY_KEY),
+    STORABLE,
 ]
 
 Reason: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), STORABLE]
@@ -185,6 +201,9 @@ class JobRequested(_Envelope):
     """An upstream service asks for activities."""
 
     type: Literal["teamfit.job.requested.v1"] = "teamfit.job.requested.v1"
+    idempotencykey: IdempotencyKey | None = Field(
+        default=None, description="The sender's name for the request, if the job ID was made from it; else left out."
+    )
     data: Requested
 
 
@@ -258,6 +277,11 @@ JobEvent: TypeAlias = (
 _ANY_EVENT: TypeAdapter[JobEvent] = TypeAdapter(Annotated[JobEvent, Field(discriminator="type")])
 
 
+def kind_of(event: JobEvent) -> str:
+    """Return "completed" of "teamfit.job.completed.v1"."""
+    return event.type.split(".")[2]
+
+
 def fact_id(job_id: JobId, run: int, kind: str) -> str:
     """Return the ID of the one fact of this kind in a run.
 
@@ -314,6 +338,7 @@ def job_requested(
     run: int = 1,
     source: str = _SOURCE,
     run_at: datetime | None = None,
+    idempotency_key: str | None = None,
     trace: Trace = NO_TRACE,
 ) -> JobRequested:
     """Build the request event of a run. Its ID follows from job and run: sent twice, it counts once.
@@ -329,6 +354,7 @@ def job_requested(
         run=run,
         traceparent=trace.traceparent,
         tracestate=trace.tracestate,
+        idempotencykey=idempotency_key,
         data=Requested(organization_id=organization_id, team_id=team_id, requirements=requirements, run_at=run_at),
     )
 

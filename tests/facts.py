@@ -22,7 +22,9 @@ from streams.events import (
     Rejected,
     Requested,
     Started,
+    kind_of,
 )
+from tests.conftest import Pool
 
 JOB = JobId(UUID("0f9b9ad4-6f2c-4b0e-9a51-0d2d8e1c7a10"))
 START = datetime(2031, 4, 1, tzinfo=UTC)
@@ -81,3 +83,21 @@ def cancelled(minute: int = 3, *, job: JobId = JOB, run: int = 1, organization: 
 
 End: TypeAlias = Callable[..., JobEvent]
 ENDS: Sequence[End] = (completed, failed, rejected, cancelled)
+
+
+async def enter(pool: Pool, *events: JobEvent) -> None:
+    """Enter the events' runs into the ledger, as quota does before it publishes."""
+    for event in events:
+        await pool.execute(
+            "INSERT INTO quota_ledger (job_id, run, organization_id, period, state, decided_at) "
+            "VALUES ($1, $2, $3, '2031-04', 'reserved', now()) ON CONFLICT DO NOTHING",
+            *(event.job_id, event.run, event.data.organization_id),
+        )
+
+
+async def decide(pool: Pool, *facts: JobEvent) -> None:
+    """Decide that runs end as these facts say, as the stages do before they publish."""
+    for fact in facts:
+        await pool.execute(
+            "INSERT INTO job_outcomes (job_id, run, outcome) VALUES ($1, $2, $3)", fact.job_id, fact.run, kind_of(fact)
+        )

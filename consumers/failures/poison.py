@@ -4,30 +4,42 @@ An event that kills its workers becomes a dead letter by the transport's hand: n
 run must end all the same, or its customer would wait, its quota stay reserved, and the reconciler resend it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 
+import aiosql
 import structlog
 
 from consumers.failures.letters import DeadLetter
 from infra.clock import Clock
-from infra.errors import InvalidEvent, Permanent
+from infra.errors import ForgedEvent, InvalidEvent, Permanent
 from infra.postgres import Database
 from streams.deliveries import Record
 from streams.events import JobAccepted, JobRequested, parse_event
 from streams.outcomes import fail_run
+from streams.ownership import Ownership
 from streams.redis.dead_letter import REASON_MAX_DELIVERIES
 from streams.topics import GENERATION, QUOTA
 
 log = structlog.get_logger(__name__)
 
+_queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
-@dataclass(frozen=True, slots=True)
+_TIMEOUT = timedelta(seconds=30)
+
+
+@dataclass(slots=True)
 class Poison:
     """Fails the runs that poison events belong to."""
 
     database: Database
     clock: Clock
+    ownership: Ownership = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ownership = Ownership(self.database, timeout=_TIMEOUT)
 
     async def end_run(self, letter: DeadLetter) -> Sequence[Record]:
         """Return the JobFailed of the letter's run if it is poison to a stage that the job needs; else nothing.
@@ -40,10 +52,10 @@ class Poison:
         if letter.reason != REASON_MAX_DELIVERIES or letter.stage not in {QUOTA, GENERATION}:
             return ()
         try:
-            event = parse_event(letter.event)
+            event = parse_event(letter.event, _headers(letter), written_at=letter.failed_at or self.clock.now())
         except InvalidEvent:
             return ()
-        if not isinstance(event, JobRequested | JobAccepted):
+        if not isinstance(event, JobRequested | JobAccepted) or not await self._is_genuine(event):
             return ()
         log.error("job.poisonous", job_id=str(event.job_id), run=event.run, stage=letter.stage, topic=letter.topic)
         why = (
@@ -51,3 +63,25 @@ class Poison:
             "times, and each time the worker died"
         )
         return await fail_run(self.database, self.clock, event, Permanent("poison_event", why))
+
+    async def _is_genuine(self, event: JobRequested | JobAccepted) -> bool:
+        """Whether the letter's event is about a job of its organization and asks for what is on record for that job.
+
+        A letter is written by whoever may write letters, who need not know the wish.
+        """
+        try:
+            evidence = await self.ownership.check(event)
+        except ForgedEvent:
+            return False
+        async with self.database.transaction() as connection:
+            wish = await _queries.recorded_wish(
+                connection, job_id=event.job_id, organization_id=event.data.organization_id
+            )
+        if wish is None:
+            # It comes after many deliveries, so what quota has entered is archived, or will be found by the reconciler.
+            return evidence.latest_run == 0 or evidence.outcome == "failed"
+        return (wish["team_id"], wish["requirements"]) == (event.data.team_id, event.data.requirements)
+
+
+def _headers(letter: DeadLetter) -> Mapping[str, bytes]:
+    return {name: value.encode() for name, value in letter.headers.items() if isinstance(value, str)}

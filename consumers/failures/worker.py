@@ -6,6 +6,7 @@ from datetime import timedelta
 from consumers.failures.handlers import FailedEvents, HoldPolicy
 from consumers.failures.letters import DeadLetter, read_dead_letter
 from consumers.failures.poison import Poison
+from consumers.failures.unreadable import Unreadable
 from infra.postgres import Database
 from infra.settings import settings
 from streams.batching import Batcher
@@ -29,11 +30,12 @@ _letters: Batcher[DeadLetter, None] = Batcher(
     FailedEvents(_database, _clock).keep, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
 )
 _poison = Poison(_database, _clock)
+_unreadable = Unreadable(_database, _clock)
 
 
 async def _keep(letter: DeadLetter) -> Sequence[Record]:
     await _letters.submit(letter)
-    return await _poison.end_run(letter)
+    return [*await _poison.end_run(letter), *await _unreadable.end_job(letter)]
 
 
 stage: Stage[DeadLetter] = Stage(

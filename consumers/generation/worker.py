@@ -1,5 +1,7 @@
 """The generation stage's Faust app: `faust -A consumers.generation worker`."""
 
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import cast
 
 from consumers.generation.handlers import Generation
@@ -7,9 +9,10 @@ from consumers.generation.llm import Llm
 from consumers.generation.runs import Handover, patience
 from infra.postgres import Database
 from infra.settings import settings
-from streams.deliveries import Delivery, read_event
+from streams.deliveries import Delivery, Record, read_event
 from streams.events import JobAccepted
 from streams.faust_app import attach, create_app
+from streams.ownership import Ownership
 from streams.policy import RetryPolicy
 from streams.publisher import FaustPublisher
 from streams.scheduled import ScheduledRetries
@@ -24,6 +27,7 @@ _settings.require("openai_api_key", "openai_base_url", "model", "completion_form
 _settings.require("materials_token_budget", "max_completion_tokens", "max_tokens_per_job")
 _database = Database(_settings.database_url, size=_settings.database_pool_size)
 _clock = _database.clock
+_ownership = Ownership(_database, timeout=timedelta(seconds=_settings.stage_timeout_s))
 _llm = Llm(_settings, connections=len(_TOPICS) * _settings.generation_concurrency)
 
 app = create_app(GENERATION, _settings)
@@ -35,11 +39,21 @@ def _decode(delivery: Delivery) -> Handover:
     return Handover(cast("JobAccepted", read_event(delivery)), delivery.entry)
 
 
+async def _handle(handover: Handover) -> Sequence[Record]:
+    await _ownership.check(handover.event)
+    return await _generation.handle(handover)
+
+
+async def _give_up(handover: Handover, error: Exception) -> Sequence[Record]:
+    # What failed may be the check.
+    return await _generation.give_up(handover, error) if await _ownership.allows(handover.event) else ()
+
+
 stage = Stage(
     group=GENERATION,
     decode=_decode,
-    handle=_generation.handle,
-    give_up=_generation.give_up,
+    handle=_handle,
+    give_up=_give_up,
     publisher=_publisher,
     retries=ScheduledRetries(_database, _clock),
     policy=RetryPolicy.of(_settings),

@@ -7,11 +7,13 @@ from pathlib import Path
 import aiosql
 import asyncpg
 import structlog
+from pydantic import ValidationError
 
 from consumers.projection.fold import JobState, fold, is_foreign, status_of
 from infra.postgres import Connection, Database
 from streams.deliveries import Delivery, Record, read_event
-from streams.events import JobEvent, JobId
+from streams.events import JobEvent, JobId, JobRequested
+from streams.ownership import archive_id
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +49,10 @@ async def project(connection: Connection, events: Sequence[JobEvent]) -> None:
     """Archive and fold in the caller's transaction."""
     before = await _lock(connection, sorted({event.job_id for event in events}))
     after = dict(before)
-    for event in await _archive(connection, events):
+    unheard = {job_id for job_id, state in before.items() if state.run == 0}
+    asked = {event.job_id for event in events if isinstance(event, JobRequested)}
+    recorded = await _recorded_requests(connection, sorted(unheard - asked))
+    for event in await _archive(connection, [*recorded, *events]):
         state = after[event.job_id]
         if is_foreign(state, event):
             log.warning("event.foreign", job_id=str(event.job_id), event_id=event.id, type=event.type)
@@ -56,6 +61,24 @@ async def project(connection: Connection, events: Sequence[JobEvent]) -> None:
     unfounded = [job_id for job_id, state in after.items() if state.run == 0]
     if unfounded:
         await _queries.drop_unfounded(connection, job_ids=unfounded)
+
+
+async def _recorded_requests(connection: Connection, job_ids: Sequence[JobId]) -> list[JobEvent]:
+    """Return the requests for these jobs that the intake has.
+
+    A job that waits for its time may end before its request is published, and is a job with a team and a wish all the
+    same.
+    """
+    if not job_ids:
+        return []
+    found = []
+    async for row in _queries.recorded_requests(connection, job_ids=job_ids):
+        try:
+            found.append(JobRequested.model_validate(row["event"]))
+        except ValidationError as error:
+            # Of an older version with other bounds. The job's own events are told all the same.
+            log.warning("request.unreadable", job_id=str(row["job_id"]), why=str(error.errors(include_input=False)))
+    return list(found)
 
 
 async def _lock(connection: Connection, job_ids: Sequence[JobId]) -> dict[JobId, JobState]:
@@ -84,14 +107,14 @@ async def _archive(connection: Connection, events: Sequence[JobEvent]) -> list[J
     rows = _queries.archive(
         connection,
         job_ids=[event.job_id for event in events],
-        event_ids=[event.id for event in events],
+        event_ids=[archive_id(event) for event in events],
         runs=[event.run for event in events],
         types=[event.type for event in events],
         organization_ids=[event.data.organization_id for event in events],
         times=[event.time for event in events],
         events=[event.encode().decode() for event in events],
     )
-    first = {(event.job_id, event.id): event for event in reversed(events)}
+    first = {(event.job_id, archive_id(event)): event for event in reversed(events)}
     new = sorted([(row["sequence"], JobId(row["job_id"]), row["event_id"]) async for row in rows])
     return [first[job_id, event_id] for _, job_id, event_id in new]
 

@@ -27,6 +27,10 @@ ORDER BY place
 ON CONFLICT (job_id, event_id) DO NOTHING
 RETURNING sequence, job_id, event_id;
 
+-- name: recorded_requests(job_ids)
+-- What the intake has recorded of these jobs.
+SELECT job_id, event FROM job_requests WHERE job_id = ANY(:job_ids::uuid[]) ORDER BY job_id;
+
 -- name: write_states(job_ids, organization_ids, team_ids, requirements, runs, statuses, error_codes, error_messages, created_at, started_at, completed_at)!
 -- Writes folded states back. Requirements are kept from the first event that had them.
 UPDATE customization_jobs AS job

@@ -1,12 +1,16 @@
 """Wires the projection to Faust, and does nothing else."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from consumers.projection.handlers import Projection, decode
 from infra.postgres import Database
 from infra.settings import settings
 from streams.batching import Batcher
+from streams.deliveries import Record
+from streams.events import JobCancelRequested, JobEvent
 from streams.faust_app import attach, create_app
+from streams.ownership import Ownership
 from streams.policy import RetryPolicy
 from streams.publisher import FaustPublisher
 from streams.scheduled import ScheduledRetries
@@ -17,16 +21,30 @@ _settings = settings()
 _database = Database(_settings.database_url, size=_settings.database_pool_size)
 _projection = Projection(_database)
 
+_ownership = Ownership(_database, timeout=timedelta(seconds=_settings.stage_timeout_s))
+_batches: Batcher[JobEvent, Sequence[Record]] = Batcher(
+    _projection.project, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
+)
+
+
+async def _project(event: JobEvent) -> Sequence[Record]:
+    evidence = await _ownership.check(event)
+    # The cancellation of a job that nobody has asked for is kept by quota; here it would make a job of it.
+    if isinstance(event, JobCancelRequested) and evidence.owner is None:
+        return ()
+    return await _batches.submit(event)
+
+
 app = create_app(PROJECTION, _settings)
 stage = Stage(
     group=PROJECTION,
     decode=decode,
-    handle=Batcher(_projection.project, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s).submit,
+    handle=_project,
     publisher=FaustPublisher(app),
     retries=ScheduledRetries(_database, _database.clock),
     policy=RetryPolicy.of(_settings),
-    # A batch may wait for the one before it, so a delivery is given the time of two.
-    timeout=timedelta(seconds=2 * _settings.stage_timeout_s),
+    # Here and in the check a batch may wait for the one before it, so a delivery is given the time of as many.
+    timeout=timedelta(seconds=4 * _settings.stage_timeout_s),
 )
 attach(app, JOB_REQUESTS, stage, concurrency=_settings.batch_size)
 attach(app, JOB_EVENTS, stage, concurrency=_settings.batch_size)

@@ -15,6 +15,7 @@ from streams.batching import Batcher
 from streams.deliveries import Record
 from streams.events import JobCancelRequested, JobRequested
 from streams.faust_app import attach, create_app
+from streams.ownership import Ownership, early_cancellation
 from streams.policy import RetryPolicy
 from streams.publisher import FaustPublisher
 from streams.scheduled import ScheduledRetries
@@ -38,6 +39,7 @@ _admissions = Admissions(_database, _clock, trust_threshold=_settings.trust_thre
 _settlements = Settlements(_database, _clock)
 _cancellations = Cancellations(_database, _clock)
 _delays = Delays(_database, _clock)
+_ownership = Ownership(_database, timeout=_timeout)
 _requests: Lanes[JobRequested, Admission] = Lanes(
     _admissions.admit,
     _admissions.admit_free,
@@ -59,7 +61,10 @@ _facts: Lanes[Fact, None] = Lanes(
 
 async def _decide(event: JobRequested | JobCancelRequested) -> Sequence[Record]:
     if isinstance(event, JobCancelRequested):
-        return await _cancellations.cancel(event)
+        return await _cancellations.cancel(event) if await _ownership.cancels_now(event) else ()
+    evidence = await _ownership.check(event)
+    if (before := early_cancellation(event, evidence)) is not None:
+        return await _cancellations.cancel(before)
     if _delays.delayed(event):
         await _delayed.submit(event)
         return ()
@@ -67,8 +72,11 @@ async def _decide(event: JobRequested | JobCancelRequested) -> Sequence[Record]:
 
 
 async def _give_up(event: JobRequested | JobCancelRequested, error: Exception) -> Sequence[Record]:
-    # A cancellation that cannot be decided leaves the job as it is; the dead letter says so.
-    return await _admissions.give_up(event, error) if isinstance(event, JobRequested) else ()
+    # A cancellation that cannot be decided leaves the job as it is; the dead letter says so. What failed may be the
+    # check itself, so it is made once more.
+    if isinstance(event, JobCancelRequested) or not await _ownership.allows(event):
+        return ()
+    return await _admissions.give_up(event, error)
 
 
 async def _admit(request: JobRequested) -> Sequence[Record]:
@@ -80,6 +88,7 @@ async def _admit(request: JobRequested) -> Sequence[Record]:
 
 async def _settle(fact: Fact) -> Sequence[Record]:
     if settles(fact):
+        await _ownership.check(fact)
         await _facts.submit(fact)
     return ()
 

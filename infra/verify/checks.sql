@@ -256,6 +256,48 @@ SELECT
     ) AS examples
 FROM told;
 
+-- name: forged(size)
+-- Nobody says of a job what is not theirs to say. What was refused is an open failed event, malformed or not; a cancellation
+-- that came before the job was asked for, from another organization, was never applied.
+WITH refused AS MATERIALIZED (
+    SELECT job_id, coalesce(organization_id, 'nobody') || ': ' || coalesce(event_type, topic) || ' ' || coalesce(event_id, '')
+        || ', refused by ' || stage || ': ' || error_message AS what, first_failed_at AS at
+    FROM failed_events
+    WHERE state = 'open' AND (
+        error_type = 'ForgedEvent' OR (error_type = 'InvalidEvent' AND organization_id <> job_owner(job_id))
+    )
+    UNION ALL
+    SELECT early.job_id, early.organization_id || ': teamfit.job.cancel-requested.v1 ' || (early.event ->> 'id')
+        || ', before the job was asked for by ' || owner.organization_id, early.received_at
+    FROM early_cancellations AS early
+    JOIN job_owners AS owner ON owner.job_id = early.job_id AND owner.organization_id <> early.organization_id
+)
+SELECT
+    (SELECT count(*) FROM job_owners) AS checked,
+    (SELECT count(*) FROM refused) AS found,
+    ARRAY(SELECT coalesce(job_id::text, 'no job') || ' ' || what FROM refused ORDER BY at, job_id LIMIT :size) AS examples;
+
+-- name: records(size)
+-- A job shows what was asked for: the team and the time of its request, as the intake recorded them.
+WITH shown AS MATERIALIZED (
+    SELECT
+        job.job_id,
+        job.team_id IS DISTINCT FROM request.team_id AS other_team,
+        job.created_at IS NULL OR coalesce(job.created_at > (request.event ->> 'time')::timestamptz, false) AS too_late
+    FROM job_requests AS request
+    JOIN customization_jobs AS job ON job.job_id = request.job_id AND job.run > 0
+        AND job.organization_id = request.organization_id
+)
+SELECT
+    count(*) AS checked,
+    count(*) FILTER (WHERE other_team OR too_late) AS found,
+    ARRAY(
+        SELECT job_id || concat_ws(' and', '', CASE WHEN other_team THEN ' another team_id' END,
+            CASE WHEN too_late THEN ' a later created_at' END) || ' than its request'
+        FROM shown WHERE other_team OR too_late ORDER BY job_id LIMIT :size
+    ) AS examples
+FROM shown;
+
 -- name: saved_attempts(size)
 -- A run is saved by one attempt at most, and only if it completed.
 WITH saved AS (

@@ -90,6 +90,21 @@ INVARIANTS: Sequence[Invariant] = (
         next_step="Somebody outside the pipeline wrote to job-events: the event's source in job_events says who.",
     ),
     Invariant(
+        name="nothing forged",
+        query="forged",
+        statement="nobody has said of a job what is not theirs to say",
+        next_step="Nothing followed from these events, and each names its sender in `source` (teamfit failed show). "
+        "See who may write to the topic (docs/deploying.md), then set them aside: teamfit failed discard --error "
+        "ForgedEvent.",
+    ),
+    Invariant(
+        name="records are whole",
+        query="records",
+        statement="a job shows the team and the time of the request that the intake recorded",
+        next_step="Run teamfit projection rebuild. If it stays, the request is not in the archive: look for it in "
+        "job_requests.",
+    ),
+    Invariant(
         name="one saved attempt",
         query="saved_attempts",
         statement="at most one attempt at a run is saved, and only if the run completed",

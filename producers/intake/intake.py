@@ -20,10 +20,10 @@ from infra.errors import RefusesWrites
 from infra.postgres import Connection, Database
 from infra.problems import Problem
 from producers.intake.admission import Standing, period_of, refusal
-from producers.job_ids import job_id_for
 from producers.turns import Turns
 from streams.deliveries import record
 from streams.events import JobId, JobRequested, Requested, RunAtTooFar, due_at, job_requested
+from streams.job_ids import job_id_for
 from streams.publisher import BrokerDown
 from streams.scheduled import keep
 from streams.stage import Publisher
@@ -69,19 +69,22 @@ class Intake:
             requirements=request.requirements,
             at=self.clock.now(),
             run_at=request.run_at,
+            idempotency_key=idempotency_key,
             trace=trace,
         )
         async with self.turns.one(), self.database.transaction() as connection:
-            if idempotency_key is not None and await _is_repeat(connection, event):
-                return job_id
+            if idempotency_key is not None and (known := await _repeated(connection, event)):
+                return known
             await self._check(connection, request)
-            if await _record(connection, event, idempotency_key):
+            if await _record(connection, event):
                 await self._publish(connection, event)
                 log.info("request.accepted", job_id=str(job_id), organization_id=request.organization_id)
-            elif not await _is_repeat(connection, event):
-                # The insert waited for a request with the same key; only that one can be in its way.
-                raise RuntimeError(f"job {job_id}: its idempotency key is recorded for another job")
-        return job_id
+                return job_id
+            # The insert waited for a request with the same key; only that one can be in its way.
+            known = await _repeated(connection, event)
+            if known is None:
+                raise RuntimeError(f"job {job_id}: it is recorded, and not under its idempotency key")
+            return known
 
     async def probe(self) -> None:
         """Ask Postgres whether a request could be recorded now. Nothing is written.
@@ -130,27 +133,32 @@ class Intake:
             await keep(connection, one, now=now, due_at=now + _PUBLISH_AGAIN, reason="publish unconfirmed")
 
 
-async def _is_repeat(connection: Connection, event: JobRequested) -> bool:
-    """Whether this job was accepted before. Raises Problem when that was for something else."""
-    stored = await _queries.recorded_event(connection, job_id=event.job_id)
-    if stored is None:
-        return False
-    if JobRequested.model_validate(stored).data != event.data:
+async def _repeated(connection: Connection, event: JobRequested) -> JobId | None:
+    """Return the job that was accepted under this key before. Raises Problem when that was for something else.
+
+    It is found by the key and not by its ID: what an older version accepted has an ID that was made in another way.
+    """
+    row = await _queries.recorded(
+        connection, organization_id=event.data.organization_id, idempotency_key=event.idempotencykey
+    )
+    if row is None:
+        return None
+    if JobRequested.model_validate(row["event"]).data != event.data:
         raise Problem(
             422,
             "idempotency_key_reused",
             "this Idempotency-Key was used for a request with another body; use a new key for a new request",
         )
-    return True
+    return JobId(row["job_id"])
 
 
-async def _record(connection: Connection, event: JobRequested, idempotency_key: str | None) -> bool:
+async def _record(connection: Connection, event: JobRequested) -> bool:
     recorded = await _queries.record(
         connection,
         job_id=event.job_id,
         organization_id=event.data.organization_id,
         team_id=event.data.team_id,
-        idempotency_key=idempotency_key,
+        idempotency_key=event.idempotencykey,
         event=event.model_dump(mode="json", exclude_none=True),
     )
     return recorded is not None

@@ -21,9 +21,9 @@ VALUES (:job_id, :organization_id, :team_id, :idempotency_key, :event)
 ON CONFLICT DO NOTHING
 RETURNING job_id;
 
--- name: recorded_event(job_id)$
--- The event of a request that was accepted before.
-SELECT event FROM job_requests WHERE job_id = :job_id;
+-- name: recorded(organization_id, idempotency_key)^
+-- The request that was accepted under an idempotency key before.
+SELECT job_id, event FROM job_requests WHERE organization_id = :organization_id AND idempotency_key = :idempotency_key;
 
 -- name: can_record()^
 -- What keeps a request from being recorded now.

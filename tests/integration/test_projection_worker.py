@@ -10,10 +10,10 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from streams.events import JobEvent, JobId
+from streams.events import JobEvent, JobId, fact_id, kind_of
 from tests.api_server import api_settings, bearer, serving
 from tests.conftest import Pool
-from tests.facts import completed, requested, started
+from tests.facts import completed, decide, enter, requested, started
 from tests.stream_entries import entries_of
 from tests.waiting import wait_for
 
@@ -48,7 +48,13 @@ async def test_events_of_both_topics_become_a_status(
 ) -> None:
     """A request and the facts that follow are read from their streams, archived, and seen by the customer who polls."""
     job = JobId(uuid4())
-    await write(redis_url, "job-events", completed(3, job=job), started(1, job=job))
+    facts = [
+        one.model_copy(update={"id": fact_id(job, 1, kind_of(one))})
+        for one in (completed(3, job=job), started(1, job=job))
+    ]
+    await enter(database, *facts)
+    await decide(database, facts[0])
+    await write(redis_url, "job-events", *facts)
     await write(redis_url, "job-requests", requested(0, job=job))
     async with serving(api_settings(database_url=database_url)) as api:
 

@@ -16,6 +16,7 @@ from streams.deliveries import Record
 from streams.events import JobAccepted, JobEvent, JobRejected, parse_event
 from streams.scheduled import ScheduledRetries
 from tests.conftest import Pool
+from tests.facts import decide
 from tests.integration.quota_scene import add_organization, completed, request
 from tests.stream_entries import entries_of
 from tests.waiting import wait_for
@@ -77,6 +78,7 @@ async def test_requests_are_decided_and_completions_charged(database: Pool, redi
 
     await wait_for(decided, deadline_s=30, what="one request to be accepted and one refused")
 
+    await decide(database, completed(accepted))
     await write(redis_url, "job-events", accepted, completed(accepted))
     await wait_for(
         lambda: database.fetchval("SELECT charged = 1 AND reserved = 0 FROM quota_usage"), what="the unit to be charged"
@@ -107,6 +109,7 @@ async def test_a_settlement_that_fails_for_a_bug_is_a_dead_letter(database: Pool
         "CREATE TRIGGER bug BEFORE UPDATE ON quota_ledger FOR EACH ROW "
         f"WHEN (OLD.job_id = '{bad.job_id}') EXECUTE FUNCTION refuse();"
     )
+    await decide(database, completed(bad), completed(good))
     await write(redis_url, "job-events", completed(bad), completed(good))
     row = await wait_for(lambda: database.fetchrow("SELECT * FROM failed_events"), what="the dead letter")
     assert row is not None

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,6 +14,7 @@ import pytest
 from infra.errors import InvalidEvent
 from streams.events import JobRequested, parse_event
 from streams.redis.entry import decode_entry
+from tests.hostile import HOSTILE_NUMBERS, HOSTILE_TEXTS, HOSTILE_TIMES
 
 CASES = sorted((Path(__file__).parent / "event_cases").glob("*.json"))
 SUBJECT = "0f9b9ad4-6f2c-4b0e-9a51-0d2d8e1c7a11"
@@ -120,9 +122,11 @@ def test_what_real_senders_write_is_taken(fields: Mapping[str, Any]) -> None:
     assert parse_event(event.encode()) == event
 
 
-@pytest.mark.parametrize("zero", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+00:00", "1970-01-01T00:00:00Z", None])
+@pytest.mark.parametrize(
+    "zero", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+00:00", "0001-01-01t00:00:00.000z", None]
+)
 def test_a_time_that_was_never_set_is_the_entrys(zero: str | None) -> None:
-    """Go's zero value and C's are no times; of `run_at` they mean now."""
+    """Go's zero value is no time; as `run_at` it means now."""
     event = read(with_fields({"time": zero, "data.run_at": zero}))
     assert (event.time, event.data.run_at) == (WRITTEN_AT, None)
 
@@ -169,6 +173,20 @@ def test_what_cannot_be_kept_is_refused_by_field(field: str, value: object) -> N
     with pytest.raises(InvalidEvent) as refused:
         read(with_fields({field: value}))
     assert str(refused.value).startswith(f"{field}: "), refused.value
+
+
+def test_a_hostile_value_in_any_place_is_taken_or_refused_by_field() -> None:
+    """What is taken reads the same again; what is refused names its place, or the event if it is no JSON any more."""
+    places = [*EVENT, "run", "datacontenttype", "traceparent", "idempotencykey", "extension"]
+    places += [f"data.{name}" for name in (*DATA, "run_at", "extension")]
+    for place, value in product(places, [*HOSTILE_TEXTS, *HOSTILE_NUMBERS, *HOSTILE_TIMES]):
+        try:
+            event = read(with_fields({place: value}))
+        except InvalidEvent as refused:
+            named = str(refused).partition(": ")[0]
+            assert named in {place, "event", "data.organization_id"}, (place, value, refused)  # noqa: PT017 - either way
+        else:
+            assert parse_event(event.encode()) == event
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from infra.clock import SystemClock
 from streams.deliveries import Delivery
 from streams.events import JobFailed, parse_event
 from streams.scheduled import take_due
+from tests.facts import enter
 from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, WorkerStarter, accepted, write
 from tests.stream_entries import entries_of
 from tests.waiting import wait_for
@@ -34,6 +35,7 @@ async def test_jobs_of_both_topics_are_generated(
 ) -> None:
     """An accepted job, urgent or not, gets three activities; JobStarted and then JobCompleted are on the stream."""
     plain, urgent = accepted(), accepted()
+    await enter(database, plain, urgent)
     await write(redis_url, "job-accepted", b"{ no event", plain.encode())
     await write(redis_url, "job-accepted-priority", urgent.encode())
 
@@ -52,9 +54,13 @@ async def test_jobs_of_both_topics_are_generated(
     await wait_for(lambda: entries_of(redis_url, "dead-letters"), what="the dead letter")
 
 
-async def test_a_stopped_worker_exits_cleanly(worker: asyncio.subprocess.Process, redis_url: str) -> None:
+async def test_a_stopped_worker_exits_cleanly(
+    worker: asyncio.subprocess.Process, database: Pool, redis_url: str
+) -> None:
     """SIGTERM closes the connections of a worker that has called the LLM, and it exits with 0."""
-    await write(redis_url, "job-accepted", accepted().encode())
+    event = accepted()
+    await enter(database, event)
+    await write(redis_url, "job-accepted", event.encode())
     await wait_for(lambda: entries_of(redis_url, "job-events"), deadline_s=40, what="the job to start")
     worker.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(worker.wait(), 30) == 0
@@ -65,7 +71,9 @@ async def test_a_call_that_outlasts_the_stop_is_left_to_the_next_worker(
 ) -> None:
     """A call under way is broken off when the drain is over: no failure of the job, no retry beside the redelivery."""
     await endpoint.tell("slow")
-    await write(redis_url, "job-accepted", accepted().encode())
+    event = accepted()
+    await enter(database, event)
+    await write(redis_url, "job-accepted", event.encode())
     await wait_for(endpoint.busy, deadline_s=40, what="the call")
     worker.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(worker.wait(), 30) == 0

@@ -1,0 +1,33 @@
+"""Which job a request is, decided by its caller's idempotency key.
+
+Such an ID can be computed by anybody who guesses the key, but claimed by nobody else: it is a UUID of version 8, and
+the request that claims one carries the key from which it follows for its own organization (see `streams.ownership`). So
+no secret has to be shared with the services that use the client.
+"""
+
+import hashlib
+from typing import Final
+from uuid import UUID, uuid4
+
+from streams.events import JobId, composed_key
+
+_MADE_OF_A_KEY: Final = 8  # of the versions of RFC 9562, the one whose content is the application's
+
+
+def job_id_for(organization_id: str, idempotency_key: str | None) -> JobId:
+    """Return the ID of a request's job: with a key a function of both, so that every repeat is the same job.
+
+    That holds whichever way the request comes in, however its characters are composed, and even for a repeat of a
+    request whose first try crashed between publishing and recording it.
+    """
+    if idempotency_key is None:
+        return JobId(uuid4())
+    named = f"teamfit:{len(organization_id)}:{organization_id}:{composed_key(idempotency_key)}"
+    number = int.from_bytes(hashlib.sha256(named.encode(errors="surrogatepass")).digest()[:16])
+    number = number & ~(0xF << 76) | _MADE_OF_A_KEY << 76
+    return JobId(UUID(int=number & ~(0b11 << 62) | 0b10 << 62))
+
+
+def needs_proof(job_id: JobId) -> bool:
+    """Whether only whoever names its idempotency key may claim this ID."""
+    return job_id.version == _MADE_OF_A_KEY

@@ -1,0 +1,218 @@
+"""Who may say what about a job: the one check that every stage makes of an event before it acts on it.
+
+Whoever may write to a topic can name any job there. So an event is not believed for its words, but for what is on
+record in Postgres, where our own stages commit before they publish:
+
+| event | is believed if |
+| --- | --- |
+| requested | its organization's request for the job was the first, and its run follows the last one that is known |
+| cancel-requested | the job is its organization's; before anybody has asked for the job, it is kept until then |
+| accepted, started, progressed | the job is its organization's, and quota has entered the run for it |
+| completed, failed, rejected, cancelled | the same job, and `job_outcomes` has decided so, in the same words |
+
+Facts also carry the ID that follows from what they say, so that none takes another's place in the archive. A job ID
+that is made from an idempotency key is claimed only by who names the key, so nobody can take an ID before its request.
+
+What is on record never becomes less: an owner stays, an outcome stays, an entry of the ledger stays. So an event that
+was believed may be acted on in a later transaction. What is not believed is a dead letter with nothing that follows
+from it, and `teamfit verify` names it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import aiosql
+
+from infra.errors import ForgedEvent
+from infra.postgres import Connection, Database
+from streams.batching import Batcher
+from streams.events import (
+    JobCancelled,
+    JobCancelRequested,
+    JobCompleted,
+    JobEvent,
+    JobFailed,
+    JobId,
+    JobRejected,
+    JobRequested,
+    fact_id,
+    kind_of,
+)
+from streams.job_ids import job_id_for, needs_proof
+from streams.outcomes import RunOutcome
+
+_queries = aiosql.from_path(Path(__file__).with_name("ownership.sql"), "asyncpg")
+
+_ENDS: Final = (JobCompleted, JobFailed, JobRejected, JobCancelled)
+_LARGEST_BATCH: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is on record about the run of an event.
+
+    Attributes:
+        owner: whose the job is; None while nobody has asked for it.
+        entered_for: for whom quota has entered the run in its ledger; `code` and `message` say why it was rejected.
+        outcome: how the run ended, and `fact` the event that was kept with it.
+        latest_run: the newest run that was entered or has ended; 0 before the first.
+        cancelled_before: the owner's cancellation that came before its request.
+    """
+
+    owner: str | None
+    entered_for: str | None
+    code: str | None
+    message: str | None
+    outcome: RunOutcome | None
+    fact: Mapping[str, Any] | None
+    latest_run: int
+    cancelled_before: Mapping[str, Any] | None
+
+
+class Ownership:
+    """The check, with what is on record read for many events at once."""
+
+    def __init__(self, database: Database, *, timeout: timedelta) -> None:
+        self._database = database
+        self._batcher: Batcher[JobEvent, Evidence] = Batcher(
+            self._read, max_size=_LARGEST_BATCH, timeout_s=timeout.total_seconds()
+        )
+
+    async def check(self, event: JobEvent) -> Evidence:
+        """Return what is on record about an event that may be believed. A request claims its job if nobody has it.
+
+        Repeating the call changes nothing. Dying after a claim leaves a job to the organization whose request comes
+        again.
+
+        Raises:
+            ForgedEvent: it must not be believed; the message says why.
+            DependencyDown: Postgres is away.
+        """
+        evidence = await self._batcher.submit(event)
+        if (why := objection(event, evidence)) is not None:
+            raise ForgedEvent(why)
+        return evidence
+
+    async def allows(self, event: JobEvent) -> bool:
+        """Whether an event may be believed. Raises DependencyDown."""
+        try:
+            await self.check(event)
+        except ForgedEvent:
+            return False
+        return True
+
+    async def cancels_now(self, event: JobCancelRequested) -> bool:
+        """Whether a cancellation can be decided; before its job is asked for, it is kept until then.
+
+        It is kept first, and the owner looked for once more: whoever claims the job meanwhile sees the one or is seen
+        by the other.
+
+        Raises:
+            ForgedEvent: the job is another organization's.
+            DependencyDown: Postgres is away.
+        """
+        if (await self.check(event)).owner is not None:
+            return True
+        async with self._database.transaction() as connection:
+            await _queries.keep_early(
+                connection,
+                job_id=event.job_id,
+                organization_id=event.data.organization_id,
+                event=event.model_dump(mode="json", exclude_none=True),
+            )
+        return (await self.check(event)).owner is not None
+
+    async def _read(self, events: Sequence[JobEvent]) -> Sequence[Evidence]:
+        async with self._database.transaction() as connection:
+            await _claim(connection, [event for event in events if isinstance(event, JobRequested)])
+            rows = _queries.evidence(
+                connection, job_ids=[event.job_id for event in events], runs=[event.run for event in events]
+            )
+            return [Evidence(**row) async for row in rows]
+
+
+async def _claim(connection: Connection, requests: Sequence[JobRequested]) -> None:
+    claiming = [request for request in requests if _may_claim(request)]
+    if claiming:
+        await _queries.claim(
+            connection,
+            job_ids=[request.job_id for request in claiming],
+            organization_ids=[request.data.organization_id for request in claiming],
+        )
+
+
+async def claim_unknown(connection: Connection, job_id: JobId, organization_id: str) -> bool:
+    """Give a job to an organization unless it is somebody's, in the caller's transaction; return whether it was not."""
+    return await _queries.claim_unknown(connection, job_id=job_id, organization_id=organization_id) is not None
+
+
+def _may_claim(request: JobRequested) -> bool:
+    if not needs_proof(request.job_id):
+        return True
+    key = request.idempotencykey
+    return key is not None and job_id_for(request.data.organization_id, key) == request.job_id
+
+
+def early_cancellation(request: JobRequested, evidence: Evidence) -> JobCancelRequested | None:
+    """Return the cancellation that came before this request, if the run that it is about has not gone on since."""
+    if evidence.cancelled_before is None or evidence.outcome not in {None, "cancelled"}:
+        return None
+    event = JobCancelRequested.model_validate(evidence.cancelled_before)
+    return event if event.run == request.run >= evidence.latest_run else None
+
+
+def objection(event: JobEvent, evidence: Evidence) -> str | None:
+    """Return why an event must not be believed, or None."""
+    job_id, organization_id = event.job_id, event.data.organization_id
+    if evidence.owner not in {None, organization_id}:
+        return (
+            f"subject: job {job_id} belongs to another organization than {organization_id}; use a new UUID for each job"
+        )
+    match event:
+        case JobCancelRequested():
+            return None
+        case JobRequested() if evidence.owner is None:
+            return (
+                f"subject: {job_id} is an ID made from an idempotency key, and idempotencykey does not name it; use a "
+                "random UUID, or the Python client"
+            )
+        case JobRequested():
+            latest = evidence.latest_run
+            return None if event.run <= latest + 1 else f"run: {event.run} does not follow {latest}; leave run out"
+    return _objection_to_fact(event, evidence)
+
+
+def _objection_to_fact(event: JobEvent, evidence: Evidence) -> str | None:
+    kind = kind_of(event)
+    run = f"job {event.job_id} run {event.run}"
+    if event.id != fact_id(event.job_id, event.run, kind):
+        return f"id: {event.id!r} is not the one that a fact of this kind has; nobody but the stages writes facts"
+    if not isinstance(event, _ENDS):
+        entered = evidence.entered_for == event.data.organization_id
+        return None if entered else f"subject: quota has not entered {run} for {event.data.organization_id}"
+    # A replay ends a run that nobody could read before, and so nobody has claimed; the kept fact says whose it is.
+    if evidence.outcome != kind or (evidence.owner is None and evidence.fact is None):
+        return f"type: {run} is told as {kind}, and was decided as {evidence.outcome or 'nothing yet'}"
+    match event:
+        case JobFailed() | JobCancelled() if evidence.fact is not None:
+            same = type(event).model_validate(evidence.fact).data == event.data
+        case JobRejected() if evidence.code is not None:
+            same = (evidence.code, evidence.message or "") == (event.data.code, event.data.message)
+        case _:
+            same = True
+    return None if same else f"data: {run} was decided as {kind} in other words"
+
+
+def archive_id(event: JobEvent) -> str:
+    """Return the ID under which the archive knows an event, unique within its job.
+
+    A sender numbers its events as it likes. An ID of its own that could be that of a fact of ours is kept apart, so
+    that it does not take that fact's place.
+    """
+    ours = fact_id(event.job_id, event.run, kind_of(event))
+    if event.id == ours or not isinstance(event, JobRequested | JobCancelRequested) or len(event.id) != len(ours):
+        return event.id
+    return f"sender:{event.id}"

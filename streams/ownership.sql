@@ -1,0 +1,49 @@
+-- name: claim(job_ids, organization_ids)!
+-- Gives jobs to the organizations that ask for them, unless they are somebody's; of several the first in the order given.
+-- Sorted, so that two that claim cannot deadlock. Jobs that older versions took in are whose `job_owner` says.
+INSERT INTO job_owners (job_id, organization_id)
+SELECT first.job_id, coalesce(job_owner(first.job_id), first.organization_id)
+FROM (
+    SELECT DISTINCT ON (asked.job_id) asked.job_id, asked.organization_id
+    FROM unnest(:job_ids::uuid[], :organization_ids::text[]) WITH ORDINALITY AS asked (job_id, organization_id, place)
+    ORDER BY asked.job_id, asked.place
+) AS first
+ORDER BY first.job_id
+ON CONFLICT (job_id) DO NOTHING;
+
+-- name: claim_unknown(job_id, organization_id)$
+-- Gives a job of which nothing is known to an organization, and returns its ID; NULL if it is somebody's.
+INSERT INTO job_owners (job_id, organization_id)
+SELECT :job_id, :organization_id WHERE job_owner(:job_id) IS NULL
+ON CONFLICT (job_id) DO NOTHING
+RETURNING job_id;
+
+-- name: evidence(job_ids, runs)
+-- What is on record about runs, in the order asked: whose the job is, what quota entered, how the run ended, how many runs
+-- there have been, and a cancellation that the owner sent before its request.
+SELECT
+    job_owner(asked.job_id) AS owner,
+    entry.organization_id AS entered_for,
+    entry.code,
+    entry.message,
+    ended.outcome,
+    ended.fact,
+    greatest(
+        (SELECT max(one.run) FROM quota_ledger AS one WHERE one.job_id = asked.job_id),
+        (SELECT max(one.run) FROM job_outcomes AS one WHERE one.job_id = asked.job_id),
+        0
+    ) AS latest_run,
+    (
+        SELECT early.event FROM early_cancellations AS early
+        WHERE early.job_id = asked.job_id AND early.organization_id = job_owner(asked.job_id)
+    ) AS cancelled_before
+FROM unnest(:job_ids::uuid[], :runs::int[]) WITH ORDINALITY AS asked (job_id, run, place)
+LEFT JOIN quota_ledger AS entry ON entry.job_id = asked.job_id AND entry.run = asked.run
+LEFT JOIN job_outcomes AS ended ON ended.job_id = asked.job_id AND ended.run = asked.run
+ORDER BY asked.place;
+
+-- name: keep_early(job_id, organization_id, event)!
+-- Keeps a cancellation until the organization's request for the job comes. The first one stands.
+INSERT INTO early_cancellations (job_id, organization_id, event)
+VALUES (:job_id, :organization_id, :event)
+ON CONFLICT (job_id, organization_id) DO NOTHING;
