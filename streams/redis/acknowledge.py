@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from .health import Health
+from .loop import Loop, each
 from .partition import CHUNK, Partition
-from .server import AWAY, Backoff, Client, RedisError, is_missing_group
+from .server import Client, is_missing_group
 
 __all__ = ["Acknowledger"]
-
-_LOOP = "acknowledging"
 
 
 class Acknowledger:
@@ -23,28 +22,23 @@ class Acknowledger:
         self._client = client
         self._partitions = partitions
         self._linger_s = linger_s
-        self._health = health
+        self._loop = Loop("acknowledging", health)
         self._due = asyncio.Event()
         self._sending = asyncio.Lock()
         self.notify = self._due.set
 
     async def run(self) -> None:
         """Send what is acknowledged, until cancelled."""
-        backoff = Backoff()
         while True:
             await self._due.wait()
             # Waiting a little turns hundreds of acknowledgements into one command.
             await asyncio.sleep(self._linger_s)
             self._due.clear()
-            try:
+            with self._loop:
                 await self.flush()
-            except (*AWAY, RedisError) as error:
-                self._health.failing(_LOOP, error)
+            if self._loop.error is not None:
                 self._due.set()
-                await asyncio.sleep(backoff.wait())
-            else:
-                self._health.alive(_LOOP)
-                backoff.reset()
+                await asyncio.sleep(self._loop.wait_s())
 
     async def flush(self) -> None:
         """Send everything that is acknowledged by now. What could not be sent stays due.
@@ -52,10 +46,12 @@ class Acknowledger:
         Only by now: what is acknowledged meanwhile waits for company again, or each round trip would carry a handful.
         """
         async with self._sending:
-            for partition in self._partitions():
-                due = partition.tags.acknowledged
-                while due > 0:
-                    due -= await self._send(partition, min(due, CHUNK))
+            await each(self._partitions(), self._flush)
+
+    async def _flush(self, partition: Partition) -> None:
+        due = partition.tags.acknowledged
+        while due > 0:
+            due -= await self._send(partition, min(due, CHUNK))
 
     async def _send(self, partition: Partition, most: int) -> int:
         entry_ids = partition.tags.take_acknowledged(most)

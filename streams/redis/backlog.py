@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from .errors import TransportError
+from .errors import BrokerUnavailable, TransportError
 from .foreign import foreign_streams
-from .server import AWAY, Client, RedisError, close, run_script, translate
+from .server import Client, close, run_script, translate
 
 if TYPE_CHECKING:
     from .transport import Transport
@@ -71,9 +71,10 @@ async def read_backlogs(transport: Transport, topics: Mapping[str, Iterable[str]
             unread = await foreign_streams(client, transport.foreign_stream_keys(topic))
             found.append(_summed(topic, groups, partitions, unread))
         return found
-    except AWAY as error:
-        raise translate(error, sent=False) from error
-    except RedisError as error:
+    except Exception as error:
+        away = translate(error, sent=False)
+        if isinstance(away, BrokerUnavailable):
+            raise away from error
         raise TransportError(f"the server does not tell its backlog: {error}") from error
     finally:
         await close(client)

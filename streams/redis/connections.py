@@ -1,8 +1,11 @@
-"""Five things that redis-py's asyncio connections lack.
+"""Six things that redis-py's asyncio connections lack.
 
 Their loss is an error that redis-py's callers know, on every event loop: uvloop raises RuntimeError ("the handler is
 closed") when a command is written to a connection that the server or the network reset a moment ago. redis-py
 translates only OSError, and a worker would end of an error that no loop expects.
+
+After a failover the old master still answers, as a replica: a connection that is told so is closed, so that the next
+one is made to whoever the name stands for by then.
 
 Commands are packed by hiredis, as redis-py's blocking connections do; its asyncio ones do it in Python, which for a
 command with five hundred entries costs as much as everything else about it.
@@ -21,7 +24,7 @@ from typing import Any, cast
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, MasterDownError, ReadOnlyError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 __all__ = ["go_on_without_login", "improve"]
@@ -52,6 +55,13 @@ def _improved(base: type[AbstractConnection]) -> type[AbstractConnection]:
                 await super().send_packed_command(*args, **kwargs)
             except RuntimeError as error:
                 raise RedisConnectionError(f"Connection lost before a command was sent: {error}") from error
+
+        async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await super().read_response(*args, **kwargs)
+            except (ReadOnlyError, MasterDownError):
+                await self.disconnect(nowait=True)
+                raise
 
         def _error_message(self, exception: BaseException) -> str:
             message: str = super()._error_message(exception)

@@ -21,13 +21,12 @@ from redis.exceptions import ResponseError
 from .acknowledge import Acknowledger
 from .channels import Channels
 from .delivery_tags import DeliveryTags, NeverAcknowledged
-from .groups import create_groups
 from .hand_back import HandBacks, hand_back
 from .leader import Leader
 from .lease import Lease
 from .partition import Partition
 from .readers import Readers
-from .server import AWAY, Backoff, Client, RedisError, close, run_script
+from .server import Client, close, run_script
 from .trial import Trial
 from .trim import Trimmer
 from .under_way import UnderWay
@@ -85,6 +84,7 @@ class Consumer(FaustConsumer):
             transport.retention_s,
             self.settings.trim_interval.total_seconds(),
             self.health,
+            self.groups,
         )
         own = f"{self.settings.prefix}{self.group}"
         waiting = transport.server.open(block=self.settings.lease)
@@ -125,7 +125,6 @@ class Consumer(FaustConsumer):
     async def _assign(self, tps: set[TP]) -> None:
         for tp in tps - set(self._partitions):
             self._partitions[tp] = self._new_partition(tp)
-        await self._create_all_groups([self._partitions[tp] for tp in tps])
         if not self.app.client_only:
             await self._rebalance(tps)
         self._assigned = tps
@@ -159,25 +158,9 @@ class Consumer(FaustConsumer):
         stream = self._transport.stream(tp.topic, tp.partition)
         return Partition(tp, stream, self.group, self.name, tags)
 
-    async def _create_all_groups(self, partitions: Iterable[Partition]) -> None:
-        backoff = Backoff()
-        for partition in partitions:
-            while True:
-                try:
-                    await self.create_groups(partition)
-                except AWAY as error:
-                    self.health.failing("joining the group", error)
-                    # Not Faust's own sleep: it ends when the service stops, and may swallow the cancellation that
-                    # comes with it, so that this loop would hold up the stop for ever.
-                    await asyncio.sleep(backoff.wait())
-                else:
-                    break
-        self.health.forget("joining the group")
-
-    async def create_groups(self, partition: Partition) -> None:
-        """Create this app's group, and those that the topic declares, unless they exist."""
-        declared = self._transport.declared_groups(partition.tp.topic)
-        await create_groups(self.client, partition.stream, {self.group, *declared})
+    def groups(self, topic: str) -> set[str]:
+        """The groups that must see every entry of a topic: this app's, and those that the topic declares."""
+        return {self.group, *self._transport.declared_groups(topic)}
 
     def foreign_stream_keys(self, tp: TP) -> list[str]:
         """Where a writer would write who counts this topic's partitions differently; looked at with the first one."""
@@ -242,7 +225,7 @@ class Consumer(FaustConsumer):
         state = self.app.sensors.on_commit_initiated(self)
         try:
             await self.acknowledger.flush()
-        except (*AWAY, RedisError) as error:
+        except Exception as error:  # noqa: BLE001 - Faust calls this in a loop of its own, which must not end
             self.log.warning("commit.failed error=%r; what is acknowledged stays due", error)
             return False
         self.app.sensors.on_commit_completed(self, state)
@@ -268,8 +251,8 @@ class Consumer(FaustConsumer):
         self._close_tags()
         self.hand_backs.stop()
         await self.stop_reading()
-        # A server that does not answer must not hold up the stop: the leases run out without us.
-        with contextlib.suppress(RedisError, *AWAY):
+        # Whatever the server answers, or if it does not, must not hold up the stop: the leases run out without us.
+        with contextlib.suppress(Exception):
             async with asyncio.timeout(self.settings.timeout.total_seconds()):
                 await self._leave()
 

@@ -4,12 +4,15 @@ This replaces Faust's own fetch loop, which starts four tasks for every event. E
 is held back does not hold back others. A round takes over what dead consumers left, if a scan is due, and then reads
 new entries; both ask for no more than the agents have room for. While an entry is on trial (`trial.py`), no round
 hands out anything.
+
+A round may fail anywhere. What it leaves to be repaired is a field each: `_unread_due`, `_next_scan`, `_next_join`. The
+next round looks at them first, and joining and reclaiming may fail without keeping it from reading: a server whose
+memory is full creates no group, and still hands out what is in it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Iterable, Sequence
 from time import monotonic
@@ -19,17 +22,17 @@ from faust.types import ConsumerMessage
 
 from .entry import decode_entry
 from .foreign import ForeignStreams
+from .groups import create_groups
+from .loop import Loop, each
 from .partition import Partition
 from .reclaim import Claimed, Reclaimer
-from .server import AWAY, Backoff, Client, RedisError, close, forget_connections, is_missing_group
+from .server import AWAY, Client, close, is_missing_group
 from .window import Window
 
 if TYPE_CHECKING:
     from .consumer import Consumer
 
 __all__ = ["TopicReader"]
-
-log = logging.getLogger(__name__)
 
 # While there is no room, when to look again: at once, since an agent that is handed an event is often done with it in
 # the next round of the event loop; then less and less often, so that a worker full of slow agents costs nothing.
@@ -57,30 +60,31 @@ class TopicReader:
         self._trial = consumer.trial
         self._trial.join(self)
         self._foreign = ForeignStreams(client, topic, consumer.foreign_stream_keys(self._tps[0]))
-        self._loop_name = f"fetching {topic}"
+        alive_every_s = (settings.block + settings.timeout).total_seconds()
+        self._loop = Loop(f"fetching {topic}", consumer.health, alive_every_s=alive_every_s)
+        self._joining = Loop(f"joining the group of {topic}", consumer.health)
+        self._reclaiming = Loop(f"reclaiming {topic}", consumer.health)
+        self._next_join = 0.0
+        self._unread_due = math.inf
         self._next_scan = self._not_before = 0.0
         self._told = False
         self._next_sweep = 0.0
         self._pauses = 0
-        self._unread = False
         self._client_id: int | None = None
-        consumer.health.expect(self._loop_name, (settings.block + settings.timeout).total_seconds())
 
     async def run(self) -> None:
         """Read until the consumer stops reading."""
-        backoff = Backoff()
         while self._consumer.reading:
-            try:
+            with self._loop:
                 await self._round()
-            except (*AWAY, RedisError) as error:
-                await self._recover(error, backoff)
-            else:
-                backoff.reset()
+            if self._loop.error is not None:
+                await asyncio.sleep(self._loop.wait_s())
 
     async def close(self) -> None:
         """Close the connection, when nothing is read any more."""
         self._trial.leave(self)
-        self._consumer.health.forget(self._loop_name)
+        for part in (self._loop, self._joining, self._reclaiming):
+            part.end()
         await close(self._client)
 
     def look_now(self) -> None:
@@ -93,26 +97,24 @@ class TopicReader:
         if self._client_id is not None:
             await self._consumer.client.execute_command("CLIENT UNBLOCK", self._client_id)
 
-    async def _recover(self, error: BaseException, backoff: Backoff) -> None:
-        self._unread = True  # the reply that got lost may have carried entries
+    def _distrust(self, error: Exception) -> None:
+        """After a round, or a part of it, that failed: note what may be wrong now."""
+        self._unread_due = 0.0  # the reply that got lost may have carried entries
         self._client_id = None
+        if is_missing_group(error):
+            self._next_join = 0.0
         if self._trial.is_clear(self):
             self._trial.end(self)  # what was claimed to be tried, if anything was, is unread now
-        if is_missing_group(error):
-            for partition in self._partitions.values():
-                await self._consumer.create_groups(partition)
-            log.warning("group.recreated topic=%s at the beginning of the stream", self._topic)
-            return
-        self._consumer.health.failing(self._loop_name, error)
-        log.warning("fetch.failed topic=%s error=%r", self._topic, error)
-        await forget_connections(self._client, error)
         # When the server has been away, every lease looks expired. Wait until living owners have had time to renew.
-        self._next_scan = self._not_before = monotonic() + self._settings.lease.total_seconds() / 2
-        await asyncio.sleep(backoff.wait())
+        if isinstance(error, AWAY) or self._consumer.lease.is_failing:
+            self._next_scan = self._not_before = monotonic() + self._settings.lease.total_seconds() / 2
 
     async def _round(self) -> None:
+        if self._loop.error is not None:
+            self._distrust(self._loop.error)
+        if monotonic() >= self._next_join:
+            await self._join()
         if self._trial.stands(self):
-            self._consumer.health.alive(self._loop_name)
             await asyncio.sleep(_PAUSES_S[-1])
             return
         if self._trial.is_overdue(self):
@@ -123,7 +125,6 @@ class TopicReader:
         self._window.observe(delivered - queued)
         room = min(self._window.room(queued, idle_agents), self._settings.max_unacknowledged - held)
         if room <= 0:
-            self._consumer.health.alive(self._loop_name)
             await asyncio.sleep(_PAUSES_S[min(self._pauses, len(_PAUSES_S) - 1)])
             self._pauses += 1
             return
@@ -131,26 +132,54 @@ class TopicReader:
         if self._trial.is_clear(self):
             await self._try_one()
             return
-        if self._unread:
-            for partition in self._partitions.values():
-                await self._deliver_claimed(partition, await self._reclaimer.claim_unread(partition))
-            self._unread = False
-        elif monotonic() >= self._next_scan and await self._scan(room):
+        if monotonic() >= min(self._unread_due, self._next_scan) and await self._reclaim(room):
             return
         await self._read(room)
+
+    async def _join(self) -> None:
+        """Create the groups that do not exist. When that fails, the group may be there all the same."""
+        groups = self._consumer.groups(self._topic)
+        with self._joining:
+            await each(self._partitions, lambda stream: create_groups(self._client, stream, groups))
+        if self._joining.error is not None:
+            self._client_id = None
+        self._next_join = monotonic() + self._joining.wait_s(normally=math.inf)
+
+    async def _reclaim(self, room: int) -> bool:
+        """Take over what this worker was handed in vain, or what has expired; True when no new ones are to be read."""
+        enough = False
+        with self._reclaiming:
+            if self._unread_due < math.inf:
+                await self._claim_unread()
+            else:
+                enough = await self._scan(room)
+        if self._reclaiming.error is not None:
+            self._distrust(self._reclaiming.error)
+            again = monotonic() + self._reclaiming.wait_s()
+            self._unread_due, self._next_scan = again, max(self._next_scan, again)
+            self._not_before = max(self._not_before, again)
+        return enough
+
+    async def _claim_unread(self) -> None:
+        for partition in self._partitions.values():
+            await self._deliver_claimed(partition, await self._reclaimer.claim_unread(partition))
+        self._unread_due = math.inf
 
     async def _scan(self, room: int) -> bool:
         """Take over expired entries; True when no new ones are to be read now: more of these wait, or a trial."""
         self._told = False
         more, next_s = False, math.inf if self._consumer.hand_backs.heard else self._settings.scan.total_seconds()
+        poison: list[tuple[Partition, bytes, int]] = []
         for partition in self._partitions.values():
             found = await self._reclaimer.claim(partition, room)
             more, next_s = more or found.more, min(next_s, found.next_s)
             await self._deliver_claimed(partition, found.claimed)
+            poison += [(partition, *one) for one in found.poison]
             if found.worn and not found.claimed:
                 self._trial.apply(self)
+        # Last: dead letters that cannot be written must not keep others from being claimed.
+        await each(poison, lambda one: self._reclaimer.bury(*one))
         if more:
-            self._consumer.health.alive(self._loop_name)
             await asyncio.sleep(_PAUSES_S[-1])
         else:
             self._next_scan = self._not_before if self._told else monotonic() + next_s
@@ -193,14 +222,13 @@ class TopicReader:
         longest = self._settings.block.total_seconds()
         if self._client_id is None:
             longest = min(longest, self._settings.scan.total_seconds())
-        wait_s = min(longest, max(self._next_scan - monotonic(), 0.001))
+        wait_s = min(longest, max(min(self._unread_due, self._next_scan) - monotonic(), 0.001))
         streams = list(self._partitions)
         group, consumer = self._consumer.group, self._consumer.name
         reply = await self._client.execute_command(
             "XREADGROUP", "GROUP", group, consumer, "COUNT", count, "BLOCK", int(wait_s * 1000) or 1,
             "STREAMS", *streams, *[">"] * len(streams),
         )  # fmt: skip
-        self._consumer.health.alive(self._loop_name)
         for stream, entries in reply or ():
             await self._deliver(self._partitions[stream], entries)
 
@@ -226,4 +254,9 @@ class TopicReader:
                 *tp, tag, timestamp, 0, cast("Any", headers), key, value, None, *sizes, tp, *_NO_TIMES, 0
             )
             messages.append(message)
-        await self._consumer.channels.put(tp, messages)
+        try:
+            await self._consumer.channels.put(tp, messages)
+        except Exception:
+            # Held, they would be renewed for ever. So they come again, and one that never gets through ends as poison.
+            partition.tags.lose([entry_id for entry_id, _ in entries])
+            raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from redis.exceptions import ResponseError
@@ -9,6 +10,8 @@ from redis.exceptions import ResponseError
 from .server import Client
 
 __all__ = ["create_groups"]
+
+log = logging.getLogger(__name__)
 
 
 async def create_groups(client: Client, stream: bytes, groups: Iterable[str]) -> None:
@@ -23,3 +26,5 @@ async def create_groups(client: Client, stream: bytes, groups: Iterable[str]) ->
         except ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
+        else:
+            log.info("group.created stream=%s group=%s at the beginning of the stream", stream.decode(), group)

@@ -17,14 +17,13 @@ from faust.types import TP
 from redis.exceptions import NoPermissionError
 
 from .health import Health
+from .loop import Loop
 from .partition import Partition
-from .server import AWAY, Backoff, Client, RedisError, close
+from .server import Client, close
 
 __all__ = ["HandBacks", "hand_back"]
 
 log = logging.getLogger(__name__)
-
-_LOOP = "hearing of what others hand back"
 
 
 class HandBacks:
@@ -44,41 +43,41 @@ class HandBacks:
         self._waiting = waiting
         self._key = key
         self._block_ms = int(block.total_seconds() * 1000)
-        self._health = health
+        self._loop = Loop("hearing of what others hand back", health)
         self._stopped = False
+        self._last = b"0-0"
         self.heard = False
         """Whether this worker would hear of it; if not, it must look by itself."""
 
     async def tell(self) -> None:
         """Have the others look now. If it fails they do within half a lease."""
-        with contextlib.suppress(RedisError, *AWAY):
+        with contextlib.suppress(Exception):
             await self._client.execute_command("XADD", self._key, "MAXLEN", "1", "*", "handed", "back")
 
     async def run(self, look: Callable[[], Awaitable[None]]) -> None:
         """Call `look` whenever another worker tells, until cancelled; the last time it did may be told once more."""
-        last, backoff = b"0-0", Backoff()
-        # A cancellation can be lost where it meets the reply to this worker's own last word.
         while not self._stopped:
-            try:
-                # The first time it does not wait, but finds out whether it may and can.
-                wait = ("BLOCK", self._block_ms) if self.heard else ()
-                reply = await self._waiting.execute_command("XREAD", *wait, "STREAMS", self._key, last)
-                self.heard = True
-                if reply:
-                    last = reply[0][1][-1][0]
-                    await look()
-            except NoPermissionError as error:
-                # Not worth a red light: this worker looks by itself, as often as `scan` says.
-                log.warning("hand_back.unheard error=%r", error)
+            with self._loop:
+                await self._listen(look)
+            if self._loop.error is not None:
                 self.heard = False
-                await asyncio.sleep(self._block_ms / 1000)
-            except (*AWAY, RedisError) as error:
-                self.heard = False
-                self._health.failing(_LOOP, error)
-                await asyncio.sleep(backoff.wait())
-            else:
-                self._health.alive(_LOOP)
-                backoff.reset()
+                await asyncio.sleep(self._loop.wait_s())
+
+    async def _listen(self, look: Callable[[], Awaitable[None]]) -> None:
+        # The first time it does not wait, but finds out whether it may and can.
+        wait = ("BLOCK", self._block_ms) if self.heard else ()
+        try:
+            reply = await self._waiting.execute_command("XREAD", *wait, "STREAMS", self._key, self._last)
+        except NoPermissionError as error:
+            # Not worth a red light: this worker looks by itself, as often as `scan` says.
+            log.warning("hand_back.unheard error=%r", error)
+            self.heard = False
+            await asyncio.sleep(self._block_ms / 1000)
+            return
+        self.heard = True
+        if reply:
+            self._last = reply[0][1][-1][0]
+            await look()
 
     def stop(self) -> None:
         """Hear nothing any more."""
@@ -109,7 +108,7 @@ async def hand_back(client: Client, partition: Partition, lease_s: float, starte
         if entry_id not in keep:
             by_count.setdefault(tags.deliveries(entry_id) - 1, []).append(entry_id)
     for count, entry_ids in by_count.items():
-        with contextlib.suppress(RedisError, *AWAY):
+        with contextlib.suppress(Exception):  # whatever the server answers, the lease runs out
             await partition.fenced(client, "hand_back", entry_ids, idle_ms, count)
         tags.lose(entry_ids)
     return sum(map(len, by_count.values()))

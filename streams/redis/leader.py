@@ -19,13 +19,14 @@ from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
 from .health import Health
-from .server import AWAY, Client, RedisError
+from .loop import Loop
+from .server import Client
 
 __all__ = ["Leader"]
 
 log = logging.getLogger(__name__)
 
-_LOOP = "leader election"
+_NEVER = -1  # what PTTL says of a key that does not expire
 
 
 class Leader:
@@ -37,7 +38,7 @@ class Leader:
         self._client = client
         self._lock = Lock(client, name, timeout=ttl_s, blocking=False, thread_local=False)
         self._ttl_s = ttl_s
-        self._health = health
+        self._loop = Loop("leader election", health)
         self._needed = needed
         self._asked_until = 0.0
         self._awake = asyncio.Event()
@@ -64,15 +65,11 @@ class Leader:
         """Get the lock or keep it while it is needed, until cancelled or resigned."""
         while not self._resigned:
             self._awake.clear()
-            try:
+            with self._loop:
                 if self._needed() or monotonic() < self._asked_until:
                     await self._round()
-            except (*AWAY, RedisError) as error:
-                self._health.failing(_LOOP, error)
-            else:
-                self._health.alive(_LOOP)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._ttl_s / 4):
+                async with asyncio.timeout(self._loop.wait_s(normally=self._ttl_s / 4)):
                     await self._awake.wait()
 
     async def _round(self) -> None:
@@ -99,10 +96,12 @@ class Leader:
         """See that the lock does not outlive its leader by more than its time-to-live.
 
         The server keeps the moment at which it expires. If the server's clock is set back, that moment is as much
-        further away, and with a leader that died just then there would be none until it comes.
+        further away, and with a leader that died just then there would be none until it comes. A lock without such a
+        moment, which no leader writes, would be there for ever.
         """
         ttl_ms = int(self._ttl_s * 1000)
-        if await self._client.pttl(self._lock.name) > ttl_ms:
+        left_ms = await self._client.pttl(self._lock.name)
+        if left_ms > ttl_ms or left_ms == _NEVER:
             await self._client.pexpire(self._lock.name, ttl_ms)
 
     async def resign(self) -> bool:
@@ -111,6 +110,6 @@ class Leader:
         self._resigned = True
         self._until = 0.0
         if self._lock.local.token is not None:
-            with contextlib.suppress(LockError, RedisError, *AWAY):
+            with contextlib.suppress(Exception):  # whatever goes wrong, the lock expires by itself
                 await self._lock.release()
         return led

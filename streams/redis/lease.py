@@ -16,13 +16,14 @@ import asyncio
 from collections.abc import Callable, Iterable
 from time import monotonic
 
+from redis.exceptions import ResponseError
+
 from .health import Health
+from .loop import Loop, each
 from .partition import Partition
-from .server import AWAY, Backoff, Client, RedisError, is_missing_group
+from .server import Client, is_missing_group
 
 __all__ = ["Lease"]
-
-_LOOP = "lease renewal"
 
 
 class Lease:
@@ -34,36 +35,35 @@ class Lease:
         self._client = client
         self._partitions = partitions
         self._every_s = lease_s / 3
-        self._health = health
-        health.expect(_LOOP, lease_s)
+        self._loop = Loop("lease renewal", health, longest_wait_s=self._every_s, alive_every_s=lease_s)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last renewal failed: what others hold may be as late, and looks expired."""
+        return self._loop.error is not None
 
     async def run(self) -> None:
         """Renew, until cancelled."""
-        backoff = Backoff()
         while True:
             began = monotonic()
-            try:
+            with self._loop:
                 await self.renew()
-            except (*AWAY, RedisError) as error:
-                self._health.failing(_LOOP, error)
-                await asyncio.sleep(min(backoff.wait(), self._every_s))
-            else:
-                self._health.alive(_LOOP)
-                backoff.reset()
-                # Counted from the beginning: what a renewal itself takes on a busy server is not put on top.
-                await asyncio.sleep(max(began + self._every_s - monotonic(), 0.0))
+            # Counted from the beginning: what a renewal itself takes on a busy server is not put on top.
+            await asyncio.sleep(self._loop.wait_s(normally=max(began + self._every_s - monotonic(), 0.0)))
 
     async def renew(self) -> None:
         """Renew everything once, and drop what other consumers own now."""
-        for partition in self._partitions():
-            held = partition.tags.held()
-            if not held:
-                continue
-            try:
-                for lost in await partition.fenced(self._client, "renew_lease", held):
-                    # What was acknowledged while the renewal was under way is no longer pending, and not lost either.
-                    partition.lost([entry_id for entry_id in lost if partition.tags.holds(entry_id)])
-            except RedisError as error:
-                if not is_missing_group(error):
-                    raise
-                partition.lost(held)
+        await each(self._partitions(), self._renew)
+
+    async def _renew(self, partition: Partition) -> None:
+        held = partition.tags.held()
+        if not held:
+            return
+        try:
+            for lost in await partition.fenced(self._client, "renew_lease", held):
+                # What was acknowledged while the renewal was under way is no longer pending, and not lost either.
+                partition.lost([entry_id for entry_id in lost if partition.tags.holds(entry_id)])
+        except ResponseError as error:
+            if not is_missing_group(error):
+                raise
+            partition.lost(held)

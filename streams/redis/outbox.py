@@ -17,6 +17,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from .errors import BrokerUnavailable, TransportError
 from .health import Health
+from .loop import Loop
 from .server import Client, run_script_by, translate, translate_reply
 from .settings import RedisSettings
 
@@ -26,7 +27,9 @@ __all__ = ["Answer", "Outbox", "Outgoing", "not_an_id"]
 _BATCH = 500
 _BATCH_BYTES = 1024 * 1024
 
-_LOOP = "sending"
+# The most fields and values in one script call. Lua's `unpack` fails somewhere below 8,000 for one entry, in the middle
+# of the batch.
+_BATCH_PARTS = 7000
 
 Answer = bytes | TransportError
 """What became of an entry: its ID in the stream, or why it has none."""
@@ -54,7 +57,7 @@ class Outbox:
 
     def __init__(self, settings: RedisSettings, health: Health) -> None:
         self._settings = settings
-        self._health = health
+        self._loop = Loop("sending", health)
         self._client: Client | None = None
         self._waiting: deque[tuple[Outgoing, int]] = deque()
         self._entries = 0
@@ -88,7 +91,9 @@ class Outbox:
             # that the server has closed meanwhile is found before anything is written to it.
             await asyncio.sleep(0)
             while self._waiting:
-                await self._write(self._take_batch())
+                # No wait after a failure: each sender hears of it, and decides about the next try.
+                with self._loop:
+                    await self._write(self._take_batch())
             self._wake.clear()
             self._idle.set()
 
@@ -120,42 +125,55 @@ class Outbox:
             by_stream.setdefault(outgoing.stream, []).append(outgoing)
         try:
             if len(by_stream) == 1:  # no tasks, which would be half of the time that one entry takes to be sent
-                await self._append(*by_stream.popitem())
+                away = [await self._append(*by_stream.popitem())]
             else:
-                await asyncio.gather(*(self._append(stream, group) for stream, group in by_stream.items()))
+                away = await asyncio.gather(*(self._append(stream, group) for stream, group in by_stream.items()))
         finally:
             for outgoing, size in batch:
                 self._count(-outgoing.entries, -size)
+        for error in filter(None, away):
+            raise error  # for `health()`: every sender has been told
 
-    async def _append(self, stream: bytes, group: list[Outgoing]) -> None:
-        """Write entries of one stream with one command, and tell every sender what became of its own."""
+    async def _append(self, stream: bytes, group: list[Outgoing]) -> BrokerUnavailable | None:
+        """Write entries of one stream, and tell every sender what became of its own; returns whether it is away."""
         entries = sum(outgoing.entries for outgoing in group)
         parts = [part for outgoing in group for part in outgoing.parts]
         try:
             if entries == 1:
                 reply = [await self._execute("XADD", stream, "*", *parts[1:])]
+            elif len(parts) > _BATCH_PARTS:
+                reply = await self._execute_each(stream, parts)
             else:
                 reply = await run_script_by(self._execute, "append", stream, *parts)
         except Exception as error:  # noqa: BLE001 - whatever it is, every sender must hear of it
             # Not kept in a variable: its traceback leads here, and the cycle would keep the entries in memory.
-            self._settle(group, [translate(error, sent=True)] * entries)
+            return self._settle(group, [translate(error, sent=True)] * entries)
         except BaseException:
             self._settle(group, [BrokerUnavailable("the producer stopped", maybe_written=True)] * entries)
             raise
-        else:
-            self._settle(group, _answers(reply, entries))
+        return self._settle(group, _answers(reply, entries))
 
-    def _settle(self, group: list[Outgoing], answers: Sequence[Answer]) -> None:
-        away = next((answer for answer in answers if isinstance(answer, BrokerUnavailable)), None)
-        if away is None:
-            self._health.alive(_LOOP)
-        else:
-            self._health.failing(_LOOP, away)
+    async def _execute_each(self, stream: bytes, parts: list[bytes]) -> list[Any]:
+        """Write entries that are too many parts for a script one by one, in order."""
+        answers: list[Any] = []
+        at = 0
+        while at < len(parts):
+            end = at + 1 + int(parts[at])
+            try:
+                answers.append(await self._execute("XADD", stream, "*", *parts[at + 1 : end]))
+            except Exception as error:  # noqa: BLE001 - the entries after it are written all the same
+                answers.append(translate(error, sent=True))
+            at = end
+        return answers
+
+    @staticmethod
+    def _settle(group: list[Outgoing], answers: Sequence[Answer]) -> BrokerUnavailable | None:
         begin = 0
         for outgoing in group:
             end = begin + outgoing.entries
             outgoing.settle(answers[begin:end])
             begin = end
+        return next((answer for answer in answers if isinstance(answer, BrokerUnavailable)), None)
 
     async def _execute(self, *command: Any) -> Any:
         """Send one command on a connection that works.
@@ -198,6 +216,8 @@ def _answers(reply: Any, entries: int) -> Sequence[Answer]:
 
 
 def _no_id(answer: Any) -> TransportError:
+    if isinstance(answer, TransportError):
+        return answer
     if isinstance(answer, bytes):
         return translate_reply(answer[1:].decode(errors="replace").removeprefix("-"))
     return not_an_id(answer)

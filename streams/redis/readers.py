@@ -11,7 +11,7 @@ from faust.types import TP
 
 from .fetch import TopicReader
 from .partition import Partition
-from .server import AWAY, Client, RedisError
+from .server import Client
 
 if TYPE_CHECKING:
     from .consumer import Consumer
@@ -46,8 +46,6 @@ class Readers:
     async def _supervise(self, reader: TopicReader) -> None:
         try:
             await reader.run()
-        except Exception as error:  # noqa: BLE001 - a loop that dies silently would leave the worker deaf
-            await self._consumer.crash(error)
         finally:
             await reader.close()
 
@@ -62,7 +60,7 @@ class Readers:
         tasks = list(self._tasks)
         if not tasks:
             return
-        with contextlib.suppress(RedisError, *AWAY):
+        with contextlib.suppress(Exception):  # then the reads end by themselves, as late as their block is long
             await asyncio.gather(*(reader.unblock() for reader in self._readers.values()))
         _, late = await asyncio.wait(tasks, timeout=self._block_s + 0.5)
         for task in late:

@@ -61,6 +61,8 @@ class Found(NamedTuple):
     """More entries could have been claimed, were there room for them."""
     worn: bool
     """Some are to be tried, alone."""
+    poison: list[tuple[bytes, int]]
+    """Entries that have failed their trials, and how often each has been delivered; `bury` them."""
     next_s: float
     """In how many seconds to look again: nothing that this scan did not see can have expired by then."""
 
@@ -87,12 +89,9 @@ class Reclaimer:
         self._ahead_ms = self._lease_ms // 2
 
     async def claim(self, partition: Partition, most: int) -> Found:
-        """Take over at most `most` expired entries; bury those that have failed their trials."""
+        """Take over at most `most` expired entries."""
         expired, next_ms = await self._silent(partition)
         limit = self._settings.max_deliveries
-        for entry_id, deliveries in expired.items():
-            if deliveries >= limit:
-                await self._bury(partition, entry_id, deliveries)
         healthy = {entry_id: deliveries for entry_id, deliveries in expired.items() if deliveries < self._worn}
         fitting = self._in_small_company(partition, healthy)
         claimed = await self._take(partition, fitting[:most])
@@ -100,6 +99,7 @@ class Reclaimer:
             [Claimed(entry_id, fields, expired[entry_id] + 1) for entry_id, fields in claimed],
             more=len(fitting) > most,
             worn=bool(self._to_try(expired)),
+            poison=[(entry_id, deliveries) for entry_id, deliveries in expired.items() if deliveries >= limit],
             next_s=self._until_next(expired, next_ms),
         )
 
@@ -149,7 +149,7 @@ class Reclaimer:
         Only while no read is under way: otherwise what is on the wire now would look lost. An entry that was claimed to
         be tried is handed back, as no agent has seen it and this worker may not be clear any longer.
         """
-        rows = await self._pending(partition, "-", "+", _SCAN, partition.consumer)
+        rows = await self._own(partition)
         unread = {row[0]: int(row[3]) for row in rows if not partition.tags.holds(row[0])}
         limit = self._settings.max_deliveries
         claimed = []
@@ -157,7 +157,7 @@ class Reclaimer:
             entry_ids = [entry_id for entry_id, count in unread.items() if count == deliveries]
             if deliveries > self._worn:
                 await partition.fenced(
-                    self._client, "hand_back", entry_ids, self._lease_ms + 1, min(deliveries, limit) - 1
+                    self._client, "hand_back", entry_ids, self._lease_ms + 1, min(deliveries - 1, limit)
                 )
                 continue
             taken = await self._take(partition, entry_ids, min_idle_ms=0, deliveries=deliveries)
@@ -175,6 +175,17 @@ class Reclaimer:
         expired = {row[0]: int(row[3]) for row in others if int(row[2]) >= self._lease_ms}
         left_ms = [self._lease_ms - int(row[2]) for row in others if row[0] not in expired]
         return _Silent(expired, min(left_ms, default=None))
+
+    async def _own(self, partition: Partition) -> list[Any]:
+        """All that is pending for this consumer, which may be more than one look shows."""
+        rows: list[Any] = []
+        begin = "-"
+        while True:
+            page = await self._pending(partition, begin, "+", _SCAN, partition.consumer)
+            rows += page
+            if len(page) < _SCAN:
+                return rows
+            begin = f"({page[-1][0].decode()}"
 
     async def _pending(self, partition: Partition, *args: str | int) -> list[Any]:
         try:
@@ -211,7 +222,7 @@ class Reclaimer:
             await partition.fenced(self._client, "acknowledge", list(gone))
         return taken
 
-    async def _bury(self, partition: Partition, entry_id: bytes, deliveries: int) -> None:
+    async def bury(self, partition: Partition, entry_id: bytes, deliveries: int) -> None:
         """Write the dead letter, then acknowledge: a crash in between repeats the dead letter, and loses nothing."""
         taken = await self._take(partition, [entry_id])
         for _, fields in taken:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import cache
@@ -17,14 +17,16 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
     ClusterError,
+    DataError,
     MasterDownError,
     NoScriptError,
     ReadOnlyError,
-    RedisError,
+    RedisClusterException,
     ResponseError,
     TryAgainError,
 )
@@ -39,11 +41,11 @@ from .address import BrokerAddress
 from .connections import go_on_without_login, improve
 from .errors import BrokerUnavailable, EntryRefused, TransportError
 
-__all__ = ["AWAY", "Backoff", "Client", "Server", "is_missing_group", "translate"]
+__all__ = ["AWAY", "Client", "Server", "is_missing_group", "translate"]
 
 Client = Redis | RedisCluster
 
-# What says "not now" rather than "not this": the loops wait and try again.
+# What says that the server cannot be worked with now, whatever is asked of it.
 AWAY = (
     RedisConnectionError,
     RedisTimeoutError,
@@ -51,6 +53,7 @@ AWAY = (
     MasterDownError,
     ClusterDownError,
     ClusterError,
+    RedisClusterException,
     TryAgainError,
     OSError,
     asyncio.TimeoutError,
@@ -62,27 +65,22 @@ _RAW = (
 _SENTINEL_S = 1.0  # how long one Sentinel may take to answer before the next one is asked
 
 
-class Backoff:
-    """Growing, jittered waits between attempts; `reset` after a success."""
-
-    def __init__(self, first: float = 0.05, most: float = 2.0) -> None:
-        self._first, self._most = first, most
-        self._next = first
-
-    def reset(self) -> None:
-        """Begin small again."""
-        self._next = self._first
-
-    def wait(self) -> float:
-        """Seconds to wait before the next attempt. Jittered, so that a fleet does not come back in step."""
-        wait, self._next = self._next, min(self._next * 2, self._most)
-        return wait * random.uniform(0.5, 1.0)
-
-
 def is_missing_group(error: BaseException) -> bool:
-    """Whether the stream or its group is gone (a flush, a failover to an empty server). Redis says it only in text."""
-    # Redis 6.2 puts a sentence about the script before the code.
-    return isinstance(error, ResponseError) and any(code in str(error) for code in ("NOGROUP", "UNBLOCKED"))
+    """Whether the stream or its group is gone: a flush, a failover to an empty server, something else under its key.
+
+    Redis says it only in text, where 6.2 puts a sentence about the script before the code. Nothing is pending then.
+    """
+    return isinstance(error, ResponseError) and any(code in str(error) for code in ("NOGROUP", "WRONGTYPE"))
+
+
+# The codes of replies that say "not now" rather than "not this". redis-py makes errors of their own of some of them,
+# whose text it then leaves out.
+_NOT_NOW = {
+    "READONLY", "MASTERDOWN", "CLUSTERDOWN", "LOADING", "TRYAGAIN", "NOREPLICAS", "BUSY", "UNBLOCKED", "MOVED", "ASK",
+}  # fmt: skip
+_NOT_NOW_ERRORS = (
+    ReadOnlyError, MasterDownError, ClusterDownError, BusyLoadingError, TryAgainError, AskError, AuthenticationError,
+)  # fmt: skip
 
 
 def translate(error: BaseException, *, sent: bool) -> TransportError:
@@ -94,18 +92,17 @@ def translate(error: BaseException, *, sent: bool) -> TransportError:
     """
     if isinstance(error, TransportError):
         return error
-    refused = isinstance(error, (ReadOnlyError, MasterDownError, ClusterDownError, BusyLoadingError, TryAgainError))
-    if refused or isinstance(error, (AuthenticationError,)):
+    if isinstance(error, _NOT_NOW_ERRORS):
         return BrokerUnavailable(f"Connection to broker failed: {error}", maybe_written=False)
-    if isinstance(error, AWAY):
-        return BrokerUnavailable(f"Connection to broker failed: {error}", maybe_written=sent)
-    return translate_reply(str(error))
+    if isinstance(error, (ResponseError, DataError)):
+        return translate_reply(str(error))
+    # No reply of the server: a lost connection, a Cluster without a node, whatever a client may raise.
+    return BrokerUnavailable(f"Connection to broker failed: {error}", maybe_written=sent)
 
 
 def translate_reply(message: str) -> TransportError:
     """As `translate`, for an error that came back as text from within a script."""
-    # The codes of errors that say "not now": Redis gives them in text only.
-    if message.split(" ", 1)[0] in {"READONLY", "MASTERDOWN", "CLUSTERDOWN", "LOADING", "TRYAGAIN", "NOREPLICAS"}:
+    if message.split(" ", 1)[0] in _NOT_NOW:
         return BrokerUnavailable(f"Connection to broker failed: {message}", maybe_written=False)
     return EntryRefused(f"the server refused the entry: {message}")
 
@@ -206,22 +203,16 @@ class Server:
 
 
 async def close(client: Client) -> None:
-    """Close a client that `Server.open` gave out, and what it uses to find the master."""
+    """Close a client that `Server.open` gave out, and what it uses to find the master. Raises nothing."""
     pool = client.connection_pool if isinstance(client, Redis) else None
-    await client.aclose()
-    if isinstance(pool, SentinelConnectionPool):
-        for watcher in pool.sentinel_manager.sentinels:
-            await watcher.aclose()
+    watchers = pool.sentinel_manager.sentinels if isinstance(pool, SentinelConnectionPool) else ()
+    for opened in (client, *watchers):
+        with contextlib.suppress(Exception):  # a connection that cannot be closed in order is as good as closed
+            await opened.aclose()
 
 
 def _raw(reply: Any, **_: Any) -> Any:
     return reply
 
 
-async def forget_connections(client: Client, error: BaseException) -> None:
-    """After a failover the old master still answers, read-only: connect anew, so that names are resolved again."""
-    if isinstance(error, ReadOnlyError) and isinstance(client, Redis):
-        await client.connection_pool.disconnect()
-
-
-__all__ += ["RedisError", "close", "forget_connections", "run_script", "run_script_by", "translate_reply"]
+__all__ += ["close", "run_script", "run_script_by", "translate_reply"]
