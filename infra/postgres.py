@@ -43,6 +43,15 @@ _AWAY: tuple[type[BaseException], ...] = (
 _OTHER_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
 # A named statement is on another server, or somebody else's: a pooler has come between.
 _STATEMENTS_ASTRAY = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+# What the data of one row causes: Postgres, or asyncpg before it, does not take a value of it. Others are not affected.
+DATA_ERRORS: tuple[type[Exception], ...] = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    UnicodeError,
+    OverflowError,
+    RecursionError,
+)
 _COMMAND_TIMEOUT_S = 60.0
 _NAMED_STATEMENTS: Final = 100  # per connection; asyncpg's own default
 

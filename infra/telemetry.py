@@ -36,6 +36,16 @@ STAGE_HELD = Gauge(
     ["group", "reason"],
 )
 
+FORGED_HEADERS = Counter(
+    "teamfit_forged_headers_total", "Entries with internal headers that nobody of ours sealed.", ["topic"]
+)
+UNDESCRIBED = Counter(
+    "teamfit_failed_events_undescribed_total", "Dead letters of which no more than the bytes could be kept."
+)
+SET_ASIDE = Counter(
+    "teamfit_set_aside_total", "Rows that could not be handled and were set aside: schedule, reconcile.", ["source"]
+)
+
 # What the whole fleet shares. Every process tells it, as last read from Postgres or the broker: take the max over them.
 SOURCE_UP = Gauge(
     "teamfit_source_up", "1 if the source of the gauges of the fleet has just answered: postgres, broker.", ["source"]

@@ -40,7 +40,7 @@ class Batcher(Generic[T, R]):
         """Return the item's result.
 
         Raises:
-            Exception: what `run` raised for this item. A batch that fails is repeated item by item, so that one bad
+            Exception: what `run` raised for this item. A batch that fails is repeated in halves, so that one bad
                 item fails alone, unless a dependency is down: then all are told at once.
         """
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
@@ -72,8 +72,9 @@ class Batcher(Generic[T, R]):
             if len(live) == 1:
                 _fail(live, error)
                 return
-            for one in live:
-                await self._run_batch([one])
+            half = len(live) // 2
+            await self._run_batch(live[:half])
+            await self._run_batch(live[half:])
         else:
             for (_, future), result in zip(live, results, strict=True):
                 if not future.done():

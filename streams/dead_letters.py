@@ -1,14 +1,12 @@
 """Dead letters: the original entry, byte for byte, and in its headers where it came from and why it failed.
 
-stage ──▶ scheduled_events ──▶ dead-letters ──▶ failures ──▶ failed_events
-A letter is written to `scheduled_events` before it is published. The transaction that writes the row of `failed_events`
-removes it there. Until then it is published again and again, so that a broker may lose all that it has.
+stage ──▶ failed_events, then dead-letters (for whoever else reads that topic)
+transport, for an entry that kills its workers ──▶ dead-letters ──▶ failures ──▶ failed_events
 """
 
 import hashlib
 import traceback
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import UTC, datetime
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from streams.deliveries import Delivery, Record
@@ -26,11 +24,6 @@ ERROR_TYPE = "dead-letter-error-type"
 TRACEBACK = "dead-letter-traceback"
 REASON_GIVEN_UP = "given_up"
 
-# Longer than the failures stage usually takes. Shorter: what the broker lost is found sooner; longer: fewer letters are
-# told twice, which changes nothing, while that stage is away.
-UNTIL_KEPT: Final = timedelta(seconds=30)
-NOT_YET_KEPT: Final = "dead letter, until failed_events has it"
-
 # The innermost frames say what broke; a runaway recursion must not fill the broker.
 _LONGEST_TRACEBACK = 16_000
 _LONGEST_MESSAGE = 4_000
@@ -38,18 +31,32 @@ _LONGEST_MESSAGE = 4_000
 
 def dead_letter(delivery: Delivery, *, group: str, error: Exception) -> Record:
     """Return the record that keeps a delivery which its stage gave up."""
-    trace = "".join(traceback.format_exception(error))[-_LONGEST_TRACEBACK:]
+    trace = _traceback(error)[-_LONGEST_TRACEBACK:]
     headers = {
         **delivery.headers,
         DEAD_LETTER_TOPIC: delivery.topic.encode(),
         DEAD_LETTER_GROUP: group.encode(),
         DEAD_LETTER_REASON: REASON_GIVEN_UP.encode(),
         ERROR_TYPE: type(error).__name__.encode(),
-        DEAD_LETTER_ERROR: str(error)[:_LONGEST_MESSAGE].encode(errors="replace"),
+        DEAD_LETTER_ERROR: _message(error)[:_LONGEST_MESSAGE].encode(errors="replace"),
         TRACEBACK: trace.encode(errors="replace"),
         DEAD_LETTER_TIME: datetime.now(UTC).isoformat().encode(),
     }
     return Record(DEAD_LETTERS, delivery.key, delivery.value, headers)
+
+
+def _message(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an error that cannot say what it is about is kept by its name
+        return type(error).__name__
+
+
+def _traceback(error: Exception) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 - the same
+        return type(error).__name__
 
 
 def letter_id(topic: str, stage: str, key: bytes | None, event: bytes | None) -> UUID:

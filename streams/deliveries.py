@@ -22,8 +22,7 @@ from streams.events import (
     JobStarted,
     parse_event,
 )
-from streams.redis.dead_letter import DEAD_LETTER_GROUP
-from streams.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, JOB_REQUESTS
+from streams.topics import DEAD_LETTERS, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, JOB_REQUESTS
 
 # Which events travel on which topic; on `dead-letters`, whatever failed.
 EVENTS_ON: Final[Mapping[str, tuple[type[BaseModel], ...]]] = {
@@ -69,7 +68,7 @@ class Delivery:
 
         A dead letter carries the headers of its original, and those were addressed to the group that gave it up.
         """
-        return DEAD_LETTER_GROUP in self.headers or self.headers.get(FOR_GROUP, group.encode()) == group.encode()
+        return self.topic == DEAD_LETTERS or self.headers.get(FOR_GROUP, group.encode()) == group.encode()
 
 
 def type_of(model: type[BaseModel]) -> str:
@@ -124,10 +123,9 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """The stage gives up: these records say what became of the job, and the last one is the original, a dead letter."""
+    """The stage gives up: the original is kept as a dead letter, and the job fails."""
 
     error: Exception
-    publish: Sequence[Record] = ()
 
 
 @dataclass(frozen=True, slots=True)

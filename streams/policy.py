@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Self
 
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed, Transient
+from infra.postgres import DATA_ERRORS
 from infra.settings import Settings
 from streams.deliveries import DeadLetter, Delivery, Hold, RetryLater
 
@@ -39,8 +40,16 @@ class RetryPolicy:
         backoff = min(self.base * doubled, self.cap) * random.uniform(0.5, 1.5)
         return max(backoff, retry_after or timedelta())
 
-    def outcome(self, error: Exception, delivery: Delivery) -> RetryLater | DeadLetter | Hold:
-        """Return what becomes of a delivery whose handler raised this error."""
+    def outcome(
+        self, error: Exception, delivery: Delivery, *, suspected: bool = False
+    ) -> RetryLater | DeadLetter | Hold:
+        """Return what becomes of a delivery whose handler raised this error.
+
+        Args:
+            error: what it raised.
+            delivery: what it handled.
+            suspected: the stage itself may be broken; a bug then gives the job up only when its attempts are spent.
+        """
         match error:
             case DependencyDown():
                 return Hold(error)
@@ -48,11 +57,20 @@ class RetryPolicy:
                 return DeadLetter(error)
             case Postponed():
                 return RetryLater(error, error.delay, delivery.attempt)
-            case Transient() | TimeoutError() if delivery.attempt < self.max_attempts:
+            case error if is_data_error(error):
+                return DeadLetter(error)
+            case error if delivery.attempt < self.max_attempts and (
+                suspected or isinstance(error, Transient | TimeoutError)
+            ):
                 retry_after = error.retry_after if isinstance(error, Transient) else None
                 return RetryLater(error, self.delay(delivery.attempt, retry_after), delivery.attempt + 1)
             case _:
                 return DeadLetter(error)
+
+
+def is_data_error(error: Exception) -> bool:
+    """Whether what the event holds caused the error, decided by its class: trying again cannot help."""
+    return isinstance(error, DATA_ERRORS)
 
 
 def error_code(error: Exception) -> str:
@@ -62,5 +80,7 @@ def error_code(error: Exception) -> str:
             return error.code
         case TimeoutError():
             return "timeout"
+        case error if is_data_error(error):
+            return "invalid_event"
         case _:
             return "internal_error"

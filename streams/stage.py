@@ -4,9 +4,17 @@ Faust drops what its codec cannot read and acknowledges in a `finally` what an a
 nor failing is left to it. A handler writes to Postgres in one transaction and returns the records that follow; they are
 published next, and the agent acknowledges last. Dying after any of these steps repeats all of them, which is harmless
 because handlers are idempotent by (job, run) and facts have IDs that follow from what they say.
+
+working ──a dependency is away──▶ held: deliveries in hand ask in turn whether it is back
+working ──most tries fail, of several organizations──▶ suspected: each delivery is tried once more at most, a new
+        organization's at once, and then waits outside the worker; a success ends it
+
+Trying a delivery decides its outcome once. While that outcome cannot be made durable it is kept and settled again; the
+handler is not called again, so a held stage makes no call twice.
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,10 +24,12 @@ import structlog
 
 from infra import telemetry
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed
-from streams.dead_letters import NOT_YET_KEPT, UNTIL_KEPT, dead_letter
+from infra.postgres import DATA_ERRORS
+from streams.dead_letters import dead_letter
 from streams.deliveries import ATTEMPT, FOR_GROUP, DeadLetter, Delivery, Hold, Outcome, Record, RetryLater, Settled
 from streams.failure_window import FailureWindow
-from streams.policy import RetryPolicy
+from streams.letters import FailedEvent, read_dead_letter
+from streams.policy import RetryPolicy, is_data_error
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E")
@@ -31,9 +41,16 @@ _BOUND = ("job_id", "run", "trace_id")
 PROBING = RetryPolicy(max_attempts=1, base=timedelta(seconds=0.2), cap=timedelta(seconds=5))
 
 BUG: Final = "bug"  # what a stage waits for that stands still because of one
+SUSPECTED: Final = "stage"  # what it waits for while most of its deliveries fail
 
 # What says nothing about whether the stage itself works.
 _NO_FAILED_TRY = DependencyDown | InvalidEvent | Permanent | Postponed
+
+# A suspected stage keeps so few waiting in hand. Whatever comes beyond is looked at, a moment later, and waits outside
+# the worker, so that poison in all hands never keeps the stage from other senders' entries.
+_MOST_IN_HAND: Final = 20
+_MOMENT_S: Final = 1.0
+_OUTSIDE_S: Final = (30.0, 60.0)
 
 
 class Publisher(Protocol):
@@ -49,6 +66,14 @@ class RetrySchedule(Protocol):
 
     async def schedule(self, record: Record, delay: timedelta, *, reason: str) -> None:
         """Return when the record is durably kept; repeating the call keeps it once."""
+        ...
+
+
+class FailedEventStore(Protocol):
+    """Whoever can keep a delivery that a stage gave up."""
+
+    async def keep_one(self, letter: FailedEvent) -> None:
+        """Return when it is durably kept; repeating the call keeps it once. Raises DependencyDown, and nothing else."""
         ...
 
 
@@ -76,11 +101,13 @@ class Stage(Generic[E]):
         decode: reads a delivery; raises InvalidEvent.
         handle: makes the event's effect durable and returns what follows from it.
         give_up: makes it durable that the stage gave the event up and returns what follows (a JobFailed, say).
+        opened: takes from a delivery the internal headers that nobody of ours has written; see `streams.seal`.
         timeout: longest one try may take; it then counts as transient.
         probing: how long a held stage waits before it asks again.
-        window: holds the stage when most of its recent tries failed.
+        window: makes the stage suspected when most of its recent tries failed.
         held: why the stage stands still, or None.
-        waits_for: which dependency a held stage waits for; `bug` if something else keeps it from working; or None.
+        waits_for: which dependency a held stage waits for; `stage` if most deliveries fail; `bug` if something else
+            keeps it from working; or None.
     """
 
     group: str
@@ -88,6 +115,8 @@ class Stage(Generic[E]):
     handle: Callable[[E], Awaitable[Sequence[Record]]]
     publisher: Publisher
     retries: RetrySchedule
+    failed_events: FailedEventStore
+    opened: Callable[[Delivery], Awaitable[Delivery]]
     policy: RetryPolicy
     timeout: timedelta
     give_up: Callable[[E, Exception], Awaitable[Sequence[Record]]] = _no_consequences
@@ -99,8 +128,10 @@ class Stage(Generic[E]):
     _probes: int = field(default=0, init=False, repr=False)
     _until_next_probe: timedelta = field(default=timedelta(), init=False, repr=False)
     _probe: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+    _in_hand: int = field(default=0, init=False, repr=False)
+    _tried: set[str | None] = field(default_factory=set, init=False, repr=False)
     _stopping: bool = field(default=False, init=False, repr=False)
-    _patience: set[asyncio.Timeout] = field(default_factory=set, init=False, repr=False)
+    _waits: set[asyncio.Timeout] = field(default_factory=set, init=False, repr=False)
 
     async def process(self, delivery: Delivery) -> bool:
         """Take one delivery to a durable outcome, however long its dependencies are away.
@@ -111,122 +142,191 @@ class Stage(Generic[E]):
             Whether there is an outcome; the caller acknowledges then, and only then. If not, the stage stops while it
             is held: the delivery belongs back in its stream, for another worker.
         """
-        if not delivery.is_for(self.group):
+        turn: _Turn[E] = _Turn(delivery)
+        if self.held is None and await self._settled(turn):
             return True
-        if self.held is None and await self._settled(delivery):
-            return True
-        return await self._take_when_resumed(delivery)
+        return await self._take_when_resumed(turn)
 
     def stop(self) -> None:
         """Wait out holds no longer. What is being tried, probes included, goes on to its end."""
         self._stopping = True
-        for patience in self._patience:
-            patience.reschedule(asyncio.get_running_loop().time())
+        for wait in self._waits:
+            wait.reschedule(asyncio.get_running_loop().time())
 
-    async def _take_when_resumed(self, delivery: Delivery) -> bool:
+    async def _take_when_resumed(self, turn: "_Turn[E]") -> bool:
         """Wait out a hold. One delivery at a time asks whether the stage can work again.
 
         They take turns, so that one which can never be settled does not keep the others waiting behind it.
         """
-        while await self._has_waited_for(self._probe.acquire()):
-            try:
-                if self.held is not None:
-                    if not await self._has_waited_for(asyncio.sleep(self._until_next_probe.total_seconds())):
-                        return False
-                    self._probes += 1
-                    if await self._settled(delivery):
-                        return True
-                    continue
-            finally:
-                self._probe.release()
-            if await self._settled(delivery):
-                return True
-        return False
+        if self._is_suspected(turn) and (settled := await self._try_new_organization(turn)) is not None:
+            return settled
+        self._in_hand += 1
+        try:
+            while await self._has_waited_for(self._probe.acquire()):
+                try:
+                    if self.held is not None:
+                        if not await self._has_waited_for(asyncio.sleep(self._until_next_probe.total_seconds())):
+                            return False
+                        self._probes += 1
+                        if await self._settled(turn):
+                            return True
+                        continue
+                finally:
+                    self._probe.release()
+                if await self._settled(turn):
+                    return True
+            return False
+        finally:
+            self._in_hand -= 1
+
+    def _is_suspected(self, turn: "_Turn[E]") -> bool:
+        return self.waits_for == SUSPECTED and turn.outcome is None
+
+    async def _try_new_organization(self, turn: "_Turn[E]") -> bool | None:
+        """Try the first delivery of an organization at once, or put one aside if many wait; None: wait with the others.
+
+        The stage may work for other senders than those whose deliveries fail, and one success shows it.
+        """
+        try:
+            await self._open(turn)
+        except DependencyDown:
+            return None
+        organization = _organization(self._event_of(turn.delivery))
+        if organization not in self._tried:
+            self._tried.add(organization)
+            return True if await self._settled(turn) else None
+        if self._in_hand < _MOST_IN_HAND:
+            return None
+        if not await self._has_waited_for(asyncio.sleep(_MOMENT_S)):
+            return False
+        if not self._is_suspected(turn):
+            return None
+        delay = timedelta(seconds=random.uniform(*_OUTSIDE_S))
+        turn.outcome = RetryLater(Postponed(f"{self.group} is held", delay=delay), delay, turn.delivery.attempt)
+        return True if await self._settled(turn) else None
+
+    def _event_of(self, delivery: Delivery) -> E | None:
+        try:
+            return self.decode(delivery)
+        except Exception:  # noqa: BLE001 - trying it says what is wrong
+            return None
 
     async def _has_waited_for(self, turn: Awaitable[object]) -> bool:
         """Return True when this has come, or False as soon as the stage stops."""
-        patience = asyncio.timeout(0 if self._stopping else None)
-        self._patience.add(patience)
+        wait = asyncio.timeout(0 if self._stopping else None)
+        self._waits.add(wait)
         try:
-            async with patience:
+            async with wait:
                 await turn
         except TimeoutError:
             return False
         finally:
-            self._patience.discard(patience)
+            self._waits.discard(wait)
         return True
 
-    async def _settled(self, delivery: Delivery) -> bool:
+    async def _settled(self, turn: "_Turn[E]") -> bool:
         holds = self._holds
         try:
-            await self._settle(delivery, await self._decide(delivery))
+            await self._open(turn)
+            if not turn.delivery.is_for(self.group):
+                return True
+            if turn.outcome is None:
+                turn.outcome = await self._decide(turn)
+            await self._settle(turn, turn.outcome)
         except Exception as error:  # noqa: BLE001 - whatever could not be settled is taken again, never lost
             stay_cancelled(error)
             self._hold(error)
             return False
         finally:
             structlog.contextvars.unbind_contextvars(*_BOUND)
-        # What began before the dependency went away, and ends well now, says nothing about how it is.
-        if holds == self._holds:
+        # What began before the dependency went away, and ends well now, says nothing about how it is. What says nothing
+        # about the stage does not end a suspicion either.
+        if holds == self._holds and not (self.waits_for == SUSPECTED and self.window.is_open):
             self._resume()
         return True
 
-    async def _decide(self, delivery: Delivery) -> Outcome:
-        """Handle the delivery once. Any error becomes an outcome."""
+    async def _open(self, turn: "_Turn[E]") -> None:
+        if not turn.opened:
+            turn.delivery = await self.opened(turn.delivery)
+            turn.opened = True
+
+    async def _decide(self, turn: "_Turn[E]") -> Outcome:
+        """Handle the delivery once. Any error becomes an outcome, an outage a hold after which it is handled again."""
         event: E | None = None
         try:
-            event = self.decode(delivery)
+            event = turn.event = self.decode(turn.delivery)
             named = {name: getattr(event, name, None) for name in _BOUND}
             structlog.contextvars.bind_contextvars(**{name: str(what) for name, what in named.items() if what})
             async with asyncio.timeout(self.timeout.total_seconds()):
                 outcome: Outcome = Settled(await self.handle(event))
         except Exception as error:  # noqa: BLE001 - the one place where any error becomes an outcome
             stay_cancelled(error)
-            outcome = self.policy.outcome(error, delivery)
-            if not isinstance(error, _NO_FAILED_TRY) and self.window.failed():
-                return Hold(
-                    DependencyDown("stage", f"most deliveries fail, lately with {type(error).__name__}: {error}")
-                )
-            if isinstance(outcome, DeadLetter):
-                return await self._give_up(event, outcome.error, delivery)
-            return outcome
-        self.window.succeeded()
+            return self.policy.outcome(error, turn.delivery, suspected=self._suspects(event, error))
+        self.window.succeeded(_organization(event), getattr(event, "job_id", None))
         return outcome
 
-    async def _give_up(self, event: E | None, error: Exception, delivery: Delivery) -> DeadLetter | Hold:
-        """Keep the letter in Postgres until `failed_events` has it: the broker may lose it before anybody reads it.
+    def _suspects(self, event: E | None, error: Exception) -> bool:
+        """Note a failed try, and hold if by now most of them fail."""
+        if isinstance(error, _NO_FAILED_TRY) or is_data_error(error):
+            return False
+        organization = _organization(event)
+        if not self.window.failed(organization, getattr(event, "job_id", None)):
+            return False
+        self._hold(DependencyDown(SUSPECTED, f"most deliveries fail, lately with {type(error).__name__}: {error}"))
+        self._tried.add(organization)
+        return True
 
-        It comes first, so that no run has failed of which nothing is kept. Dying after it leaves a letter about a try
-        that did fail, though the next one may succeed.
-        """
-        letter = dead_letter(delivery, group=self.group, error=error)
-        try:
-            await self.retries.schedule(letter, UNTIL_KEPT, reason=NOT_YET_KEPT)
-            facts = () if event is None else await self.give_up(event, error)
-        except DependencyDown as down:
-            return Hold(down)
-        return DeadLetter(error, publish=[*facts, letter])
-
-    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Make the outcome durable. Raises DependencyDown to have the delivery taken again from the start."""
+    async def _settle(self, turn: "_Turn[E]", outcome: Outcome) -> None:
+        """Make the outcome durable. Raises DependencyDown to have this repeated after a hold."""
+        delivery = turn.delivery
         match outcome:
             case Hold(error=down):
+                turn.outcome = None
                 raise down
             case Settled(publish=records):
                 if records:
                     await self.publisher.publish(records)
             case RetryLater(error=error, delay=delay, attempt=attempt):
                 again = Record(delivery.topic, delivery.key, delivery.value, self._headers(delivery, attempt))
-                await self.retries.schedule(again, delay, reason=f"{type(error).__name__}: {error}")
+                try:
+                    await self.retries.schedule(again, delay, reason=f"{type(error).__name__}: {error}")
+                except DATA_ERRORS as unkeepable:
+                    turn.outcome = DeadLetter(unkeepable)
+                    await self._settle(turn, turn.outcome)
+                    return
                 log.warning(
                     "delivery.retried", **self._context(delivery), delay_s=delay.total_seconds(), why=str(error)
                 )
-            case DeadLetter(error=error, publish=records):
-                await self.publisher.publish(records)
+            case DeadLetter(error=error):
+                await self._give_up(turn, error)
                 log.error("delivery.dead_lettered", **self._context(delivery), why=str(error))
             case _:
                 assert_never(outcome)
         telemetry.OUTCOMES.labels(self.group, type(outcome).__name__).inc()
+
+    async def _give_up(self, turn: "_Turn[E]", error: Exception) -> None:
+        """Keep the letter, end the job, then tell both.
+
+        The letter comes first, so that no run has failed of which nothing is kept. Dying after it leaves a letter about
+        a try that did fail, though the next one may succeed. If the job cannot be ended, the letter stands alone, and
+        the reconciler ends the run.
+        """
+        if turn.letter is None:
+            turn.letter = dead_letter(turn.delivery, group=self.group, error=error)
+        letter = turn.letter
+        await self.failed_events.keep_one(
+            read_dead_letter(Delivery(letter.topic, letter.key, letter.value, letter.headers))
+        )
+        facts: Sequence[Record] = ()
+        if turn.event is not None:
+            try:
+                facts = await self.give_up(turn.event, error)
+            except DependencyDown:
+                raise
+            except Exception as failure:
+                stay_cancelled(failure)
+                log.exception("delivery.not_given_up", **self._context(turn.delivery))
+        await self.publisher.publish([*facts, letter])
 
     def _headers(self, delivery: Delivery, attempt: int) -> dict[str, bytes]:
         return {**delivery.headers, ATTEMPT: str(attempt).encode(), FOR_GROUP: self.group.encode()}
@@ -238,12 +338,13 @@ class Stage(Generic[E]):
     def _hold(self, error: Exception) -> None:
         """Stand still. An outage is expected and says when it is over; anything else is a bug that someone must see."""
         if isinstance(error, DependencyDown):
-            retry_after, self.waits_for = error.retry_after, error.dependency
+            retry_after, waits_for = error.retry_after, error.dependency
             if self.held is None:
                 log.warning("stage.held", stage=self.group, why=str(error))
         else:
-            retry_after, self.waits_for = None, BUG
+            retry_after, waits_for = None, BUG
             log.error("stage.held", stage=self.group, why=str(error), exc_info=error)
+        self.waits_for = waits_for
         self.held = f"{type(error).__name__}: {error}"
         self._holds += 1
         # Only probes lengthen the wait: hundreds of deliveries may fail at once when the dependency goes away.
@@ -254,3 +355,25 @@ class Stage(Generic[E]):
             log.info("stage.resumed", stage=self.group)
         self.held = self.waits_for = None
         self._probes = 0
+        self._tried.clear()
+
+
+@dataclass
+class _Turn(Generic[E]):
+    """One delivery in hand, and how far it has come.
+
+    Attributes:
+        outcome: what its try came to, until that is durable; None: it is to be tried.
+        letter: the dead letter, which a repeat must not date anew.
+    """
+
+    delivery: Delivery
+    opened: bool = False
+    event: E | None = None
+    outcome: Outcome | None = None
+    letter: Record | None = None
+
+
+def _organization(event: object) -> str | None:
+    whose = getattr(getattr(event, "data", event), "organization_id", None)
+    return whose if isinstance(whose, str) else None

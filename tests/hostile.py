@@ -1,4 +1,4 @@
-"""Values that who means harm, or a broken sender, puts wherever a text, number, time or header name is taken."""
+"""Values that a broken or hostile sender puts wherever a text, number, time or header name is taken."""
 
 from typing import Final
 

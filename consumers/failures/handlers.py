@@ -1,25 +1,8 @@
-"""Keeping dead letters, and the policy of the stage that keeps them."""
+"""The policy of the stage that keeps what the transport buries."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from itertools import groupby
-from operator import attrgetter
-from pathlib import Path
-
-import aiosql
-
-from consumers.failures.letters import DeadLetter
-from infra.clock import Clock
 from infra.errors import DependencyDown
-from infra.postgres import Database
 from streams.deliveries import Delivery, Hold
 from streams.policy import RetryPolicy
-
-_queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
-
-# One statement's events are in memory several times over, here and in the server.
-_LARGEST_STATEMENT = 8 * 2**20
 
 
 class HoldPolicy(RetryPolicy):
@@ -30,91 +13,10 @@ class HoldPolicy(RetryPolicy):
     deploy mends.
     """
 
-    def outcome(self, error: Exception, delivery: Delivery) -> Hold:
+    def outcome(self, error: Exception, delivery: Delivery, *, suspected: bool = False) -> Hold:  # noqa: ARG002
         """Return a hold, always."""
         if isinstance(error, DependencyDown):
             return Hold(error)
         down = DependencyDown("failures", f"a letter of {delivery.topic} was not kept: {type(error).__name__}: {error}")
         down.__cause__ = error
         return Hold(down)
-
-
-@dataclass(frozen=True, slots=True)
-class FailedEvents:
-    """Writes dead letters to `failed_events`, in batches."""
-
-    database: Database
-    clock: Clock
-
-    async def keep(self, letters: Sequence[DeadLetter]) -> Sequence[None]:
-        """Keep a batch in one transaction. A letter that is kept already changes nothing.
-
-        An entry that failed anew, by the time on the letter, counts one more occurrence, and shows its latest error. A
-        letter without a time got none from a stage of ours; it counts once.
-
-        Raises:
-            DependencyDown: Postgres is away; whether they were kept is unknown, and keeping them again is safe.
-        """
-        now = self.clock.now()
-        rows = list(_rows(letters, now))
-        async with self.database.transaction() as connection:
-            for some in _chunks(rows):
-                failures = [(row.latest.id, time) for row in some for time in row.times]
-                await _queries.keep(
-                    connection,
-                    ids=[row.latest.id for row in some],
-                    topics=[row.latest.topic for row in some],
-                    stages=[row.latest.stage for row in some],
-                    reasons=[row.latest.reason for row in some],
-                    keys=[row.latest.key for row in some],
-                    events=[row.latest.event for row in some],
-                    headers=[row.latest.headers for row in some],
-                    error_types=[row.latest.error_type for row in some],
-                    error_messages=[row.latest.error_message for row in some],
-                    tracebacks=[row.latest.traceback for row in some],
-                    attempts=[row.latest.attempts for row in some],
-                    occurrences=[len(row.times) or 1 for row in some],
-                    first_times=[row.times[0] if row.times else now for row in some],
-                    last_times=[row.times[-1] if row.times else now for row in some],
-                    event_ids=[row.latest.event_id for row in some],
-                    event_types=[row.latest.event_type for row in some],
-                    job_ids=[row.latest.job_id for row in some],
-                    runs=[row.latest.run for row in some],
-                    organization_ids=[row.latest.organization_id for row in some],
-                    trace_ids=[row.latest.trace_id for row in some],
-                    failure_ids=[letter_id for letter_id, _ in failures],
-                    failure_times=[time for _, time in failures],
-                )
-            await _queries.need_no_longer_wait(connection, ids=[row.latest.id for row in rows])
-        return [None] * len(letters)
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """All letters of a batch about one entry: the latest, and each known time at which the entry failed, in order."""
-
-    latest: DeadLetter
-    times: Sequence[datetime]
-
-
-def _rows(letters: Sequence[DeadLetter], now: datetime) -> Iterator[_Row]:
-    """Fold a batch to one row per entry, since one statement may not touch a row twice.
-
-    Rows come by ID: two workers that keep the same letters lock them in the same order.
-    """
-    for _, group in groupby(sorted(letters, key=attrgetter("id")), key=attrgetter("id")):
-        same = sorted(group, key=lambda letter: letter.failed_at or now)
-        yield _Row(same[-1], sorted({letter.failed_at for letter in same if letter.failed_at}))
-
-
-def _chunks(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
-    chunk: list[_Row] = []
-    size = 0
-    for row in rows:
-        size += len(row.latest.event or b"")
-        if chunk and size > _LARGEST_STATEMENT:
-            yield chunk
-            chunk, size = [], len(row.latest.event or b"")
-        chunk.append(row)
-    if chunk:
-        yield chunk

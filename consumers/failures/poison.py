@@ -12,12 +12,12 @@ from pathlib import Path
 import aiosql
 import structlog
 
-from consumers.failures.letters import DeadLetter
 from infra.clock import Clock
 from infra.errors import ForgedEvent, InvalidEvent, Permanent
 from infra.postgres import Database
 from streams.deliveries import Record
 from streams.events import JobAccepted, JobRequested, parse_event
+from streams.letters import FailedEvent
 from streams.outcomes import fail_run
 from streams.ownership import Ownership
 from streams.redis.dead_letter import REASON_MAX_DELIVERIES
@@ -41,7 +41,7 @@ class Poison:
     def __post_init__(self) -> None:
         self.ownership = Ownership(self.database, timeout=_TIMEOUT)
 
-    async def end_run(self, letter: DeadLetter) -> Sequence[Record]:
+    async def end_run(self, letter: FailedEvent) -> Sequence[Record]:
         """Return the JobFailed of the letter's run if it is poison to a stage that the job needs; else nothing.
 
         Repeating the call returns the same fact; a run that has ended otherwise stays as it is.
@@ -83,5 +83,5 @@ class Poison:
         return (wish["team_id"], wish["requirements"]) == (event.data.team_id, event.data.requirements)
 
 
-def _headers(letter: DeadLetter) -> Mapping[str, bytes]:
+def _headers(letter: FailedEvent) -> Mapping[str, bytes]:
     return {name: value.encode() for name, value in letter.headers.items() if isinstance(value, str)}

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from consumers.failures.letters import DeadLetter
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import InvalidEvent
@@ -19,6 +18,7 @@ from streams.dead_letters import REASON_GIVEN_UP
 from streams.deliveries import Record
 from streams.events import Failed, JobCancelRequested, JobFailed, JobId, OrganizationId, fact_id
 from streams.job_ids import needs_proof
+from streams.letters import FailedEvent
 from streams.outcomes import decide_outcome, terminal_fact
 from streams.ownership import claim_unknown
 from streams.topics import JOB_REQUESTS, QUOTA
@@ -37,7 +37,7 @@ class Unreadable:
     database: Database
     clock: Clock
 
-    async def end_job(self, letter: DeadLetter) -> Sequence[Record]:
+    async def end_job(self, letter: FailedEvent) -> Sequence[Record]:
         """Return the JobFailed of the job that a letter asked for in vain, or nothing.
 
         Claiming the job and deciding its end are one transaction, so a job is ended by the letter that first named it
@@ -58,7 +58,7 @@ class Unreadable:
         # What stands may be the end of a job that somebody else asked for.
         return (told,) if told is not None and told.value is not None and _is_ours(told.value, fact) else ()
 
-    def _fact(self, letter: DeadLetter) -> JobFailed | None:
+    def _fact(self, letter: FailedEvent) -> JobFailed | None:
         refused = (letter.topic, letter.stage, letter.reason, letter.error_type)
         if refused != (JOB_REQUESTS, QUOTA, REASON_GIVEN_UP, InvalidEvent.__name__):
             return None

@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from consumers.failures.handlers import FailedEvents, HoldPolicy
-from consumers.failures.letters import DeadLetter, read_dead_letter
+from consumers.failures.handlers import HoldPolicy
 from consumers.failures.poison import Poison
 from consumers.failures.unreadable import Unreadable
+from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.settings import settings
 from streams.batching import Batcher
 from streams.deliveries import Record
+from streams.failed_events import FailedEvents
 from streams.faust_app import attach, create_app
+from streams.letters import FailedEvent, read_dead_letter
 from streams.publisher import FaustPublisher
 from streams.scheduled import ScheduledRetries
+from streams.seal import Seal
 from streams.stage import Stage
 from streams.topics import DEAD_LETTERS, FAILURES
 
@@ -26,24 +29,32 @@ _clock = _database.clock
 
 app = create_app(FAILURES, _settings)
 
-_letters: Batcher[DeadLetter, None] = Batcher(
-    FailedEvents(_database, _clock).keep, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
+_failed_events = FailedEvents(_database, _clock)
+_letters: Batcher[FailedEvent, None] = Batcher(
+    _failed_events.keep, max_size=_settings.batch_size, timeout_s=_settings.stage_timeout_s
 )
 _poison = Poison(_database, _clock)
 _unreadable = Unreadable(_database, _clock)
 
 
-async def _keep(letter: DeadLetter) -> Sequence[Record]:
-    await _letters.submit(letter)
+async def _keep(letter: FailedEvent) -> Sequence[Record]:
+    try:
+        await _letters.submit(letter)
+    except (DependencyDown, TimeoutError):
+        raise
+    except Exception:  # noqa: BLE001 - whatever the batch could not describe is kept alone, its bytes at the least
+        await _failed_events.keep_one(letter)
     return [*await _poison.end_run(letter), *await _unreadable.end_job(letter)]
 
 
-stage: Stage[DeadLetter] = Stage(
+stage: Stage[FailedEvent] = Stage(
     group=FAILURES,
     decode=read_dead_letter,
     handle=_keep,
     publisher=FaustPublisher(app),
     retries=ScheduledRetries(_database, _clock),
+    failed_events=_failed_events,
+    opened=Seal(_database).opened,
     policy=HoldPolicy.of(_settings),
     timeout=timedelta(seconds=_settings.stage_timeout_s),
 )

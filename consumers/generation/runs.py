@@ -44,6 +44,11 @@ class Handover:
         return self.event.run
 
     @property
+    def organization_id(self) -> str:
+        """Whose job it is."""
+        return self.event.data.organization_id
+
+    @property
     def trace_id(self) -> str | None:
         """The trace that led to it."""
         return self.event.trace_id

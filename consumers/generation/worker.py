@@ -11,11 +11,13 @@ from infra.postgres import Database
 from infra.settings import settings
 from streams.deliveries import Delivery, Record, read_event
 from streams.events import JobAccepted
+from streams.failed_events import FailedEvents
 from streams.faust_app import attach, create_app
 from streams.ownership import Ownership
 from streams.policy import RetryPolicy
 from streams.publisher import FaustPublisher
 from streams.scheduled import ScheduledRetries
+from streams.seal import Seal
 from streams.stage import Stage
 from streams.topics import GENERATION, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY
 
@@ -56,6 +58,8 @@ stage = Stage(
     give_up=_give_up,
     publisher=_publisher,
     retries=ScheduledRetries(_database, _clock),
+    failed_events=FailedEvents(_database, _clock),
+    opened=Seal(_database).opened,
     policy=RetryPolicy.of(_settings),
     timeout=patience(_settings),
 )

@@ -9,11 +9,13 @@ from infra.settings import settings
 from streams.batching import Batcher
 from streams.deliveries import Record
 from streams.events import JobCancelRequested, JobEvent
+from streams.failed_events import FailedEvents
 from streams.faust_app import attach, create_app
 from streams.ownership import Ownership
 from streams.policy import RetryPolicy
 from streams.publisher import FaustPublisher
 from streams.scheduled import ScheduledRetries
+from streams.seal import Seal
 from streams.stage import Stage
 from streams.topics import JOB_EVENTS, JOB_REQUESTS, PROJECTION
 
@@ -42,6 +44,8 @@ stage = Stage(
     handle=_project,
     publisher=FaustPublisher(app),
     retries=ScheduledRetries(_database, _database.clock),
+    failed_events=FailedEvents(_database, _database.clock),
+    opened=Seal(_database).opened,
     policy=RetryPolicy.of(_settings),
     # Here and in the check a batch may wait for the one before it, so a delivery is given the time of as many.
     timeout=timedelta(seconds=4 * _settings.stage_timeout_s),

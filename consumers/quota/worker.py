@@ -14,17 +14,20 @@ from infra.settings import settings
 from streams.batching import Batcher
 from streams.deliveries import Record
 from streams.events import JobCancelRequested, JobRequested
+from streams.failed_events import FailedEvents
 from streams.faust_app import attach, create_app
 from streams.ownership import Ownership, early_cancellation
 from streams.policy import RetryPolicy
 from streams.publisher import FaustPublisher
 from streams.scheduled import ScheduledRetries
+from streams.seal import Seal
 from streams.stage import Stage
 from streams.topics import JOB_EVENTS, JOB_REQUESTS, QUOTA
 
 _settings = settings()
 _database = Database(_settings.database_url, size=_settings.database_pool_size)
 _clock = _database.clock
+_seal = Seal(_database)
 _policy = RetryPolicy.of(_settings)
 _timeout = timedelta(seconds=_settings.stage_timeout_s)
 
@@ -100,6 +103,8 @@ requests_stage: Stage[JobRequested | JobCancelRequested] = Stage(
     give_up=_give_up,
     publisher=FaustPublisher(app),
     retries=ScheduledRetries(_database, _clock),
+    failed_events=FailedEvents(_database, _clock),
+    opened=_seal.opened,
     policy=_policy,
     timeout=_timeout,
 )
@@ -109,6 +114,8 @@ facts_stage: Stage[Fact] = Stage(
     handle=_settle,
     publisher=FaustPublisher(app),
     retries=ScheduledRetries(_database, _clock),
+    failed_events=FailedEvents(_database, _clock),
+    opened=_seal.opened,
     policy=_policy,
     timeout=_timeout,
 )

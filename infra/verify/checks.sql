@@ -25,7 +25,7 @@ WITH request AS (
             OR request.since > now() - :patience::interval
             OR EXISTS (
                 SELECT FROM scheduled_events AS later
-                WHERE later.key = convert_to(request.job_id::text, 'UTF8') AND later.topic <> 'dead-letters'
+                WHERE later.key = convert_to(request.job_id::text, 'UTF8')
             )
         ) AS live
     FROM request
@@ -410,7 +410,6 @@ WITH live AS MATERIALIZED (
         AND NOT EXISTS (
             SELECT FROM scheduled_events AS later
             WHERE later.key = convert_to(job.job_id::text, 'UTF8') AND later.due_at > now()
-                AND later.topic <> 'dead-letters'
         )
 )
 SELECT

@@ -51,7 +51,8 @@ WITH live AS (
     SELECT
         runs.job_id,
         runs.run,
-        greatest(
+        least(timestamptz '9999-12-30 00:00:00+00', greatest(
+            timestamptz '0001-01-02 00:00:00+00',  -- Python knows no other years
             runs.moved_at,
             ended.decided_at,
             entry.decided_at,
@@ -62,7 +63,7 @@ WITH live AS (
                 FROM generation_attempts AS attempt
                 WHERE attempt.job_id = runs.job_id AND attempt.run = runs.run
             )
-        ) AS moved_at,
+        )) AS moved_at,
         ended.outcome,
         ended.fact,
         entry.state,
@@ -79,7 +80,7 @@ WITH live AS (
         OR again.last_at + least(:base::interval * (2 ^ least(again.times, 20)), :cap::interval) <= :now)
         AND NOT EXISTS (
             SELECT FROM scheduled_events AS waiting
-            WHERE waiting.key = convert_to(runs.job_id::text, 'UTF8') AND waiting.topic <> 'dead-letters'
+            WHERE waiting.key = convert_to(runs.job_id::text, 'UTF8')
         )
 )
 SELECT
@@ -115,12 +116,14 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS saved ON still.outcome = 'completed'
 WHERE (still.moved_at < :before OR still.moved_at > :ahead)
-    AND coalesce((coalesce(archived.event, still.recorded) #>> '{data,run_at}')::timestamptz < :before, true)
+    AND coalesce(readable_time(coalesce(archived.event, still.recorded) #>> '{data,run_at}') < :before, true)
 ORDER BY still.moved_at
 LIMIT :limit;
 
--- name: note(job_ids, runs, now)!
--- Counts that runs were sent again.
-INSERT INTO reemissions AS again (job_id, run, times, last_at)
-SELECT job_id, run, 1, :now FROM unnest(:job_ids::uuid[], :runs::int[]) AS sent (job_id, run)
-ON CONFLICT (job_id, run) DO UPDATE SET times = again.times + 1, last_at = excluded.last_at;
+-- name: note(job_ids, runs, set_aside, now)!
+-- Counts that runs were sent again, or why they could not be.
+INSERT INTO reemissions AS again (job_id, run, times, last_at, set_aside)
+SELECT job_id, run, 1, :now, set_aside
+FROM unnest(:job_ids::uuid[], :runs::int[], :set_aside::text[]) AS sent (job_id, run, set_aside)
+ON CONFLICT (job_id, run) DO UPDATE SET
+    times = again.times + 1, last_at = excluded.last_at, set_aside = excluded.set_aside;

@@ -44,9 +44,10 @@ import structlog
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown
-from infra.postgres import Connection, Database
+from infra.postgres import DATA_ERRORS, Connection, Database
+from infra.texts import storable
 from producers.reconcile.remedies import Saved, StillRun, given_up_as, remedy, request_of_run
-from producers.reconcile.reruns import lost_reruns
+from producers.reconcile.reruns import lost_reruns, read_lost_rerun
 from streams.completion import Usage
 from streams.deliveries import Record, record
 from streams.events import JobFailed, JobId, parse_event
@@ -68,6 +69,7 @@ _LONGEST_TRANSACTION: Final = timedelta(minutes=10)
 _LOOK_AT_ALL_S: Final = 3_600.0
 # Times so little ahead were written while ours was read.
 _AHEAD: Final = timedelta(seconds=1)
+_LONGEST_REASON: Final = 1_000
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -129,20 +131,34 @@ class Reconciler:
             now = self.clock.now()
             if self._jumped(now):
                 return 0
-            found = await self._find(connection, now)
-            given_up = [fact for still in found if (fact := given_up_as(still, now=now, expiry=self.expiry))]
-            records = [one for still in found for one in remedy(still)]
+            plans = [self._plan(row, now) for row in await self._find(connection, now)]
+            records = [one for plan in plans for one in plan.records]
             if records:
                 await self.publisher.publish(records)
+            ended = [plan.failure for plan in plans if plan.failure and await _fail(connection, plan)]
             await _queries.note(
-                connection, job_ids=[still.job_id for still in found], runs=[still.run for still in found], now=now
+                connection,
+                job_ids=[plan.job_id for plan in plans],
+                runs=[plan.run for plan in plans],
+                set_aside=[plan.set_aside for plan in plans],
+                now=now,
             )
-            ended = [fact for fact in given_up if await _fail(connection, fact)]
-        _tell(found, records)
+        _tell(plans)
         if ended:
             telemetry.EXPIRED.inc(len(ended))
             await self.publisher.publish([record(JOB_EVENTS, fact) for fact in ended])
-        return len(found)
+        return len(plans)
+
+    def _plan(self, row: asyncpg.Record, now: datetime) -> "_Plan":
+        """Say what to do about a run; one of which nothing can be said is set aside, and the others go on."""
+        plan = _Plan(JobId(row["job_id"]), row["run"])
+        try:
+            plan.still = still = read_lost_rerun(row) if "sent_at" in row else _read(row)
+            plan.records = remedy(still)
+            plan.failure = given_up_as(still, now=now, expiry=self.expiry)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one row, it holds up no other
+            plan.set_aside = storable(f"{type(error).__name__}: {error}", _LONGEST_REASON)
+        return plan
 
     def _jumped(self, now: datetime) -> bool:
         """Whether the clock was set forward since the last look. Then wait a threshold; set back, look at all again."""
@@ -156,7 +172,7 @@ class Reconciler:
             self._not_before = self.seconds() + self.threshold.total_seconds()
         return step > 0
 
-    async def _find(self, connection: Connection, now: datetime) -> Sequence[StillRun]:
+    async def _find(self, connection: Connection, now: datetime) -> Sequence[asyncpg.Record]:
         if self.seconds() - self._looked_at_all > _LOOK_AT_ALL_S:
             self._all_seen_until, self._looked_at_all = _BEGINNING, self.seconds()
         self._all_seen_until = await _queries.all_seen_until(
@@ -175,14 +191,32 @@ class Reconciler:
             cap=cap,
             limit=self.batch_size,
         )
-        still = [_read(row) async for row in rows]
+        still = [row async for row in rows]
         room = self.batch_size - len(still)
         lost = await lost_reruns(connection, before=before, now=now, base=self.threshold, cap=cap, limit=room)
         return [*still, *lost]
 
 
-async def _fail(connection: Connection, fact: JobFailed) -> bool:
-    return await decide_outcome(connection, fact.job_id, fact.run, "failed", fact=fact) == "failed"
+@dataclass(slots=True)
+class _Plan:
+    """What is done about a run that stands still, or why nothing can be."""
+
+    job_id: JobId
+    run: int
+    still: StillRun | None = None
+    records: Sequence[Record] = ()
+    failure: JobFailed | None = None
+    set_aside: str | None = None
+
+
+async def _fail(connection: Connection, plan: _Plan) -> bool:
+    try:
+        async with connection.transaction():
+            decided = await decide_outcome(connection, plan.job_id, plan.run, "failed", fact=plan.failure)
+    except DATA_ERRORS as error:
+        plan.set_aside = storable(f"{type(error).__name__}: {error}", _LONGEST_REASON)
+        return False
+    return decided == "failed"
 
 
 def _read(row: asyncpg.Record) -> StillRun:
@@ -205,15 +239,19 @@ def _read(row: asyncpg.Record) -> StillRun:
     )
 
 
-def _tell(found: Sequence[StillRun], records: Sequence[Record]) -> None:
-    for one in records:
-        telemetry.REEMITTED.labels(parse_event(one.value).type).inc()
-    for still in found:
-        log.warning(
-            "job.stood_still",
-            job_id=str(still.job_id),
-            run=still.run,
-            since=still.moved_at.isoformat(),
-            outcome=still.outcome,
-            helped=bool(remedy(still)),
-        )
+def _tell(plans: Sequence[_Plan]) -> None:
+    for plan in plans:
+        if plan.set_aside is not None:
+            telemetry.SET_ASIDE.labels("reconcile").inc()
+            log.error("job.set_aside", job_id=str(plan.job_id), run=plan.run, why=plan.set_aside)
+        elif plan.still is not None:
+            for one in plan.records:
+                telemetry.REEMITTED.labels(parse_event(one.value).type).inc()
+            log.warning(
+                "job.stood_still",
+                job_id=str(plan.job_id),
+                run=plan.run,
+                since=plan.still.moved_at.isoformat(),
+                outcome=plan.still.outcome,
+                helped=bool(plan.records),
+            )

@@ -27,8 +27,8 @@ _queries = aiosql.from_path(Path(__file__).with_name("reruns.sql"), "asyncpg")
 
 async def lost_reruns(
     connection: Connection, *, before: datetime, now: datetime, base: timedelta, cap: timedelta, limit: int
-) -> Sequence[StillRun]:
-    """Return replayed runs that were sent and never seen.
+) -> Sequence[asyncpg.Record]:
+    """Return the rows of replayed runs that were sent and never seen; see `read_lost_rerun`.
 
     Args:
         connection: inside a transaction; what has arrived is noted in it.
@@ -40,10 +40,11 @@ async def lost_reruns(
     """
     await _queries.note_arrived(connection)
     rows = _queries.lost_reruns(connection, before=before, now=now, base=base, cap=cap, limit=limit)
-    return [_read(row) async for row in rows]
+    return [row async for row in rows]
 
 
-def _read(row: asyncpg.Record) -> StillRun:
+def read_lost_rerun(row: asyncpg.Record) -> StillRun:
+    """Return what stands still, of a row of `lost_reruns`. Raises InvalidEvent if its event cannot be read."""
     job_id, run = JobId(row["job_id"]), row["run"]
     sent = rerun(row["event"], row["headers"], run=run, at=row["started_at"])
     request = cast("JobRequested", parse_event(sent.value))

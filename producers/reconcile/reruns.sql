@@ -29,7 +29,7 @@ WHERE item.action = 'rerun' AND item.sent_at < :before AND NOT item.arrived
     )
     AND NOT EXISTS (
         SELECT FROM scheduled_events AS waiting
-        WHERE waiting.key = convert_to(item.job_id::text, 'UTF8') AND waiting.topic <> 'dead-letters'
+        WHERE waiting.key = convert_to(item.job_id::text, 'UTF8')
     )
     AND (again.last_at IS NULL
         OR again.last_at + least(:base::interval * (2 ^ least(again.times, 20)), :cap::interval) <= :now)

@@ -8,7 +8,7 @@ records are published, and the events are noted as sent. Dying in between sends 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from math import inf
 from pathlib import Path
@@ -27,6 +27,7 @@ from producers.replay.plans import Plan, read_plan
 from streams.deliveries import Record, record
 from streams.events import JobId
 from streams.outcomes import decide_outcome, terminal_fact
+from streams.seal import Seal, SealedPublisher
 from streams.stage import Publisher
 from streams.topics import JOB_EVENTS
 
@@ -102,7 +103,8 @@ class Replays:
                 if plan.state == "finished":
                     return plan
                 started_at = await _begin(connection, plan, now=self.clock.now())
-            await _Sending(self, plan, started_at, rate, report, at_most).run()
+            sealing = replace(self, publisher=SealedPublisher(self.publisher, Seal(self.database)))
+            await _Sending(sealing, plan, started_at, rate, report, at_most).run()
         async with self.database.transaction() as connection:
             return await read_plan(connection, plan_id)
 

@@ -1,6 +1,5 @@
 """The records that a replay sends: plain functions of the failed event."""
 
-import base64
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
@@ -9,13 +8,14 @@ from infra.clock import Clock
 from infra.errors import InvalidEvent, Permanent
 from streams.deliveries import ATTEMPT, FOR_GROUP, Record, record
 from streams.events import JobAccepted, JobFailed, JobRequested, fact_id, job_requested, parse_event
+from streams.letters import original_name, original_value
 from streams.outcomes import job_failed
 from streams.topics import JOB_REQUESTS
 from streams.traces import Trace
 
 _ANY_TIME: Final = datetime.fromtimestamp(0, UTC)
 
-# As the failures stage keeps headers: text, or {"base64": "..."}.
+# As `failed_events` keeps headers: text, or {"base64": "..."}.
 KeptHeaders: TypeAlias = Mapping[str, str | Mapping[str, str]]
 
 
@@ -43,7 +43,7 @@ def rerun(raw: bytes | None, headers: KeptHeaders, *, run: int, at: datetime) ->
 
 def resend(topic: str, stage: str, key: bytes | None, raw: bytes | None, headers: KeptHeaders) -> Record:
     """Return the entry as it was, for one consumer group alone, as its first attempt."""
-    original = {name: _header(value) for name, value in headers.items() if name != ATTEMPT}
+    original = {name: value for name, value in _original(headers).items() if name != ATTEMPT}
     return Record(topic, key, raw, {**original, FOR_GROUP: stage.encode()})
 
 
@@ -64,11 +64,11 @@ def starts_run(raw: bytes | None, headers: KeptHeaders) -> bool:
 
 def _starting_event(raw: bytes | None, headers: KeptHeaders) -> JobRequested | JobAccepted:
     # When it was written is not on record, and does not matter: a next run has a time of its own.
-    event = parse_event(raw, {name: _header(value) for name, value in headers.items()}, written_at=_ANY_TIME)
+    event = parse_event(raw, _original(headers), written_at=_ANY_TIME)
     if not isinstance(event, JobRequested | JobAccepted):
         raise InvalidEvent(f"type: {event.type!r} starts no run")
     return event
 
 
-def _header(kept: str | Mapping[str, str]) -> bytes:
-    return kept.encode() if isinstance(kept, str) else base64.b64decode(kept["base64"])
+def _original(headers: KeptHeaders) -> dict[str, bytes]:
+    return {original_name(name): original_value(value) for name, value in headers.items()}

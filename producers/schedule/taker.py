@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown
 from infra.postgres import Database
-from streams.dead_letters import NOT_YET_KEPT, UNTIL_KEPT
-from streams.scheduled import keep, take_due
-from streams.stage import Publisher
-from streams.topics import DEAD_LETTERS
+from streams.dead_letters import dead_letter
+from streams.deliveries import Delivery, Record
+from streams.letters import read_dead_letter
+from streams.scheduled import take_due
+from streams.stage import FailedEventStore, Publisher
 
 log = structlog.get_logger(__name__)
 
@@ -27,15 +29,13 @@ class Taker:
 
     database: Database
     publisher: Publisher
+    failed_events: FailedEventStore
     clock: Clock
     batch_size: int = 200
     held: str | None = field(default=None, init=False)
 
     async def tick(self) -> None:
-        """Publish everything that is due now. While Postgres or the broker is away, do nothing and say so once.
-
-        Any other error is a bug and ends the worker: the rows stay.
-        """
+        """Publish everything that is due now. While Postgres or the broker is away, do nothing and say so once."""
         try:
             while await self.publish_due() >= self.batch_size:
                 pass
@@ -49,18 +49,40 @@ class Taker:
             self.held = None
 
     async def publish_due(self) -> int:
-        """Publish a batch of what is due, or two, and forget it; return how many events there were.
+        """Publish a batch of what is due, and forget it; return how many events there were.
 
-        Dying in between publishes them again, which handlers tolerate. A dead letter is forgotten by whoever keeps it.
+        Dying in between publishes them again, which handlers tolerate.
 
         Raises:
             DependencyDown: Postgres or the broker is away; the rows stay.
         """
         async with self.database.transaction() as connection:
-            now = self.clock.now()
-            records = await take_due(connection, now=now, limit=self.batch_size)
+            records = await take_due(connection, now=self.clock.now(), limit=self.batch_size)
             if records:
-                await self.publisher.publish(records)
-            for letter in (one for one in records if one.topic == DEAD_LETTERS):
-                await keep(connection, letter, now=now, due_at=now + UNTIL_KEPT, reason=NOT_YET_KEPT)
+                await self._publish(records)
         return len(records)
+
+    async def _publish(self, records: list[Record]) -> None:
+        """Publish records; one that nobody can publish is set aside as a failed event, and the others go on.
+
+        It is kept before its row is forgotten, in a transaction of its own: dying in between keeps it once more, which
+        changes nothing.
+        """
+        try:
+            await self.publisher.publish(records)
+        except DependencyDown:
+            raise
+        except Exception as error:
+            if len(records) > 1:
+                half = len(records) // 2
+                await self._publish(records[:half])
+                await self._publish(records[half:])
+                return
+            [record] = records
+            telemetry.SET_ASIDE.labels("schedule").inc()
+            log.exception("schedule.set_aside", topic=record.topic)
+            delivery = Delivery(record.topic, record.key, record.value, record.headers)
+            letter = dead_letter(delivery, group="schedule", error=error)
+            await self.failed_events.keep_one(
+                read_dead_letter(Delivery(letter.topic, letter.key, letter.value, letter.headers))
+            )

@@ -16,8 +16,10 @@ from producers.reconcile.reconciler import Reconciler
 from producers.schedule.periods import Periods
 from producers.schedule.retention import Retention
 from producers.schedule.taker import Taker
+from streams.failed_events import FailedEvents
 from streams.faust_app import create_app
 from streams.publisher import FaustPublisher
+from streams.seal import Seal, SealedPublisher
 
 log = structlog.get_logger(__name__)
 
@@ -32,10 +34,11 @@ _clock = _database.clock
 app = create_app("schedule", _settings, leads=True)
 app.close_at_last(_database.close)
 
-taker = Taker(_database, FaustPublisher(app), clock=_clock)
+_publisher = SealedPublisher(FaustPublisher(app), Seal(_database))
+taker = Taker(_database, _publisher, FailedEvents(_database, _clock), clock=_clock)
 reconciler = Reconciler(
     _database,
-    FaustPublisher(app),
+    _publisher,
     _clock,
     threshold=timedelta(seconds=_settings.stall_threshold_s),
     expiry=timedelta(seconds=_settings.reservation_expiry_s),
@@ -49,51 +52,66 @@ retention = Retention(
     keep=timedelta(days=_settings.event_retention_days),
     keep_jobs=None if _job_days is None else timedelta(days=_job_days),
 )
-app.watch(lambda: taker.held, lambda: reconciler.held)
+# What fails, by the kind of its error: a bug that a deploy must mend. Everything else goes on.
+failing: dict[str, str] = {}
+app.watch(
+    lambda: taker.held,
+    lambda: reconciler.held,
+    lambda: ", ".join(f"{name} fails: {kind}" for name, kind in failing.items()) or None,
+)
 
 
 @app.timer(interval=_INTERVAL_S, name="schedule", traced=False)  # type: ignore[untyped-decorator]  # Faust's are
 async def publish_due() -> None:
     """Publish what is due."""
-    await taker.tick()
+    await _survive("schedule", taker.tick)
 
 
 # Ten looks in a threshold: nothing stands still much longer than that, and the database is not asked all the time.
 @app.timer(interval=_settings.stall_threshold_s / 10, on_leader=True, name="reconcile", traced=False)  # type: ignore[untyped-decorator]
 async def reconcile() -> None:
     """Send on what stands still, and settle reservations that nothing else would."""
-    await reconciler.tick()
+    await _survive("reconcile", reconciler.tick)
 
 
 @app.task  # type: ignore[untyped-decorator]
 async def open_period_at_start() -> None:
     """Catch up with a month that began while nobody was there."""
-    await _unless_down(periods.open_current)
+    await _survive("periods.open_current", periods.open_current)
 
 
 @app.crontab("0 0 1 * *", timezone=UTC, on_leader=True, traced=False)
 async def open_period() -> None:
     """Open the month's quota period."""
-    await _unless_down(periods.open_current)
+    await _survive("periods.open_current", periods.open_current)
 
 
 @app.crontab("7 * * * *", timezone=UTC, on_leader=True, traced=False)
 async def open_period_late() -> None:
     """Catch up with a month that began while no leader was there."""
-    await _unless_down(periods.open_current)
+    await _survive("periods.open_current", periods.open_current)
 
 
 @app.crontab("23 3 * * *", timezone=UTC, on_leader=True, traced=False)
 async def delete_old_events() -> None:
     """Delete what is past its retention: whole jobs first, since less is left to look at then."""
-    await _unless_down(retention.delete_jobs)
-    await _unless_down(retention.delete_old)
-    await _unless_down(retention.delete_settled)
+    await _survive("retention.delete_jobs", retention.delete_jobs)
+    await _survive("retention.delete_old", retention.delete_old)
+    await _survive("retention.delete_settled", retention.delete_settled)
 
 
-async def _unless_down(work: Callable[[], Awaitable[int]]) -> None:
-    """Leave the work for its next time while Postgres is away; any other error is a bug, and ends the worker."""
+async def _survive(name: str, work: Callable[[], Awaitable[object]]) -> None:
+    """Leave the work for its next time when it fails; say so in the log and on /readyz until it succeeds.
+
+    An exception that leaves a timer would end the worker, and with it everything else that it does.
+    """
     try:
         await work()
     except DependencyDown as error:
-        log.warning("schedule.skipped", dependency=error.dependency, why=str(error))
+        log.warning("schedule.skipped", work=name, dependency=error.dependency, why=str(error))
+    except Exception as error:
+        if failing.get(name) != type(error).__name__:
+            log.exception("schedule.failed", work=name)
+        failing[name] = type(error).__name__
+    else:
+        failing.pop(name, None)

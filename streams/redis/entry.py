@@ -66,7 +66,9 @@ def encode_entry(
     if headers:
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         for name, header in pairs:
-            fields[_HEADER + name.encode()] = header.encode() if isinstance(header, str) else header
+            fields[_HEADER + name.encode(errors="surrogateescape")] = (
+                header.encode() if isinstance(header, str) else header
+            )
     if timestamp is not None:
         fields[_TIMESTAMP] = str(round(timestamp * 1000)).encode()
     return fields
@@ -113,11 +115,11 @@ def decode_entry(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes
         elif name == _TIMESTAMP:
             timestamp_ms = fields[index + 1]
         elif name.startswith(_HEADER):
-            headers.append((name[2:].decode(errors="replace"), fields[index + 1]))
+            headers.append((name[2:].decode(errors="surrogateescape"), fields[index + 1]))
         elif name == _DATA:
             data = fields[index + 1] or None
         elif _BINARY_MODE.match(name):
-            headers.append((name.decode(errors="replace"), fields[index + 1]))
+            headers.append((name.decode(errors="surrogateescape"), fields[index + 1]))
     return Entry(
         key,
         data if value is None else value,

@@ -8,8 +8,6 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.failures.handlers import FailedEvents as Letters
-from consumers.failures.letters import read_dead_letter
 from consumers.quota.admission import Admissions
 from consumers.quota.settlement import Settlements, decode_fact, settles
 from infra.errors import Permanent
@@ -20,6 +18,8 @@ from producers.replay.plans import Plan, Plans
 from streams.dead_letters import dead_letter
 from streams.deliveries import Delivery, Record
 from streams.events import JobEvent, JobRequested, parse_event
+from streams.failed_events import FailedEvents as Letters
+from streams.letters import read_dead_letter
 from streams.outcomes import fail_run
 from streams.redis.dead_letter import DeadLetter
 from streams.topics import DEAD_LETTERS, GENERATION, JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS, QUOTA

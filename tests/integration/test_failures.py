@@ -3,20 +3,21 @@
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
-from consumers.failures.handlers import FailedEvents
-from consumers.failures.letters import DeadLetter, read_dead_letter
 from consumers.failures.poison import Poison
 from infra.clock import SystemClock
 from infra.postgres import Database
-from producers.schedule.taker import Taker
-from streams.dead_letters import ERROR_TYPE, NOT_YET_KEPT, dead_letter
-from streams.deliveries import Delivery, Record
+from producers.replay.records import resend
+from streams.dead_letters import ERROR_TYPE, dead_letter
+from streams.deliveries import FOR_GROUP, Delivery, Record
 from streams.events import JobFailed, JobId, job_requested, parse_event
+from streams.failed_events import FailedEvents
+from streams.letters import FailedEvent, read_dead_letter
 from streams.redis.dead_letter import (
     DEAD_LETTER_DELIVERIES,
     DEAD_LETTER_ERROR,
@@ -26,8 +27,9 @@ from streams.redis.dead_letter import (
     DEAD_LETTER_TOPIC,
     REASON_MAX_DELIVERIES,
 )
-from streams.scheduled import ScheduledRetries
+from streams.redis.entry import decode_entry
 from tests.conftest import Pool
+from tests.hostile import HOSTILE_BYTES, HOSTILE_HEADER_NAMES
 
 NOON = datetime(2031, 4, 15, 12, tzinfo=UTC)
 
@@ -58,7 +60,7 @@ def letter(
     attempt: int = 1,
     stage: bytes = b"quota",
     headers: dict[str, bytes] | None = None,
-) -> DeadLetter:
+) -> FailedEvent:
     """A dead letter of one entry; `minutes` after noon, or not saying when."""
     extra = headers or {}
     if minutes is not None:
@@ -80,24 +82,31 @@ def letter(
     )
 
 
-async def test_a_letter_is_published_until_it_is_kept(failures: FailedEvents, database: Pool) -> None:
-    """The broker may lose it as often as it likes; a later letter about the same entry ends the waiting too."""
-    topics = Topics()
-    given_up = Delivery("job-requests", b"key", b"not json", {"odd": b"\xff\x00"})
-    clock = failures.database.clock
-    for error in ("broken", "broken again"):
-        lost = dead_letter(given_up, group="quota", error=ValueError(error))
-        await ScheduledRetries(failures.database, clock).schedule(lost, timedelta(), reason=NOT_YET_KEPT)
-    taker = Taker(failures.database, topics, clock)
-    for _ in range(3):
-        assert await taker.publish_due() == 1
-        assert await taker.publish_due() == 0
-        await database.execute("UPDATE scheduled_events SET due_at = created_at")
-    one, *_ = topics.written
-    assert topics.written == [one] * 3
-    await failures.keep([read_dead_letter(Delivery(one.topic, one.key, one.value, one.headers))])
-    assert await taker.publish_due() == 0
-    assert await database.fetchval("SELECT occurrences FROM failed_events") == 1
+async def test_any_entry_ends_in_a_row_that_gives_it_back(failures: FailedEvents, database: Pool) -> None:
+    """Header names of any bytes, huge keys and any event are kept, and a replay sends exactly those bytes."""
+    for name in HOSTILE_HEADER_NAMES:
+        if name.decode(errors="surrogateescape").startswith(("dead-letter-", "attempt", "for-group")):
+            continue
+        for raw in (b"", *HOSTILE_BYTES):
+            fields = {b"key": b"k" * 5_000 + raw[:100], b"event": raw, b"h:" + name: b"\xff\0" + name[:50]}
+            entry = decode_entry(b"1-0", fields)
+            given_up = Delivery("job-requests", entry.key, entry.value, dict(entry.headers))
+            lost = dead_letter(given_up, group="quota", error=ValueError("\0\ud800"))
+            await failures.keep_one(read_dead_letter(Delivery(lost.topic, lost.key, lost.value, lost.headers)))
+            row = await database.fetchrow("DELETE FROM failed_events RETURNING *")
+            assert row is not None
+            again = resend(row["topic"], row["stage"], row["key"], row["event"], json.loads(row["headers"]))
+            headers = {name: value for name, value in again.headers.items() if name != FOR_GROUP}
+            assert (again.key, again.value, headers) == (entry.key, entry.value, dict(entry.headers))
+
+
+async def test_a_letter_that_nothing_can_describe_is_kept_by_its_bytes(failures: FailedEvents, database: Pool) -> None:
+    """The last resort writes what cannot be refused: a row without the fields that Postgres does not take."""
+    await failures.keep_one(replace(letter(b"the bytes"), event_type="nul \0", job_id=uuid4()))
+    row = await database.fetchrow("SELECT event, stage, topic, error_message, job_id FROM failed_events")
+    assert row is not None
+    assert (row["event"], row["stage"], row["topic"], row["job_id"]) == (b"the bytes", "quota", "job-requests", None)
+    assert "no more could be kept than its bytes" in row["error_message"]
 
 
 async def test_a_letter_keeps_its_bytes_and_headers(failures: FailedEvents, database: Pool) -> None:

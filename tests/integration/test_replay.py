@@ -16,6 +16,7 @@ from streams.deliveries import Delivery
 from streams.events import JobAccepted, JobFailed, JobRejected, JobRequested, fact_id, parse_event
 from streams.outcomes import complete_runs, decide_outcome
 from streams.publisher import BrokerDown
+from streams.seal import Seal
 from streams.topics import GENERATION, JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS, PROJECTION, QUOTA
 from tests.conftest import Pool
 from tests.integration.quota_scene import completed, request, state, usage
@@ -144,7 +145,8 @@ async def test_malformed_bytes_go_back_to_the_group_that_failed_them(scene: Scen
     await scene.apply(plan)
     (sent,) = scene.topics.records
     assert (sent.topic, sent.key, sent.value) == (JOB_REQUESTS, b"by-hand", raw)
-    assert dict(sent.headers) == {"origin": b"\xff\x00", "note": b"by hand", "for-group": b"quota"}
+    opened = await Seal(scene.database).opened(Delivery(sent.topic, sent.key, sent.value, sent.headers))
+    assert opened.headers == {"origin": b"\xff\x00", "note": b"by hand", "for-group": b"quota"}
 
 
 async def test_poison_that_only_looks_like_a_request_goes_back_as_it_was(scene: Scene) -> None:

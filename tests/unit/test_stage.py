@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import asyncpg
 import pytest
 import structlog
 
@@ -13,12 +14,14 @@ from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed, Tra
 from streams import dead_letters
 from streams.deliveries import ATTEMPT, FOR_GROUP, Delivery, Record
 from streams.events import JobId, JobRequested, job_requested
+from streams.letters import FailedEvent
 from streams.policy import RetryPolicy
 from streams.redis.dead_letter import DEAD_LETTER_ERROR, DEAD_LETTER_GROUP, DEAD_LETTER_TOPIC
 from streams.stage import Stage
 from streams.traces import Trace
 
 POLICY = RetryPolicy(max_attempts=3, base=timedelta(seconds=2), cap=timedelta(minutes=5))
+SELDOM = RetryPolicy(max_attempts=1, base=timedelta(hours=1), cap=timedelta(hours=1))
 AT_ONCE = RetryPolicy(max_attempts=1, base=timedelta(), cap=timedelta())
 DELIVERY = Delivery("job-requests", b"key", b"value")
 FACT = Record("job-events", b"key", b"fact")
@@ -53,6 +56,41 @@ class Later:
 
 
 @dataclass
+class Kept:
+    """A table of failed events that remembers."""
+
+    letters: list[FailedEvent] = field(default_factory=list)
+
+    async def keep_one(self, letter: FailedEvent) -> None:
+        self.letters.append(letter)
+
+
+async def as_it_is(delivery: Delivery) -> Delivery:
+    """Believe every header: what a seal is for has tests of its own."""
+    return delivery
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An event of one job of an organization, as far as the stage looks at it."""
+
+    job_id: int
+    organization_id: str
+    value: bytes = b"value"
+
+
+def asked(delivery: Delivery) -> Asked:
+    """Read an event whose key is its job, one of five organizations."""
+    number = int(delivery.key or b"0")
+    return Asked(number, f"org-{number % 5}")
+
+
+def numbered(number: int) -> Delivery:
+    """A delivery of the job of this number."""
+    return Delivery("job-requests", b"%d" % number, b"value")
+
+
+@dataclass
 class Script:
     """A handler that raises what its script says, then succeeds."""
 
@@ -79,6 +117,8 @@ def stage_of(script: Script, topics: Topics, later: Later, **more: object) -> St
         handle=script.handle,
         publisher=topics,
         retries=later,
+        failed_events=Kept(),
+        opened=as_it_is,
         policy=POLICY,
         timeout=timedelta(seconds=5),
         probing=AT_ONCE,
@@ -139,15 +179,16 @@ async def test_what_cannot_succeed_becomes_a_dead_letter_with_its_bytes(error: E
     """The original bytes and headers are kept, with the error and its traceback."""
     topics, later = Topics(), Later()
     delivery = Delivery("job-requests", b"key", b"value", {"trace": b"\xff", ATTEMPT: attempt})
-    await stage_of(Script([error]), topics, later).process(delivery)
+    kept = Kept()
+    await stage_of(Script([error]), topics, later, failed_events=kept).process(delivery)
     [letter] = topics.named("dead-letters")
     assert (letter.key, letter.value, letter.headers["trace"]) == (b"key", b"value", b"\xff")
     assert letter.headers[DEAD_LETTER_GROUP] == b"quota"
     assert letter.headers[DEAD_LETTER_TOPIC] == b"job-requests"
     assert letter.headers[DEAD_LETTER_ERROR] == str(error).encode()
     assert type(error).__name__.encode() in letter.headers[dead_letters.TRACEBACK]
-    # Until the row is there, whatever the broker forgets.
-    assert later.kept == [(letter, dead_letters.UNTIL_KEPT)]
+    [row] = kept.letters
+    assert (row.key, row.event, row.error_message, row.stage) == (b"key", b"value", str(error), "quota")
 
 
 async def test_giving_up_says_what_became_of_the_job() -> None:
@@ -171,20 +212,21 @@ async def test_a_letter_that_cannot_be_kept_does_not_end_the_job() -> None:
         ended += 1
         return (FACT,)
 
-    class Away(Later):
+    class Away(Kept):
         away = 2
 
-        async def schedule(self, record: Record, delay: timedelta, *, reason: str) -> None:
+        async def keep_one(self, letter: FailedEvent) -> None:
             assert not ended
             if self.away:
                 self.away -= 1
                 raise DependencyDown("postgres", "away")
-            await super().schedule(record, delay, reason=reason)
+            await super().keep_one(letter)
 
-    topics = Topics()
-    script = Script([Permanent("llm_refusal", "no")] * 3)
-    await stage_of(script, topics, Away(), give_up=give_up).process(DELIVERY)
+    topics, kept = Topics(), Away()
+    script = Script([Permanent("llm_refusal", "no")])
+    await stage_of(script, topics, Later(), give_up=give_up, failed_events=kept).process(DELIVERY)
     assert (ended, [one.topic for one in topics.written]) == (1, ["job-events", "dead-letters"])
+    assert (script.calls, len(kept.letters)) == (1, 1)  # decided once, and settled until it was durable
 
 
 async def test_bytes_that_cannot_be_read_are_a_dead_letter_and_no_jobs_failure() -> None:
@@ -284,7 +326,7 @@ async def test_an_error_that_comes_of_being_stopped_is_no_outcome(error: Excepti
             waiting.set()
             await asyncio.Event().wait()
         finally:
-            raise error
+            raise error.with_traceback(None)
 
     topics, later = Topics(), Later()
     stage = stage_of(Script(), topics, later, handle=handle)
@@ -449,18 +491,25 @@ async def test_a_bad_deploy_holds_the_stage_instead_of_failing_the_backlog() -> 
             _raise_bug()
         return (FACT,)
 
-    stage = stage_of(Script(), topics, later, handle=handle)
-    backlog = [asyncio.create_task(stage.process(DELIVERY)) for _ in range(200)]
+    stage = stage_of(Script(), topics, later, handle=handle, decode=asked, probing=SELDOM)
+    backlog = [asyncio.create_task(stage.process(numbered(number))) for number in range(200)]
     for _ in range(200):
         await asyncio.sleep(0)
-    spent = len(topics.named("dead-letters"))
-    assert spent < stage.window.minimum
+    # Those that were being tried as the window opened are tried again, since the stage may be to blame.
     assert stage.held is not None
     assert "most deliveries fail" in stage.held
+    assert len(topics.named("dead-letters")) < stage.window.minimum
     broken = False
-    await asyncio.gather(*backlog)
-    assert len(topics.named("dead-letters")) == spent
-    assert len(topics.named("job-events")) == 200 - spent
+    stage.window.succeeded()
+    stage._resume()
+    for task in backlog:
+        task.cancel()
+    await asyncio.gather(*backlog, return_exceptions=True)
+    before = len(topics.named("dead-letters")), len(later.kept)
+    for record, _ in list(later.kept):
+        await stage.process(Delivery(record.topic, record.key, record.value, record.headers))
+    assert (len(topics.named("dead-letters")), len(later.kept)) == before
+    assert len(topics.named("job-events")) == len(later.kept)
 
 
 async def test_a_flood_of_unreadable_events_does_not_hold_the_stage() -> None:
@@ -487,15 +536,24 @@ async def test_a_dead_letter_of_a_retried_event_is_for_the_failures_stage() -> N
 
 async def test_a_bad_deploy_after_many_successes_is_noticed_as_soon() -> None:
     """What went well a moment ago does not let the whole backlog fail now."""
-    topics, script = Topics(), Script()
-    stage = stage_of(script, topics, Later())
-    for _ in range(500):
-        await stage.process(DELIVERY)
-    script.errors = [ZeroDivisionError("a bug")] * 100
-    backlog = [asyncio.create_task(stage.process(DELIVERY)) for _ in range(100)]
+    topics = Topics()
+    errors: list[Exception] = []
+
+    async def handle(_event: Asked) -> Sequence[Record]:
+        await asyncio.sleep(0)
+        if errors:
+            raise errors[0]
+        return ()
+
+    stage = stage_of(Script(), topics, Later(), handle=handle, decode=asked, probing=SELDOM)
+    for number in range(500):
+        await stage.process(numbered(number))
+    errors.append(ZeroDivisionError("a bug"))
+    backlog = [asyncio.create_task(stage.process(numbered(number))) for number in range(100)]
     for _ in range(50):
         await asyncio.sleep(0)
     assert len(topics.named("dead-letters")) <= 2 * stage.window.minimum
+    assert stage.held is not None
     for task in backlog:
         task.cancel()
 
@@ -523,3 +581,142 @@ async def test_log_lines_about_a_delivery_name_its_job_and_trace() -> None:
     await stage_of(Script(), Topics(), Later(), handle=handle, decode=decode).process(DELIVERY)
     assert bound == [{"job_id": str(event.job_id), "run": "1", "trace_id": trace}]
     assert structlog.contextvars.get_contextvars() == {}
+
+
+async def test_one_organization_never_holds_a_stage() -> None:
+    """However many jobs of one customer fail, and however often one job does, the stage goes on for everybody."""
+    topics, later = Topics(), Later()
+
+    async def handle(event: Asked) -> Sequence[Record]:
+        if event.organization_id == "bad":
+            raise Transient("llm_invalid_output", "two activities")
+        return (FACT,)
+
+    def decode(delivery: Delivery) -> Asked:
+        number = int(delivery.key or b"0")
+        return Asked(number, "bad" if number < 1_000 else "good")
+
+    stage = stage_of(Script(), topics, later, handle=handle, decode=decode)
+    for number in range(60):
+        for attempt in (b"1", b"2", b"3"):
+            await stage.process(Delivery("job-accepted", b"%d" % number, b"value", {ATTEMPT: attempt}))
+            assert stage.held is None
+    assert len(topics.named("dead-letters")) == 60
+    for number in range(1_000, 1_050):
+        await stage.process(numbered(number))
+    assert topics.named("job-events") == [FACT] * 50
+
+
+async def test_a_job_that_fails_is_tried_as_often_as_it_may_be_whatever_the_stage_does() -> None:
+    """Held or not, each failed try has spent an attempt, and a hold calls no handler for the same job again."""
+    calls: dict[int, int] = {}
+    waiting: list[Record] = []
+
+    class Again(Later):
+        async def schedule(self, record: Record, delay: timedelta, *, reason: str) -> None:
+            waiting.append(record)
+
+    async def handle(event: Asked) -> Sequence[Record]:
+        calls[event.job_id] = calls.get(event.job_id, 0) + 1
+        raise Transient("llm_invalid_output", "two activities")
+
+    topics = Topics()
+    stage = stage_of(Script(), topics, Again(), handle=handle, decode=asked)
+    for number in range(60):
+        await stage.process(numbered(number))
+    assert stage.held is not None
+    async with asyncio.timeout(20):
+        while waiting:
+            record = waiting.pop(0)
+            await stage.process(Delivery(record.topic, record.key, record.value, record.headers))
+    assert set(calls.values()) == {POLICY.max_attempts}
+    assert len(topics.named("dead-letters")) == 60
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.UntranslatableCharacterError("\\u0000 cannot be converted to text"),
+        asyncpg.DatetimeFieldOverflowError("out of range"),
+        asyncpg.DataError("invalid input for query argument $1"),
+        asyncpg.CheckViolationError("violates check constraint"),
+        asyncpg.ProgramLimitExceededError("index row size 3000 exceeds maximum 2704"),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+        OverflowError("int too large"),
+    ],
+)
+async def test_what_the_data_causes_is_a_dead_letter_at_once_and_holds_nobody(error: Exception) -> None:
+    """Decided by the class of the error, for any number of senders: no second try, and no window opens."""
+    topics, later, kept = Topics(), Later(), Kept()
+
+    async def handle(event: Asked) -> Sequence[Record]:
+        if event.job_id % 10:
+            raise error.with_traceback(None)
+        return (FACT,)
+
+    stage = stage_of(Script(), topics, later, handle=handle, decode=asked, failed_events=kept)
+    for number in range(1_000):
+        await stage.process(numbered(number))
+        assert stage.held is None
+    assert (len(kept.letters), len(topics.named("job-events")), later.kept) == (900, 100, [])
+
+
+async def test_a_suspected_stage_looks_at_other_senders_entries() -> None:
+    """Poison of several senders is in all hands; the first entry of another is tried at once, and resumes the stage."""
+
+    async def handle(event: Asked) -> Sequence[Record]:
+        if event.organization_id != "good":
+            _raise_bug()
+        return (FACT,)
+
+    def decode(delivery: Delivery) -> Asked:
+        return Asked(0, "good") if delivery.key == b"good" else asked(delivery)
+
+    topics, later = Topics(), Later()
+    stage = stage_of(Script(), topics, later, handle=handle, decode=decode, probing=SELDOM)
+    poison = [asyncio.create_task(stage.process(numbered(number))) for number in range(100)]
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert stage.held is not None
+    async with asyncio.timeout(10):
+        await stage.process(Delivery("job-requests", b"good", b"value"))
+    assert topics.named("job-events") == [FACT]
+    assert stage.held is None
+    for task in poison:
+        task.cancel()
+
+
+async def test_what_waits_for_a_suspected_stage_waits_outside_when_hands_are_full() -> None:
+    """More than a few poison deliveries never keep the agents: the rest is kept for later, and no attempt is spent."""
+    topics, later = Topics(), Later()
+
+    async def handle(_event: Asked) -> Sequence[Record]:
+        _raise_bug()
+        return ()
+
+    stage = stage_of(Script(), topics, later, handle=handle, decode=asked, probing=SELDOM)
+    for number in range(100):
+        if stage.held is not None:
+            break
+        await stage.process(numbered(number))
+    tried = len(later.kept)
+    late = [asyncio.create_task(stage.process(numbered(number))) for number in range(200, 240)]
+    async with asyncio.timeout(20):
+        while sum(task.done() for task in late) < 20:
+            await asyncio.wait(late, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+    put_aside = later.kept[tried:]
+    assert {record.headers[ATTEMPT] for record, delay in put_aside if delay >= timedelta(seconds=30)} == {b"1"}
+    for task in late:
+        task.cancel()
+
+
+async def test_a_job_that_cannot_be_given_up_is_kept_all_the_same() -> None:
+    """Whatever fails inside giving up, the letter is there, and the delivery is settled."""
+
+    async def give_up(_event: object, _error: Exception) -> Sequence[Record]:
+        raise ValueError("the fact holds what Postgres does not take")
+
+    topics, kept = Topics(), Kept()
+    script = Script([Permanent("llm_refusal", "no")])
+    assert await stage_of(script, topics, Later(), give_up=give_up, failed_events=kept).process(DELIVERY)
+    assert (len(kept.letters), len(topics.named("dead-letters"))) == (1, 1)

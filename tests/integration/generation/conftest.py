@@ -27,8 +27,10 @@ from infra.postgres import Database
 from infra.settings import Settings
 from streams.deliveries import Delivery, Record
 from streams.events import Accepted, JobAccepted, JobId, fact_id, parse_event
+from streams.failed_events import FailedEvents
 from streams.policy import RetryPolicy
 from streams.scheduled import ScheduledRetries
+from streams.seal import Seal
 from streams.stage import Stage
 from tests.waiting import wait_for
 
@@ -129,6 +131,8 @@ class StageUnderTest:
             give_up=self.generation.give_up,
             publisher=self.published,
             retries=ScheduledRetries(self.database, SystemClock()),
+            failed_events=FailedEvents(self.database, SystemClock()),
+            opened=Seal(self.database).opened,
             policy=RetryPolicy(max_attempts=3, base=timedelta(milliseconds=1), cap=timedelta(milliseconds=1)),
             timeout=timedelta(seconds=30),
         )

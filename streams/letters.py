@@ -32,6 +32,7 @@ from streams.traces import trace_id_of
 Header: TypeAlias = str | dict[str, str]
 
 _UNKNOWN = "unknown"
+_ENCODED = "base64:"
 _LONGEST_NAME = 200  # names are indexed, and an index entry must fit a third of a page
 _LONGEST_MESSAGE = 4_000
 _LONGEST_TRACEBACK = 16_000
@@ -43,7 +44,7 @@ _RUN_FIELD = re.compile(r'"run"\s*:\s*(\d{1,10})\b')
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
+class FailedEvent:
     """A row of `failed_events`.
 
     Attributes:
@@ -71,7 +72,7 @@ class DeadLetter:
     trace_id: str | None
 
 
-def read_dead_letter(delivery: Delivery) -> DeadLetter:
+def read_dead_letter(delivery: Delivery) -> FailedEvent:
     """Read a delivery of `dead-letters`, written by a stage or by the transport. Raises nothing."""
     headers = delivery.headers
     topic = _header(headers, DEAD_LETTER_TOPIC) or storable(delivery.topic, _LONGEST_NAME)
@@ -81,7 +82,7 @@ def read_dead_letter(delivery: Delivery) -> DeadLetter:
     fields = _fields(delivery)
     job_id = _uuid(fields.get("subject")) or _uuid(_decoded(delivery.key))
     deliveries = _integer(_decoded(headers.get(DEAD_LETTER_DELIVERIES))) or 1
-    return DeadLetter(
+    return FailedEvent(
         id=letter_id(topic, stage, delivery.key, delivery.value),
         topic=topic,
         stage=stage,
@@ -105,11 +106,27 @@ def read_dead_letter(delivery: Delivery) -> DeadLetter:
 
 
 def _original_headers(headers: Mapping[str, bytes]) -> dict[str, Header]:
-    return {
-        storable(name, _LONGEST_NAME): _kept(value)
-        for name, value in headers.items()
-        if not name.startswith("dead-letter-")
-    }
+    return {header_name(name): _kept(value) for name, value in headers.items() if not name.startswith("dead-letter-")}
+
+
+def header_name(name: str) -> str:
+    """Return a header's name as a `jsonb` column keeps it; `original_name` gives it back exactly."""
+    # Where a name is not UTF-8, it was read with `surrogateescape`.
+    if name.isprintable() and not name.startswith(_ENCODED) and len(name) <= _LONGEST_NAME:
+        return name
+    return _ENCODED + base64.b64encode(name.encode(errors="surrogateescape")).decode()
+
+
+def original_name(kept: str) -> str:
+    """Return the header's name that `header_name` made text of."""
+    if not kept.startswith(_ENCODED):
+        return kept
+    return base64.b64decode(kept.removeprefix(_ENCODED)).decode(errors="surrogateescape")
+
+
+def original_value(kept: str | Mapping[str, str]) -> bytes:
+    """Return the header's bytes, of a column's text or of its base64."""
+    return kept.encode() if isinstance(kept, str) else base64.b64decode(kept["base64"])
 
 
 def _kept(value: bytes) -> Header:
