@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from infra.variables import Key, Variables
 
-CompletionFormat = Literal["json_schema", "json_object_with_schema", "json_object"]
+CompletionFormat = Literal["auto", "json_schema", "json_object_with_schema", "json_object", "prompt"]
 
 
 _DAY_S = 86_400.0
@@ -50,9 +50,10 @@ class Settings(Variables):
 
     model: str = Field(default="gpt-4o-mini", description="Model that composes the activities.")
     completion_format: CompletionFormat = Field(
-        default="json_schema",
-        description="How the endpoint is asked for JSON: by a strict schema, by `json_object` with the schema in the "
-        "prompt, or by `json_object` alone. The answer is validated all the same.",
+        default="auto",
+        description="How the endpoint is asked for JSON. `auto`: in the strongest form that it takes, which the fleet "
+        "learns once. Otherwise by a strict schema, by `json_object` with the schema or alone, or by the prompt "
+        "alone. The answer is validated all the same.",
     )
     generation_concurrency: int = Field(
         default=600,

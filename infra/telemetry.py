@@ -28,6 +28,19 @@ LLM_USAGE_UNKNOWN = Counter(
 LLM_UNPACKED = Counter(
     "teamfit_llm_unpacked_total", "Answers of the LLM whose JSON was packed, by what was taken off.", ["kind"]
 )
+LLM_LEARNED = Counter(
+    "teamfit_llm_learned_total",
+    "Times that this worker has learned how an endpoint is asked, by form and the parameter that bounds the answer.",
+    ["form", "answer_limit"],
+)
+LLM_BLAMED = Counter(
+    "teamfit_llm_blamed_total",
+    "Calls without an answer, by who is to blame (account, configuration, endpoint, limit, prompt, unknown) and code.",
+    ["blame", "code"],
+)
+LLM_PROBES = Counter(
+    "teamfit_llm_probes_total", "Calls for no job, to see whether the endpoint works, by result.", ["result"]
+)
 
 STAGE_HELD = Gauge(
     "teamfit_stage_held",

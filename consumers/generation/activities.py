@@ -101,3 +101,4 @@ def _asked_for() -> dict[str, Any]:
 
 # Built once: it costs more than reading an answer.
 SCHEMA: Final = _asked_for()
+UNBOUNDED_SCHEMA: Final = _strict(Activities.model_json_schema())

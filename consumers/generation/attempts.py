@@ -19,7 +19,7 @@ they cost is added up by organization in `llm_usage`, by a trigger, in the trans
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -28,6 +28,7 @@ import aiosql
 
 from consumers.generation.answer import Completion
 from consumers.generation.gate import Closing, Gate
+from consumers.generation.hold import Hold
 from consumers.generation.prompt import BYTES_PER_TOKEN, Material, Team
 from consumers.generation.runs import (
     Attempt,
@@ -62,6 +63,7 @@ class Attempts:
     clock: Clock
     settings: Settings
     gate: Gate
+    hold: Hold = field(default_factory=Hold)
 
     async def begin(self, handovers: Sequence[Handover]) -> list[Begun]:
         """Begin an attempt at each run and read its team, unless it has ended, is under way, or its job is at its cap.
@@ -69,7 +71,8 @@ class Attempts:
         Two entries of one run in the same batch are begun one after the other: the second finds the first under way.
 
         Raises:
-            DependencyDown: also when the gate is closed; then nothing is changed.
+            DependencyDown: also when the gate is closed or the endpoint held; then nothing is changed.
+            ProbeDue: the endpoint is held, and it is time to ask.
         """
         begun: list[Begun | None] = [None] * len(handovers)
         async with self.database.transaction() as connection:
@@ -88,8 +91,17 @@ class Attempts:
         runs = {"job_ids": [event.job_id for event in events], "runs": [event.run for event in events]}
         now = self.clock.now()
         # Three statements: each sees what another worker's begin or save, for which the one before it had to wait, did.
-        self.gate.learn(await _queries.lock_runs(connection, **runs, endpoint=self.gate.endpoint))
+        known = await _queries.lock_runs(
+            connection,
+            **runs,
+            endpoint=self.gate.endpoint,
+            model=self.hold.caller.model,
+            credential=self.hold.caller.credential,
+        )
+        self.gate.learn(known["closed_for"])
         self.gate.check()
+        self.hold.learn(known["sentence"], known["next_probe_in"], known["blame"])
+        self.hold.check()
         await _queries.abandon(connection, **runs, entries=entries, patience=patience(self.settings), now=now)
         tokens = {(event.job_id, event.run): uuid4() for event in events}
         begun: dict[Run, Begun] = {}

@@ -23,11 +23,14 @@ import structlog
 
 from consumers.generation.answer import Completion
 from consumers.generation.attempts import Attempts
+from consumers.generation.endpoint import Endpoint
+from consumers.generation.fleet import Fleet
 from consumers.generation.gate import Gate
+from consumers.generation.hold import Caller, Hold, ProbeDue
 from consumers.generation.llm import Llm, endpoint_of
 from consumers.generation.llm_errors import LlmFailure
-from consumers.generation.prompt import Team, messages, system_message, user_message
-from consumers.generation.runs import Attempt, Capped, Ended, Failure, Handover, Saved, UnderWay
+from consumers.generation.prompt import Team, user_message
+from consumers.generation.runs import Attempt, Begun, Capped, Ended, Failure, Handover, Saved, UnderWay
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown, Permanent, Postponed
@@ -61,13 +64,13 @@ class Generation:
 
     def __init__(self, *, database: Database, llm: Llm, publisher: Publisher, clock: Clock, settings: Settings) -> None:
         self._database = database
-        self._llm = llm
         self._publisher = publisher
         self._clock = clock
         self._settings = settings
-        self._system = system_message(settings.completion_format)
         self._gate = Gate(endpoint_of(settings))
-        self._attempts = Attempts(database, clock, settings, self._gate)
+        self._hold = Hold(Caller.of(settings))
+        self._endpoint = Endpoint(llm=llm, fleet=Fleet(database, settings), hold=self._hold, settings=settings)
+        self._attempts = Attempts(database, clock, settings, self._gate, self._hold)
         size, timeout_s = settings.batch_size, settings.stage_timeout_s
         self._begin = Batcher(self._attempts.begin, max_size=size, timeout_s=timeout_s)
         self._save = Batcher(self._attempts.save, max_size=size, timeout_s=timeout_s)
@@ -100,14 +103,16 @@ class Generation:
             if kept is not None and (facts := await self._saved(handover, *kept)):
                 return facts
             self._gate.knock()
-            begun = await self._begin.submit(handover)
-            if isinstance(begun, UnderWay):
-                raise _postponed(event, begun)
-            if isinstance(begun, Capped):
-                raise self._spent(event, begun)
-            if not isinstance(begun, Attempt):
-                return _already_ended(event, begun)
-            return await self._saved(handover, begun, await self._answer(event, begun))
+            self._hold.knock()
+            async with self._endpoint.turn():
+                begun = await self._begun(handover)
+                if isinstance(begun, UnderWay):
+                    raise _postponed(event, begun)
+                if isinstance(begun, Capped):
+                    raise self._spent(event, begun)
+                if not isinstance(begun, Attempt):
+                    return _already_ended(event, begun)
+                return await self._saved(handover, begun, await self._answer(event, begun))
 
     async def give_up(self, handover: Handover, error: Exception) -> Sequence[Record]:
         """End the run as failed, and return the JobFailed that follows; nothing if it had ended in another way.
@@ -122,6 +127,13 @@ class Generation:
             telemetry.JOBS.labels("failed").inc()
         return facts
 
+    async def _begun(self, handover: Handover) -> Begun:
+        try:
+            return await self._begin.submit(handover)
+        except ProbeDue:
+            await self._endpoint.reopen()
+            return await self._begin.submit(handover)
+
     async def _answer(self, event: JobAccepted, attempt: Attempt) -> Completion:
         """Call the LLM once; a failure is on record before it is raised."""
         try:
@@ -130,7 +142,7 @@ class Generation:
             await self._discard.submit(attempt)
             raise
         try:
-            completion = await self._llm.complete(messages(self._system, prompt))
+            completion = await self._endpoint.complete(attempt.key, prompt)
         except LlmFailure as failure:
             self._gate.close(failure.closed_for, failure.code)
             if failure.sent:
@@ -147,7 +159,9 @@ class Generation:
         team = _team(event, attempt)
         # Before the call, so that a broker that is away costs nothing.
         await self._publisher.publish((record(JOB_EVENTS, self._started(event, attempt)),))
-        self._gate.check()  # it may have closed since the attempt began
+        # Either may have changed since the attempt began.
+        self._gate.check()
+        self._hold.check()
         return user_message(event.data.requirements, team, materials_token_budget=self._settings.materials_token_budget)
 
     def _spent(self, event: JobAccepted, capped: Capped) -> Permanent:

@@ -1,26 +1,30 @@
-"""Where the `openai` package's errors become ours. Types, status codes and error codes decide, never message texts.
+"""Where the `openai` package's errors become ours.
 
 LlmFailure                 one call that gave no activities; `error` says what the stage does about it:
-├── Transient              llm_rate_limited, llm_timeout, llm_connection_lost, llm_server_error, llm_invalid_output
-├── Permanent              llm_truncated, llm_refusal, llm_content_filter, llm_bad_request
-└── DependencyDown("llm")  not reachable, not paid for, not configured as the endpoint needs it, or to be left alone for
-                           a while, as it says (llm_rate_limited, llm_server_error)
-docs/llm.md has the table.
+├── Transient              llm_invalid_output; llm_server_error, llm_timeout, llm_connection_lost of one prompt alone
+├── Permanent              llm_truncated, llm_refusal, llm_content_filter, llm_prompt_too_long, llm_bad_request
+├── Postponed              llm_rate_limited, llm_server_error, … once, while the endpoint answers others
+└── DependencyDown("llm")  the account, the configuration, the endpoint or its limit is to blame
+`blame` says who is to blame for a refusal, `endpoint` what evidence makes of it, docs/llm.md has the table.
 """
 
+import ssl
+from collections.abc import Iterator
 from datetime import timedelta
 from http import HTTPStatus
+from typing import Self
 
 import aiohttp
+import httpx2
 import openai
 
-from consumers.generation.rate_limits import exhausted_for, retry_after
-from infra.errors import DependencyDown, Permanent, Transient
-from infra.settings import CompletionFormat
+from consumers.generation.blame import Verdict, blame
+from consumers.generation.rate_limits import exhausted_for
+from consumers.generation.refusal import clean, read_refusal
+from infra.errors import DependencyDown, Permanent, Postponed, Transient
 from streams.completion import Usage
 
-_CONTENT_FILTERS = frozenset({"content_filter", "content_policy_violation"})
-_LOCATION_CHARS = 200
+_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, ssl.SSLError)
 
 
 class LlmFailure(Exception):
@@ -33,125 +37,121 @@ class LlmFailure(Exception):
         maybe_billed: whether it may have cost tokens that nobody told us of.
         sent: whether the endpoint may have seen the call.
         closed_for: how long the endpoint wants no further calls, from anybody.
+        verdict: who is to blame, unless there was an answer to read.
+        status: of the answer, if there was one.
+        words: what the endpoint said, cleaned. It may repeat what it was asked.
     """
 
     def __init__(
         self,
-        error: Transient | Permanent | DependencyDown,
+        error: Transient | Permanent | Postponed | DependencyDown,
         *,
         code: str | None = None,
         usage: Usage | None = None,
         maybe_billed: bool = False,
         sent: bool = True,
         closed_for: timedelta | None = None,
+        verdict: Verdict | None = None,
+        status: int | None = None,
+        words: str = "",
     ) -> None:
         super().__init__(str(error))
         self.error = error
-        self.code = code or ("llm_unavailable" if isinstance(error, DependencyDown) else error.code)
+        self.code = code or (error.code if isinstance(error, Transient | Permanent) else "llm_unavailable")
         self.usage = usage
         self.maybe_billed = maybe_billed or (usage is not None and usage.maybe_billed)
         self.sent = sent
         self.closed_for = closed_for
+        self.verdict = verdict
+        self.status = status
+        self.words = words
+
+    def of_prompt(self, code: str, sentence: str) -> Self:
+        """Blame the prompt, as far as is known."""
+        self.error, self.code = Permanent(code, sentence), code
+        self.verdict = Verdict("prompt", code, sentence, certain=False)
+        return self
 
 
 def translate(
-    error: openai.OpenAIError | aiohttp.ClientError | TimeoutError, *, completion_format: CompletionFormat
+    error: openai.OpenAIError | httpx2.InvalidURL | aiohttp.ClientError | OSError | ValueError, *, url: str, model: str
 ) -> LlmFailure:
-    """Return the failure that an error of the client means."""
+    """Return the failure that an error of the client means, before any evidence."""
     match error:
         case openai.APIStatusError():
-            return _status(error, completion_format)
-        case openai.APIResponseValidationError():
-            return LlmFailure(Transient("llm_invalid_output", f"the LLM's answer is malformed: {error}"))
-        case openai.APIConnectionError() | aiohttp.ClientError() | TimeoutError():
-            return _connection(error)
+            return _status(error, url, model)
+        case openai.APIConnectionError() | aiohttp.ClientError() | OSError():
+            return _connection(error, url)
         case _:
-            # Raised before anything is sent: no credentials, a base URL that is none.
-            message = f"configuration error: {error}; check OPENAI_API_KEY and OPENAI_BASE_URL"
-            return LlmFailure(DependencyDown("llm", message), code="llm_misconfigured", sent=False)
+            # Raised before anything is sent: no credentials, a key or an address that no request can carry.
+            return misconfigured(f"no call can be made to {url}: check OPENAI_API_KEY and OPENAI_BASE_URL")
+
+
+def misconfigured(sentence: str) -> LlmFailure:
+    """Return the failure of a call that could not be made with these settings."""
+    return _of(Verdict("configuration", "llm_misconfigured", sentence), sent=False)
 
 
 def timed_out(seconds: float) -> LlmFailure:
     """Return the failure of a call that was ended at our own limit."""
-    message = f"the LLM gave no answer within {seconds:g} s (TEAMFIT_GENERATION_TIMEOUT_S)"
-    return LlmFailure(Transient("llm_timeout", message), maybe_billed=True)
+    sentence = f"the LLM gave no answer within {seconds:g} s (TEAMFIT_GENERATION_TIMEOUT_S)"
+    return _of(Verdict("endpoint", "llm_timeout", sentence), maybe_billed=True)
 
 
-def _connection(error: Exception) -> LlmFailure:
+def _connection(error: Exception, url: str) -> LlmFailure:
     """Tell a call that was never sent from one whose answer was lost.
 
     The package's aiohttp adapter maps both to httpx's ConnectTimeout (`_vendor/httpx_aiohttp/transport.py`), so the
     error of aiohttp underneath decides.
     """
     root = _cause(error)
-    if isinstance(root, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
-        message = f"the LLM endpoint is not reachable ({type(root).__name__}: {root}); check OPENAI_BASE_URL"
-        return LlmFailure(DependencyDown("llm", message), sent=False)
+    if isinstance(root, _NEVER_SENT):
+        sentence = f"{url} is not reachable ({type(root).__name__}: {clean(str(root))}): check OPENAI_BASE_URL"
+        return _of(Verdict("endpoint", "llm_unavailable", sentence), sent=False)
     if isinstance(root, TimeoutError):
-        return LlmFailure(Transient("llm_timeout", "the LLM stopped sending"), maybe_billed=True)
-    message = f"the connection to the LLM was lost before its answer ({type(root).__name__})"
-    return LlmFailure(Transient("llm_connection_lost", message), maybe_billed=True)
+        return _of(Verdict("endpoint", "llm_timeout", f"{url} stopped sending"), maybe_billed=True)
+    sentence = f"the connection to {url} was lost before the answer ({type(root).__name__})"
+    return _of(Verdict("endpoint", "llm_connection_lost", sentence), maybe_billed=True)
 
 
 def _cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None and not isinstance(error, aiohttp.ClientError):
+    for one in _causes(error):
+        if isinstance(one, aiohttp.ClientError):
+            return one
+    return one
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    yield error
+    while error.__cause__ is not None:
         error = error.__cause__
-    return error
+        yield error
 
 
-def _status(error: openai.APIStatusError, completion_format: CompletionFormat) -> LlmFailure:
-    wait = retry_after(error.response.headers)
-    status = error.status_code
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return _too_many(error, wait or exhausted_for(error.response.headers))
-    if status < HTTPStatus.BAD_REQUEST:
-        location = error.response.headers.get("location", "")[:_LOCATION_CHARS]
-        message = (
-            f"configuration error: the LLM endpoint redirects ({status}) to {location!r}, which is not followed; "
-            "set OPENAI_BASE_URL to the address that it means"
+def _status(error: openai.APIStatusError, url: str, model: str) -> LlmFailure:
+    headers = error.response.headers
+    # The package hands on the inner part of a body, without what stands beside it.
+    refusal = read_refusal(error.status_code, headers, error.response.content or error.body)
+    verdict = blame(refusal, url=url, model=model)
+    failure = _of(verdict, status=refusal.status, words=refusal.text)
+    if verdict.blame in {"limit", "endpoint"}:
+        failure.closed_for = verdict.wait or (
+            exhausted_for(headers) if refusal.status == HTTPStatus.TOO_MANY_REQUESTS else None
         )
-        return LlmFailure(DependencyDown("llm", message), code="llm_misconfigured")
-    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND} or _model_unknown(error):
-        message = (
-            f"configuration error: the LLM endpoint answered {status} ({error.code or 'no code'}); "
-            "check OPENAI_API_KEY, OPENAI_BASE_URL and TEAMFIT_MODEL"
-        )
-        return LlmFailure(DependencyDown("llm", message), code="llm_misconfigured")
-    if status == HTTPStatus.BAD_REQUEST and (error.param or "").startswith("response_format"):
-        message = (
-            f"configuration error: the LLM endpoint does not take TEAMFIT_COMPLETION_FORMAT={completion_format}; "
-            "set it to json_object_with_schema or json_object"
-        )
-        return LlmFailure(DependencyDown("llm", message), code="llm_misconfigured")
-    if error.code in _CONTENT_FILTERS:
-        return LlmFailure(Permanent("llm_content_filter", "the LLM's content filter refused the request"))
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT}:
-        # Some servers answer an unknown format with a 500, which nothing tells from any other.
-        message = (
-            f"the LLM endpoint failed ({status}); if it always does, it may not take "
-            f"TEAMFIT_COMPLETION_FORMAT={completion_format}"
-        )
-        if status == HTTPStatus.SERVICE_UNAVAILABLE and wait:
-            return _come_back("llm_server_error", message, wait)
-        return LlmFailure(Transient("llm_server_error", message, retry_after=wait))
-    message = f"the LLM endpoint refused the request ({status}, {error.code or error.type or 'no code'})"
-    return LlmFailure(Permanent("llm_bad_request", message))
+    if verdict.code == "llm_invalid_output":
+        # The endpoint has generated an answer and kept it.
+        failure.error, failure.verdict, failure.maybe_billed = Transient(verdict.code, verdict.sentence), None, True
+    return failure
 
 
-def _too_many(error: openai.APIStatusError, wait: timedelta | None) -> LlmFailure:
-    if error.code == "insufficient_quota":
-        message = "the LLM account has no credit left (insufficient_quota); top it up"
-        down = DependencyDown("llm", message, retry_after=wait)
-        return LlmFailure(down, code="llm_insufficient_quota", closed_for=wait)
-    message = "the LLM's rate limit is reached (429)"
-    if wait:
-        return _come_back("llm_rate_limited", message, wait)
-    return LlmFailure(Transient("llm_rate_limited", message))
-
-
-def _come_back(code: str, message: str, wait: timedelta) -> LlmFailure:
-    return LlmFailure(DependencyDown("llm", message, retry_after=wait), code=code, closed_for=wait)
-
-
-def _model_unknown(error: openai.APIStatusError) -> bool:
-    return error.code in {"model_not_found", "invalid_api_key"} or error.param == "model"
+def _of(
+    verdict: Verdict, *, maybe_billed: bool = False, sent: bool = True, status: int | None = None, words: str = ""
+) -> LlmFailure:
+    error: Permanent | DependencyDown
+    if verdict.blame in {"prompt", "unknown"}:
+        error = Permanent(verdict.code, verdict.sentence)
+    else:
+        error = DependencyDown("llm", verdict.sentence, retry_after=verdict.wait)
+    return LlmFailure(
+        error, code=verdict.code, maybe_billed=maybe_billed, sent=sent, verdict=verdict, status=status, words=words
+    )

@@ -14,7 +14,7 @@ import orjson
 from openai.types.chat import ChatCompletionMessageParam
 
 from consumers.generation.activities import SCHEMA
-from infra.settings import CompletionFormat
+from consumers.generation.dialect import Dialect
 
 BYTES_PER_TOKEN: Final = 4
 _TITLE_CHARS = 200
@@ -36,6 +36,9 @@ The object has one key, "activities": a list of exactly three objects, each with
 "steps" (list of strings, in order) and "objective"."""
 
 _TASK: Final = "The request, as JSON data:"
+
+# It holds the word JSON, without which some endpoints refuse `json_object`.
+_HARMLESS: Final = 'Reply with this JSON object and nothing else: {"activities": []}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +94,15 @@ def within_budget(materials: Sequence[Material], tokens: int) -> list[Material]:
     return kept
 
 
-def system_message(completion_format: CompletionFormat) -> str:
-    """Return our instructions, with the answer's form spelled out where the endpoint is not given a schema."""
-    match completion_format:
-        case "json_schema":
-            return _SYSTEM
+def system_message(dialect: Dialect) -> str:
+    """Return our instructions, with the answer's form spelled out unless the operator relies on the schema alone."""
+    match dialect.form:
+        case "json_schema" | "json_schema_unbounded":
+            # Some endpoints take a schema and ignore it.
+            return _SYSTEM + _SHAPE if dialect.is_learned else _SYSTEM
         case "json_object":
             return _SYSTEM + _SHAPE
-        case "json_object_with_schema":
+        case "json_object_with_schema" | "json_object_schema_in_prompt" | "prompt":
             return f"{_SYSTEM}\nThe object matches this JSON Schema:\n{orjson.dumps(SCHEMA).decode()}"
 
 
@@ -123,6 +127,14 @@ def user_message(requirements: str, team: Team, *, materials_token_budget: int) 
     return f"{_TASK}\n<data>\n{sealed}\n</data>"
 
 
-def messages(system: str, user: str) -> list[ChatCompletionMessageParam]:
-    """Return the two messages of a call."""
+def messages(dialect: Dialect, user: str) -> list[ChatCompletionMessageParam]:
+    """Return the messages of a call: ours and the customer's, in one where the endpoint takes no system message."""
+    system = system_message(dialect)
+    if not dialect.takes_system:
+        return [{"role": "user", "content": f"{system}\n\n{user}"}]
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def harmless_messages() -> list[ChatCompletionMessageParam]:
+    """Return a prompt of our own that no endpoint has a reason to refuse."""
+    return [{"role": "user", "content": _HARMLESS}]

@@ -1,7 +1,7 @@
--- name: lock_runs(job_ids, runs, endpoint)$
+-- name: lock_runs(job_ids, runs, endpoint, model, credential)^
 -- Lets one transaction at a time begin attempts at a run. The next statement sees what the one before it committed;
--- sorted, so that two workers cannot deadlock. Returns for how long the gate is closed yet, or NULL, which so
--- costs no round trip of its own.
+-- sorted, so that two workers cannot deadlock. Returns for how long the gate is closed yet, or NULL, and why the endpoint
+-- is held and when its next probe is due, or NULLs, which so cost no round trip of their own.
 WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(key)
     FROM (
@@ -10,11 +10,17 @@ WITH locked AS MATERIALIZED (
         ORDER BY key
     ) AS sorted
 )
-SELECT closed.closed_until - clock_timestamp()
+SELECT
+    closed.closed_until - clock_timestamp() AS closed_for,
+    held.sentence,
+    held.blame,
+    held.next_probe_at - clock_timestamp() AS next_probe_in
 FROM (SELECT count(*) FROM locked) AS all_locked
 -- A gate that was closed in the future was closed by a clock that has been set back: nobody knows until when.
 LEFT JOIN llm_gate AS closed ON closed.endpoint = :endpoint
-    AND closed.closed_until > clock_timestamp() AND closed.closed_at <= clock_timestamp();
+    AND closed.closed_until > clock_timestamp() AND closed.closed_at <= clock_timestamp()
+LEFT JOIN llm_holds AS held ON held.endpoint = :endpoint AND held.model = :model AND held.credential = :credential
+    AND held.passed_at IS NULL;
 
 -- name: close_gate(endpoint, wait, reason)!
 -- Closes the gate for everybody; an earlier time than the one that stands changes nothing.

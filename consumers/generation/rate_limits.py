@@ -1,70 +1,114 @@
-"""When an endpoint says to come back: what its headers mean. Pure; nonsense counts as nothing said."""
+"""When an endpoint says to come back: what its headers and its words mean. Pure; nonsense counts as nothing said."""
 
-import math
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Final, Protocol
+from typing import Final
 
-# Longer than any endpoint means; a wrong clock or unit there must not put a job off for a year.
-_LONGEST_WAIT = timedelta(days=1)
-_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|h|m|s))+")
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
-_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+# A wrong clock or unit must not keep the fleet from asking for longer: then a call asks anew.
+LONGEST_WAIT: Final = timedelta(hours=1)
+
+_PART: Final = re.compile(
+    r"(\d{1,12}(?:\.\d{1,12})?)\s*(milliseconds?|ms|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s)"
+)
+_LONGEST_TEXT: Final = 64
+_DURATION: Final = re.compile(rf"(?:{_PART.pattern}\s*)+")
+_NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+# "Please try again in 1.2s", "Please retry in 45.8s.", "retry after 20 seconds", "Try again in 6m0s"
+_SPOKEN: Final = re.compile(
+    rf"(?:again|retry|wait)(?:\s+\w+)?\s+(?:in|after|for)?\s*((?:{_PART.pattern}\s*)+)(?![a-z])"
+)
+
+# A number so large is a point in time: seconds since 1970 (from 1973 on), or milliseconds.
+_EPOCH_S: Final = 1e8
+_EPOCH_MS: Final = 1e11
 
 
-class Headers(Protocol):
-    """The headers of an answer."""
-
-    def get(self, key: str, /) -> str | None:
-        """Return the header's value, whatever the case of its name."""
-        ...
-
-
-def retry_after(headers: Headers) -> timedelta | None:
+def retry_after(headers: Mapping[str, str]) -> timedelta | None:
     """Return how long the endpoint asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
-        return _bounded(milliseconds / 1000)
-    text = headers.get("retry-after")
-    seconds = _number(text)
-    if seconds is not None:
-        return _bounded(seconds)
-    try:
-        at = parsedate_to_datetime(text or "")
-    except ValueError:
+        return bounded(milliseconds / 1000)
+    return wait_of(headers.get("retry-after"))
+
+
+def wait_of(text: str | None) -> timedelta | None:
+    """Return the wait that a value names: seconds, a duration with units, a point in time as a number or a date."""
+    if text is None:
         return None
-    return _bounded(((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
+    text = text.strip()[:_LONGEST_TEXT]
+    number = _number(text)
+    if number is not None:
+        if number >= _EPOCH_S:
+            number = number / (1000 if number >= _EPOCH_MS else 1) - datetime.now(UTC).timestamp()
+        return bounded(number)
+    if _DURATION.fullmatch(text):
+        return bounded(_seconds(text))
+    return _until(text)
 
 
-def exhausted_for(headers: Headers) -> timedelta | None:
+def spoken_wait(text: str) -> timedelta | None:
+    """Return the wait that an error's message names in words."""
+    found = _SPOKEN.search(text.lower())
+    return bounded(_seconds(found[1])) if found else None
+
+
+def exhausted_for(headers: Mapping[str, str]) -> timedelta | None:
     """Return how long no further call will be answered, because the limit of requests or of tokens is used up.
 
     OpenAI says so with every answer: `x-ratelimit-remaining-requests: 0`, `x-ratelimit-reset-requests: 1m30.5s`.
     https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     """
-    resets = [
-        _duration(headers.get(f"x-ratelimit-reset-{limit}"))
-        for limit in ("requests", "tokens")
-        if _number(headers.get(f"x-ratelimit-remaining-{limit}")) == 0
-    ]
-    return max((reset for reset in resets if reset), default=None)
+    return _longest(headers, unless_left=True)
 
 
-def _duration(text: str | None) -> timedelta | None:
-    # A number without a unit may be a point in time, so it says nothing.
-    if text is None or not _DURATION.fullmatch(text):
+def named_reset(headers: Mapping[str, str]) -> timedelta | None:
+    """Return how long a 429 asks to wait by the resets that it names, of limits used up or of which it says no more."""
+    return _longest(headers, unless_left=False)
+
+
+def bounded(seconds: float) -> timedelta:
+    """Return so many seconds as a wait that is neither negative nor longer than an hour."""
+    return timedelta(seconds=min(max(seconds, 0.0), LONGEST_WAIT.total_seconds()))
+
+
+def _longest(headers: Mapping[str, str], *, unless_left: bool) -> timedelta | None:
+    waits: list[timedelta] = []
+    for name, value in headers.items():
+        lowered = name.lower()
+        # `x-ratelimit-reset-requests`, `x-ratelimit-reset`, `ratelimit-reset`, `anthropic-ratelimit-tokens-reset`, …
+        if "reset" not in lowered or not re.search("rate-?limit", lowered):
+            continue
+        left = _number(headers.get(lowered.replace("reset", "remaining")))
+        if (left is None and unless_left) or (left is not None and left > 0):
+            continue
+        wait = wait_of(value)
+        if wait:
+            waits.append(wait)
+    return max(waits, default=None)
+
+
+def _seconds(text: str) -> float:
+    return sum(float(number) * _unit(unit) for number, unit in _PART.findall(text))
+
+
+def _unit(unit: str) -> float:
+    if unit.startswith(("ms", "milli")):
+        return 0.001
+    return {"h": 3600.0, "m": 60.0, "s": 1.0}[unit[0]]
+
+
+def _until(text: str) -> timedelta | None:
+    try:
+        at = datetime.fromisoformat(text) if text[:4].isdigit() else parsedate_to_datetime(text)
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return bounded((at - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError, IndexError):
+        # IndexError and TypeError: what the standard library's parser raises for some dates that are none.
         return None
-    return _bounded(sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text)))
 
 
 def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _bounded(seconds: float) -> timedelta:
-    return timedelta(seconds=min(max(seconds, 0.0), _LONGEST_WAIT.total_seconds()))
+    text = (text or "").strip()[:_LONGEST_TEXT]
+    return float(text) if _NUMBER.fullmatch(text) else None

@@ -189,6 +189,29 @@ async def test_the_gate_is_shown_and_opened(teamfit: Run, database: Pool) -> Non
     assert "nothing was changed" in (await teamfit("llm", "gate", "open", "--yes")).stdout
 
 
+async def test_what_is_known_of_an_endpoint_is_shown_and_forgotten(teamfit: Run, database: Pool) -> None:
+    """How it is asked and why it is held; what was learned is forgotten after a question."""
+    assert "Nothing is learned" in (await teamfit("llm", "dialect", "show")).stdout
+    assert "No endpoint is held" in (await teamfit("llm", "hold", "show")).stdout
+    await database.execute(
+        "INSERT INTO llm_dialects VALUES"
+        " ('https://llm/v1', 'm', 'auto', 'prompt', 'max_tokens', true, 'more was refused', now(), NULL)"
+    )
+    await database.execute(
+        "INSERT INTO llm_holds (endpoint, model, credential, blame, code, sentence, next_probe_at)"
+        " VALUES ('https://llm/v1', 'm', 'c', 'account', 'llm_insufficient_quota', 'has no credit', now())"
+    )
+    for command in (("dialect", "max_tokens"), ("hold", "has no credit")):
+        shown = await teamfit("llm", command[0], "show")
+        assert ("https://llm/v1" in shown.stdout, command[1] in shown.stdout) == (True, True)
+        (one,) = json.loads((await teamfit("llm", command[0], "show", "--json")).stdout)
+        assert one["model"] == "m"
+    assert (await teamfit("llm", "dialect", "forget", answer="n\n")).exit_code == 1
+    assert "Nothing was learned" in (await teamfit("llm", "dialect", "forget", "https://other", "--yes")).stdout
+    assert "https://llm/v1 m is forgotten" in (await teamfit("llm", "dialect", "forget", "--yes")).stdout
+    assert await database.fetchval("SELECT count(*) FROM llm_dialects") == 0
+
+
 async def test_a_quota_is_shown_with_what_is_left(teamfit: Run, pipeline: Pipeline) -> None:
     """The plan, and each month's counters beside the ledger."""
     await pipeline.accept()

@@ -21,7 +21,7 @@ from consumers.generation.handlers import Generation
 from consumers.generation.llm import Llm
 from consumers.generation.runs import Handover
 from infra.clock import SystemClock
-from infra.errors import InvalidEvent
+from infra.errors import DependencyDown, InvalidEvent
 from infra.local.llm.server import create_app
 from infra.postgres import Database
 from infra.settings import Settings
@@ -254,6 +254,25 @@ async def die_in_a_call(start_stage: Starter, endpoint: Endpoint, event: JobAcce
     dying.cancel()
     await asyncio.gather(dying, return_exceptions=True)
     await endpoint.tell("ok")
+
+
+async def end_hold(stage: StageUnderTest) -> None:
+    """Let calls through again, without a probe."""
+    async with stage.database.transaction() as connection:
+        await connection.execute("DELETE FROM llm_holds")
+    stage.generation._hold.learn(None)
+
+
+async def eventually(stage: StageUnderTest, event: JobAccepted, *, deadline_s: float = 15) -> Sequence[Record]:
+    """Take a delivery again until the stage is held no longer."""
+
+    async def taken() -> Sequence[Record]:
+        try:
+            return await stage.handle(event)
+        except DependencyDown:
+            return ()
+
+    return await wait_for(taken, deadline_s=deadline_s, what="the hold to end")
 
 
 def handovers(*events: JobAccepted) -> list[Handover]:

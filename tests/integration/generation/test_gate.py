@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 
 from consumers.generation.fleet_gate import open_gates
-from infra.errors import DependencyDown, Transient
+from infra.errors import DependencyDown
 from streams.deliveries import Delivery
-from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted
+from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, eventually
 from tests.waiting import wait_for
 
 
@@ -23,6 +23,12 @@ async def closed_for(database: Pool) -> timedelta:
     """Return how long the gate is closed yet."""
     wait = await database.fetchval("SELECT max(closed_until) - clock_timestamp() FROM llm_gate")
     return wait or timedelta()
+
+
+async def calls_on_record(database: Pool) -> int:
+    """Return how many calls the database knows of, for jobs and for none."""
+    attempts = await database.fetchval("SELECT count(*) FROM generation_attempts")
+    return int(attempts + await database.fetchval("SELECT coalesce(sum(calls), 0) FROM llm_probes"))
 
 
 async def received(endpoint: Endpoint) -> int:
@@ -184,15 +190,16 @@ async def test_a_gate_that_a_wrong_clock_closed_is_open(
     assert timedelta() < await closed_for(database) <= timedelta(seconds=30)
 
 
-async def test_a_rate_limit_that_names_no_time_is_the_jobs_own_backoff(
+async def test_a_rate_limit_that_names_no_time_holds_until_a_probe_is_answered(
     stage: StageUnderTest, endpoint: Endpoint, database: Pool
 ) -> None:
-    """Nobody else has to wait for it."""
+    """No attempt is spent, and no gate is closed for a time that nobody has named."""
     await endpoint.tell("429", count=1)
-    with pytest.raises(Transient):
+    with pytest.raises(DependencyDown, match="rate limit"):
         await stage.handle(accepted())
     assert await database.fetchval("SELECT count(*) FROM llm_gate") == 0
-    assert await stage.handle(accepted())
+    assert await database.fetchval("SELECT blame FROM llm_holds") == "limit"
+    assert await eventually(stage, accepted())
 
 
 @pytest.mark.parametrize("mode", ["401", "ok"])
@@ -210,13 +217,13 @@ async def test_an_outage_is_probed_and_burns_nothing(
     work = [asyncio.create_task(around.process(delivery)) for delivery in deliveries(100)]
 
     await wait_for(lambda: around._probes >= 3, what="three probes")
-    assert await received(endpoint) <= await database.fetchval("SELECT count(*) FROM generation_attempts")
+    assert await received(endpoint) <= await calls_on_record(database)
     await endpoint.tell("ok")
     stage.published.error = None
     await asyncio.gather(*work)
     assert await database.fetchval("SELECT count(*) FROM job_outcomes WHERE outcome = 'completed'") == 100
     assert {record.topic for record in stage.published.records} == {"job-events"}
-    assert await database.fetchval("SELECT count(*) FROM generation_attempts") == await received(endpoint)
+    assert await calls_on_record(database) == await received(endpoint)
 
 
 async def test_secrets_in_the_address_do_not_name_the_gate(

@@ -6,14 +6,14 @@ import pytest
 
 from infra.errors import DependencyDown, Permanent, Transient
 from infra.local.processes import free_port
-from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted
+from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, eventually
 
 
 @pytest.mark.parametrize(
     ("mode", "error", "code", "has_usage", "maybe_billed"),
     [
-        ("429", Transient, "llm_rate_limited", False, False),
-        ("500", Transient, "llm_server_error", False, False),
+        ("429", DependencyDown, "llm_rate_limited", False, False),
+        ("503", DependencyDown, "llm_server_error", False, False),
         ("401", DependencyDown, "llm_misconfigured", False, False),
         ("rubbish", Transient, "llm_invalid_output", True, False),
         ("two_activities", Transient, "llm_invalid_output", True, False),
@@ -21,8 +21,7 @@ from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest
         ("truncated", Permanent, "llm_truncated", True, False),
         ("refusal", Permanent, "llm_refusal", True, False),
         ("content_filter", Permanent, "llm_content_filter", True, False),
-        ("reset", Transient, "llm_connection_lost", False, True),
-        ("schema_unsupported", DependencyDown, "llm_misconfigured", False, False),
+        ("reset", DependencyDown, "llm_connection_lost", False, True),
     ],
 )
 async def test_each_misbehaviour_has_its_class_and_its_record(
@@ -46,8 +45,8 @@ async def test_each_misbehaviour_has_its_class_and_its_record(
     assert (row["state"], row["error_code"], row["maybe_billed"]) == ("failed", code, maybe_billed)
     assert (row["prompt_tokens"] is not None) == has_usage
     assert await database.fetchval("SELECT count(*) FROM customized_activities") == 0
-    # The next try is another attempt at the same run.
-    assert await stage.handle(event)
+    # The next try is another attempt at the same run, once a hold is over.
+    assert await eventually(stage, event)
     assert await database.fetchval("SELECT max(attempt) FROM generation_attempts") == 2
 
 
@@ -67,9 +66,9 @@ async def test_an_endpoint_that_hangs_is_left_and_may_have_billed(
     """A call ends at its limit, and the attempt says that nobody knows what it cost."""
     await endpoint.tell("slow")
     stage = await start_stage(generation_timeout_s=0.3)
-    with pytest.raises(Transient) as raised:
+    with pytest.raises(DependencyDown, match="TEAMFIT_GENERATION_TIMEOUT_S"):
         await stage.handle(accepted())
-    assert raised.value.code == "llm_timeout"
+    assert await database.fetchval("SELECT error_code FROM generation_attempts") == "llm_timeout"
     assert await database.fetchval("SELECT maybe_billed FROM generation_attempts") is True
 
 
@@ -82,14 +81,15 @@ async def test_an_endpoint_that_is_not_there_is_an_outage(start_stage: Starter, 
     assert await database.fetchval("SELECT count(*) FROM generation_attempts") == 0
 
 
-async def test_an_unsupported_format_names_its_setting(stage: StageUnderTest, endpoint: Endpoint) -> None:
+async def test_an_unsupported_format_names_its_setting(start_stage: Starter, endpoint: Endpoint, team: str) -> None:
     """The message tells the operator which variable to change."""
     await endpoint.tell("schema_unsupported")
-    with pytest.raises(DependencyDown, match="TEAMFIT_COMPLETION_FORMAT=json_schema"):
+    stage = await start_stage(completion_format="json_schema")
+    with pytest.raises(DependencyDown, match="TEAMFIT_COMPLETION_FORMAT=auto"):
         await stage.handle(accepted())
 
 
-@pytest.mark.parametrize("completion_format", ["json_object", "json_object_with_schema"])
+@pytest.mark.parametrize("completion_format", ["auto", "json_object", "json_object_with_schema"])
 async def test_other_formats_work_where_a_schema_does_not(
     start_stage: Starter, endpoint: Endpoint, team: str, completion_format: str
 ) -> None:

@@ -11,12 +11,12 @@ from consumers.generation.attempts import Attempts
 from consumers.generation.gate import Gate
 from consumers.generation.runs import Attempt, Failure
 from infra.clock import SystemClock
-from infra.errors import Permanent, Transient
+from infra.errors import DependencyDown, Permanent, Transient
 from infra.local.llm.server import MODEL
 from streams.completion import Usage
 from streams.deliveries import Delivery
 from streams.events import JobFailed, JobId, parse_event
-from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, handovers
+from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, end_hold, handovers
 from tests.waiting import wait_for
 
 _ANSWER = (
@@ -159,8 +159,9 @@ async def test_a_call_of_unknown_cost_counts_as_a_full_answer(
     stage = await start_stage(max_tokens_per_job=1_000, max_completion_tokens=500)
     event = accepted()
     for _ in range(2):
-        with pytest.raises(Transient):
+        with pytest.raises(DependencyDown):
             await stage.handle(event)
+        await end_hold(stage)
     with pytest.raises(Permanent, match="has used 1000 tokens of 1000"):
         await stage.handle(event)
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from consumers.generation.body import MOST_BYTES
+from consumers.generation.dialect import strongest
 from consumers.generation.llm import Llm
 from consumers.generation.llm_errors import LlmFailure
 from infra.settings import Settings
@@ -59,7 +60,7 @@ async def test_a_body_without_end_is_not_read_to_its_end(status: int) -> None:
 
     async with calling(endless) as llm:
         with pytest.raises(LlmFailure):
-            await llm.complete([])
+            await llm.complete("", strongest("auto"))
         await asyncio.wait_for(closed.wait(), 10)
     # Buffers of both sides hold a few megabytes.
     assert sent < 10 * MOST_BYTES
@@ -76,7 +77,7 @@ async def test_a_compressed_bomb_is_not_inflated(compress: Callable[[bytes], byt
 
     async with calling(explode) as llm:
         with pytest.raises(LlmFailure):
-            await llm.complete([])
+            await llm.complete("", strongest("auto"))
 
 
 @pytest.mark.parametrize(("compress", "encoding"), [(gzip.compress, "gzip"), (zlib.compress, "deflate")])
@@ -87,7 +88,7 @@ async def test_a_compressed_answer_is_read(compress: Callable[[bytes], bytes], e
         return web.Response(body=compress(_ANSWER), headers={"Content-Encoding": encoding})
 
     async with calling(answer) as llm:
-        assert len((await llm.complete([])).activities.activities) == 3
+        assert len((await llm.complete("", strongest("auto"))).activities.activities) == 3
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -101,6 +102,6 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
 
     async with calling(elsewhere) as llm:
         with pytest.raises(LlmFailure, match="/elsewhere") as raised:
-            await llm.complete([])
+            await llm.complete("", strongest("auto"))
     assert raised.value.code == "llm_misconfigured"
     assert calls == ["/v1/chat/completions"]

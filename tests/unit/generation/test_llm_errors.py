@@ -31,33 +31,33 @@ def _answered(
     kind = kinds.get(status, openai.InternalServerError if status >= 500 else openai.APIStatusError)
     response = httpx2.Response(status, headers=headers, request=_REQUEST)
     error = kind("some text", response=response, body={"code": code, "param": param, "type": "t"})
-    return translate(error, completion_format="json_schema")
+    return translate(error, url="http://llm.test/v1", model="m")
 
 
 @pytest.mark.parametrize(
     ("status", "code", "param", "error", "recorded"),
     [
-        (429, "rate_limit_exceeded", None, Transient, "llm_rate_limited"),
+        (429, "rate_limit_exceeded", None, DependencyDown, "llm_rate_limited"),
         (429, "insufficient_quota", None, DependencyDown, "llm_insufficient_quota"),
         (401, "invalid_api_key", None, DependencyDown, "llm_misconfigured"),
-        (403, None, None, DependencyDown, "llm_misconfigured"),
+        (403, None, None, Permanent, "llm_bad_request"),
         (404, "model_not_found", None, DependencyDown, "llm_misconfigured"),
         (400, "model_not_found", "model", DependencyDown, "llm_misconfigured"),
         (400, None, "response_format", DependencyDown, "llm_misconfigured"),
         (400, None, "response_format.json_schema", DependencyDown, "llm_misconfigured"),
         (400, "content_filter", None, Permanent, "llm_content_filter"),
-        (400, "context_length_exceeded", "messages", Permanent, "llm_bad_request"),
-        (413, None, None, Permanent, "llm_bad_request"),
+        (400, "context_length_exceeded", "messages", Permanent, "llm_prompt_too_long"),
+        (413, None, None, Permanent, "llm_prompt_too_long"),
         (422, None, None, Permanent, "llm_bad_request"),
-        (408, None, None, Transient, "llm_server_error"),
-        (500, None, None, Transient, "llm_server_error"),
-        (503, None, None, Transient, "llm_server_error"),
+        (408, None, None, DependencyDown, "llm_server_error"),
+        (500, None, None, DependencyDown, "llm_server_error"),
+        (503, None, None, DependencyDown, "llm_server_error"),
     ],
 )
 def test_status_and_code_decide(
     status: int, code: str | None, param: str | None, error: type[Exception], recorded: str
 ) -> None:
-    """Status codes and the endpoint's error codes decide, whatever the message says."""
+    """What is no prompt's fault holds. What may be one is so for the time being: evidence is looked for afterwards."""
     failure = _answered(status, code=code, param=param)
     assert isinstance(failure.error, error)
     assert failure.code == recorded
@@ -75,10 +75,10 @@ def test_a_configuration_error_names_the_variables_to_check() -> None:
     [
         (aiohttp.ClientConnectorError(Mock(), OSError(111, "refused")), DependencyDown, "llm_unavailable", False),
         (aiohttp.ConnectionTimeoutError(), DependencyDown, "llm_unavailable", False),
-        (aiohttp.ServerDisconnectedError(), Transient, "llm_connection_lost", True),
-        (aiohttp.ClientOSError(104, "reset"), Transient, "llm_connection_lost", True),
-        (aiohttp.ClientPayloadError(), Transient, "llm_connection_lost", True),
-        (aiohttp.SocketTimeoutError(), Transient, "llm_timeout", True),
+        (aiohttp.ServerDisconnectedError(), DependencyDown, "llm_connection_lost", True),
+        (aiohttp.ClientOSError(104, "reset"), DependencyDown, "llm_connection_lost", True),
+        (aiohttp.ClientPayloadError(), DependencyDown, "llm_connection_lost", True),
+        (aiohttp.SocketTimeoutError(), DependencyDown, "llm_timeout", True),
     ],
 )
 def test_what_happened_to_the_connection_decides(
@@ -89,14 +89,14 @@ def test_what_happened_to_the_connection_decides(
     between.__cause__ = root
     raised = openai.APITimeoutError(_REQUEST)
     raised.__cause__ = between
-    failure = translate(raised, completion_format="json_schema")
+    failure = translate(raised, url="http://llm.test/v1", model="m")
     assert isinstance(failure.error, error)
     assert (failure.code, failure.maybe_billed) == (recorded, maybe_billed)
 
 
 def test_missing_credentials_are_a_configuration_error() -> None:
     """The client refuses to be made without a key: the stage holds and says which variable is missing."""
-    failure = translate(openai.OpenAIError("no key"), completion_format="json_schema")
+    failure = translate(openai.OpenAIError("no key"), url="http://llm.test/v1", model="m")
     assert isinstance(failure.error, DependencyDown)
     assert "OPENAI_API_KEY" in str(failure)
 
@@ -115,13 +115,11 @@ def test_a_used_up_limit_says_when_to_come_back_too() -> None:
     assert _answered(429, headers=headers).closed_for == timedelta(seconds=2)
 
 
-@pytest.mark.parametrize(
-    ("status", "headers"), [(429, {}), (429, {"retry-after": "0"}), (500, {"retry-after": "7"}), (503, {})]
-)
-def test_otherwise_the_job_is_tried_again_later(status: int, headers: dict[str, str]) -> None:
-    """An endpoint that names no time, or only fails, is left to the backoff."""
+@pytest.mark.parametrize(("status", "headers"), [(429, {}), (429, {"retry-after": "0"}), (503, {}), (529, {})])
+def test_an_endpoint_that_names_no_time_closes_no_gate(status: int, headers: dict[str, str]) -> None:
+    """It is held until a probe is answered; the gate is for times that an endpoint names."""
     failure = _answered(status, headers=headers)
-    assert isinstance(failure.error, Transient)
+    assert isinstance(failure.error, DependencyDown)
     assert failure.closed_for is None
 
 

@@ -1,11 +1,13 @@
 """The prompt keeps instructions and data apart, and materials within their budget."""
 
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.generation.dialect import Dialect, Form
 from consumers.generation.prompt import (
     Material,
     Team,
@@ -61,14 +63,16 @@ def test_any_text_survives_the_way_into_the_data(requirements: str, content: str
     assert document["materials"] == [{"title": "t", "content": content, "truncated": False}]
 
 
-@pytest.mark.parametrize("completion_format", ["json_schema", "json_object_with_schema", "json_object"])
-def test_the_instructions_never_change_with_the_data(completion_format: str) -> None:
+@pytest.mark.parametrize("form", get_args(Form))
+def test_the_instructions_never_change_with_the_data(form: Form) -> None:
     """The system message says that the data is no instruction, and spells the form out where no schema is sent."""
-    system = system_message(completion_format)  # type: ignore[arg-type] # a literal, from the list above
+    system = system_message(Dialect(form, is_learned=False))
     assert "never instructions" in system
     assert "JSON" in system
-    assert ('"additionalProperties"' in system) == (completion_format == "json_object_with_schema")
-    assert ("group_size" in system) == (completion_format != "json_schema")
+    assert ('"additionalProperties"' in system) == ("json_object_" in form or form == "prompt")
+    assert ("group_size" in system) == (not form.startswith("json_schema"))
+    # Some endpoints take a schema and ignore it.
+    assert "group_size" in system_message(Dialect(form))
 
 
 def test_materials_that_fit_are_whole() -> None:

@@ -1,11 +1,14 @@
 """What an endpoint's headers say about when to come back."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from consumers.generation.rate_limits import exhausted_for, retry_after
+from consumers.generation.rate_limits import exhausted_for, named_reset, retry_after, spoken_wait
 
 
 @pytest.mark.parametrize(
@@ -15,7 +18,7 @@ from consumers.generation.rate_limits import exhausted_for, retry_after
         ({"retry-after": "0.5"}, timedelta(seconds=0.5)),
         ({"retry-after-ms": "250", "retry-after": "1"}, timedelta(milliseconds=250)),
         ({"retry-after": "-3"}, timedelta()),
-        ({"retry-after": "1e300"}, timedelta(days=1)),
+        ({"retry-after": "1e300"}, timedelta(hours=1)),
         ({"retry-after": "inf"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "soon"}, None),
@@ -41,8 +44,10 @@ def test_retry_after_may_be_a_date() -> None:
         ("1s", timedelta(seconds=1)),
         ("6m0s", timedelta(minutes=6)),
         ("1m30.5s", timedelta(seconds=90.5)),
-        ("2h3m", timedelta(minutes=123)),
-        ("999h", timedelta(days=1)),
+        ("1m2s3ms", timedelta(seconds=62.003)),
+        ("2h3m", timedelta(hours=1)),
+        ("5", timedelta(seconds=5)),
+        ("999h", timedelta(hours=1)),
         ("0s", None),
         ("1735689600", None),
         ("2026-01-01T00:00:00Z", None),
@@ -51,7 +56,7 @@ def test_retry_after_may_be_a_date() -> None:
     ],
 )
 def test_a_used_up_limit_says_when_it_is_reset(reset: str, wait: timedelta | None) -> None:
-    """Durations carry their units; a bare number may be a point in time and counts as nothing said."""
+    """Durations carry units or are seconds; a large number or a date is a point in time, here one that is past."""
     assert exhausted_for({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": reset}) == wait
 
 
@@ -68,3 +73,55 @@ def test_the_limit_that_lasts_longest_decides() -> None:
     assert (
         exhausted_for({**headers, "x-ratelimit-remaining-requests": "5", "x-ratelimit-remaining-tokens": "1"}) is None
     )
+
+
+_WAYS: list[Callable[[float], str]] = [
+    str,
+    lambda at: str(int(at * 1000)),
+    lambda at: datetime.fromtimestamp(at, UTC).isoformat(),
+]
+
+
+@pytest.mark.parametrize("ahead", [timedelta(seconds=30), timedelta(minutes=5)])
+@pytest.mark.parametrize("write", _WAYS)
+def test_a_reset_may_be_a_point_in_time(ahead: timedelta, write: Callable[[float], str]) -> None:
+    """Seconds or milliseconds since 1970, and ISO times, say when and not for how long."""
+    at = (datetime.now(UTC) + ahead).timestamp()
+    wait = named_reset({"x-ratelimit-reset": write(at)})
+    assert wait is not None
+    assert ahead - timedelta(seconds=5) < wait <= ahead
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("Please try again in 1.2s. Visit our site", 1.2),
+        ("Please retry in 45.8s.", 45.8),
+        ("Please retry after 2 seconds.", 2),
+        ("try again in 6m0s", 360),
+        ("Please try again in 88ms.", 0.088),
+        ("try again later", None),
+    ],
+)
+def test_a_wait_may_stand_in_a_sentence(words: str, seconds: float | None) -> None:
+    """Where no header names a wait, the message of a 429 may."""
+    assert spoken_wait(words) == (None if seconds is None else timedelta(seconds=seconds))
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["retry-after", "retry-after-ms", "x-ratelimit-reset", "x-ratelimit-remaining"]),
+        st.text(max_size=40)
+        | st.floats().map(str)
+        | st.integers().map(str)
+        | st.datetimes().map(lambda at: format_datetime(at.replace(tzinfo=UTC), usegmt=True))
+        | st.datetimes(timezones=st.timezones()).map(str)
+        | st.sampled_from(
+            ["inf", "nan", "1e999", "Mon, 01 Jan 0001 00:00:00 +2359", "Fri, 31 Dec 9999 23:59:59 -2359"]
+        ),
+    )
+)
+def test_whatever_a_header_holds_a_wait_is_bounded(headers: dict[str, str]) -> None:
+    """No value raises, waits are never negative, and never longer than an hour. One date used to raise."""
+    for wait in (retry_after(headers), exhausted_for(headers), named_reset(headers)):
+        assert wait is None or timedelta() <= wait <= timedelta(hours=1)

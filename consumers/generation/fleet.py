@@ -1,0 +1,161 @@
+"""What the fleet knows of an LLM endpoint, in Postgres: how it is asked, why it is held, what its probes have cost.
+
+A hold is for the workers that share endpoint, model and key. While it stands nobody calls; when its time is over one
+worker of the fleet probes with a prompt of our own. A probe that succeeds ends the hold, one that fails doubles the
+wait.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import aiosql
+
+from consumers.generation.blame import Verdict
+from consumers.generation.dialect import Dialect
+from consumers.generation.hold import Caller
+from infra.postgres import Connection, Database
+from infra.settings import Settings
+from streams.completion import Usage
+
+_queries = aiosql.from_path(Path(__file__).with_name("fleet.sql"), "asyncpg")
+
+# The first wait of a hold, doubled up to the cap. A longer cap spares an endpoint that is away; a shorter one finds it
+# sooner when it is back.
+_FIRST_WAIT: Final = timedelta(seconds=0.5)
+_LONGEST_WAIT: Final = timedelta(seconds=30)
+# A probe that gives no answer for so long is no success; the worker that sent it may have died as well.
+PROBE_PATIENCE: Final = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldEndpoint:
+    """A hold that stands, as an operator sees it."""
+
+    endpoint: str
+    model: str
+    blame: str
+    code: str
+    sentence: str
+    held_at: datetime
+    probes: int
+    next_probe_in: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedDialect:
+    """How an endpoint is asked, as an operator sees it."""
+
+    endpoint: str
+    model: str
+    completion_format: str
+    form: str
+    answer_limit: str
+    takes_system: bool
+    why: str
+    learned_at: datetime
+
+
+class Fleet:
+    """Reads and writes it for one caller, in one transaction each. All raise DependencyDown without Postgres."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        caller = Caller.of(settings)
+        self._database = database
+        self._model = {"endpoint": caller.endpoint, "model": caller.model}
+        self._asked = {**self._model, "completion_format": settings.completion_format}
+        self._is_auto = settings.completion_format == "auto"
+        self._caller = {**self._model, "credential": caller.credential}
+
+    async def dialect(self) -> Dialect | None:
+        """Return how the endpoint is asked, if that is known."""
+        async with self._database.transaction() as connection:
+            row = await _queries.dialect(connection, **self._asked)
+        return Dialect(row["form"], row["answer_limit"], row["takes_system"], self._is_auto) if row else None
+
+    async def begin_learning(self, lease: timedelta) -> bool:
+        """Return whether this worker has the turn to find out, for as long as the lease."""
+        async with self._database.transaction() as connection:
+            return bool(await _queries.begin_learning(connection, **self._asked, lease=lease))
+
+    async def end_learning(self) -> None:
+        """Give the turn back."""
+        async with self._database.transaction() as connection:
+            await _queries.end_learning(connection, **self._asked)
+
+    async def learned(self, dialect: Dialect, why: str) -> None:
+        """Tell the fleet how the endpoint is asked."""
+        async with self._database.transaction() as connection:
+            await _queries.learned(
+                connection,
+                **self._asked,
+                form=dialect.form,
+                answer_limit=dialect.answer_limit,
+                takes_system=dialect.takes_system,
+                why=why,
+            )
+
+    async def hold(self, verdict: Verdict) -> timedelta | None:
+        """Hold the fleet; return until its next probe, or None if it was held already."""
+        async with self._database.transaction() as connection:
+            row = await _queries.hold(connection, **self._caller, **_of(verdict))
+        return row["wait"] if row else None
+
+    async def take_probe(self) -> bool:
+        """Return whether this worker has the turn to probe."""
+        async with self._database.transaction() as connection:
+            return bool(await _queries.take_probe(connection, **self._caller, patience=PROBE_PATIENCE))
+
+    async def probe_failed(self, verdict: Verdict) -> timedelta:
+        """Put the next probe off; return for how long."""
+        async with self._database.transaction() as connection:
+            wait: timedelta | None = await _queries.probe_failed(connection, **self._caller, **_of(verdict))
+        return wait or _FIRST_WAIT
+
+    async def probe_passed(self) -> None:
+        """End the hold."""
+        async with self._database.transaction() as connection:
+            await _queries.probe_passed(connection, **self._caller)
+
+    async def calls_succeed(self) -> None:
+        """Let the next hold begin with a short wait again."""
+        async with self._database.transaction() as connection:
+            await _queries.calls_succeed(connection, **self._caller)
+
+    async def count_probe(self, usage: Usage | None, *, maybe_billed: bool) -> None:
+        """Record a call that was made for no job."""
+        async with self._database.transaction() as connection:
+            await _queries.count_probe(
+                connection,
+                **self._model,
+                maybe_billed=maybe_billed,
+                prompt_tokens=(usage and usage.prompt_tokens) or 0,
+                completion_tokens=(usage and usage.completion_tokens) or 0,
+            )
+
+
+def _of(verdict: Verdict) -> dict[str, object]:
+    return {
+        "blame": verdict.blame,
+        "code": verdict.code,
+        "sentence": verdict.sentence,
+        "wait": max(verdict.wait or _FIRST_WAIT, _FIRST_WAIT),
+        "cap": _LONGEST_WAIT,
+    }
+
+
+async def holds(connection: Connection) -> list[HeldEndpoint]:
+    """Return every hold that stands."""
+    return [HeldEndpoint(**row) async for row in _queries.holds(connection)]
+
+
+async def dialects(connection: Connection) -> list[LearnedDialect]:
+    """Return what was learned of every endpoint and model."""
+    return [LearnedDialect(**row) async for row in _queries.dialects(connection)]
+
+
+async def forget_dialects(connection: Connection, endpoint: str | None) -> Sequence[tuple[str, str]]:
+    """Forget what was learned of an endpoint, or of all; return endpoints and models. The next call learns again."""
+    return [(row["endpoint"], row["model"]) async for row in _queries.forget_dialects(connection, endpoint=endpoint)]

@@ -1,0 +1,11 @@
+"""What the fleet learns about LLM endpoints: how each is asked, why one is held, what probes have cost."""
+
+from infra.migrations.sql import run_file
+
+revision = "0012"
+down_revision = "0011"
+
+
+def upgrade() -> None:
+    """Apply the revision's SQL."""
+    run_file("0012_endpoints.sql")

@@ -1,0 +1,351 @@
+"""Who is to blame for a call that fails, through the whole stage: an endpoint answers as the cases say."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from aiohttp import web
+
+from infra.errors import DependencyDown, Permanent, Postponed, Transient
+from infra.local.llm.composer import compose
+from tests.integration.generation.conftest import Pool, Starter, accepted, eventually
+from tests.waiting import wait_for
+
+_CASES = {
+    path.stem: json.loads(path.read_text()) for path in sorted((Path(__file__).parents[2] / "cases").glob("*/*.json"))
+}
+
+Answer: TypeAlias = tuple[int, dict[str, str], object]
+# What becomes of a request, given its body; None: it is answered well.
+Script: TypeAlias = Callable[[dict[str, Any]], Answer | None]
+
+
+@dataclass
+class Scripted:
+    """An endpoint that answers by a script and remembers what it was asked."""
+
+    url: str = ""
+    script: Script = lambda _: None
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.asked.append(body)
+        refusal = self.script(body)
+        if refusal is None:
+            return web.json_response(_completion(body))
+        status, headers, content = refusal
+        if isinstance(content, str):
+            return web.Response(status=status, headers=headers, text=content)
+        return web.json_response(content, status=status, headers=headers)
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        """The requests that were made for jobs."""
+        return [body for body in self.asked if not is_probe(body)]
+
+
+def is_probe(body: dict[str, Any]) -> bool:
+    """Whether a request holds no customer's words."""
+    return "<data>" not in body["messages"][-1]["content"]
+
+
+def _completion(body: dict[str, Any]) -> dict[str, Any]:
+    content = json.dumps({"activities": compose(body["messages"][-1]["content"])})
+    message = {"role": "assistant", "content": content}
+    usage = {"prompt_tokens": 30, "completion_tokens": 300, "total_tokens": 330}
+    return {"model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
+
+
+def always(name: str) -> Script:
+    """Answer every request as the case says."""
+    case = _CASES[name]
+    return lambda _: (case["status"], case["headers"], case["body"])
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[Scripted]:
+    """An endpoint of the test's own."""
+    endpoint, app = Scripted(), web.Application()
+    app.router.add_post("/v1/chat/completions", endpoint.answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    endpoint.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    yield endpoint
+    await runner.cleanup()
+
+
+_HELD = {
+    "200-error-body": "rate limit",
+    "400-key-invalid-as-list": "the key is wrong",
+    "402-no-credit": "has no credit",
+    "403-one-prompt": "blocked",
+    "429-billing-not-active": "has no credit",
+    "429-retry-delay-in-body": "takes no calls for 4",
+    "503-loading-no-retry-after": "fails",
+}
+
+
+@pytest.mark.parametrize("name", _HELD)
+async def test_what_everybody_meets_holds_and_fails_no_job(
+    start_stage: Starter, scripted: Scripted, database: Pool, team: str, name: str
+) -> None:
+    """The stage says in one sentence whose fault it is; nothing fails, nothing is billed, all complete when it ends."""
+    stage = await start_stage(openai_base_url=scripted.url)
+    scripted.script = always(name)
+    events = [accepted(), accepted()]
+    for event in events:
+        with pytest.raises(DependencyDown, match=_HELD[name]):
+            await stage.handle(event)
+    assert len(scripted.jobs) == 1
+    assert not await database.fetchval("SELECT bool_or(maybe_billed) FROM generation_attempts")
+    if name == "429-retry-delay-in-body":
+        wait = await database.fetchval("SELECT extract(epoch FROM closed_until - closed_at) FROM llm_gate")
+        assert 45 < wait <= 47
+        return
+    scripted.script = lambda _: None
+    for event in events:
+        assert await eventually(stage, event)
+
+
+async def test_a_refused_prompt_fails_alone_after_one_call(start_stage: Starter, scripted: Scripted, team: str) -> None:
+    """A 403 about one prompt is its own; the next job completes, and nobody is held."""
+    stage = await start_stage(openai_base_url=scripted.url)
+    flagged = accepted()
+    case = _CASES["403-one-prompt"]
+
+    def script(body: dict[str, Any]) -> Answer | None:
+        return (case["status"], {}, case["body"]) if not is_probe(body) and len(scripted.jobs) == 1 else None
+
+    scripted.script = script
+    with pytest.raises(Permanent) as raised:
+        await stage.handle(flagged)
+    assert raised.value.code == "llm_content_filter"
+    assert len(scripted.jobs) == 1
+    assert await stage.handle(accepted())
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (400, {"error": {"message": "no", "code": "a\0b", "param": 7}}, "llm_bad_request"),
+        (422, {"detail": [{"loc": ["body", "messages", 0], "msg": "str type expected"}]}, "llm_bad_request"),
+        (418, "", "llm_bad_request"),
+        (413, "", "llm_prompt_too_long"),
+    ],
+)
+async def test_an_unknown_refusal_is_decided_by_the_neighbours(
+    start_stage: Starter, scripted: Scripted, team: str, status: int, body: object, code: str
+) -> None:
+    """To one prompt, while a harmless one is answered: its job fails. To all: the stage is held."""
+    stage = await start_stage(openai_base_url=scripted.url)
+    assert await stage.handle(accepted())
+    scripted.script = lambda asked: None if is_probe(asked) else (status, {}, body)
+    with pytest.raises(Permanent) as raised:
+        await stage.handle(accepted())
+    assert raised.value.code == code
+    scripted.script = lambda _: (status, {}, body)
+    event = accepted()
+    with pytest.raises(DependencyDown, match="refuses every prompt"):
+        await stage.handle(event)
+    scripted.script = lambda _: None
+    assert await eventually(stage, event)
+
+
+async def test_a_held_endpoint_is_probed_once_by_the_fleet_and_never_with_a_job(
+    start_stage: Starter, scripted: Scripted, database: Pool, team: str
+) -> None:
+    """Two workers whose jobs come again and again: one call for a job, and then probes, ever more rarely."""
+    workers = [await start_stage(openai_base_url=scripted.url) for _ in range(2)]
+    scripted.script = always("503-loading-no-retry-after")
+    jobs = [accepted() for _ in range(6)]
+    seen: set[str] = set()
+
+    async def probed() -> bool:
+        for number, job in enumerate(jobs):
+            with pytest.raises(DependencyDown) as raised:
+                await workers[number % 2].handle(job)
+            seen.add(str(raised.value))
+        return bool(await database.fetchval("SELECT probes >= 3 FROM llm_holds"))
+
+    await wait_for(probed, deadline_s=30, what="three probes")
+    assert len(scripted.jobs) == 1
+    assert all("fails (503" in sentence for sentence in seen)
+    scripted.script = lambda _: None
+    for number, job in enumerate(jobs):
+        assert await eventually(workers[number % 2], job, deadline_s=30)
+    assert await database.fetchval("SELECT count(*) FROM job_outcomes WHERE outcome = 'completed'") == len(jobs)
+
+
+async def test_a_job_that_the_endpoint_fails_alone_is_tried_as_often_as_any(
+    start_stage: Starter, scripted: Scripted, team: str
+) -> None:
+    """The first failure is the endpoint's; the next one, with others answered in between, is an attempt of the job."""
+    stage = await start_stage(openai_base_url=scripted.url)
+    assert await stage.handle(accepted())
+    poison, others = accepted(team_id=team), [accepted() for _ in range(3)]
+    is_poison = iter([True, False, True, False, True])
+    scripted.script = lambda body: (500, {}, "") if not is_probe(body) and next(is_poison) else None
+    with pytest.raises(DependencyDown):
+        await stage.handle(poison)
+    assert await eventually(stage, others[0])
+    with pytest.raises(Transient) as raised:
+        await stage.handle(poison)
+    assert raised.value.code == "llm_server_error"
+    assert await stage.handle(others[1])  # it holds nobody
+
+
+async def test_while_others_are_answered_a_failure_holds_nobody(
+    start_stage: Starter, scripted: Scripted, team: str
+) -> None:
+    """A call that fails after a later one was answered waits alone; no attempt is spent."""
+    stage = await start_stage(openai_base_url=scripted.url)
+    assert await stage.handle(accepted())
+    evidence = stage.generation._endpoint._evidence
+
+    def script(_: dict[str, Any]) -> Answer | None:
+        evidence.succeeded(evidence.clock())
+        return 429, {}, {"error": {"message": "Too many concurrent requests"}}
+
+    scripted.script = script
+    event = accepted()
+    for _ in range(2):
+        with pytest.raises(Postponed):
+            await stage.handle(event)
+
+
+def refuses_names(*names: str) -> Script:
+    """Refuse requests that hold one of these fields, by name."""
+
+    def script(body: dict[str, Any]) -> Answer | None:
+        for name in names:
+            if name in body:
+                message = f"Unrecognized request argument supplied: {name}"
+                return 400, {}, {"error": {"message": message, "type": "invalid_request_error", "param": name}}
+        return None
+
+    return script
+
+
+def llama_cpp(body: dict[str, Any]) -> Answer | None:
+    """Answer as `llama-cpp-python` does: 500 to a schema that is not where it looks for it."""
+    response_format = body.get("response_format", {})
+    return (500, {}, "Internal Server Error") if response_format.get("type") == "json_schema" else None
+
+
+def deepseek(body: dict[str, Any]) -> Answer | None:
+    """Refuse a schema in words alone."""
+    response_format = body.get("response_format", {})
+    if response_format.get("type") == "json_schema":
+        return 400, {}, {"error": {"message": "This response_format type is unavailable now"}}
+    return None
+
+
+def mistral(body: dict[str, Any]) -> Answer | None:
+    """Refuse a parameter in the shape of a validation error."""
+    return always("422-max-completion-tokens")(body) if "max_completion_tokens" in body else None
+
+
+def nameless(body: dict[str, Any]) -> Answer | None:
+    """Refuse everything but the plainest request, without a word."""
+    return (400, {}, "") if "response_format" in body or "max_completion_tokens" in body else None
+
+
+@pytest.mark.parametrize(
+    ("script", "form", "answer_limit"),
+    [
+        (lambda _: None, "json_schema", "max_completion_tokens"),
+        (mistral, "json_schema", "max_tokens"),
+        (refuses_names("max_completion_tokens", "max_tokens"), "json_schema", "none"),
+        (refuses_names("response_format"), "prompt", "max_completion_tokens"),
+        (refuses_names("response_format", "max_completion_tokens"), "prompt", "max_tokens"),
+        (llama_cpp, "json_object_with_schema", "max_tokens"),
+        (deepseek, "json_object_with_schema", "max_completion_tokens"),
+        (nameless, "prompt", "max_tokens"),
+    ],
+)
+async def test_how_an_endpoint_is_asked_is_learned_once_for_the_fleet(
+    start_stage: Starter, scripted: Scripted, database: Pool, team: str, script: Script, form: str, answer_limit: str
+) -> None:
+    """The first job completes in its first attempt, other workers ask rightly at once, and also after a restart."""
+    scripted.script = script
+    stage = await start_stage(openai_base_url=scripted.url)
+    assert await stage.handle(accepted())
+    row = await database.fetchrow("SELECT form, answer_limit FROM llm_dialects WHERE learned_at IS NOT NULL")
+    assert row is not None
+    assert (row["form"], row["answer_limit"]) == (form, answer_limit)
+    extra = len(scripted.asked) - 1
+    assert extra <= 7
+    other = await start_stage(openai_base_url=scripted.url)
+    assert all(await asyncio.gather(*(one.handle(accepted()) for one in (stage, other, stage, other))))
+    assert len(scripted.asked) == 1 + extra + 4
+    states = await database.fetch("SELECT attempt, state, maybe_billed FROM generation_attempts")
+    assert {tuple(state) for state in states} == {(1, "saved", False)}
+
+
+async def test_jobs_that_begin_together_do_not_all_ask_in_vain(
+    start_stage: Starter, scripted: Scripted, team: str
+) -> None:
+    """Of forty jobs of two workers on a new endpoint one finds out; a few may join in, and no more."""
+    scripted.script = refuses_names("response_format")
+    workers = [await start_stage(openai_base_url=scripted.url) for _ in range(2)]
+    assert all(await asyncio.gather(*(workers[number % 2].handle(accepted()) for number in range(40))))
+    assert sum("response_format" in body for body in scripted.asked) <= 8
+
+
+async def test_another_model_is_learned_anew_and_a_setting_overrides(
+    start_stage: Starter, scripted: Scripted, database: Pool, team: str
+) -> None:
+    """What is known belongs to an endpoint, a model and a setting."""
+    scripted.script = deepseek
+    for overrides in ({}, {"model": "another"}, {"completion_format": "prompt"}):
+        stage = await start_stage(openai_base_url=scripted.url, **overrides)
+        assert await stage.handle(accepted())
+    rows = await database.fetch("SELECT model, completion_format, form FROM llm_dialects ORDER BY 1, 2")
+    assert [tuple(row) for row in rows] == [
+        ("another", "auto", "json_object_with_schema"),
+        ("gpt-4o-mini", "auto", "json_object_with_schema"),
+        ("gpt-4o-mini", "prompt", "prompt"),
+    ]
+
+
+async def test_an_address_without_a_scheme_is_named(start_stage: Starter, database: Pool, team: str) -> None:
+    """Nothing is sent, so nothing is billed and no attempt is left; the operator reads which address is wrong."""
+    stage = await start_stage(openai_base_url=_CASES["base-url-no-scheme"]["environment"]["OPENAI_BASE_URL"])
+    with pytest.raises(DependencyDown, match="ollama:11434/v1"):
+        await stage.handle(accepted())
+    assert await database.fetchval("SELECT count(*) FROM generation_attempts") == 0
+
+
+async def test_a_key_is_sent_without_its_line_break(start_stage: Starter, scripted: Scripted, team: str) -> None:
+    """Keys come from files that end in one."""
+    key = _CASES["key-newline"]["environment"]["OPENAI_API_KEY"]
+    stage = await start_stage(openai_base_url=scripted.url, openai_api_key=key)
+    assert await stage.handle(accepted())
+
+
+async def test_a_query_of_the_base_url_goes_with_each_call(start_stage: Starter, team: str) -> None:
+    """Azure's dated interface asks for `api-version` there, and for the key in a header of its own."""
+    seen: list[tuple[str, str | None]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append((str(request.rel_url), request.headers.get("api-key")))
+        return web.json_response(_completion(await request.json()))
+
+    app = web.Application()
+    app.router.add_post("/openai/deployments/d/chat/completions", answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        base = f"http://127.0.0.1:{runner.addresses[0][1]}/openai/deployments/d?api-version=2024-10-21"
+        stage = await start_stage(openai_base_url=base)
+        assert await stage.handle(accepted())
+    finally:
+        await runner.cleanup()
+    assert seen == [("/openai/deployments/d/chat/completions?api-version=2024-10-21", "test")]
