@@ -20,7 +20,7 @@ from typing import cast
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError
+from redis.exceptions import BusyLoadingError, ReadOnlyError
 
 from infra.errors import DependencyDown
 from streams.events import (
@@ -161,7 +161,7 @@ class JobRequests:
         try:
             while chunk := list(islice(remaining, _CHUNK)):
                 await self._write(chunk)
-        except (RedisError, OSError) as error:
+        except Exception as error:  # whatever the connection raises, the broker did not confirm
             message = (
                 f"Connection to broker failed: {type(error).__name__}: {error}; the requests may or may not have been "
                 "taken, so submit them again with the same idempotency keys"
@@ -205,7 +205,7 @@ class JobRequests:
         )
         try:
             await self._write([event])
-        except (RedisError, OSError) as error:
+        except Exception as error:  # whatever the connection raises, the broker did not confirm
             message = (
                 f"Connection to broker failed: {type(error).__name__}: {error}; job {job_id} may or may not be "
                 "cancelled, so cancel it again"

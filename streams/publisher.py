@@ -43,10 +43,23 @@ class FaustPublisher:
             sent = [
                 await producer.send(one.topic, one.key, one.value, None, None, dict(one.headers)) for one in records
             ]
-            await asyncio.gather(*sent)
-        except EntryRefused as error:
-            msg = f"the broker takes no entries now: {error}; look at its memory and its access rules"
-            raise BrokerDown(msg, maybe_written=False) from error
         except (OSError, RedisError, KafkaError, FaustError, TransportError) as error:
-            msg = f"the broker is away: {type(error).__name__}: {error}; check BROKER_URL"
-            raise BrokerDown(msg, maybe_written=getattr(error, "maybe_written", True)) from error
+            raise _down(error, maybe_written=True) from error
+        # All answers, whatever they are: what one record was refused for says nothing of those beside it.
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        if failures:
+            maybe_written = len(failures) < len(answers) or any(map(_maybe_written, failures))
+            raise _down(failures[0], maybe_written=maybe_written) from failures[0]
+
+
+def _maybe_written(error: BaseException) -> bool:
+    return not isinstance(error, EntryRefused) and getattr(error, "maybe_written", True)
+
+
+def _down(error: BaseException, *, maybe_written: bool) -> BrokerDown:
+    if isinstance(error, EntryRefused):
+        message = f"the broker takes no entries now: {error}; look at its memory and its access rules"
+    else:
+        message = f"the broker is away: {type(error).__name__}: {error}; check BROKER_URL"
+    return BrokerDown(message, maybe_written=maybe_written)

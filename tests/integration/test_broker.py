@@ -6,13 +6,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+import redis.asyncio
 from aiokafka import AIOKafkaConsumer
 
+from infra.errors import DependencyDown
+from infra.local.servers import Valkey
 from infra.settings import Settings
 from producers.broker import Broker
+from producers.client import JobRequests, SubmitFailed
 from streams.deliveries import Record
 from streams.publisher import BrokerDown
 from tests.api_server import UNUSED_URL
+from tests.resp_proxy import CUT, LOST, RespProxy
 from tests.stream_entries import entries_of
 from tests.waiting import wait_for
 
@@ -81,3 +86,41 @@ async def test_a_broker_that_is_away_has_written_nothing(url: str) -> None:
             assert not caught.value.maybe_written
             with pytest.raises(BrokerDown):
                 await broker.probe()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"ERR unknown command 'XADD'", b"NOPERM no permissions", b"NOAUTH Authentication required.", b"OOM", b"MOVED",
+        b"MOVED 1 127.0.0.1:1", b"MISCONF", b"BUSY", b"SURPRISE", b"WRONGTYPE", b"UNBLOCKED", CUT, LOST,
+    ],
+)  # fmt: skip
+async def test_whatever_the_broker_answers_is_an_outage(valkey_server: Valkey, answer: bytes) -> None:
+    """Any answer to a write is an error that callers wait out, of the worker's publisher, the probe and the client."""
+    async with RespProxy(valkey_server.port, {}).listening() as proxy:
+        proxy.answers = {"XADD": answer}
+        url = f"redis://127.0.0.1:{proxy.port}/63"
+        async with connected(url) as broker:
+            with pytest.raises(BrokerDown) as caught:
+                await broker.publish([RECORD])
+            assert caught.value.maybe_written is (answer in {CUT, LOST, b"MOVED"})  # the last is no proper reply
+            with pytest.raises(DependencyDown):
+                await broker.probe()
+            proxy.answers = {}
+            await broker.publish([RECORD])
+            await broker.probe()
+        proxy.answers = {"XADD": answer}
+        async with JobRequests.connect(url) as requests:
+            with pytest.raises(SubmitFailed):
+                await requests.submit(organization_id="acme", team_id="team-1", requirements="Two hours outdoors")
+            proxy.answers = {}
+            await requests.submit(organization_id="acme", team_id="team-1", requirements="Two hours outdoors")
+
+
+async def test_one_refused_record_does_not_hide_that_others_are_written(redis_url: str) -> None:
+    """Of two records one is refused: that says nothing was written would make a caller tell its own caller a lie."""
+    async with redis.asyncio.Redis.from_url(redis_url) as client, connected(redis_url) as broker:
+        await client.set("job-events", "no stream")
+        with pytest.raises(BrokerDown) as caught:
+            await broker.publish([Record("job-events", b"k", b"v", {}), RECORD])
+    assert caught.value.maybe_written

@@ -1,0 +1,263 @@
+"""Every command that the transport sends, times every error that a server, or what stands before it, may answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from importlib.resources import files
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import faust
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.lock import Lock
+from redis.exceptions import ResponseError
+from yarl import URL
+
+from streams.redis.server import _script
+from tests.conformance.brokers import Broker, RedisBroker
+from tests.conformance.harness import Bench, transport_of
+from tests.integration.redis_transport.conftest import Client
+from tests.resp_proxy import CUT, LOST, RespProxy
+from tests.waiting import wait_for
+
+SCRIPTS = {
+    _script(path.name.removesuffix(".lua"))[1]: path.name.removesuffix(".lua")
+    for path in (Path(str(files("streams.redis"))) / "scripts").glob("*.lua")
+}
+LOCK = {
+    hashlib.sha1(text.encode()).hexdigest(): f"lock {name}"  # noqa: S324 - the server names scripts by it
+    for name, text in (("release", Lock.LUA_RELEASE_SCRIPT), ("reacquire", Lock.LUA_REACQUIRE_SCRIPT))
+}
+
+COMMANDS = (
+    "CLIENT ID",
+    "CLIENT UNBLOCK",
+    "EVAL acknowledge",
+    "EVALSHA acknowledge",
+    "EVALSHA hand_back",
+    "EVALSHA lock reacquire",
+    "EVALSHA lock release",
+    "EVALSHA remove_consumers",
+    "EVALSHA renew_lease",
+    "EVALSHA trim",
+    "EXISTS",
+    "PEXPIRE",
+    "PTTL",
+    "SCRIPT LOAD",
+    "SELECT",
+    "SET",
+    "XADD",
+    "XCLAIM",
+    "XGROUP CREATE",
+    "XPENDING",
+    "XREAD",
+    "XREADGROUP",
+)
+# The other scripts are sent as EVAL in the same way when the server has forgotten them, and not in each run.
+_AS_EVAL = {f"EVAL {name}" for name in SCRIPTS.values()}
+
+ERRORS = (
+    b"READONLY You can't write against a read only replica.",
+    b"UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+    b"NOGROUP No such key or consumer group",
+    b"LOADING Redis is loading the dataset in memory",
+    b"MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    b"CLUSTERDOWN The cluster is down",
+    b"TRYAGAIN Multiple keys request during rehashing of slot",
+    b"MOVED 3999 127.0.0.1:1",
+    b"MOVED",
+    b"NOREPLICAS Not enough good replicas to write.",
+    b"OOM command not allowed when used memory > 'maxmemory'.",
+    b"MISCONF Errors writing to the AOF file: No space left on device",
+    b"NOPERM User worker has no permissions to run this command",
+    b"NOAUTH Authentication required.",
+    b"NOSCRIPT No matching script.",
+    b"BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+    b"WRONGTYPE Operation against a key holding the wrong kind of value",
+    b"ERR unknown command, with args beginning with: 'x'",
+    b"SURPRISE nobody has heard of this one",
+    CUT,
+    LOST,
+)
+
+_MOST_PER_S = 400  # commands of two members: a loop that spins sends thousands
+_RECOVERY_S = 5.0
+_AT_ONCE = 2
+
+
+# What was written and not read is given to a worker that is dead for long: the last entry for the third time, which is
+# one too many.
+_LEFT_BEHIND = """
+redis.call('XADD', KEYS[1], '*', 'event', ARGV[2])
+local poison = redis.call('XADD', KEYS[1], '*', 'event', ARGV[3])
+local read = redis.call('XREADGROUP', 'GROUP', ARGV[1], 'dead', 'COUNT', 1000, 'STREAMS', KEYS[1], '>')
+for _, entry in ipairs(read[1][2]) do
+  local times = entry[1] == poison and 3 or 1
+  redis.call('XCLAIM', KEYS[1], ARGV[1], 'dead', 0, entry[1], 'IDLE', 60000, 'RETRYCOUNT', times, 'JUSTID')
+end
+"""
+
+
+class Fleet:
+    """One or two members of a group behind a proxy, and what they have been given."""
+
+    def __init__(self, bench: Bench, proxy: RespProxy, redis: Client) -> None:
+        self.bench, self.proxy, self.redis = bench, proxy, redis
+        self.group = f"workers-{bench.number}"
+        self.sent: set[bytes] = set()
+        self.seen: set[bytes] = set()
+        self.members: list[faust.App] = []
+
+    async def join(self) -> None:
+        """Start another member."""
+        app = self.bench.app()
+        app.conf.topic_disable_leader = False
+
+        async def agent(stream: Any) -> None:
+            async for event in stream.noack().events():
+                if event.value.startswith(b"slow"):
+                    await asyncio.sleep(0.4)
+                self.seen.add(event.value)
+                event.ack()
+
+        app.agent(self.bench.topic(app), name="agent", concurrency=4)(agent)
+        self.members.append(app)
+        await app.start()
+
+    async def leave(self) -> None:
+        """Stop the leader, or the oldest member if there is none, in the middle of its work if it gets any."""
+        for _ in range(8):
+            await self.send("slow")
+        leaving = next((member for member in self.members if member.is_leader()), self.members[0])
+        self.members.remove(leaving)
+        consumer: Any = leaving.consumer
+        with suppress(AssertionError):
+            await wait_for(lambda: len(consumer.under_way), deadline_s=0.5, what="work")
+        await leaving.stop()
+
+    async def send(self, kind: str) -> bytes:
+        """Write an entry straight into the server."""
+        event = f"{kind}-{len(self.sent)}".encode()
+        self.sent.add(event)
+        await self.redis.xadd(self.bench.topic_name, {"event": event})
+        return event
+
+    async def turmoil(self) -> None:
+        """Give a reason to send every command there is."""
+        await self.redis.script_flush()
+        await self.redis.persist(f"{self.group}:leader")
+        for number in range(3):
+            await self.send("quick" if number else "slow")
+        expired = f"expired-{len(self.sent)}".encode()
+        self.sent.add(expired)
+        # The group may be missing: the member that is to create it cannot.
+        with suppress(ResponseError):
+            await self.redis.eval(_LEFT_BEHIND, 1, self.bench.topic_name, self.group, expired, b"poison")
+
+    async def cell(self, command: str, error: bytes) -> None:
+        """Have one command answered so while a member starts, all work and the other stops; then all must be well."""
+        proxy, cell = self.proxy, f"{command} × {error.decode() or 'cut'}"
+        proxy.answers = {command: error}
+        before = proxy.answered[command]
+        proxy.cut()
+        await self.join()
+        await self.turmoil()
+        begun = monotonic()
+        with_deadline = begun + 1.0
+        while monotonic() < with_deadline:
+            await self.redis.persist(f"{self.group}:leader")
+            await asyncio.sleep(0.05)
+        rate = sum(1 for at in proxy.times if at >= begun) / (monotonic() - begun)
+        await asyncio.wait_for(self.leave(), 15)
+        hit = proxy.answered[command] > before
+        proxy.answers = {}
+        proxy.times.clear()
+        assert rate < _MOST_PER_S, f"{cell}: {rate:.0f} commands a second"
+        last = await self.send("quick")
+        await wait_for(lambda: last in self.seen, deadline_s=_RECOVERY_S, what=f"{cell}: an event")
+        await wait_for(lambda: self.sent <= self.seen, deadline_s=15, what=f"{cell}: all events")
+        (member,) = self.members
+        await wait_for(lambda: _is_green(member), what=f"{cell}: a green light")
+        assert not member.crashed, cell
+        assert not member.consumer.crashed, cell
+        assert hit, f"{cell}: never sent; `turmoil` must give a reason to"
+
+
+def _is_green(member: faust.App) -> bool:
+    assert transport_of(member).health() == []
+    return True
+
+
+@asynccontextmanager
+async def fleet(bench: Bench, redis: Client) -> AsyncIterator[Fleet]:
+    """A fleet of one member, behind a proxy before the server."""
+    assert isinstance(bench.broker, RedisBroker)
+    port = URL(bench.broker.address).port
+    assert port is not None
+    bench.settings.update(
+        lease="600ms", scan="100ms", block="300ms", timeout="1s", leader_ttl="600ms", trim_interval="100ms",
+        retention="0s", max_deliveries="3", drain="100ms", dead_letter_topic=f"dead-{bench.number}",
+    )  # fmt: skip
+    async with RespProxy(port, {**SCRIPTS, **LOCK}).listening() as proxy:
+        bench.broker = RedisBroker("proxied", f"redis://127.0.0.1:{proxy.port}/1")
+        found = Fleet(bench, proxy, redis)
+        try:
+            await found.join()
+            yield found
+        finally:
+            proxy.answers = {}
+            for member in found.members:
+                await member.stop()
+
+
+@pytest.fixture
+async def redis(broker: Broker) -> AsyncIterator[Client]:
+    """A client of the server's second database, so that members must select theirs."""
+    assert isinstance(broker, RedisBroker)
+    async with Redis.from_url(broker.address.replace("/0", "/1")) as client:
+        yield client
+
+
+async def test_the_table_has_every_command(bench: Bench, redis: Client) -> None:
+    """What two members send while everything happens that can happen is what the table below is made of."""
+    async with fleet(bench, redis) as members:
+        for _ in range(3):
+            members.proxy.cut()
+            await members.join()
+            await members.turmoil()
+            await wait_for(lambda: members.sent <= members.seen, what="all events")
+            await members.leave()
+        await wait_for(
+            lambda: set(COMMANDS) <= set(members.proxy.seen),
+            what=f"{set(COMMANDS) - set(members.proxy.seen)}",
+        )
+    assert set(members.proxy.seen) - set(COMMANDS) - _AS_EVAL == set()
+
+
+@pytest.mark.parametrize("part", range(3))
+async def test_no_answer_ends_a_worker(bench: Bench, redis: Client, part: int) -> None:
+    """A cross-section of the table, in which each command and each error comes: workers live and lose nothing."""
+    cells = [(command, ERRORS[number % len(ERRORS)]) for number, command in enumerate(COMMANDS)]
+    async with fleet(bench, redis) as members:
+        for command, error in cells[part::3]:
+            await members.cell(command, error)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_no_answer_to_any_command_ends_a_worker(bench: Bench, redis: Client, command: str) -> None:
+    """The whole table: workers live, consume within five seconds of the last error, lose nothing and do not spin."""
+
+    async def meet(errors: Sequence[bytes]) -> None:
+        own = Bench(bench.broker, bench.folder)
+        async with fleet(own, redis) as members:
+            for error in errors:
+                await members.cell(command, error)
+
+    # Most of a cell is waiting, so several fleets share the time.
+    await asyncio.gather(*(meet(ERRORS[number::_AT_ONCE]) for number in range(_AT_ONCE)))
