@@ -93,7 +93,7 @@ class Settings(Variables):
         default=200,
         ge=1,
         le=10_000,
-        description="Deliveries that quota and projection handle in one transaction, at most. "
+        description="Deliveries that a stage handles in one transaction, at most. "
         "Higher: more throughput under load; lower: shorter locks.",
     )
     max_attempts: int = Field(

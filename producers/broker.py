@@ -31,7 +31,7 @@ class Broker:
     is away.
 
     Args:
-        name: the Faust app's ID, seen in the broker's list of clients.
+        name: the Faust app's ID, in log lines and metrics.
         timeout: longest a publish may take; after it nobody knows whether the records were written.
 
     Raises:

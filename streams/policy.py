@@ -1,4 +1,4 @@
-"""How a stage fails: which outcome each class of error leads to. The table is DESIGN §5, "How a stage fails"."""
+"""How a stage fails: which outcome each class of error leads to. infra/errors.py draws the classes."""
 
 import random
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The Faust app of the failures stage: wiring and nothing else."""
+"""The Faust app of the failures stage, and what becomes of a letter once it is kept."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Wires the projection to Faust, and does nothing else."""
+"""The Faust app of the projection, and which check comes before it."""
 
 from collections.abc import Sequence
 from datetime import timedelta

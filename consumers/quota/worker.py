@@ -1,4 +1,4 @@
-"""The Faust app of the quota stage: wiring and nothing else."""
+"""The Faust app of the quota stage, and which handler takes which event."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -52,8 +52,8 @@ INVARIANTS: Sequence[Invariant] = (
         name="counters = ledger",
         query="counters",
         statement="the counters of quota_usage are the sums of quota_ledger",
-        next_step="Somebody changed one of the two tables by hand, or there is a bug: the ledger is right. Correct the "
-        "counter in a transaction that holds its row FOR UPDATE, and find out who wrote it.",
+        next_step="Somebody changed one of the two tables by hand, or there is a bug: the ledger is right. "
+        "teamfit quota repair ORGANIZATION sets the counters to its sums; find out who wrote them.",
     ),
     Invariant(
         name="within the limit",

@@ -1,4 +1,4 @@
-"""The Faust app of the schedule and of the reconciler: wiring and nothing else.
+"""The Faust app of the schedule and of the reconciler: what runs when.
 
 Every worker of it publishes what is due; the rest is for its leader. That none of it harms when two workers believe to
 be the leader, or runs twice, is each part's own promise.

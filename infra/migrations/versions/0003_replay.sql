@@ -64,7 +64,7 @@ WHERE sent_at IS NULL AND action <> 'exclude';
 CREATE INDEX replay_plan_items_failed_event_id ON replay_plan_items (failed_event_id);
 
 -- What is known of a job: its latest run, at least `known_run`; how that ended, or NULL; whether any run completed; whose it
--- is. The body is text, so that it finds `customization_jobs` by name after a rebuild has swapped that table.
+-- is.
 CREATE FUNCTION job_standing(job uuid, known_run integer)
 RETURNS TABLE (latest_run integer, latest_outcome text, completed boolean, owner text)
 LANGUAGE sql STABLE AS $$

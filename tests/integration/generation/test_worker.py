@@ -13,6 +13,7 @@ from infra.clock import SystemClock
 from streams.deliveries import Delivery
 from streams.events import JobFailed, parse_event
 from streams.scheduled import take_due
+from streams.seal import Seal
 from tests.facts import enter
 from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, WorkerStarter, accepted, write
 from tests.stream_entries import entries_of
@@ -95,6 +96,7 @@ async def test_a_job_that_never_gets_a_valid_answer_fails_after_its_attempts(
         await around.process(delivery)
         async with stage.database.transaction() as connection:
             (again,) = await take_due(connection, now=SystemClock().now() + timedelta(minutes=1), limit=10)
+        [again] = await Seal(stage.database).sealed([again])
         delivery = Delivery(again.topic, again.key, again.value, again.headers)
     await around.process(delivery)
 
