@@ -22,10 +22,11 @@ async def _read_one(reader: asyncio.StreamReader) -> bytes:
     """Return one command or reply as it stands on the wire."""
     line = await reader.readuntil(b"\r\n")
     kind, rest = line[:1], line[1:-2]
-    if kind == b"$" and int(rest) >= 0:
+    if kind in b"$=" and int(rest) >= 0:
         return line + await reader.readexactly(int(rest) + 2)
-    if kind == b"*" and int(rest) >= 0:
-        return line + b"".join([await _read_one(reader) for _ in range(int(rest))])
+    if kind in b"*~>%" and int(rest) >= 0:
+        parts = int(rest) * (2 if kind == b"%" else 1)
+        return line + b"".join([await _read_one(reader) for _ in range(parts)])
     return line
 
 
@@ -52,7 +53,8 @@ class RespProxy:
             port: the real server's.
             scripts: from digest to name.
         """
-        self._target = port
+        self.target = port
+        """Where connections are passed on to from now on."""
         self._scripts = scripts
         self.port = 0
         self.answers: dict[str, bytes] = {}
@@ -90,7 +92,7 @@ class RespProxy:
         assert task is not None
         self._serving.add(task)
         try:
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except (OSError, asyncio.CancelledError):
             self._serving.discard(task)
             writer.transport.abort()

@@ -34,6 +34,7 @@ _DATA = b"data"
 _BINARY_MODE = re.compile(rb"ce[_-].|content[_-]type$", re.IGNORECASE)
 _KEY_AND_EVENT, _EVENT_ALONE = 4, 2  # how many fields and values such an entry has
 _LONGEST_TIMESTAMP = 15  # digits up to the year 9999; Python refuses to convert very long strings of digits
+_END_S = 253_402_300_799.0  # the last second of the year 9999, after which Python has no dates
 
 
 class Entry(NamedTuple):
@@ -98,9 +99,9 @@ def decode_entry(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes
         fields = [part for pair in fields.items() for part in pair]
     # Most entries have a key and an event, or an event alone, and this function runs for every one of them.
     if len(fields) == _KEY_AND_EVENT and fields[0] == _KEY and fields[2] == _EVENT:
-        return Entry(fields[1], fields[3] or None, (), int(entry_id.partition(b"-")[0]) / 1000)
+        return Entry(fields[1], fields[3] or None, (), _written_at(entry_id))
     if len(fields) == _EVENT_ALONE and fields[0] == _EVENT:
-        return Entry(None, fields[1] or None, (), int(entry_id.partition(b"-")[0]) / 1000)
+        return Entry(None, fields[1] or None, (), _written_at(entry_id))
     key: bytes | None = None
     value: bytes | None = None
     data: bytes | None = None
@@ -124,7 +125,7 @@ def decode_entry(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes
         key,
         data if value is None else value,
         headers,
-        _seconds(timestamp_ms) or int(entry_id.partition(b"-")[0]) / 1000,
+        _seconds(timestamp_ms) or _written_at(entry_id),
     )
 
 
@@ -132,4 +133,9 @@ def _seconds(timestamp_ms: bytes | None) -> float | None:
     # `isdigit` accepts ASCII digits only for bytes, so `int` cannot fail on what passes.
     if timestamp_ms is None or not timestamp_ms.isdigit() or len(timestamp_ms) > _LONGEST_TIMESTAMP:
         return None
-    return int(timestamp_ms) / 1000
+    return min(int(timestamp_ms) / 1000, _END_S)
+
+
+def _written_at(entry_id: bytes) -> float:
+    # Whoever writes an entry may choose its ID, up to 64 bits of milliseconds.
+    return min(int(entry_id.partition(b"-")[0]) / 1000, _END_S)

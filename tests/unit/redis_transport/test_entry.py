@@ -1,5 +1,7 @@
 """The layout of an entry."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -31,11 +33,22 @@ def test_what_is_encoded_decodes_to_the_same(
     assert entry.timestamp == pytest.approx(5.0 if timestamp is None else timestamp, abs=0.0001)
 
 
-@given(st.lists(st.tuples(st.binary(), st.binary())))
-def test_decoding_never_fails(fields: list[tuple[bytes, bytes]]) -> None:
-    """Whatever somebody wrote by hand becomes an entry: the application decides about it, not a traceback."""
-    entry = decode_entry(b"5000-1", [part for pair in fields for part in pair])
-    assert entry.timestamp >= 0
+_NAMES = st.one_of(
+    st.binary(),
+    st.sampled_from([b"event", b"key", b"ts", b"data", b"h:", b"ce_", b"Content-Type"]),
+    st.builds(lambda prefix, rest: prefix + rest, st.sampled_from([b"h:", b"ce_", b"ce-"]), st.binary()),
+)
+_VALUES = st.one_of(st.binary(), st.integers().map(lambda number: str(number).encode()))
+
+
+@example([(b"h:\x00", b"1"), (b"h:\xff", b"2"), (b"ts", b"999999999999999")], 2**64 - 1)
+@given(st.lists(st.tuples(_NAMES, _VALUES)), st.integers(0, 2**64 - 1))
+def test_decoding_never_fails(fields: list[tuple[bytes, bytes]], written_ms: int) -> None:
+    """Whatever somebody wrote by hand becomes an entry, with a time that Python has a date for."""
+    entry = decode_entry(b"%d-1" % written_ms, [part for pair in fields for part in pair])
+    assert datetime.fromtimestamp(entry.timestamp, UTC).year >= 1970
+    again = encode_flat(entry.key, entry.value, entry.headers)
+    assert dict(decode_entry(b"1-1", again).headers) == dict(entry.headers), "it can be written again"
 
 
 def test_no_value_and_an_empty_value_are_the_same() -> None:
