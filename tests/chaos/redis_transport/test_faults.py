@@ -10,6 +10,7 @@ import pytest
 
 from tests.chaos.redis_transport.fleet import Fleet, fleet
 from tests.chaos.redis_transport.report import check
+from tests.conformance.brokers import free_port
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.chaos
@@ -145,6 +146,38 @@ async def test_flush_under_load() -> None:
         workers.send(300)
         await workers.all_read_again()
         await check(workers, "FLUSHALL", 1)
+
+
+async def test_a_master_that_is_a_replica_for_a_while() -> None:
+    """REPLICAOF and REPLICAOF NO ONE three seconds later, five times under load: once it ended every worker."""
+    with fleet(work="0.05") as workers, workers.broker as broker:
+        workers.start(3)
+        await workers.up(3)
+        for _ in range(5):
+            workers.send(200)
+            broker.execute_command("REPLICAOF", "127.0.0.1", free_port())
+            await asyncio.sleep(3)  # the length of the fault
+            broker.execute_command("REPLICAOF", "NO", "ONE")
+        await workers.all_read_again()
+        await check(workers, "REPLICAOF, and NO ONE 3 s later", 5)
+        assert all(worker.poll() is None for worker in workers.workers), "no worker dies of it"
+
+
+async def test_full_memory_and_killed_clients() -> None:
+    """The server takes no writes and closes every connection, ten times: what is in it is done all the same."""
+    with fleet(work="0.05") as workers, workers.broker as broker:
+        workers.start(3)
+        await workers.up(3)
+        for _ in range(10):
+            workers.send(100)
+            broker.config_set("maxmemory", "1")
+            broker.script_flush()
+            broker.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await workers.all_done()
+            broker.config_set("maxmemory", "0")
+        await workers.all_read_again()
+        await check(workers, "full memory, SCRIPT FLUSH and CLIENT KILL", 10)
+        assert all(worker.poll() is None for worker in workers.workers), "no worker dies of it"
 
 
 async def test_rolling_restarts() -> None:
