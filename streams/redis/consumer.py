@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from faust.transport import base
-from faust.transport.consumer import Consumer as FaustConsumer
-from faust.types import TP, ConsumerMessage, Message
+from faust.types import TP, Message
 from faust.types.transports import TPorTopicSet
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -25,6 +24,7 @@ from .hand_back import HandBacks, hand_back
 from .leader import Leader
 from .lease import Lease
 from .partition import Partition
+from .positions import PositionlessConsumer
 from .readers import Readers
 from .server import Client, close, run_script
 from .trial import Trial
@@ -46,7 +46,7 @@ class Fetcher(base.Fetcher):
         await super().on_stop()
 
 
-class Consumer(FaustConsumer):
+class Consumer(PositionlessConsumer):
     """Reads topics as a member of the app's consumer group."""
 
     consumer_stopped_errors = ()
@@ -61,7 +61,6 @@ class Consumer(FaustConsumer):
         self.channels = Channels(self.app)
         self.reading = False
         self._transport = transport
-        self._partitions: dict[TP, Partition] = {}
         self._assigned: set[TP] = set()
         self._readers = Readers(self, transport.server.open)
         self._topics_changed = asyncio.Event()
@@ -288,8 +287,6 @@ class Consumer(FaustConsumer):
         entry_id = self._tags[message.tp].entry_id(message.offset)
         return None if entry_id is None else f"{message.topic}/{message.partition}/{entry_id.decode()}"
 
-    # What Faust asks about positions. Redis keeps them itself, so these have little to say.
-
     def assignment(self) -> set[TP]:
         """The partitions that are read; the leader partition too while this worker is the leader."""
         if self.leader.is_leader:
@@ -298,37 +295,6 @@ class Consumer(FaustConsumer):
 
     def _all_partitions(self) -> list[Partition]:
         return list(self._partitions.values())
-
-    async def perform_seek(self) -> None:
-        """Nothing to seek: the group remembers what was delivered."""
-
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Nothing to seek."""
-        return {}
-
-    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
-        """Nothing to seek."""
-
-    async def _seek(self, partition: TP, offset: int) -> None:
-        """Nothing to seek."""
-
-    async def position(self, tp: TP) -> int | None:
-        """The last delivery tag."""
-        partition = self._partitions.get(tp)
-        return partition.tags.delivered_total if partition else None
-
-    def highwater(self, tp: TP) -> int:
-        """The last delivery tag."""
-        partition = self._partitions.get(tp)
-        return partition.tags.delivered_total if partition else 0
-
-    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
-        """The last delivery tags."""
-        return {tp: self.highwater(tp) for tp in partitions}
-
-    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
-        """Tags start at one."""
-        return dict.fromkeys(partitions, 1)
 
     def topic_partitions(self, topic: str) -> int | None:
         """How many partitions a topic has."""
@@ -346,15 +312,6 @@ class Consumer(FaustConsumer):
 
     def _new_topicpartition(self, topic: str, partition: int) -> TP:
         return TP(topic, partition)
-
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:
-        raise NotImplementedError("this transport has its own fetch loop")
-
-    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
-        raise NotImplementedError("this transport has its own fetch loop")
-
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        raise NotImplementedError("this transport acknowledges entry by entry")
 
 
 class _Always(dict[Any, Any]):
