@@ -23,7 +23,7 @@ class GroupBacklog:
 
     Attributes:
         group: its name.
-        consumers: workers that read; one that died counts until another has taken its entries over.
+        consumers: workers that read; one that died counts for ten leases, and until another has taken its entries over.
         pending: entries delivered and not yet acknowledged.
         lag: entries never delivered; None where the server cannot tell (Redis 6.2, or after an XDEL).
         oldest_pending: how long ago the oldest pending entry was written; None if nothing is pending.

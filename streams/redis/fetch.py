@@ -38,7 +38,8 @@ __all__ = ["TopicReader"]
 # the next round of the event loop; then less and less often, so that a worker full of slow agents costs nothing.
 _PAUSES_S = (0.0, 0.0, 0.001, 0.001, 0.002, 0.005, 0.01, 0.02)
 
-# Every how many leases to sweep: who is gone and what nobody reads is in nobody's way.
+# Every how many leases to sweep: who is gone and what nobody reads is in nobody's way. Less than the ten after which
+# others forget a consumer.
 _SWEEP_LEASES = 4
 
 _NO_TIMES = (None, None, None)  # when a message came in and went out, and what lies between: for Faust's sensors to set
@@ -143,6 +144,7 @@ class TopicReader:
             await each(self._partitions, lambda stream: create_groups(self._client, stream, groups))
         if self._joining.error is not None:
             self._client_id = None
+        self._next_sweep = 0.0  # a new group does not know this consumer
         self._next_join = monotonic() + self._joining.wait_s(normally=math.inf)
 
     async def _reclaim(self, room: int) -> bool:
@@ -204,13 +206,14 @@ class TopicReader:
         self._trial.end(self)
 
     async def _sweep(self) -> None:
-        """Now and then look for streams that nobody reads, and forget consumers that are gone.
+        """Now and then be counted, forget consumers that are gone, and look for streams that nobody reads.
 
         Each worker has a name of its own, and names would pile up.
         """
         if monotonic() >= self._next_sweep:
             self._next_sweep = monotonic() + _SWEEP_LEASES * self._settings.lease.total_seconds()
             for partition in self._partitions.values():
+                await self._reclaimer.count_in(partition)
                 await self._reclaimer.remove_silent_consumers(partition)
             await self._foreign.look()
 

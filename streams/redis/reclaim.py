@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 # work.
 _SCAN = 500
 
+# An ID behind which there is nothing to read: reading one's own entries again would count as a delivery of each.
+_AFTER_ALL = f"{2**64 - 1}-{2**64 - 2}"
+
 # By how much the company shrinks that an entry is redelivered in.
 _NARROWING = 16
 
@@ -163,6 +166,15 @@ class Reclaimer:
             taken = await self._take(partition, entry_ids, min_idle_ms=0, deliveries=deliveries)
             claimed += [Claimed(entry_id, fields, deliveries) for entry_id, fields in taken]
         return sorted(claimed, key=lambda entry: list(unread).index(entry.entry_id))
+
+    async def count_in(self, partition: Partition) -> None:
+        """Have the server count this consumer as one of the group, and as heard of just now.
+
+        A read of new entries does so by itself on Valkey and from Redis 7.2. Before that it does when it finds some,
+        and a worker for whom nothing comes is none. A read of one's own entries does everywhere.
+        """
+        read = ("XREADGROUP", "GROUP", partition.group, partition.consumer, "COUNT", 1)
+        await self._client.execute_command(*read, "STREAMS", partition.stream, _AFTER_ALL)
 
     async def remove_silent_consumers(self, partition: Partition) -> None:
         """Forget consumers that hold nothing and have not been heard of for ten leases."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conformance.brokers import Broker, cluster
-from tests.conformance.contract import TransportContract
+from tests.conformance.redis_contract import RedisContract
 
 pytestmark = pytest.mark.chaos  # several servers to start, and slower tests
 
@@ -17,5 +17,5 @@ def broker() -> Iterator[Broker]:
         yield server
 
 
-class TestCluster(TransportContract):
+class TestCluster(RedisContract):
     """A cluster of three nodes keeps every promise."""

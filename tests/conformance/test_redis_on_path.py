@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conformance.brokers import Broker, redis_on_path
-from tests.conformance.contract import TransportContract
+from tests.conformance.redis_contract import RedisContract
 
 
 @pytest.fixture(scope="module")
@@ -15,5 +15,5 @@ def broker() -> Iterator[Broker]:
         yield server
 
 
-class TestRedisOnPath(TransportContract):
+class TestRedisOnPath(RedisContract):
     """The machine's own redis keeps every promise."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conformance.brokers import Broker, valkey
-from tests.conformance.contract import TransportContract
+from tests.conformance.redis_contract import RedisContract
 
 
 @pytest.fixture(scope="module")
@@ -15,5 +15,5 @@ def broker() -> Iterator[Broker]:
         yield server
 
 
-class TestValkey(TransportContract):
+class TestValkey(RedisContract):
     """Valkey keeps every promise."""
