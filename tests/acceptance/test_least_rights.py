@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
 from infra.local.organizations import BIRCH
-from infra.local.servers import start_postgres, start_valkey
+from infra.local.servers import Postgres, start_valkey
 from infra.local.stack import API, STAGES, Stack
 from infra.migrations import upgrade
 from infra.settings import Settings
@@ -62,12 +62,11 @@ def add_users(url: str) -> None:
             client.execute_command("ACL", "SETUSER", name, *rules)
 
 
-async def add_roles(url: str) -> None:
-    """Give a database the roles of `roles.sql`."""
-    text = (_DEPLOY / "postgres" / "roles.sql").read_text()
+async def execute(url: str, statements: str) -> None:
+    """Execute statements, as the server's superuser."""
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute(re.sub(r":'(\w+)_password'", r"'of-\1'", text))
+        await connection.execute(statements)
     finally:
         await connection.close()
 
@@ -87,23 +86,27 @@ def valkey() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
+def postgres(postgres_server: Postgres) -> Iterator[str]:
     """A database with the roles, migrated by the one that may."""
-    with start_postgres(durable=False) as server:
-        run_apart(add_roles(server.url))
-        run_apart(upgrade(as_user(server.url, "teamfit_migrate", "of-migrate")))
-        yield server.url
+    url = postgres_server.url_of("least_rights")
+    run_apart(execute(postgres_server.url, "CREATE DATABASE least_rights"))
+    run_apart(execute(url, re.sub(r":'(\w+)_password'", r"'of-\1'", (_DEPLOY / "postgres" / "roles.sql").read_text())))
+    run_apart(upgrade(as_user(url, "teamfit_migrate", "of-migrate")))
+    yield url
+    run_apart(execute(postgres_server.url, "DROP DATABASE least_rights WITH (FORCE)"))
+    run_apart(execute(postgres_server.url, "DROP ROLE teamfit_migrate, teamfit_app"))
 
 
 @pytest.fixture(scope="module")
-def stack(valkey: str, postgres: str) -> Iterator[Stack]:
-    """The pipeline, each process as its own user of the broker and all as the application's role of the database."""
+def pipeline(valkey: str, postgres: str) -> Iterator[Stack]:
+    """Each process as its own user of the broker, and all as the application's role of the database."""
     urls = {
         "database_url": as_user(postgres, "teamfit_app", "of-database"),
         "broker_url": as_user(valkey, "api"),
     }
     made = Stack(
         Settings.model_validate(urls),
+        llm_latency_s=0.2,
         variables=lambda part: {"BROKER_URL": as_user(valkey, part)} if part in {*STAGES, API} else {},
     )
     with Redis.from_url(as_user(valkey, "admin")) as admin:
@@ -112,10 +115,10 @@ def stack(valkey: str, postgres: str) -> Iterator[Stack]:
         yield made
 
 
-async def test_the_pipeline_needs_no_more(stack: Stack, valkey: str) -> None:
+async def test_the_pipeline_needs_no_more(pipeline: Stack, valkey: str) -> None:
     """With all of them at once jobs are done and counted, and nobody has asked for what it may not."""
-    async with aiohttp.ClientSession(stack.api_url) as http:
-        customer = Customer(stack, http)
+    async with aiohttp.ClientSession(pipeline.api_url) as http:
+        customer = Customer(pipeline, http)
         _, accepted = await customer.post()
         async with JobRequests.connect(as_user(valkey, "upstream")) as requests:
             job_id = await requests.submit(organization_id=BIRCH.id, team_id=BIRCH.team.id, requirements=WISH)
@@ -123,9 +126,8 @@ async def test_the_pipeline_needs_no_more(stack: Stack, valkey: str) -> None:
             assert_three_activities(await customer.ended_job(job))
         async with http.get("/metrics") as answer:
             assert 'teamfit_source_up{source="broker"} 1.0' in await answer.text()
-    for stage in STAGES:  # what a worker does when it stops: hand back, resign, tell, leave
-        await asyncio.to_thread(stack.stop, stage)
-    await asyncio.to_thread(stack.start, *STAGES)
+    # What a worker does when it stops: hand back, resign, tell, leave. Nothing needs them any more.
+    await asyncio.gather(*(asyncio.to_thread(pipeline.stop, stage) for stage in STAGES))
     broker = Broker(Settings.model_validate({"broker_url": as_user(valkey, "operator")}), name="lag")
     assert {backlog.topic for backlog in await broker.backlogs()} == set(TOPICS)
     await broker.close()
@@ -135,36 +137,48 @@ async def test_the_pipeline_needs_no_more(stack: Stack, valkey: str) -> None:
 
 
 @pytest.mark.parametrize("user", WRITES)
-@pytest.mark.parametrize("topic", TOPICS)
-def test_who_may_write_which_stream(valkey: str, user: str, topic: str) -> None:
+def test_who_may_write_which_stream(valkey: str, user: str) -> None:
     """Each user writes the streams that are its own to write, and is refused every other, by script too."""
     with Redis.from_url(as_user(valkey, user)) as client:
-        for command in (("XADD", topic, "0-0", "a", "b"), ("XADD", f"{{{topic}.1}}", "0-0", "a", "b")):
-            with pytest.raises(ResponseError) as caught:
-                client.execute_command(*command)
-            assert isinstance(caught.value, NoPermissionError) == (topic not in WRITES[user])
-        if topic not in WRITES[user]:
-            with pytest.raises(ResponseError):
-                client.eval("return redis.call('XADD', KEYS[1], '*', 'a', 'b')", 1, topic)
+        for topic in TOPICS:
+            for command in (("XADD", topic, "0-0", "a", "b"), ("XADD", f"{{{topic}.1}}", "0-0", "a", "b")):
+                with pytest.raises(ResponseError) as caught:
+                    client.execute_command(*command)
+                assert isinstance(caught.value, NoPermissionError) == (topic not in WRITES[user]), command
+            if topic not in WRITES[user]:
+                with pytest.raises(ResponseError):
+                    client.eval("return redis.call('XADD', KEYS[1], '*', 'a', 'b')", 1, topic)
 
 
 @pytest.mark.parametrize("user", WRITES)
-@pytest.mark.parametrize("topic", TOPICS)
-def test_who_may_take_from_which_stream(valkey: str, user: str, topic: str) -> None:
+def test_who_may_take_from_which_stream(valkey: str, user: str) -> None:
     """Taking, acknowledging, trimming and resetting is for the stages that read the stream; deleting is for nobody."""
-    reading = [
+    with Redis.from_url(as_user(valkey, user)) as client:
+        for topic in TOPICS:
+            for command in _reading(topic):
+                assert _refused(client, command) == (topic not in READS.get(user, set())), command
+            for command in _destroying(topic):
+                assert _refused(client, command), command
+        for command in _ANYTHING_ELSE:
+            assert _refused(client, command), command
+
+
+def _reading(topic: str) -> list[tuple[str, ...]]:
+    return [
         ("XREADGROUP", "GROUP", "none", "me", "STREAMS", topic, ">"),
         ("XACK", topic, "none", "1-1"),
         ("XTRIM", topic, "MINID", "0"),
     ]
+
+
+def _destroying(topic: str) -> list[tuple[str, ...]]:
     never = [("DEL", topic), ("XGROUP", "DESTROY", topic, "none"), ("XGROUP", "SETID", topic, "none", "0")]
-    never += [("XREAD", "STREAMS", topic, "0"), ("XRANGE", topic, "-", "+"), ("XDEL", topic, "1-1"), ("KEYS", "*")]
-    never += [("FLUSHALL",), ("CONFIG", "GET", "*"), ("ACL", "LIST"), ("CLIENT", "LIST"), ("SUBSCRIBE", "a")]
-    with Redis.from_url(as_user(valkey, user)) as client:
-        for command in reading:
-            assert _refused(client, command) == (topic not in READS.get(user, set())), command
-        for command in never:
-            assert _refused(client, command), command
+    return [*never, ("XREAD", "STREAMS", topic, "0"), ("XRANGE", topic, "-", "+"), ("XDEL", topic, "1-1")]
+
+
+_ANYTHING_ELSE = (
+    ("KEYS", "*"), ("FLUSHALL",), ("CONFIG", "GET", "*"), ("ACL", "LIST"), ("CLIENT", "LIST"), ("SUBSCRIBE", "a"),
+)  # fmt: skip
 
 
 def _refused(client: Any, command: tuple[str, ...]) -> bool:
@@ -184,23 +198,20 @@ def test_nobody_comes_without_a_password(valkey: str) -> None:
             client.ping()
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "CREATE TABLE more (id int)",
-        "ALTER TABLE customization_jobs ADD COLUMN more int",
-        "DROP TABLE customization_jobs",
-        "TRUNCATE job_events",
-        "CREATE ROLE more",
-        "COPY job_events TO PROGRAM 'true'",
-        "SET ROLE teamfit_migrate",
-    ],
-)
-async def test_the_applications_role_changes_rows_alone(postgres: str, statement: str) -> None:
+async def test_the_applications_role_changes_rows_alone(postgres: str) -> None:
     """It is no superuser and owns nothing."""
     connection = await asyncpg.connect(as_user(postgres, "teamfit_app", "of-database"))
     try:
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await connection.execute(statement)
+        for statement in (
+            "CREATE TABLE more (id int)",
+            "ALTER TABLE customization_jobs ADD COLUMN more int",
+            "DROP TABLE customization_jobs",
+            "TRUNCATE job_events",
+            "CREATE ROLE more",
+            "COPY job_events TO PROGRAM 'true'",
+            "SET ROLE teamfit_migrate",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
     finally:
         await connection.close()
