@@ -229,7 +229,13 @@ FAULTS: Sequence[Fault] = (
     Fault("llm-rubbish", "LLM answers rubbish", _llm({"mode": "rubbish"}), hold_s=1.0),
     Fault("two-leaders", "two leaders at once", _two_leaders),
     Fault("replica", "Valkey made a replica, and a master again 3 s later", made_replica, hold_s=3.0),
-    Fault("promoted-behind", "a replica promoted without the last writes", promoted_behind, anchored=True),
+    Fault(
+        "promoted-behind",
+        "a replica promoted without the last second's writes",
+        promoted_behind,
+        hold_s=1.0,
+        anchored=True,
+    ),
     Fault(
         "streams-mangled",
         "every stream trimmed to nothing, deleted, without groups, read from 0 again, of a wrong type (in turn)",

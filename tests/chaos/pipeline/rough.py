@@ -18,7 +18,7 @@ from tests.chaos.pipeline.system import Inject, System
 from tests.waiting import wait_for
 
 _NOBODY = ("127.0.0.1", 1)  # a master that is never reached: a replica of it keeps what it has
-_BEHIND_S = 0.5  # for how long the replica misses writes before it is promoted
+_SLOW_S = 1.5
 _PAUSE_MS = 1500
 
 
@@ -46,20 +46,24 @@ async def made_replica(system: System, _turn: int) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def promoted_behind(system: System, _turn: int) -> AsyncIterator[None]:
-    """Go on with what a replica had that missed the last writes; the old master lives, and becomes its replica."""
+    """Go on with what a replica had that missed the last writes; the old master lives, and becomes its replica.
+
+    The LLM is slow meanwhile: making a replica takes a while, and jobs must be under way when it is cut off.
+    """
+    await system.llm(mode="slow", latency=_SLOW_S)
     replica = await asyncio.to_thread(start_valkey, append_only=False)
     try:
         async with Redis.from_url(system.grounds.valkey.url) as old, Redis.from_url(replica.url) as new:
             await new.execute_command("REPLICAOF", "127.0.0.1", system.grounds.valkey.port)
             await wait_for(lambda: _linked(new), what="the replica to have everything")
             await new.execute_command("REPLICAOF", "NO", "ONE")
-            await asyncio.sleep(_BEHIND_S)
+            yield  # only the old master hears of the jobs that come now, and of what is done
             await old.execute_command("REPLICAOF", "127.0.0.1", replica.port)
             await wait_for(lambda: _linked(old), what="the old master to follow")
             await old.execute_command("REPLICAOF", "NO", "ONE")
     finally:
         await asyncio.to_thread(replica.stop)
-    yield
+        await system.llm(mode="ok")
 
 
 async def _linked(redis: Any) -> bool:
