@@ -134,6 +134,8 @@ class Fleet:
         """Stop the leader, or the oldest member if there is none, in the middle of its work if it gets any."""
         for _ in range(8):
             await self.send("slow")
+        with suppress(AssertionError):
+            await wait_for(lambda: any(member.is_leader() for member in self.members), deadline_s=2.0, what="a leader")
         leaving = next((member for member in self.members if member.is_leader()), self.members[0])
         self.members.remove(leaving)
         consumer: Any = leaving.consumer
@@ -260,4 +262,6 @@ async def test_no_answer_to_any_command_ends_a_worker(bench: Bench, redis: Clien
                 await members.cell(command, error)
 
     # Most of a cell is waiting, so several fleets share the time.
-    await asyncio.gather(*(meet(ERRORS[number::_AT_ONCE]) for number in range(_AT_ONCE)))
+    parts = (meet(ERRORS[number::_AT_ONCE]) for number in range(_AT_ONCE))
+    for failure in filter(None, await asyncio.gather(*parts, return_exceptions=True)):
+        raise failure
