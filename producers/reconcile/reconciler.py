@@ -49,11 +49,10 @@ from infra.texts import storable
 from producers.reconcile.remedies import Saved, StillRun, given_up_as, remedy, request_of_run
 from producers.reconcile.reruns import lost_reruns, read_lost_rerun
 from streams.completion import Usage
-from streams.deliveries import Record, record
+from streams.deliveries import Record
 from streams.events import JobFailed, JobId, parse_event
-from streams.outcomes import decide_outcome
+from streams.outcomes import decide_outcome, terminal_fact
 from streams.stage import Publisher
-from streams.topics import JOB_EVENTS
 
 log = structlog.get_logger(__name__)
 
@@ -135,7 +134,7 @@ class Reconciler:
             records = [one for plan in plans for one in plan.records]
             if records:
                 await self.publisher.publish(records)
-            ended = [plan.failure for plan in plans if plan.failure and await _fail(connection, plan)]
+            ended = [fact for plan in plans if plan.failure and (fact := await _fail(connection, plan))]
             await _queries.note(
                 connection,
                 job_ids=[plan.job_id for plan in plans],
@@ -146,7 +145,7 @@ class Reconciler:
         _tell(plans)
         if ended:
             telemetry.EXPIRED.inc(len(ended))
-            await self.publisher.publish([record(JOB_EVENTS, fact) for fact in ended])
+            await self.publisher.publish(ended)
         return len(plans)
 
     def _plan(self, row: asyncpg.Record, now: datetime) -> "_Plan":
@@ -209,14 +208,15 @@ class _Plan:
     set_aside: str | None = None
 
 
-async def _fail(connection: Connection, plan: _Plan) -> bool:
+async def _fail(connection: Connection, plan: _Plan) -> Record | None:
+    """End the run as failed; return the fact that stands, which may be of a stage that was faster since the look."""
     try:
         async with connection.transaction():
             decided = await decide_outcome(connection, plan.job_id, plan.run, "failed", fact=plan.failure)
     except DATA_ERRORS as error:
         plan.set_aside = storable(f"{type(error).__name__}: {error}", _LONGEST_REASON)
-        return False
-    return decided == "failed"
+        return None
+    return await terminal_fact(connection, plan.job_id, plan.run) if decided == "failed" else None
 
 
 def _read(row: asyncpg.Record) -> StillRun:

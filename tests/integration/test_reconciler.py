@@ -1,5 +1,6 @@
 """The reconciler: what the broker loses at any moment, Postgres brings back."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ from infra.errors import DependencyDown, Permanent
 from infra.postgres import Database
 from streams.deliveries import Record, record
 from streams.events import JobCompleted, JobId, JobRequested, parse_event
-from streams.outcomes import fail_run
+from streams.outcomes import decide_outcome, fail_run, job_failed
 from streams.scheduled import keep
 from streams.topics import JOB_EVENTS, JOB_REQUESTS, PROJECTION
 from tests.conftest import Pool
@@ -24,6 +25,7 @@ from tests.integration.pipeline_world import (
     status_of,
 )
 from tests.integration.quota_scene import add_organization, cancelled, completed, failed
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -189,6 +191,29 @@ async def test_an_event_that_killed_its_workers_is_not_sent_again(world: World) 
     assert await status_of(world.pool, event) == ("failed", "dead_lettered")
     assert await ledger_state(world.pool, event) == "released"
     assert world.calls == 0
+
+
+async def test_a_stage_that_fails_the_run_at_the_same_time_is_told_in_its_words(world: World) -> None:
+    """It kept its letter and had not ended the run yet: the reconciler told another reason, which nobody believed."""
+    event = asked()
+    await record_intake(world.pool, event)
+    await lose_after(world, event, 2, last_first=False)
+    await world.pool.execute(
+        "INSERT INTO failed_events (id, topic, stage, reason, error_type, error_message, attempts, first_failed_at, "
+        "last_failed_at, event_type, job_id, run, organization_id) VALUES (gen_random_uuid(), 'job-accepted', "
+        "'generation', 'error', 'x', 'x', 3, now(), now(), 'teamfit.job.accepted.v1', $1, 1, 'acme')",
+        event.job_id,
+    )
+    fact = job_failed(event, TimeoutError("too slow"), world.clock)
+    async with world.database.transaction() as stage:
+        await decide_outcome(stage, event.job_id, 1, "failed", fact=fact)
+        looking = asyncio.create_task(world.reconcile())
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        await wait_for(lambda: world.pool.fetchval(waits), what="the reconciler to wait for the stage")
+    await looking
+    assert [one.value for _, one in world.waiting if one.topic == JOB_EVENTS] != []
+    await world.drain()
+    assert await status_of(world.pool, event) == ("failed", fact.data.code)
 
 
 async def test_jobs_of_the_celery_days_are_left_alone(world: World) -> None:
