@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -113,6 +114,7 @@ def hostile() -> list[dict[str, Any]]:
     return events
 
 
+@pytest.mark.usefixtures("forgery")
 async def test_every_event_comes_to_an_end(customer: Customer, books: Pool) -> None:
     """It is completed, failed with a code, withdrawn, or a failed event with a reason; and the next job completes."""
     made = drawn(published("requested"), _COUNT) + drawn(published("cancel-requested"), _COUNT // 5)

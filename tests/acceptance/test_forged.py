@@ -1,7 +1,7 @@
 """What an organization writes into the stream about another's job changes nothing for that one, and is named."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -108,17 +108,6 @@ AFTER = {
     "foreign failure": fact(JobFailed, Failed(organization_id=BIRCH.id, code="timeout", error_message="x")),
     "poison": poison_letter,
 }
-
-
-@pytest.fixture
-async def forgery(books: Pool) -> AsyncIterator[None]:
-    """Let a test leave forged events behind: they are set aside when it has ended, as an operator would."""
-    yield
-    await books.execute(
-        "UPDATE failed_events SET discarded_at = now(), discarded_occurrences = occurrences, "
-        "discarded_because = 'a test' WHERE discarded_at IS NULL"
-    )
-    await books.execute("DELETE FROM early_cancellations")
 
 
 @pytest.mark.usefixtures("forgery")

@@ -32,8 +32,8 @@ _CELERY_WRITES = {
 @pytest.mark.parametrize("before", [CELERY_DAYS, OLD_BACKEND], ids=["plain tables", "enumerations and references"])
 async def test_celery_works_again_on_the_tables_and_the_pipeline_after_it(empty_database_url: str, before: str) -> None:
     """The page's SQL lets the old code write as it did; its file brings the pipeline's schema back, with all rows."""
-    (way_back,) = re.findall(r"```sql\n(.*?)```", _DOCUMENT, re.DOTALL)
-    (file,) = re.findall(r"-f (infra/\S+\.sql)", _DOCUMENT)
+    (way_back,) = re.findall(r"```sql\n(ALTER TABLE customization_jobs.*?)```", _DOCUMENT, re.DOTALL)
+    (file,) = re.findall(r"-f (infra/migrations/\S+\.sql)", _DOCUMENT)
     connection = await asyncpg.connect(empty_database_url)
     try:
         await connection.execute(before)

@@ -11,6 +11,7 @@ from infra.errors import Postponed
 from streams.deliveries import ATTEMPT, Delivery, Record
 from streams.events import JobAccepted, parse_event
 from streams.scheduled import take_due
+from streams.seal import Seal
 from tests.integration.generation.conftest import (
     ENTRY,
     Endpoint,
@@ -135,8 +136,9 @@ async def test_what_waits_is_one_row_and_spends_no_attempt(
     first = asyncio.create_task(stage.handle(event))
     await wait_for(endpoint.busy, what="the call")
     around = (await start_stage()).wrapped()
+    [again] = await Seal(stage.database).sealed([Record("job-accepted", event.key, event.encode(), {ATTEMPT: b"2"})])
     for number in range(3):
-        await around.process(Delivery("job-accepted", event.key, event.encode(), {ATTEMPT: b"2"}, f"copy {number}"))
+        await around.process(Delivery(again.topic, again.key, again.value, again.headers, f"copy {number}"))
     await database.execute("UPDATE scheduled_events SET due_at = now()")
     async with stage.database.transaction() as connection:
         (waiting,) = await take_due(connection, now=SystemClock().now(), limit=10)
@@ -152,6 +154,7 @@ async def test_two_live_workers_make_one_call_of_a_repeated_event(
     await endpoint.tell("slow")
     await asyncio.gather(start_worker(), start_worker())
     event = accepted()
+    await entered(database, event)
     async with Redis.from_url(redis_url) as client:
 
         async def both_read() -> bool:
@@ -179,6 +182,7 @@ async def test_a_killed_worker_is_replaced_within_its_lease_though_duplicates_wa
     await endpoint.tell("slow", count=1)
     dying = await start_worker(lease="2s")
     event = accepted()
+    await entered(database, event)
     await write(redis_url, "job-accepted", event.encode())
     await wait_for(endpoint.busy, deadline_s=40, what="the call")
     await start_worker(lease="2s")
@@ -194,6 +198,15 @@ async def test_a_killed_worker_is_replaced_within_its_lease_though_duplicates_wa
     rows = await database.fetch("SELECT state, maybe_billed, entry FROM generation_attempts ORDER BY attempt")
     assert [(row["state"], row["maybe_billed"]) for row in rows] == [("abandoned", True), ("saved", False)]
     assert rows[0]["entry"] == rows[1]["entry"] != ENTRY
+
+
+async def entered(pool: Pool, event: JobAccepted) -> None:
+    """Have quota reserve a unit for the run, without which a worker takes its event for forged."""
+    await pool.execute(
+        "INSERT INTO quota_ledger (job_id, run, organization_id, period, state, decided_at)"
+        " VALUES ($1, $2, $3, '2031-04', 'reserved', now())",
+        *(event.job_id, event.run, event.data.organization_id),
+    )
 
 
 async def _completed(redis_url: str, jobs: int) -> bool:
