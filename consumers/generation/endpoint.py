@@ -2,10 +2,12 @@
 
 | who is to blame | what follows |
 | --- | --- |
-| account, configuration | the fleet is held: nobody calls, one worker probes, no attempt is spent |
-| endpoint, limit | the same; while it answers others, this job waits alone, and is to blame from the second time |
+| account, configuration | if a probe is refused too, the fleet is held: nobody calls, one worker probes |
+| endpoint | the fleet is held; while it answers others, this job waits alone, and is to blame from the second time |
+| limit | the same, but this job is to blame only after many times |
 | prompt, unknown | its job fails alone, once another call has shown that the endpoint works; else the fleet is held |
 
+While an endpoint that says account or configuration answers others, this job waits alone, and fails the second time.
 The other call is a neighbour's that began later, or a probe of our own: a harmless prompt that costs next to nothing.
 """
 
@@ -29,7 +31,7 @@ from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.refusal import clean
 from consumers.generation.runs import Run
 from infra import telemetry
-from infra.errors import DependencyDown, Postponed, Transient
+from infra.errors import DependencyDown, Permanent, Postponed, Transient
 from infra.settings import Settings
 from streams.policy import RetryPolicy
 
@@ -38,6 +40,8 @@ log = structlog.get_logger(__name__)
 # A probe after a call shares that call's time with Postgres and the broker.
 _SHORT_PROBE_S: Final = 10.0
 _ANOTHER_PROBES: Final = timedelta(seconds=1)
+# A request that is larger than a minute's limit is refused for ever, while smaller ones are answered.
+_LIMITED_ALONE: Final = 10
 _LOCKED_OUT: Final = frozenset({401, 403, 451})
 
 
@@ -132,10 +136,20 @@ class Endpoint:
             return verdict
         match verdict.blame:
             case "account" | "configuration":
-                return await self._hold_fleet(failure, verdict, began)
+                # Words alone hold nobody: an endpoint may quote the prompt in them. Once may be the end of an outage.
+                is_suspect = self._evidence.failed(run)
+                if await self._works(began, in_form=verdict.blame == "configuration") is not None:
+                    return await self._hold_fleet(failure, verdict, began)
+                if is_suspect:
+                    failure.code = "llm_bad_request"
+                    failure.error = Permanent(failure.code, "the LLM's endpoint refuses this wish, and answers others")
+                    return replace(verdict, blame="prompt", code=failure.code)
+                delay = self._retries.delay(self._evidence.times_failed(run), None)
+                failure.error = Postponed(f"{verdict.sentence}; it answers others", delay=delay)
             case "endpoint" | "limit":
                 is_suspect = self._evidence.failed(run)
-                if is_suspect and verdict.blame == "endpoint":
+                is_worn_out = self._evidence.times_failed(run) > _LIMITED_ALONE
+                if is_suspect and (verdict.blame == "endpoint" or is_worn_out):
                     failure.error = Transient(verdict.code, verdict.sentence)
                 elif is_suspect or self._evidence.works_since(began):
                     delay = self._retries.delay(self._evidence.times_failed(run), None)
@@ -159,14 +173,14 @@ class Endpoint:
             self._hold.learn(verdict.sentence, wait, verdict.blame)
         return verdict
 
-    async def _works(self, began: float) -> LlmFailure | None:
+    async def _works(self, began: float, *, in_form: bool = False) -> LlmFailure | None:
         """Return None if the endpoint has answered somebody since then, or else how it failed a probe."""
         async with self._probing:
             if self._evidence.works_since(began):
                 return None
             if self._refuted is not None and self._refuted[0] > began:
                 return self._refuted[1]
-            return await self._probe(self._short())
+            return await self._probe(self._short(), in_form=in_form)
 
     async def _form_is_refused(self) -> bool:
         async with self._probing:

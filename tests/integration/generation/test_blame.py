@@ -131,6 +131,34 @@ async def test_a_refused_prompt_fails_alone_after_one_call(start_stage: Starter,
 
 
 @pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, {"error": {"message": "Could not process: 'our API key is invalid'", "type": "invalid_request_error"}}),
+        (401, {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}),
+        (402, {"error": {"message": "requires more credits, or fewer max_tokens", "code": 402}}),
+        (404, {"error": {"message": "The model does not exist", "code": "model_not_found"}}),
+    ],
+)
+async def test_words_about_the_account_hold_nobody_while_others_are_answered(
+    start_stage: Starter, scripted: Scripted, team: str, *, status: int, body: dict[str, Any]
+) -> None:
+    """An endpoint may quote the prompt: the job that gets such an answer waits alone, and fails the second time."""
+    stage = await start_stage(openai_base_url=scripted.url)
+    assert await stage.handle(accepted())
+    quoted, refused = accepted(), True
+    scripted.script = lambda asked: (status, {}, body) if refused and not is_probe(asked) else None
+    before = len(scripted.jobs)
+    with pytest.raises(Postponed):
+        await stage.handle(quoted)
+    with pytest.raises(Permanent) as raised:
+        await stage.handle(quoted)
+    assert raised.value.code == "llm_bad_request"
+    assert len(scripted.jobs) == before + 2
+    refused = False
+    assert await stage.handle(accepted())
+
+
+@pytest.mark.parametrize(
     ("status", "body", "code"),
     [
         (400, {"error": {"message": "no", "code": "a\0b", "param": 7}}, "llm_bad_request"),
