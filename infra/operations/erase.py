@@ -80,7 +80,12 @@ async def erase_texts(database: Database, cancellation: Cancellation, texts: Tex
         whose = {"organization_id": texts.organization_id, "erased": ERASED}
         await _queries.erase_jobs(connection, **whose)
         await _queries.erase_events(connection, **whose)
-    for erase in (_queries.erase_requests, _queries.erase_outcomes, _queries.erase_activities):
+    for erase in (
+        _queries.erase_requests,
+        _queries.erase_early,
+        _queries.erase_outcomes,
+        _queries.erase_activities,
+    ):
         async with database.transaction() as connection:
             await erase(connection, **whose)
     async with database.transaction() as connection:

@@ -50,6 +50,12 @@ WHERE organization_id = :organization_id AND EXISTS (
     WHERE event -> 'data' ->> field <> :erased
 );
 
+-- name: erase_early(organization_id, erased)!
+-- Cancellations that came before their jobs: the reasons.
+UPDATE early_cancellations
+SET event = jsonb_set(event, '{data,reason}', to_jsonb(:erased::text))
+WHERE organization_id = :organization_id AND event #>> '{data,reason}' <> :erased;
+
 -- name: erase_outcomes(organization_id, erased)!
 -- The terminal facts, from which lost events are published again.
 UPDATE job_outcomes AS ended

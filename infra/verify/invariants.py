@@ -120,8 +120,8 @@ INVARIANTS: Sequence[Invariant] = (
         name="failed means findable",
         query="findable",
         statement="every run that a stage gave up has a failed event",
-        next_step="See whether the failures stage runs and what it holds for (teamfit lag, its /readyz): the letter "
-        "waits in scheduled_events until it is kept. If it is not there, its row was removed by hand, or report a bug.",
+        next_step="See whether the failures stage runs and what it holds for (teamfit lag, its /readyz): it "
+        "keeps what the transport buried. If it is idle, the row was removed by hand, or report a bug.",
         patient=True,
     ),
     Invariant(

@@ -71,6 +71,10 @@ SELECT
 -- Deletes plans whose items are gone: in a statement of its own, since the constraint is checked at the end of one.
 DELETE FROM replay_plans WHERE id = ANY(:plans::uuid[]);
 
+-- name: delete_early(horizon)!
+-- Deletes cancellations of jobs that nobody has asked for since the horizon; no job of theirs waits for its time so long.
+DELETE FROM early_cancellations WHERE received_at < :horizon;
+
 -- name: lock_old_jobs(horizon, size)
 -- A page of jobs that ended before the horizon, in every run and for every table, locked as the projection locks them. A job
 -- stays while quota is held for it, a record of it is scheduled, or a plan lists one of its failed events.

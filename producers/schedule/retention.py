@@ -68,12 +68,14 @@ class Retention:
     async def delete_settled(self) -> int:
         """Delete failed events that were dealt with, and replay plans that ended, before the horizon; return how many.
 
-        Open failed events stay until somebody replays or discards them.
+        Open failed events stay until somebody replays or discards them. Early cancellations go with the old.
 
         Raises:
             DependencyDown: Postgres is away.
         """
         horizon = self._horizon(self.keep)
+        async with self.database.transaction() as connection:
+            await _queries.delete_early(connection, horizon=horizon)
         deleted = 0
         while True:
             async with self.database.transaction() as connection:

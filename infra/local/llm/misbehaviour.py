@@ -6,6 +6,7 @@
     {"mode": "429", "count": 2, "retry_after": 1.5}    the next two calls are refused, those after them are answered
     {"mode": "slow", "latency": 30}                     every call takes 30 s, until something else is set
     {"mode": "ok", "latency": 0.2}                      every call is answered after 0.2 s
+    {"mode": "rubbish", "containing": "a wish"}         calls whose body has this text meet it, and no others
 
 A single call can name its mode in the header `X-Offline-Mode`. The prompt cannot: it is data.
 """
@@ -50,6 +51,8 @@ class Order(BaseModel):
     """Seconds, for the `Retry-After` header of a 429 or a 503."""
     latency: Annotated[float, Field(ge=0)] | None = None
     """Seconds that each call takes; the server's own latency if absent, 30 for `slow`."""
+    containing: str | None = None
+    """Only calls whose body has this text, as JSON writes it, meet the order; all of them if absent."""
 
 
 class Tally(BaseModel):
@@ -82,11 +85,13 @@ class Control:
         self.order = order
         self._remaining = order.count
 
-    def take(self, named: Mode | None) -> tuple[Mode, float]:
+    def take(self, named: Mode | None, body: bytes) -> tuple[Mode, float]:
         """Count a call, and return its mode and its latency in seconds."""
         order = self.order
         if named is not None:
             order = Order(mode=named)
+        elif order.containing is not None and order.containing.encode() not in body:
+            order = Order()
         elif self._remaining is not None:
             self._remaining -= 1
             if self._remaining == 0:

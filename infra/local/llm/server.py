@@ -112,7 +112,7 @@ async def _complete(request: web.Request) -> web.Response:
     body = await request.read()
     retry_after = control.order.retry_after
     named = request.headers.get("X-Offline-Mode")
-    mode, latency_s = control.take(Mode(named) if named in set(Mode) else None)
+    mode, latency_s = control.take(Mode(named) if named in set(Mode) else None, body)
     tally.in_flight += 1
     try:
         if latency_s:
