@@ -17,7 +17,7 @@ from infra.errors import InvalidEvent
 from infra.texts import storable
 from streams.cloudevents import read_attributes
 from streams.dead_letters import ERROR_TYPE, TRACEBACK, letter_id
-from streams.deliveries import Delivery
+from streams.deliveries import Delivery, Record
 from streams.redis.dead_letter import (
     DEAD_LETTER_DELIVERIES,
     DEAD_LETTER_ERROR,
@@ -107,6 +107,11 @@ def read_dead_letter(delivery: Delivery) -> FailedEvent:
 
 def _original_headers(headers: Mapping[str, bytes]) -> dict[str, Header]:
     return {header_name(name): _kept(value) for name, value in headers.items() if not name.startswith("dead-letter-")}
+
+
+def failed_event_of(letter: Record) -> FailedEvent:
+    """Return the row of a dead letter that is about to be written to its topic. Raises nothing."""
+    return read_dead_letter(Delivery(letter.topic, letter.key, letter.value, letter.headers))
 
 
 def header_name(name: str) -> str:

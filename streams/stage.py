@@ -28,7 +28,7 @@ from infra.postgres import DATA_ERRORS
 from streams.dead_letters import dead_letter
 from streams.deliveries import ATTEMPT, FOR_GROUP, DeadLetter, Delivery, Hold, Outcome, Record, RetryLater, Settled
 from streams.failure_window import FailureWindow
-from streams.letters import FailedEvent, read_dead_letter
+from streams.letters import FailedEvent, failed_event_of
 from streams.policy import RetryPolicy, is_data_error
 
 log = structlog.get_logger(__name__)
@@ -314,9 +314,7 @@ class Stage(Generic[E]):
         if turn.letter is None:
             turn.letter = dead_letter(turn.delivery, group=self.group, error=error)
         letter = turn.letter
-        await self.failed_events.keep_one(
-            read_dead_letter(Delivery(letter.topic, letter.key, letter.value, letter.headers))
-        )
+        await self.failed_events.keep_one(failed_event_of(letter))
         facts: Sequence[Record] = ()
         if turn.event is not None:
             try:

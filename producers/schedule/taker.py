@@ -10,7 +10,7 @@ from infra.errors import DependencyDown
 from infra.postgres import Database
 from streams.dead_letters import dead_letter
 from streams.deliveries import Delivery, Record
-from streams.letters import read_dead_letter
+from streams.letters import failed_event_of
 from streams.scheduled import take_due
 from streams.stage import FailedEventStore, Publisher
 
@@ -83,6 +83,4 @@ class Taker:
             log.exception("schedule.set_aside", topic=record.topic)
             delivery = Delivery(record.topic, record.key, record.value, record.headers)
             letter = dead_letter(delivery, group="schedule", error=error)
-            await self.failed_events.keep_one(
-                read_dead_letter(Delivery(letter.topic, letter.key, letter.value, letter.headers))
-            )
+            await self.failed_events.keep_one(failed_event_of(letter))
