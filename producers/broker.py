@@ -10,14 +10,14 @@ from redis.exceptions import ResponseError
 
 from infra.errors import DependencyDown, RefusesWrites, TeamfitError
 from infra.settings import Settings
-from streams.deliveries import Record
-from streams.faust_app import StageApp, check_broker_url, create_app
-from streams.publisher import BrokerDown, FaustPublisher
+from streams.delivery.deliveries import Record
+from streams.delivery.publisher import BrokerDown, FaustPublisher
+from streams.jobs.faust_app import StageApp, check_broker_url, create_app
+from streams.jobs.topics import JOB_REQUESTS
 from streams.redis.backlog import TopicBacklog
 from streams.redis.errors import BrokerUnavailable
 from streams.redis.server import Client, close
 from streams.redis.transport import Transport as RedisTransport
-from streams.topics import JOB_REQUESTS
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +25,7 @@ _CLOSE_S = 2.0
 
 
 class Broker:
-    """Publishes records. Implements `streams.stage.Publisher`.
+    """Publishes records. Implements `streams.delivery.stage.Publisher`.
 
     The connection opens when it is first needed, so a process starts, and says that it is not ready, while the broker
     is away.

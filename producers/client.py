@@ -23,7 +23,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import BusyLoadingError, ReadOnlyError
 
 from infra.errors import DependencyDown
-from streams.events import (
+from streams.jobs.events import (
     DEFAULT_REASON,
     CancelRequested,
     JobCancelRequested,
@@ -33,12 +33,12 @@ from streams.events import (
     fact_id,
     job_requested,
 )
-from streams.job_ids import job_id_for
+from streams.jobs.job_ids import job_id_for
+from streams.jobs.topics import JOB_REQUESTS
 from streams.redis.address import BrokerAddress
 from streams.redis.entry import encode_entry
 from streams.redis.keys import partition_for, stream_key
 from streams.redis.server import Server, close
-from streams.topics import JOB_REQUESTS
 
 _CHUNK = 500  # requests in one round trip: more gain little, and hold up whoever shares the server
 _RETRIES = 3

@@ -1,5 +1,5 @@
 """For services that wish to know the ID of a job before they ask for it."""
 
-from streams.job_ids import job_id_for
+from streams.jobs.job_ids import job_id_for
 
 __all__ = ["job_id_for"]

@@ -5,7 +5,7 @@ from typing import Annotated, TypeAlias
 import structlog
 from fastapi import Depends, Header
 
-from streams.traces import NO_TRACE, Trace, trace_id_of
+from streams.delivery.traces import NO_TRACE, Trace, trace_id_of
 
 _TraceParent = Annotated[str | None, Header(description="W3C trace context. What is malformed is ignored.")]
 _TraceState = Annotated[list[str] | None, Header(description="Goes with `traceparent`.")]

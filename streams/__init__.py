@@ -1,1 +1,1 @@
-"""Events in motion: contracts, topics, the stage wrapper, and the Redis Streams transport for Faust."""
+"""Events in motion: what is known about jobs, the stage wrapper, and the Redis Streams transport for Faust."""

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID
 
-from streams.events import (
+from streams.jobs.events import (
     Cancelled,
     Completed,
     Failed,

@@ -1,8 +1,8 @@
 """The policy of the stage that keeps what the transport buries."""
 
 from infra.errors import DependencyDown
-from streams.deliveries import Delivery, Hold
-from streams.policy import RetryPolicy
+from streams.delivery.deliveries import Delivery, Hold
+from streams.delivery.policy import RetryPolicy
 
 
 class HoldPolicy(RetryPolicy):

@@ -15,13 +15,13 @@ import structlog
 from infra.clock import Clock
 from infra.errors import ForgedEvent, InvalidEvent, Permanent
 from infra.postgres import Database
-from streams.deliveries import Record
-from streams.events import JobAccepted, JobRequested, parse_event
-from streams.letters import FailedEvent
-from streams.outcomes import fail_run
-from streams.ownership import Ownership
+from streams.delivery.deliveries import Record
+from streams.delivery.letters import FailedEvent
+from streams.jobs.events import JobAccepted, JobRequested, parse_event
+from streams.jobs.outcomes import fail_run
+from streams.jobs.ownership import Ownership
+from streams.jobs.topics import GENERATION, QUOTA
 from streams.redis.dead_letter import REASON_MAX_DELIVERIES
-from streams.topics import GENERATION, QUOTA
 
 log = structlog.get_logger(__name__)
 

@@ -14,14 +14,14 @@ from infra import telemetry
 from infra.clock import Clock
 from infra.errors import InvalidEvent
 from infra.postgres import Database
-from streams.dead_letters import REASON_GIVEN_UP
-from streams.deliveries import Record
-from streams.events import Failed, JobCancelRequested, JobFailed, JobId, OrganizationId, fact_id
-from streams.job_ids import needs_proof
-from streams.letters import FailedEvent
-from streams.outcomes import decide_outcome, terminal_fact
-from streams.ownership import claim_unknown
-from streams.topics import JOB_REQUESTS, QUOTA
+from streams.delivery.dead_letters import REASON_GIVEN_UP
+from streams.delivery.deliveries import Record
+from streams.delivery.letters import FailedEvent
+from streams.jobs.events import Failed, JobCancelRequested, JobFailed, JobId, OrganizationId, fact_id
+from streams.jobs.job_ids import needs_proof
+from streams.jobs.outcomes import decide_outcome, terminal_fact
+from streams.jobs.ownership import claim_unknown
+from streams.jobs.topics import JOB_REQUESTS, QUOTA
 
 log = structlog.get_logger(__name__)
 

@@ -9,16 +9,16 @@ from consumers.failures.unreadable import Unreadable
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.settings import settings
-from streams.batching import Batcher
-from streams.deliveries import Record
-from streams.failed_events import FailedEvents
-from streams.faust_app import attach, create_app
-from streams.letters import FailedEvent, read_dead_letter
-from streams.publisher import FaustPublisher
-from streams.scheduled import ScheduledRetries
-from streams.seal import Seal
-from streams.stage import Stage
-from streams.topics import DEAD_LETTERS, FAILURES
+from streams.delivery.batching import Batcher
+from streams.delivery.deliveries import DEAD_LETTERS, Record
+from streams.delivery.failed_events import FailedEvents
+from streams.delivery.letters import FailedEvent, read_dead_letter
+from streams.delivery.publisher import FaustPublisher
+from streams.delivery.scheduled import ScheduledRetries
+from streams.delivery.seal import Seal
+from streams.delivery.stage import Stage
+from streams.jobs.faust_app import attach, create_app
+from streams.jobs.topics import FAILURES
 
 # Letters may be large, and this many wait in memory together.
 _CONCURRENCY = 50

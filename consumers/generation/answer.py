@@ -25,7 +25,7 @@ from consumers.generation.packing import Found, without_null_lists
 from consumers.generation.usage import count, usage_of
 from infra import telemetry
 from infra.errors import Permanent, Transient
-from streams.completion import Usage
+from streams.jobs.completion import Usage
 
 Json = Mapping[str, Any]
 

@@ -45,9 +45,9 @@ from consumers.generation.runs import (
 from infra.clock import Clock
 from infra.postgres import Connection, Database
 from infra.settings import Settings
-from streams.completion import Usage
-from streams.events import JobAccepted, JobId
-from streams.outcomes import complete_runs
+from streams.jobs.completion import Usage
+from streams.jobs.events import JobAccepted, JobId
+from streams.jobs.outcomes import complete_runs
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 

@@ -33,7 +33,7 @@ from consumers.generation.runs import Run
 from infra import telemetry
 from infra.errors import DependencyDown, Permanent, Postponed, Transient
 from infra.settings import Settings
-from streams.policy import RetryPolicy
+from streams.delivery.policy import RetryPolicy
 
 log = structlog.get_logger(__name__)
 

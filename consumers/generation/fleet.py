@@ -18,7 +18,7 @@ from consumers.generation.dialect import Dialect
 from consumers.generation.hold import Caller
 from infra.postgres import Connection, Database
 from infra.settings import Settings
-from streams.completion import Usage
+from streams.jobs.completion import Usage
 
 _queries = aiosql.from_path(Path(__file__).with_name("fleet.sql"), "asyncpg")
 

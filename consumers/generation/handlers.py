@@ -36,15 +36,15 @@ from infra.clock import Clock
 from infra.errors import DependencyDown, Permanent, Postponed
 from infra.postgres import Database
 from infra.settings import Settings
-from streams.batching import Batcher
-from streams.completion import job_completed
-from streams.deliveries import Record, record
-from streams.events import JobAccepted, JobCompleted, JobId, JobStarted, Started, fact_id
-from streams.outcomes import fail_run
-from streams.policy import error_code
-from streams.stage import Publisher
-from streams.topics import JOB_EVENTS
-from streams.traces import Trace
+from streams.delivery.batching import Batcher
+from streams.delivery.deliveries import Record
+from streams.delivery.policy import error_code
+from streams.delivery.stage import Publisher
+from streams.delivery.traces import Trace
+from streams.jobs.completion import job_completed
+from streams.jobs.events import JobAccepted, JobCompleted, JobId, JobStarted, Started, fact_id
+from streams.jobs.outcomes import fail_run
+from streams.jobs.topics import JOB_EVENTS, record
 
 log = structlog.get_logger(__name__)
 

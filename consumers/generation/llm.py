@@ -20,7 +20,7 @@ from consumers.generation.prompt import harmless_messages, messages
 from consumers.generation.rate_limits import exhausted_for
 from infra import telemetry
 from infra.settings import Settings
-from streams.completion import Usage
+from streams.jobs.completion import Usage
 
 _CONNECT_TIMEOUT_S = 10.0
 # Below what servers usually allow an idle connection (uvicorn, which serves many compatible endpoints: 5 s), so that a

@@ -22,7 +22,7 @@ from consumers.generation.blame import Verdict, blame
 from consumers.generation.rate_limits import exhausted_for
 from consumers.generation.refusal import clean, read_refusal
 from infra.errors import DependencyDown, Permanent, Postponed, Transient
-from streams.completion import Usage
+from streams.jobs.completion import Usage
 
 _NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, ssl.SSLError)
 

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from consumers.generation.prompt import Team
 from infra.settings import Settings
-from streams.completion import Usage
-from streams.events import JobAccepted, JobId
-from streams.outcomes import RunOutcome
+from streams.jobs.completion import Usage
+from streams.jobs.events import JobAccepted, JobId
+from streams.jobs.outcomes import RunOutcome
 
 Run: TypeAlias = tuple[JobId, int]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from infra import telemetry
-from streams.completion import Usage, token_count
+from streams.jobs.completion import Usage, token_count
 
 _PROMPT: Final = ("prompt_tokens", "input_tokens")
 _COMPLETION: Final = ("completion_tokens", "output_tokens")

@@ -9,17 +9,17 @@ from consumers.generation.llm import Llm
 from consumers.generation.runs import Handover, patience
 from infra.postgres import Database
 from infra.settings import settings
-from streams.deliveries import Delivery, Record, read_event
-from streams.events import JobAccepted
-from streams.failed_events import FailedEvents
-from streams.faust_app import attach, create_app
-from streams.ownership import Ownership
-from streams.policy import RetryPolicy
-from streams.publisher import FaustPublisher
-from streams.scheduled import ScheduledRetries
-from streams.seal import Seal
-from streams.stage import Stage
-from streams.topics import GENERATION, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY
+from streams.delivery.deliveries import Delivery, Record
+from streams.delivery.failed_events import FailedEvents
+from streams.delivery.policy import RetryPolicy
+from streams.delivery.publisher import FaustPublisher
+from streams.delivery.scheduled import ScheduledRetries
+from streams.delivery.seal import Seal
+from streams.delivery.stage import Stage
+from streams.jobs.events import JobAccepted
+from streams.jobs.faust_app import attach, create_app
+from streams.jobs.ownership import Ownership
+from streams.jobs.topics import GENERATION, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, read_event
 
 _TOPICS = (JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY)
 

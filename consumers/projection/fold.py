@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from streams.events import (
+from streams.jobs.events import (
     JobAccepted,
     JobCancelled,
     JobCancelRequested,

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from consumers.projection.fold import JobState, fold, is_foreign, status_of
 from infra.postgres import Connection, Database
-from streams.deliveries import Delivery, Record, read_event
-from streams.events import JobEvent, JobId, JobRequested
-from streams.ownership import archive_id
+from streams.delivery.deliveries import Delivery, Record
+from streams.jobs.events import JobEvent, JobId, JobRequested
+from streams.jobs.ownership import archive_id
+from streams.jobs.topics import read_event
 
 log = structlog.get_logger(__name__)
 

@@ -24,7 +24,7 @@ import asyncpg
 from consumers.projection.fold import JobState
 from consumers.projection.refold import COLUMNS, Folded, Gaps, Session, absorb, find_gaps, fold_archive, queries
 from infra.errors import DependencyDown
-from streams.events import JobId
+from streams.jobs.events import JobId
 
 Step: TypeAlias = Literal["fold", "examine", "repair"]
 # Told how far a step is: events done, and how many there are.

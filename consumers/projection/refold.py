@@ -16,7 +16,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from consumers.projection.fold import JobState, fold
 from infra.errors import InvalidEvent
-from streams.events import JobId, parse_event
+from streams.jobs.events import JobId, parse_event
 
 # A connection of one's own, or one of a pool.
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"

@@ -21,8 +21,8 @@ from consumers.projection.fold import Status, status_of
 from infra.auth import OPERATOR, Caller
 from infra.clock import Moment
 from infra.postgres import Connection
-from streams.error_codes import ERROR_CODES
-from streams.events import LONGEST_DELAY
+from streams.jobs.error_codes import ERROR_CODES
+from streams.jobs.events import LONGEST_DELAY
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 

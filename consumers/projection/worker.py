@@ -6,18 +6,18 @@ from datetime import timedelta
 from consumers.projection.handlers import Projection, decode
 from infra.postgres import Database
 from infra.settings import settings
-from streams.batching import Batcher
-from streams.deliveries import Record
-from streams.events import JobCancelRequested, JobEvent
-from streams.failed_events import FailedEvents
-from streams.faust_app import attach, create_app
-from streams.ownership import Ownership
-from streams.policy import RetryPolicy
-from streams.publisher import FaustPublisher
-from streams.scheduled import ScheduledRetries
-from streams.seal import Seal
-from streams.stage import Stage
-from streams.topics import JOB_EVENTS, JOB_REQUESTS, PROJECTION
+from streams.delivery.batching import Batcher
+from streams.delivery.deliveries import Record
+from streams.delivery.failed_events import FailedEvents
+from streams.delivery.policy import RetryPolicy
+from streams.delivery.publisher import FaustPublisher
+from streams.delivery.scheduled import ScheduledRetries
+from streams.delivery.seal import Seal
+from streams.delivery.stage import Stage
+from streams.jobs.events import JobCancelRequested, JobEvent
+from streams.jobs.faust_app import attach, create_app
+from streams.jobs.ownership import Ownership
+from streams.jobs.topics import JOB_EVENTS, JOB_REQUESTS, PROJECTION
 
 _settings = settings()
 _database = Database(_settings.database_url, size=_settings.database_pool_size)

@@ -14,8 +14,8 @@ from infra import telemetry
 from infra.clock import Clock
 from infra.errors import InvalidEvent
 from infra.postgres import Connection, Database
-from streams.deliveries import Delivery, Record, read_event, record
-from streams.events import (
+from streams.delivery.deliveries import Delivery, Record
+from streams.jobs.events import (
     Accepted,
     JobAccepted,
     JobCancelRequested,
@@ -25,8 +25,8 @@ from streams.events import (
     Rejected,
     fact_id,
 )
-from streams.outcomes import RunOutcome, fail_run, reject_runs
-from streams.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS
+from streams.jobs.outcomes import RunOutcome, fail_run, reject_runs
+from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, read_event, record
 
 log = structlog.get_logger(__name__)
 

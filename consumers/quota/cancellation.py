@@ -14,10 +14,10 @@ from infra import telemetry
 from infra.clock import Clock
 from infra.errors import InvalidEvent
 from infra.postgres import Database
-from streams.cancellations import cancel_run, standing
-from streams.deliveries import Record
-from streams.events import JobCancelRequested
-from streams.traces import Trace
+from streams.delivery.deliveries import Record
+from streams.delivery.traces import Trace
+from streams.jobs.cancellations import cancel_run, standing
+from streams.jobs.events import JobCancelRequested
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from infra.errors import Refused
-from streams.events import JobId, JobRequested
+from streams.jobs.events import JobId, JobRequested
 
 LedgerState: TypeAlias = Literal["reserved", "charged", "released", "rejected"]
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from infra.clock import Clock
 from infra.postgres import Database
-from streams.deliveries import record
-from streams.events import JobRequested, due_at
-from streams.scheduled import keep
-from streams.topics import JOB_REQUESTS
+from streams.delivery.scheduled import keep
+from streams.jobs.events import JobRequested, due_at
+from streams.jobs.topics import JOB_REQUESTS, record
 
 
 @dataclass(frozen=True, slots=True)

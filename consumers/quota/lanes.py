@@ -23,7 +23,7 @@ from typing import Final, Generic, TypeVar
 
 from consumers.quota.ledger import Locked
 from infra.errors import Postponed
-from streams.batching import Batcher
+from streams.delivery.batching import Batcher
 
 T = TypeVar("T")
 R = TypeVar("R")

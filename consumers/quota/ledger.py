@@ -30,8 +30,8 @@ import asyncpg
 from consumers.quota.decisions import Decision, LedgerState, Standing
 from infra.errors import TeamfitError
 from infra.postgres import Connection
-from streams.events import JobId, JobRequested
-from streams.outcomes import RunOutcome
+from streams.jobs.events import JobId, JobRequested
+from streams.jobs.outcomes import RunOutcome
 
 Run: TypeAlias = tuple[JobId, int]
 UsageKey: TypeAlias = tuple[str, str]

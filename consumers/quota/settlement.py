@@ -12,8 +12,8 @@ from consumers.quota.decisions import Decision, LedgerState, period_of
 from consumers.quota.ledger import Locked, Overtaken, UsageKey
 from infra.clock import Clock
 from infra.postgres import Connection, Database
-from streams.deliveries import Delivery, read_event
-from streams.events import (
+from streams.delivery.deliveries import Delivery
+from streams.jobs.events import (
     JobCancelled,
     JobCompleted,
     JobFailed,
@@ -21,6 +21,7 @@ from streams.events import (
     JobRejected,
     JobStarted,
 )
+from streams.jobs.topics import read_event
 
 log = structlog.get_logger(__name__)
 

@@ -11,18 +11,18 @@ from consumers.quota.settlement import Fact, Settlements, decode_fact, settles
 from infra.errors import InvalidEvent
 from infra.postgres import Database
 from infra.settings import settings
-from streams.batching import Batcher
-from streams.deliveries import Record
-from streams.events import JobCancelRequested, JobRequested
-from streams.failed_events import FailedEvents
-from streams.faust_app import attach, create_app
-from streams.ownership import Ownership, early_cancellation
-from streams.policy import RetryPolicy
-from streams.publisher import FaustPublisher
-from streams.scheduled import ScheduledRetries
-from streams.seal import Seal
-from streams.stage import Stage
-from streams.topics import JOB_EVENTS, JOB_REQUESTS, QUOTA
+from streams.delivery.batching import Batcher
+from streams.delivery.deliveries import Record
+from streams.delivery.failed_events import FailedEvents
+from streams.delivery.policy import RetryPolicy
+from streams.delivery.publisher import FaustPublisher
+from streams.delivery.scheduled import ScheduledRetries
+from streams.delivery.seal import Seal
+from streams.delivery.stage import Stage
+from streams.jobs.events import JobCancelRequested, JobRequested
+from streams.jobs.faust_app import attach, create_app
+from streams.jobs.ownership import Ownership, early_cancellation
+from streams.jobs.topics import JOB_EVENTS, JOB_REQUESTS, QUOTA
 
 _settings = settings()
 _database = Database(_settings.database_url, size=_settings.database_pool_size)

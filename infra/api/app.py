@@ -23,8 +23,8 @@ from producers.broker import Broker
 from producers.cancel.cancellation import Cancellation
 from producers.intake.intake import Intake
 from producers.turns import Turns
-from streams.events import MAX_REQUIREMENTS
-from streams.gauges import Gauges
+from streams.jobs.events import MAX_REQUIREMENTS
+from streams.jobs.gauges import Gauges
 
 # JSON may write each character of the requirements as two escapes of six bytes; and room for the rest.
 LONGEST_BODY = 12 * MAX_REQUIREMENTS + 16 * 1024

@@ -26,7 +26,7 @@ from producers.broker import Broker
 from producers.replay.apply import Replays
 from producers.replay.failed import FailedEvents, Filter
 from producers.replay.plans import Plans
-from streams.topics import JOB_REQUESTS
+from streams.jobs.topics import JOB_REQUESTS
 
 _queries = aiosql.from_path(Path(__file__).with_name("replay.sql"), "asyncpg")
 

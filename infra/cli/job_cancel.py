@@ -13,8 +13,8 @@ from infra.problems import Problem
 from infra.settings import settings
 from producers.broker import Broker
 from producers.cancel.cancellation import Cancellation
-from streams.cancellations import standing
-from streams.events import JobId
+from streams.jobs.cancellations import standing
+from streams.jobs.events import JobId
 
 
 @dataclass(frozen=True, slots=True)

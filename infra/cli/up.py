@@ -11,8 +11,8 @@ from rich.console import Console
 from infra.local.organizations import ACME, BIRCH
 from infra.local.stack import Stack
 from infra.settings import settings
-from streams.events import JobId, job_requested
-from streams.topics import JOB_REQUESTS
+from streams.jobs.events import JobId, job_requested
+from streams.jobs.topics import JOB_REQUESTS
 
 _LOOK_S = 0.5
 

@@ -20,8 +20,8 @@ from infra.local.organizations import ACME, BIRCH, CEDAR, DUNE, ELM, Organizatio
 from infra.local.stack import Stack
 from infra.postgres import Database
 from producers.client import JobRequests
-from streams.events import JobId, job_requested
-from streams.topics import JOB_REQUESTS
+from streams.jobs.events import JobId, job_requested
+from streams.jobs.topics import JOB_REQUESTS
 
 _queries = aiosql.from_path(Path(__file__).with_name("demo.sql"), "asyncpg")
 

@@ -20,7 +20,7 @@ from infra.errors import TeamfitError
 from infra.postgres import Database
 from infra.problems import Problem
 from producers.cancel.cancellation import Cancellation
-from streams.events import JobId
+from streams.jobs.events import JobId
 
 _queries = aiosql.from_path(Path(__file__).with_name("erase.sql"), "asyncpg")
 

@@ -11,7 +11,7 @@ from infra.bearer import Authenticated
 from infra.problems import BODY, TOKEN, responses
 from producers.cancel.cancellation import Cancellation
 from producers.trace_headers import CallersTrace
-from streams.events import DEFAULT_REASON, JobId, Reason
+from streams.jobs.events import DEFAULT_REASON, JobId, Reason
 
 _PROBLEMS = responses(
     *TOKEN,

@@ -16,14 +16,14 @@ from infra.clock import Clock
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.problems import Problem
-from streams.cancellations import End, cancel_run, standing
-from streams.deliveries import Record
-from streams.events import JobId
-from streams.outcomes import RunOutcome
-from streams.publisher import BrokerDown
-from streams.scheduled import keep
-from streams.stage import Publisher
-from streams.traces import NO_TRACE, Trace
+from streams.delivery.deliveries import Record
+from streams.delivery.publisher import BrokerDown
+from streams.delivery.scheduled import keep
+from streams.delivery.stage import Publisher
+from streams.delivery.traces import NO_TRACE, Trace
+from streams.jobs.cancellations import End, cancel_run, standing
+from streams.jobs.events import JobId
+from streams.jobs.outcomes import RunOutcome
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from infra.bearer import Authenticated
 from infra.problems import BODY, TOKEN, Problem, responses
 from producers.intake.intake import Intake
 from producers.trace_headers import CallersTrace
-from streams.events import MAX_IDEMPOTENCY_KEY, Requested
+from streams.jobs.events import MAX_IDEMPOTENCY_KEY, Requested
 
 # A string of RFC 9651, as the draft of the header has it; whatever else is sent is the key as it is.
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')

@@ -21,14 +21,13 @@ from infra.postgres import Connection, Database
 from infra.problems import Problem
 from producers.intake.admission import Standing, period_of, refusal
 from producers.turns import Turns
-from streams.deliveries import record
-from streams.events import JobId, JobRequested, Requested, RunAtTooFar, due_at, job_requested
-from streams.job_ids import job_id_for
-from streams.publisher import BrokerDown
-from streams.scheduled import keep
-from streams.stage import Publisher
-from streams.topics import JOB_REQUESTS
-from streams.traces import Trace
+from streams.delivery.publisher import BrokerDown
+from streams.delivery.scheduled import keep
+from streams.delivery.stage import Publisher
+from streams.delivery.traces import Trace
+from streams.jobs.events import JobId, JobRequested, Requested, RunAtTooFar, due_at, job_requested
+from streams.jobs.job_ids import job_id_for
+from streams.jobs.topics import JOB_REQUESTS, record
 
 log = structlog.get_logger(__name__)
 

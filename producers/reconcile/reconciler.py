@@ -48,11 +48,11 @@ from infra.postgres import DATA_ERRORS, Connection, Database
 from infra.texts import storable
 from producers.reconcile.remedies import Saved, StillRun, given_up_as, remedy, request_of_run
 from producers.reconcile.reruns import lost_reruns, read_lost_rerun
-from streams.completion import Usage
-from streams.deliveries import Record
-from streams.events import JobFailed, JobId, parse_event
-from streams.outcomes import decide_outcome, terminal_fact
-from streams.stage import Publisher
+from streams.delivery.deliveries import Record
+from streams.delivery.stage import Publisher
+from streams.jobs.completion import Usage
+from streams.jobs.events import JobFailed, JobId, parse_event
+from streams.jobs.outcomes import decide_outcome, terminal_fact
 
 log = structlog.get_logger(__name__)
 

@@ -21,12 +21,12 @@ from typing import Any
 
 import orjson
 
-from streams.completion import Usage, job_completed
-from streams.deliveries import FOR_GROUP, Record, record
-from streams.events import Failed, JobFailed, JobId, JobRequested, fact_id
-from streams.outcomes import RunOutcome
-from streams.topics import JOB_EVENTS, JOB_REQUESTS, QUOTA
-from streams.traces import NO_TRACE, Trace
+from streams.delivery.deliveries import FOR_GROUP, Record
+from streams.delivery.traces import NO_TRACE, Trace
+from streams.jobs.completion import Usage, job_completed
+from streams.jobs.events import Failed, JobFailed, JobId, JobRequested, fact_id
+from streams.jobs.outcomes import RunOutcome
+from streams.jobs.topics import JOB_EVENTS, JOB_REQUESTS, QUOTA, record
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import asyncpg
 from infra.postgres import Connection
 from producers.reconcile.remedies import StillRun
 from producers.replay.records import rerun
-from streams.events import JobId, JobRequested, parse_event
+from streams.jobs.events import JobId, JobRequested, parse_event
 
 _queries = aiosql.from_path(Path(__file__).with_name("reruns.sql"), "asyncpg")
 

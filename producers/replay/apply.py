@@ -24,12 +24,12 @@ from infra.postgres import Connection, Database
 from producers.replay import records
 from producers.replay.errors import PlanAborted, PlanBusy, PlanChanged, QuotaNotReleased
 from producers.replay.plans import Plan, read_plan
-from streams.deliveries import Record, record
-from streams.events import JobId
-from streams.outcomes import decide_outcome, terminal_fact
-from streams.seal import Seal, SealedPublisher
-from streams.stage import Publisher
-from streams.topics import JOB_EVENTS
+from streams.delivery.deliveries import Record
+from streams.delivery.seal import Seal, SealedPublisher
+from streams.delivery.stage import Publisher
+from streams.jobs.events import JobId
+from streams.jobs.outcomes import decide_outcome, terminal_fact
+from streams.jobs.topics import JOB_EVENTS, record
 
 _queries = aiosql.from_path(Path(__file__).with_name("sending.sql"), "asyncpg")
 

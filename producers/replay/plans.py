@@ -16,8 +16,8 @@ from producers.replay.effects import Effects, effects_of
 from producers.replay.errors import UnknownPlan
 from producers.replay.failed import FailedEvents, Filter
 from producers.replay.records import starts_run
-from streams.dead_letters import REASON_GIVEN_UP
-from streams.topics import (
+from streams.delivery.dead_letters import REASON_GIVEN_UP
+from streams.jobs.topics import (
     CONSUMER_GROUPS,
     GENERATION,
     JOB_ACCEPTED,

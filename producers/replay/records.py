@@ -6,12 +6,12 @@ from typing import Final, TypeAlias
 
 from infra.clock import Clock
 from infra.errors import InvalidEvent, Permanent
-from streams.deliveries import ATTEMPT, FOR_GROUP, Record, record
-from streams.events import JobAccepted, JobFailed, JobRequested, fact_id, job_requested, parse_event
-from streams.letters import original_name, original_value
-from streams.outcomes import job_failed
-from streams.topics import JOB_REQUESTS
-from streams.traces import Trace
+from streams.delivery.deliveries import ATTEMPT, FOR_GROUP, Record
+from streams.delivery.letters import original_name, original_value
+from streams.delivery.traces import Trace
+from streams.jobs.events import JobAccepted, JobFailed, JobRequested, fact_id, job_requested, parse_event
+from streams.jobs.outcomes import job_failed
+from streams.jobs.topics import JOB_REQUESTS, record
 
 _ANY_TIME: Final = datetime.fromtimestamp(0, UTC)
 

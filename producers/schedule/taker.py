@@ -8,11 +8,11 @@ from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown
 from infra.postgres import Database
-from streams.dead_letters import dead_letter
-from streams.deliveries import Delivery, Record
-from streams.letters import failed_event_of
-from streams.scheduled import take_due
-from streams.stage import FailedEventStore, Publisher
+from streams.delivery.dead_letters import dead_letter
+from streams.delivery.deliveries import Delivery, Record
+from streams.delivery.letters import failed_event_of
+from streams.delivery.scheduled import take_due
+from streams.delivery.stage import FailedEventStore, Publisher
 
 log = structlog.get_logger(__name__)
 

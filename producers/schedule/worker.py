@@ -16,10 +16,10 @@ from producers.reconcile.reconciler import Reconciler
 from producers.schedule.periods import Periods
 from producers.schedule.retention import Retention
 from producers.schedule.taker import Taker
-from streams.failed_events import FailedEvents
-from streams.faust_app import create_app
-from streams.publisher import FaustPublisher
-from streams.seal import Seal, SealedPublisher
+from streams.delivery.failed_events import FailedEvents
+from streams.delivery.publisher import FaustPublisher
+from streams.delivery.seal import Seal, SealedPublisher
+from streams.jobs.faust_app import create_app
 
 log = structlog.get_logger(__name__)
 

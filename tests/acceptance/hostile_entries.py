@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from streams.events import JobId, fact_id
+from streams.jobs.events import JobId, fact_id
 from tests.hostile import HOSTILE_BYTES, HOSTILE_HEADER_NAMES, HOSTILE_NUMBERS, HOSTILE_TEXTS, HOSTILE_TIMES
 
 CASES: Final = Path(__file__).parent / "hostile_cases"

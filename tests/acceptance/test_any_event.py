@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from infra.local.organizations import BIRCH
-from streams.schemas import DOCS
+from streams.jobs.schemas import DOCS
 from tests.acceptance.customer import Customer
 from tests.conftest import Pool
 from tests.hostile import HOSTILE_NUMBERS, HOSTILE_TEXTS, HOSTILE_TIMES

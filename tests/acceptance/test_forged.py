@@ -15,7 +15,7 @@ from infra.local.organizations import ACME, BIRCH
 from infra.local.stack import Stack
 from infra.verify import verify
 from producers.client import JobRequests
-from streams.events import (
+from streams.jobs.events import (
     Accepted,
     Cancelled,
     Completed,
@@ -32,7 +32,7 @@ from streams.events import (
     Started,
     fact_id,
 )
-from streams.job_ids import job_id_for
+from streams.jobs.job_ids import job_id_for
 from tests.acceptance.customer import Customer, assert_three_activities, hand_written
 from tests.conftest import Pool
 from tests.waiting import wait_for

@@ -15,7 +15,7 @@ from infra.local.organizations import ACME, BIRCH
 from infra.local.stack import STAGES, Stack
 from infra.verify import verify
 from producers.client import JobRequests, Request
-from streams.topics import CONSUMER_GROUPS
+from streams.jobs.topics import CONSUMER_GROUPS
 from tests.acceptance.customer import WISH, Customer, assert_three_activities, hand_written
 from tests.acceptance.hostile_entries import TOPICS, BadEntry, Sender, bad_entries, cases
 from tests.conftest import Pool

@@ -14,7 +14,7 @@ from infra.local.organizations import BIRCH
 from infra.local.stack import Stack
 from infra.settings import Settings
 from producers.client import JobRequests, Request
-from streams.events import JobId
+from streams.jobs.events import JobId
 from tests.acceptance.customer import Customer, assert_three_activities
 from tests.acceptance.running import running
 from tests.conftest import Pool

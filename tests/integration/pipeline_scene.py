@@ -8,8 +8,8 @@ from consumers.projection.handlers import Projection
 from consumers.quota.admission import Admissions
 from consumers.quota.settlement import Fact, Settlements
 from infra.postgres import Database
-from streams.events import JobEvent, JobId, JobRejected, JobRequested
-from streams.outcomes import complete_runs, decide_outcome
+from streams.jobs.events import JobEvent, JobId, JobRejected, JobRequested
+from streams.jobs.outcomes import complete_runs, decide_outcome
 from tests.integration.quota_scene import ManualClock, completed, facts, failed, request
 
 _ATTEMPT = """

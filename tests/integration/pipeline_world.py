@@ -21,10 +21,10 @@ from consumers.quota.settlement import Settlements, decode_fact
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.reconcile.reconciler import Reconciler
-from streams.completion import Usage
-from streams.deliveries import Delivery, Record, record
-from streams.events import JobAccepted, JobCancelRequested, JobId, JobRequested, job_requested, parse_event
-from streams.topics import CONSUMER_GROUPS, GENERATION, JOB_EVENTS, PROJECTION, QUOTA
+from streams.delivery.deliveries import Delivery, Record
+from streams.jobs.completion import Usage
+from streams.jobs.events import JobAccepted, JobCancelRequested, JobId, JobRequested, job_requested, parse_event
+from streams.jobs.topics import CONSUMER_GROUPS, GENERATION, JOB_EVENTS, PROJECTION, QUOTA, record
 from tests.conftest import Pool
 
 THRESHOLD = timedelta(minutes=10)

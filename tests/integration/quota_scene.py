@@ -9,8 +9,8 @@ from uuid import uuid4
 import asyncpg
 
 from infra.postgres import Connection, Database
-from streams.deliveries import Record
-from streams.events import (
+from streams.delivery.deliveries import Record
+from streams.jobs.events import (
     Cancelled,
     Completed,
     Failed,

@@ -15,14 +15,14 @@ from infra.postgres import Database
 from producers.replay.apply import Replays
 from producers.replay.failed import FailedEvents, Filter
 from producers.replay.plans import Plan, Plans
-from streams.dead_letters import dead_letter
-from streams.deliveries import Delivery, Record
-from streams.events import JobEvent, JobRequested, parse_event
-from streams.failed_events import FailedEvents as Letters
-from streams.letters import read_dead_letter
-from streams.outcomes import fail_run
+from streams.delivery.dead_letters import dead_letter
+from streams.delivery.deliveries import DEAD_LETTERS, Delivery, Record
+from streams.delivery.failed_events import FailedEvents as Letters
+from streams.delivery.letters import read_dead_letter
+from streams.jobs.events import JobEvent, JobRequested, parse_event
+from streams.jobs.outcomes import fail_run
+from streams.jobs.topics import GENERATION, JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS, QUOTA
 from streams.redis.dead_letter import DeadLetter
-from streams.topics import DEAD_LETTERS, GENERATION, JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS, QUOTA
 from tests.conftest import Pool
 from tests.integration.quota_scene import ManualClock, add_organization, request
 

@@ -14,8 +14,8 @@ from infra.local.servers import Valkey
 from infra.settings import Settings
 from producers.broker import Broker
 from producers.client import JobRequests, SubmitFailed
-from streams.deliveries import Record
-from streams.publisher import BrokerDown
+from streams.delivery.deliveries import Record
+from streams.delivery.publisher import BrokerDown
 from tests.api_server import UNUSED_URL
 from tests.resp_proxy import CUT, LOST, RespProxy
 from tests.stream_entries import entries_of

@@ -14,9 +14,9 @@ from infra.errors import DependencyDown
 from infra.local.servers import start_valkey
 from infra.postgres import Database
 from producers.cancel.cancellation import Cancellation
-from streams.deliveries import Record
-from streams.events import JobCancelled, JobId, parse_event
-from streams.publisher import BrokerDown
+from streams.delivery.deliveries import Record
+from streams.delivery.publisher import BrokerDown
+from streams.jobs.events import JobCancelled, JobId, parse_event
 from tests.api_server import api_settings, bearer, serving
 from tests.conftest import Pool
 from tests.organizations import add_organizations

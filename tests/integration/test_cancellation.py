@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from infra.errors import InvalidEvent, Permanent
 from infra.postgres import Database
-from streams.cancellations import cancel_run
-from streams.deliveries import Record, record
-from streams.events import CancelRequested, JobCancelRequested, JobRequested, fact_id, parse_event
-from streams.outcomes import complete_runs, fail_run
-from streams.topics import JOB_REQUESTS
+from streams.delivery.deliveries import Record
+from streams.jobs.cancellations import cancel_run
+from streams.jobs.events import CancelRequested, JobCancelRequested, JobRequested, fact_id, parse_event
+from streams.jobs.outcomes import complete_runs, fail_run
+from streams.jobs.topics import JOB_REQUESTS, record
 from tests.conftest import Pool
 from tests.integration.pipeline_world import THRESHOLD, World, asked, ledger_state, record_intake, status_of
 from tests.integration.quota_scene import add_organization

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from producers.client import JobRequests, Request, SubmitFailed
 from producers.job_ids import job_id_for
-from streams.events import JobRequested, RunAtTooFar, parse_event
+from streams.jobs.events import JobRequested, RunAtTooFar, parse_event
 from tests.api_server import UNUSED_URL
 from tests.stream_entries import entries_of
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from infra.cli import app
 from infra.settings import settings
-from streams.events import JobRequested
+from streams.jobs.events import JobRequested
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline, pipeline_on
 from tests.integration.quota_scene import add_organization, usage

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
-from streams.events import JobCancelRequested, JobRequested, parse_event
-from streams.schemas import DOCS
+from streams.jobs.events import JobCancelRequested, JobRequested, parse_event
+from streams.jobs.schemas import DOCS
 from tests.stream_entries import entries_of
 
 

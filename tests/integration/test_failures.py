@@ -13,11 +13,11 @@ from consumers.failures.poison import Poison
 from infra.clock import SystemClock
 from infra.postgres import Database
 from producers.replay.records import resend
-from streams.dead_letters import ERROR_TYPE, dead_letter
-from streams.deliveries import FOR_GROUP, Delivery, Record
-from streams.events import JobFailed, JobId, job_requested, parse_event
-from streams.failed_events import FailedEvents
-from streams.letters import FailedEvent, read_dead_letter
+from streams.delivery.dead_letters import ERROR_TYPE, dead_letter
+from streams.delivery.deliveries import FOR_GROUP, Delivery, Record
+from streams.delivery.failed_events import FailedEvents
+from streams.delivery.letters import FailedEvent, read_dead_letter
+from streams.jobs.events import JobFailed, JobId, job_requested, parse_event
 from streams.redis.dead_letter import (
     DEAD_LETTER_DELIVERIES,
     DEAD_LETTER_ERROR,

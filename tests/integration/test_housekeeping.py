@@ -11,7 +11,7 @@ from consumers.projection.handlers import Projection
 from infra.postgres import Database
 from producers.schedule.periods import Periods
 from producers.schedule.retention import Retention
-from streams.events import JobEvent, JobId
+from streams.jobs.events import JobEvent, JobId
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import pipeline_on
 from tests.integration.pipeline_world import MovingClock, asked

@@ -14,10 +14,10 @@ from infra.local.servers import start_valkey
 from infra.postgres import Database
 from producers.intake.intake import Intake
 from producers.turns import Turns
-from streams.deliveries import Record
-from streams.events import JobRequested, Requested, parse_event
-from streams.publisher import BrokerDown
-from streams.traces import Trace
+from streams.delivery.deliveries import Record
+from streams.delivery.publisher import BrokerDown
+from streams.delivery.traces import Trace
+from streams.jobs.events import JobRequested, Requested, parse_event
 from tests.api_server import UNUSED_URL, api_settings, bearer, serving
 from tests.conftest import Pool
 from tests.organizations import add_organizations

@@ -13,10 +13,9 @@ from infra.settings import Settings
 from producers.broker import Broker
 from producers.reconcile.reconciler import Reconciler
 from producers.replay.apply import Replays
-from streams.deliveries import record
-from streams.events import JobAccepted, JobRequested
-from streams.scheduled import keep
-from streams.topics import JOB_REQUESTS
+from streams.delivery.scheduled import keep
+from streams.jobs.events import JobAccepted, JobRequested
+from streams.jobs.topics import JOB_REQUESTS, record
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline
 from tests.integration.quota_scene import failed, usage

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from infra.cli import app
 from infra.settings import settings
-from streams.events import JobCancelled, parse_event
+from streams.jobs.events import JobCancelled, parse_event
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline, pipeline_on
 from tests.integration.quota_scene import PERIOD, add_organization, usage

@@ -13,8 +13,8 @@ from infra.api import failures
 from infra.postgres import Database
 from producers import broker
 from producers.broker import Broker
-from streams.deliveries import Record
-from streams.publisher import BrokerDown
+from streams.delivery.deliveries import Record
+from streams.delivery.publisher import BrokerDown
 from tests.api_server import api_settings, bearer, serving, serving_app
 from tests.conftest import Pool
 from tests.facts import JOB, requested

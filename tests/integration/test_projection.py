@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from consumers.projection.fold import JobState, fold_all
 from consumers.projection.handlers import Projection, _state, project
 from infra.postgres import Database
-from streams.events import JobEvent, JobId, parse_event
+from streams.jobs.events import JobEvent, JobId, parse_event
 from tests.conftest import Pool
 from tests.facts import ENDS, JOB, at, completed, progressed, requested, started
 

@@ -14,7 +14,7 @@ from consumers.projection.rebuild import Rebuilt, rebuild
 from consumers.projection.refold import COLUMNS, Folded, Session, fold_archive
 from infra.errors import DependencyDown
 from infra.postgres import Database
-from streams.events import JobEvent, JobId
+from streams.jobs.events import JobEvent, JobId
 from tests.conftest import Pool
 from tests.facts import ENDS, JOB, at, completed, progressed, requested, started
 from tests.waiting import wait_for

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from streams.events import JobEvent, JobId, fact_id, kind_of
+from streams.jobs.events import JobEvent, JobId, fact_id, kind_of
 from tests.api_server import api_settings, bearer, serving
 from tests.conftest import Pool
 from tests.facts import completed, decide, enter, requested, started

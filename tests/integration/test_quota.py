@@ -15,10 +15,10 @@ from consumers.quota.decisions import Decision, LedgerState
 from consumers.quota.settlement import Fact, Settlements
 from infra.errors import InvalidEvent
 from infra.postgres import Database
-from streams.batching import Batcher
-from streams.deliveries import Record
-from streams.events import JobAccepted, JobFailed, JobId, JobRejected, JobRequested, parse_event
-from streams.outcomes import RunOutcome, decide_outcome
+from streams.delivery.batching import Batcher
+from streams.delivery.deliveries import Record
+from streams.jobs.events import JobAccepted, JobFailed, JobId, JobRejected, JobRequested, parse_event
+from streams.jobs.outcomes import RunOutcome, decide_outcome
 from tests.conftest import Pool
 from tests.integration.quota_scene import (
     NOON,

@@ -14,7 +14,7 @@ from consumers.quota.ledger import Locked
 from consumers.quota.settlement import Fact, Settlements
 from infra.errors import Postponed
 from infra.postgres import Database
-from streams.events import JobAccepted, JobRequested
+from streams.jobs.events import JobAccepted, JobRequested
 from tests.conftest import Pool
 from tests.integration.quota_scene import (
     PERIOD,

@@ -13,8 +13,8 @@ from consumers.quota.admission import Admissions
 from consumers.quota.settlement import Fact, Settlements
 from infra.errors import InvalidEvent
 from infra.postgres import Database
-from streams.events import JobAccepted, JobId, JobRejected, JobRequested, parse_event
-from streams.outcomes import RunOutcome, decide_outcome
+from streams.jobs.events import JobAccepted, JobId, JobRejected, JobRequested, parse_event
+from streams.jobs.outcomes import RunOutcome, decide_outcome
 from tests.integration.quota_scene import ManualClock, add_organization, cancelled, completed, failed, request
 
 T = TypeVar("T")

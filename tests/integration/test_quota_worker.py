@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 
 from infra.clock import SystemClock
 from infra.postgres import Database
-from streams.deliveries import Record
-from streams.events import JobAccepted, JobEvent, JobRejected, parse_event
-from streams.scheduled import ScheduledRetries
+from streams.delivery.deliveries import Record
+from streams.delivery.scheduled import ScheduledRetries
+from streams.jobs.events import JobAccepted, JobEvent, JobRejected, parse_event
 from tests.conftest import Pool
 from tests.facts import decide
 from tests.integration.quota_scene import add_organization, completed, request

@@ -9,11 +9,11 @@ from structlog.testing import capture_logs
 
 from infra.errors import DependencyDown, Permanent
 from infra.postgres import Database
-from streams.deliveries import Record, record
-from streams.events import JobCompleted, JobId, JobRequested, parse_event
-from streams.outcomes import decide_outcome, fail_run, job_failed
-from streams.scheduled import keep
-from streams.topics import JOB_EVENTS, JOB_REQUESTS, PROJECTION
+from streams.delivery.deliveries import Record
+from streams.delivery.scheduled import keep
+from streams.jobs.events import JobCompleted, JobId, JobRequested, parse_event
+from streams.jobs.outcomes import decide_outcome, fail_run, job_failed
+from streams.jobs.topics import JOB_EVENTS, JOB_REQUESTS, PROJECTION, record
 from tests.conftest import Pool
 from tests.integration.pipeline_world import (
     EXPIRY,

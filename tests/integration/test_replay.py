@@ -11,13 +11,13 @@ import pytest
 from producers.replay.apply import Progress
 from producers.replay.errors import PlanAborted, PlanBusy, PlanChanged, QuotaNotReleased
 from producers.replay.failed import OpenOnes
-from streams.dead_letters import dead_letter
-from streams.deliveries import Delivery
-from streams.events import JobAccepted, JobFailed, JobRejected, JobRequested, fact_id, parse_event
-from streams.outcomes import complete_runs, decide_outcome
-from streams.publisher import BrokerDown
-from streams.seal import Seal
-from streams.topics import GENERATION, JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS, PROJECTION, QUOTA
+from streams.delivery.dead_letters import dead_letter
+from streams.delivery.deliveries import Delivery
+from streams.delivery.publisher import BrokerDown
+from streams.delivery.seal import Seal
+from streams.jobs.events import JobAccepted, JobFailed, JobRejected, JobRequested, fact_id, parse_event
+from streams.jobs.outcomes import complete_runs, decide_outcome
+from streams.jobs.topics import GENERATION, JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS, PROJECTION, QUOTA
 from tests.conftest import Pool
 from tests.integration.quota_scene import completed, request, state, usage
 from tests.integration.replay_scene import REFUSAL, Scene, open_scene, poison

@@ -7,7 +7,7 @@ import aiohttp
 import orjson
 import pytest
 
-from streams.events import parse_event
+from streams.jobs.events import parse_event
 from tests.api_server import api_settings, bearer, serving
 from tests.conftest import Pool
 from tests.integration.replay_scene import Scene, open_scene

@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from producers.schedule.taker import Taker
-from streams.deliveries import Record
-from streams.failed_events import FailedEvents
-from streams.scheduled import keep
+from streams.delivery.deliveries import Record
+from streams.delivery.failed_events import FailedEvents
+from streams.delivery.scheduled import keep
 from tests.conftest import Pool
 
 NOON = datetime(2031, 4, 15, 12, tzinfo=UTC)

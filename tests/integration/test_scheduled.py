@@ -10,10 +10,10 @@ import pytest
 
 from infra.errors import Transient
 from infra.postgres import Database
-from streams.deliveries import Record
-from streams.events import JobFailed, JobId, job_requested, parse_event
-from streams.outcomes import RunOutcome, decide_outcome, fail_run
-from streams.scheduled import ScheduledRetries, take_due
+from streams.delivery.deliveries import Record
+from streams.delivery.scheduled import ScheduledRetries, take_due
+from streams.jobs.events import JobFailed, JobId, job_requested, parse_event
+from streams.jobs.outcomes import RunOutcome, decide_outcome, fail_run
 
 NOON = datetime(2031, 4, 1, 12, tzinfo=UTC)
 RECORD = Record("job-requests", b"key", b"\xff\x00", {"attempt": b"2", "odd": b"\x00\xff%"})

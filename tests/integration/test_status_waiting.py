@@ -12,7 +12,7 @@ import pytest
 from consumers.projection.changes import Changes
 from consumers.projection.handlers import Projection
 from infra.postgres import Database
-from streams.events import JobEvent, JobId
+from streams.jobs.events import JobEvent, JobId
 from tests.api_server import api_settings, bearer, serving
 from tests.conftest import Pool
 from tests.facts import JOB, cancelled, completed, requested, started

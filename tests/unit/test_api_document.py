@@ -11,8 +11,8 @@ import pytest
 from consumers.projection.event_stream import NAMES
 from infra.api import create_api
 from infra.problems import MEDIA_TYPE, PROBLEMS
-from streams.error_codes import ERROR_CODES
-from streams.events import JobEvent
+from streams.jobs.error_codes import ERROR_CODES
+from streams.jobs.events import JobEvent
 from tests.api_server import api_settings
 
 ROOT = Path(__file__).parents[2]

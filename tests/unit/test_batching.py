@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from infra.errors import DependencyDown
-from streams.batching import Batcher
+from streams.delivery.batching import Batcher
 
 
 class Transaction:

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from infra.errors import InvalidEvent
-from streams.events import JobRequested, parse_event
+from streams.jobs.events import JobRequested, parse_event
 from streams.redis.entry import decode_entry
 from tests.hostile import HOSTILE_NUMBERS, HOSTILE_TEXTS, HOSTILE_TIMES
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from consumers.failures.handlers import HoldPolicy
 from infra.errors import DependencyDown, InvalidEvent
-from streams.dead_letters import dead_letter
-from streams.deliveries import Delivery, Hold, Record
-from streams.events import JobId, job_requested
-from streams.letters import read_dead_letter
+from streams.delivery.dead_letters import dead_letter
+from streams.delivery.deliveries import Delivery, Hold, Record
+from streams.delivery.letters import read_dead_letter
+from streams.jobs.events import JobId, job_requested
 from streams.redis.dead_letter import REASON_MAX_DELIVERIES, DeadLetter
 
 JOB = JobId(UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7"))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.projection.fold import JobState, fold, fold_all, status_of
-from streams.events import JobEvent
+from streams.jobs.events import JobEvent
 from tests.facts import ENDS, JOB, at, cancelled, completed, failed, progressed, rejected, requested, started
 
 NEW = JobState(JOB)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from consumers.quota import decisions
 from producers.intake.admission import Standing, period_of, refusal
-from streams.events import JobId, job_requested
+from streams.jobs.events import JobId, job_requested
 
 NOW = datetime(2031, 12, 31, 23, 59, tzinfo=UTC)
 GOOD = Standing(

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed, Transient
-from streams.deliveries import ATTEMPT, DeadLetter, Delivery, Hold, RetryLater
-from streams.policy import RetryPolicy, error_code
+from streams.delivery.deliveries import ATTEMPT, DeadLetter, Delivery, Hold, RetryLater
+from streams.delivery.policy import RetryPolicy, error_code
 
 POLICY = RetryPolicy(max_attempts=3, base=timedelta(seconds=2), cap=timedelta(minutes=5))
 

@@ -11,8 +11,8 @@ from consumers.quota.admission import decode_request
 from consumers.quota.decisions import Standing, decide, ineligible, period_of
 from consumers.quota.settlement import decode_fact, settles
 from infra.errors import InvalidEvent
-from streams.deliveries import Delivery
-from streams.events import Accepted, JobAccepted, JobId, JobRequested, JobStarted, Started, job_requested
+from streams.delivery.deliveries import Delivery
+from streams.jobs.events import Accepted, JobAccepted, JobId, JobRequested, JobStarted, Started, job_requested
 
 NOON = datetime(2031, 4, 15, 12, tzinfo=UTC)
 JOB = JobId(UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7"))

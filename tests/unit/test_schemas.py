@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from streams.schemas import DOCS, outdated, write
+from streams.jobs.schemas import DOCS, outdated, write
 
 
 def test_the_documents_in_the_repository_are_current() -> None:
-    """Whoever changes an event runs `python -m streams.schemas`."""
+    """Whoever changes an event runs `python -m streams.jobs.schemas`."""
     assert outdated(DOCS) == []
 
 

@@ -11,14 +11,14 @@ import pytest
 import structlog
 
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed, Transient
-from streams import dead_letters
-from streams.deliveries import ATTEMPT, FOR_GROUP, Delivery, Record
-from streams.events import JobId, JobRequested, job_requested
-from streams.letters import FailedEvent
-from streams.policy import RetryPolicy
+from streams.delivery import dead_letters
+from streams.delivery.deliveries import ATTEMPT, FOR_GROUP, Delivery, Record
+from streams.delivery.letters import FailedEvent
+from streams.delivery.policy import RetryPolicy
+from streams.delivery.stage import Stage
+from streams.delivery.traces import Trace
+from streams.jobs.events import JobId, JobRequested, job_requested
 from streams.redis.dead_letter import DEAD_LETTER_ERROR, DEAD_LETTER_GROUP, DEAD_LETTER_TOPIC
-from streams.stage import Stage
-from streams.traces import Trace
 
 POLICY = RetryPolicy(max_attempts=3, base=timedelta(seconds=2), cap=timedelta(minutes=5))
 SELDOM = RetryPolicy(max_attempts=1, base=timedelta(hours=1), cap=timedelta(hours=1))

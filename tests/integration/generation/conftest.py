@@ -25,13 +25,13 @@ from infra.errors import DependencyDown, InvalidEvent
 from infra.local.llm.server import create_app
 from infra.postgres import Database
 from infra.settings import Settings
-from streams.deliveries import Delivery, Record
-from streams.events import Accepted, JobAccepted, JobId, fact_id, parse_event
-from streams.failed_events import FailedEvents
-from streams.policy import RetryPolicy
-from streams.scheduled import ScheduledRetries
-from streams.seal import Seal
-from streams.stage import Stage
+from streams.delivery.deliveries import Delivery, Record
+from streams.delivery.failed_events import FailedEvents
+from streams.delivery.policy import RetryPolicy
+from streams.delivery.scheduled import ScheduledRetries
+from streams.delivery.seal import Seal
+from streams.delivery.stage import Stage
+from streams.jobs.events import Accepted, JobAccepted, JobId, fact_id, parse_event
 from tests.waiting import wait_for
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"

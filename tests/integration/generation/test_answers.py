@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from infra.errors import DependencyDown, Permanent, Transient
 from infra.local.llm.composer import compose
-from streams.events import JobAccepted, JobCompleted, parse_event
+from streams.jobs.events import JobAccepted, JobCompleted, parse_event
 from tests.hostile import HOSTILE_BYTES, HOSTILE_NUMBERS, HOSTILE_TEXTS
 from tests.integration.generation.conftest import Pool, StageUnderTest, Starter, accepted, end_hold
 

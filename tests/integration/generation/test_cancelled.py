@@ -6,8 +6,8 @@ import pytest
 
 from infra.clock import SystemClock
 from infra.errors import Permanent
-from streams.cancellations import cancel_run
-from streams.events import JobAccepted
+from streams.jobs.cancellations import cancel_run
+from streams.jobs.events import JobAccepted
 from tests.integration.generation.conftest import Endpoint, StageUnderTest, accepted
 from tests.waiting import wait_for
 

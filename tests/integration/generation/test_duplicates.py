@@ -8,10 +8,10 @@ from redis.asyncio import Redis
 
 from infra.clock import SystemClock
 from infra.errors import Postponed
-from streams.deliveries import ATTEMPT, Delivery, Record
-from streams.events import JobAccepted, parse_event
-from streams.scheduled import take_due
-from streams.seal import Seal
+from streams.delivery.deliveries import ATTEMPT, Delivery, Record
+from streams.delivery.scheduled import take_due
+from streams.delivery.seal import Seal
+from streams.jobs.events import JobAccepted, parse_event
 from tests.integration.generation.conftest import (
     ENTRY,
     Endpoint,

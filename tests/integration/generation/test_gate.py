@@ -9,7 +9,7 @@ import pytest
 
 from consumers.generation.fleet_gate import open_gates
 from infra.errors import DependencyDown
-from streams.deliveries import Delivery
+from streams.delivery.deliveries import Delivery
 from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, eventually
 from tests.waiting import wait_for
 

@@ -11,8 +11,8 @@ from infra.clock import SystemClock
 from infra.errors import DependencyDown, Permanent, Transient
 from infra.local.servers import start_postgres
 from infra.migrations import upgrade
-from streams.events import Completed, JobCompleted, JobStarted, parse_event
-from streams.outcomes import decide_outcome
+from streams.jobs.events import Completed, JobCompleted, JobStarted, parse_event
+from streams.jobs.outcomes import decide_outcome
 from tests.integration.generation.conftest import (
     Endpoint,
     Pool,

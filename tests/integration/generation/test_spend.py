@@ -13,9 +13,9 @@ from consumers.generation.runs import Attempt, Failure
 from infra.clock import SystemClock
 from infra.errors import DependencyDown, Permanent, Transient
 from infra.local.llm.server import MODEL
-from streams.completion import Usage
-from streams.deliveries import Delivery
-from streams.events import JobFailed, JobId, parse_event
+from streams.delivery.deliveries import Delivery
+from streams.jobs.completion import Usage
+from streams.jobs.events import JobFailed, JobId, parse_event
 from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, end_hold, handovers
 from tests.waiting import wait_for
 

@@ -10,10 +10,10 @@ import pytest
 from redis.asyncio import Redis
 
 from infra.clock import SystemClock
-from streams.deliveries import Delivery
-from streams.events import JobFailed, parse_event
-from streams.scheduled import take_due
-from streams.seal import Seal
+from streams.delivery.deliveries import Delivery
+from streams.delivery.scheduled import take_due
+from streams.delivery.seal import Seal
+from streams.jobs.events import JobFailed, parse_event
 from tests.facts import enter
 from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, WorkerStarter, accepted, write
 from tests.stream_entries import entries_of

@@ -10,7 +10,7 @@ from infra.errors import DependencyDown
 from infra.settings import Settings
 from producers.broker import Broker
 from producers.client import JobRequests, SubmitFailed
-from streams.deliveries import Record
+from streams.delivery.deliveries import Record
 from streams.redis.backlog import read_backlogs
 from tests.conformance.brokers import SentinelBroker, sentinel
 from tests.conformance.harness import Bench, collect, running, transport_of

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from infra.verify import Finding, Report, verify
-from streams.events import JobRequested
+from streams.jobs.events import JobRequested
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline, pipeline_on
 from tests.integration.quota_scene import add_organization

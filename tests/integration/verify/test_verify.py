@@ -12,7 +12,7 @@ from infra.clock import SystemClock
 from infra.errors import Permanent
 from infra.verify import CheckTimedOut, verify
 from producers.schedule.retention import Retention
-from streams.outcomes import fail_run
+from streams.jobs.outcomes import fail_run
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline
 from tests.integration.quota_scene import PERIOD, completed, request

@@ -12,7 +12,7 @@ import pytest
 from consumers.generation.answer import NoCompletion, read
 from consumers.generation.llm_errors import LlmFailure, translate
 from infra.errors import DependencyDown, Permanent, Transient
-from streams.completion import Usage
+from streams.jobs.completion import Usage
 
 _REQUEST = httpx2.Request("POST", "http://llm.test/v1/chat/completions")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.generation.usage import count, usage_of
-from streams.completion import MOST_TOKENS, Usage
+from streams.jobs.completion import MOST_TOKENS, Usage
 
 _ABSURD: list[Any] = [None, -1, 0, 2**31 - 1, 2**31, 2**63, 10**400, 1e30, 12.5, float("nan"), "12", True, [], {}]
 

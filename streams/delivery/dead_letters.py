@@ -9,7 +9,7 @@ import traceback
 from datetime import UTC, datetime
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from streams.deliveries import Delivery, Record
+from streams.delivery.deliveries import DEAD_LETTERS, Delivery, Record
 from streams.redis.dead_letter import (
     DEAD_LETTER_ERROR,
     DEAD_LETTER_GROUP,
@@ -17,7 +17,6 @@ from streams.redis.dead_letter import (
     DEAD_LETTER_TIME,
     DEAD_LETTER_TOPIC,
 )
-from streams.topics import DEAD_LETTERS
 
 # Header names beside those of the transport, which writes a dead letter itself when an entry kills its worker.
 ERROR_TYPE = "dead-letter-error-type"

@@ -20,8 +20,8 @@ from prometheus_client import Gauge
 from infra import telemetry
 from infra.postgres import Database
 from infra.settings import Settings
+from streams.jobs.topics import CONSUMER_GROUPS, FAILURES, GENERATION, PROJECTION, QUOTA
 from streams.redis.backlog import TopicBacklog
-from streams.topics import CONSUMER_GROUPS, FAILURES, GENERATION, PROJECTION, QUOTA
 
 log = structlog.get_logger(__name__)
 

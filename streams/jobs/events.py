@@ -27,8 +27,8 @@ from pydantic import (
 from infra.clock import Moment
 from infra.errors import InvalidEvent, Permanent
 from infra.texts import STORABLE
-from streams.cloudevents import JsonMediaType, read_attributes, without_zero_time
-from streams.traces import NO_TRACE, Trace, TraceParent, TraceState, trace_id_of
+from streams.delivery.cloudevents import JsonMediaType, read_attributes, without_zero_time
+from streams.delivery.traces import NO_TRACE, Trace, TraceParent, TraceState, trace_id_of
 
 JobId = NewType("JobId", UUID)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from streams.events import Completed, JobCompleted, JobId, fact_id
-from streams.traces import Trace
+from streams.delivery.traces import Trace
+from streams.jobs.events import Completed, JobCompleted, JobId, fact_id
 
 # As long as the longest context window on offer. A higher count is an error of whoever counted, and no sum overflows.
 MOST_TOKENS: Final = 10_000_000

@@ -18,10 +18,9 @@ import structlog
 
 from infra import telemetry
 from infra.postgres import Database
-from streams.deliveries import ATTEMPT, FOR_GROUP, Delivery, Record
+from streams.delivery.deliveries import ATTEMPT, DEAD_LETTERS, FOR_GROUP, Delivery, Record
+from streams.delivery.stage import Publisher
 from streams.redis.dead_letter import DEAD_LETTER_HEADERS
-from streams.stage import Publisher
-from streams.topics import DEAD_LETTERS
 
 log = structlog.get_logger(__name__)
 

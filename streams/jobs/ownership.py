@@ -28,8 +28,8 @@ import aiosql
 
 from infra.errors import ForgedEvent
 from infra.postgres import Connection, Database
-from streams.batching import Batcher
-from streams.events import (
+from streams.delivery.batching import Batcher
+from streams.jobs.events import (
     JobCancelled,
     JobCancelRequested,
     JobCompleted,
@@ -41,8 +41,8 @@ from streams.events import (
     fact_id,
     kind_of,
 )
-from streams.job_ids import job_id_for, needs_proof
-from streams.outcomes import RunOutcome
+from streams.jobs.job_ids import job_id_for, needs_proof
+from streams.jobs.outcomes import RunOutcome
 
 _queries = aiosql.from_path(Path(__file__).with_name("ownership.sql"), "asyncpg")
 

@@ -1,15 +1,15 @@
 """Which job a request is, decided by its caller's idempotency key.
 
 Such an ID can be computed by anybody who guesses the key, but claimed by nobody else: it is a UUID of version 8, and
-the request that claims one carries the key from which it follows for its own organization (see `streams.ownership`). So
-no secret has to be shared with the services that use the client.
+the request that claims one carries the key from which it follows for its own organization (see
+`streams.jobs.ownership`). So no secret has to be shared with the services that use the client.
 """
 
 import hashlib
 from typing import Final
 from uuid import UUID, uuid4
 
-from streams.events import JobId, composed_key
+from streams.jobs.events import JobId, composed_key
 
 _MADE_OF_A_KEY: Final = 8  # of the versions of RFC 9562, the one whose content is the application's
 

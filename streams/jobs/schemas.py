@@ -1,4 +1,4 @@
-"""Writes the contract of the events for people and programs that do not read Python: `python -m streams.schemas`.
+"""Writes the contract of the events for people and programs that do not read Python: `python -m streams.jobs.schemas`.
 
 From the Pydantic models it makes a JSON Schema for each event type in `docs/schemas/`, and `docs/asyncapi.json`, an
 AsyncAPI 3 document that says which of them travel on which topic. `--check` writes nothing and fails if a file is not
@@ -15,13 +15,21 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 
-from streams.deliveries import EVENTS_ON, type_of
-from streams.events import JobEvent
-from streams.topics import CONSUMER_GROUPS, DEAD_LETTERS, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, JOB_REQUESTS
+from streams.delivery.deliveries import DEAD_LETTERS
+from streams.jobs.events import JobEvent
+from streams.jobs.topics import (
+    CONSUMER_GROUPS,
+    EVENTS_ON,
+    JOB_ACCEPTED,
+    JOB_ACCEPTED_PRIORITY,
+    JOB_EVENTS,
+    JOB_REQUESTS,
+    type_of,
+)
 
 Json: TypeAlias = dict[str, Any]
 
-DOCS: Final = Path(__file__).parent.parent / "docs"
+DOCS: Final = Path(__file__).parents[2] / "docs"
 
 _ABOUT: Mapping[str, str] = {
     JOB_REQUESTS: "What customers' teams ask for and withdraw. Upstream services may write here.",
@@ -137,7 +145,7 @@ def main(arguments: list[str]) -> int:
         return 0
     stale = outdated(DOCS)
     for path in stale:
-        sys.stderr.write(f"{path}: not current; run `python -m streams.schemas`\n")
+        sys.stderr.write(f"{path}: not current; run `python -m streams.jobs.schemas`\n")
     return 1 if stale else 0
 
 

@@ -13,10 +13,10 @@ import orjson
 
 from infra.clock import Clock
 from infra.postgres import Connection, Database
-from streams.deliveries import Record, record
-from streams.events import Failed, JobAccepted, JobEvent, JobFailed, JobId, JobRequested, fact_id
-from streams.policy import error_code
-from streams.topics import JOB_EVENTS
+from streams.delivery.deliveries import Record
+from streams.delivery.policy import error_code
+from streams.jobs.events import Failed, JobAccepted, JobEvent, JobFailed, JobId, JobRequested, fact_id
+from streams.jobs.topics import JOB_EVENTS, record
 
 RunOutcome: TypeAlias = Literal["completed", "failed", "rejected", "cancelled"]
 

@@ -11,15 +11,15 @@ from faust.types import EventT, Message, StreamT
 from infra import telemetry
 from infra.clock import is_sane
 from infra.settings import Settings
-from streams.deliveries import Delivery
-from streams.gauges import Gauges
+from streams.delivery.deliveries import Delivery
+from streams.delivery.stage import BUG, Stage, stay_cancelled
+from streams.delivery.worker_health import serve_health
+from streams.jobs.gauges import Gauges
+from streams.jobs.topics import CONSUMER_GROUPS
 from streams.redis.address import BrokerAddress
 from streams.redis.backlog import TopicBacklog, read_backlogs
 from streams.redis.errors import UnsupportedFeature
 from streams.redis.transport import Transport
-from streams.stage import BUG, Stage, stay_cancelled
-from streams.topics import CONSUMER_GROUPS
-from streams.worker_health import serve_health
 
 # What a stage may wait for: the dependencies of `DependencyDown`, and a timer whose own dependency is away.
 _POSTGRES, _BROKER, _LLM, _STAGE, _TIMER = "postgres", "broker", "llm", "stage", "timer"

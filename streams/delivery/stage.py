@@ -25,11 +25,21 @@ import structlog
 from infra import telemetry
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed
 from infra.postgres import DATA_ERRORS
-from streams.dead_letters import dead_letter
-from streams.deliveries import ATTEMPT, FOR_GROUP, DeadLetter, Delivery, Hold, Outcome, Record, RetryLater, Settled
-from streams.failure_window import FailureWindow
-from streams.letters import FailedEvent, failed_event_of
-from streams.policy import RetryPolicy, is_data_error
+from streams.delivery.dead_letters import dead_letter
+from streams.delivery.deliveries import (
+    ATTEMPT,
+    FOR_GROUP,
+    DeadLetter,
+    Delivery,
+    Hold,
+    Outcome,
+    Record,
+    RetryLater,
+    Settled,
+)
+from streams.delivery.failure_window import FailureWindow
+from streams.delivery.letters import FailedEvent, failed_event_of
+from streams.delivery.policy import RetryPolicy, is_data_error
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E")
@@ -101,7 +111,7 @@ class Stage(Generic[E]):
         decode: reads a delivery; raises InvalidEvent.
         handle: makes the event's effect durable and returns what follows from it.
         give_up: makes it durable that the stage gave the event up and returns what follows (a JobFailed, say).
-        opened: takes from a delivery the internal headers that nobody of ours has written; see `streams.seal`.
+        opened: takes from a delivery the internal headers that nobody of ours has written; see `streams.delivery.seal`.
         timeout: longest one try may take; it then counts as transient.
         probing: how long a held stage waits before it asks again.
         window: makes the stage suspected when most of its recent tries failed.

@@ -15,9 +15,10 @@ from uuid import UUID
 
 from infra.errors import InvalidEvent
 from infra.texts import storable
-from streams.cloudevents import read_attributes
-from streams.dead_letters import ERROR_TYPE, TRACEBACK, letter_id
-from streams.deliveries import Delivery, Record
+from streams.delivery.cloudevents import read_attributes
+from streams.delivery.dead_letters import ERROR_TYPE, TRACEBACK, letter_id
+from streams.delivery.deliveries import Delivery, Record
+from streams.delivery.traces import trace_id_of
 from streams.redis.dead_letter import (
     DEAD_LETTER_DELIVERIES,
     DEAD_LETTER_ERROR,
@@ -26,7 +27,6 @@ from streams.redis.dead_letter import (
     DEAD_LETTER_TIME,
     DEAD_LETTER_TOPIC,
 )
-from streams.traces import trace_id_of
 
 # A header as a `json` column keeps it: text, or {"base64": "..."} when its bytes are not text that Postgres takes.
 Header: TypeAlias = str | dict[str, str]

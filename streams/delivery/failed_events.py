@@ -19,7 +19,7 @@ from infra.clock import Clock
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.texts import storable
-from streams.letters import FailedEvent
+from streams.delivery.letters import FailedEvent
 
 log = structlog.get_logger(__name__)
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import aiosql
 
 from infra.postgres import Connection
-from streams.deliveries import Record
-from streams.events import Cancelled, JobCancelled, JobId, fact_id
-from streams.outcomes import RunOutcome, decide_outcome, terminal_fact
-from streams.traces import NO_TRACE, Trace
+from streams.delivery.deliveries import Record
+from streams.delivery.traces import NO_TRACE, Trace
+from streams.jobs.events import Cancelled, JobCancelled, JobId, fact_id
+from streams.jobs.outcomes import RunOutcome, decide_outcome, terminal_fact
 
 _queries = aiosql.from_path(Path(__file__).with_name("cancellations.sql"), "asyncpg")
 

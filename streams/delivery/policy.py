@@ -8,7 +8,7 @@ from typing import Self
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed, Transient
 from infra.postgres import DATA_ERRORS
 from infra.settings import Settings
-from streams.deliveries import DeadLetter, Delivery, Hold, RetryLater
+from streams.delivery.deliveries import DeadLetter, Delivery, Hold, RetryLater
 
 
 @dataclass(frozen=True, slots=True)

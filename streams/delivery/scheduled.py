@@ -12,7 +12,7 @@ import aiosql
 from infra.clock import Clock
 from infra.postgres import Connection, Database
 from infra.texts import storable
-from streams.deliveries import Record
+from streams.delivery.deliveries import Record
 
 _LONGEST_REASON = 4_000
 
@@ -21,7 +21,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("scheduled.sql"), "asyncpg"
 
 @dataclass(frozen=True, slots=True)
 class ScheduledRetries:
-    """Keeps a stage's retries. Implements `streams.stage.RetrySchedule`."""
+    """Keeps a stage's retries. Implements `streams.delivery.stage.RetrySchedule`."""
 
     database: Database
     clock: Clock

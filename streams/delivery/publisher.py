@@ -10,7 +10,7 @@ from faust.exceptions import FaustError
 from redis.exceptions import RedisError
 
 from infra.errors import DependencyDown
-from streams.deliveries import Record
+from streams.delivery.deliveries import Record
 from streams.redis.errors import EntryRefused, TransportError
 
 
@@ -28,7 +28,7 @@ class BrokerDown(DependencyDown):
 
 @dataclass(frozen=True, slots=True)
 class FaustPublisher:
-    """Publishes through the app's producer. Implements `streams.stage.Publisher`."""
+    """Publishes through the app's producer. Implements `streams.delivery.stage.Publisher`."""
 
     app: faust.App
 

@@ -6,31 +6,9 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from pydantic import BaseModel
+from infra.errors import DependencyDown
 
-from infra.errors import DependencyDown, InvalidEvent
-from streams.events import (
-    JobAccepted,
-    JobCancelled,
-    JobCancelRequested,
-    JobCompleted,
-    JobEvent,
-    JobFailed,
-    JobProgressed,
-    JobRejected,
-    JobRequested,
-    JobStarted,
-    parse_event,
-)
-from streams.topics import DEAD_LETTERS, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, JOB_REQUESTS
-
-# Which events travel on which topic; on `dead-letters`, whatever failed.
-EVENTS_ON: Final[Mapping[str, tuple[type[BaseModel], ...]]] = {
-    JOB_REQUESTS: (JobRequested, JobCancelRequested),
-    JOB_ACCEPTED: (JobAccepted,),
-    JOB_ACCEPTED_PRIORITY: (JobAccepted,),
-    JOB_EVENTS: (JobStarted, JobProgressed, JobCompleted, JobFailed, JobRejected, JobCancelled),
-}
+DEAD_LETTERS: Final = "dead-letters"
 # Header names. An event that is tried again, or replayed, goes back to its topic for one consumer group alone.
 ATTEMPT = "attempt"
 FOR_GROUP = "for-group"
@@ -71,25 +49,6 @@ class Delivery:
         return self.topic == DEAD_LETTERS or self.headers.get(FOR_GROUP, group.encode()) == group.encode()
 
 
-def type_of(model: type[BaseModel]) -> str:
-    """Return the CloudEvents type of an event model, such as `teamfit.job.requested.v1`."""
-    return str(model.model_fields["type"].default)
-
-
-def read_event(delivery: Delivery) -> JobEvent:
-    """Read the event of a delivery.
-
-    Raises:
-        InvalidEvent: it is malformed, or belongs on another topic.
-    """
-    event = parse_event(delivery.value, delivery.headers, written_at=delivery.written_at)
-    belong = EVENTS_ON.get(delivery.topic, ())
-    if belong and not isinstance(event, belong):
-        expected = " or ".join(repr(type_of(model)) for model in belong)
-        raise InvalidEvent(f"type: {event.type!r} does not belong on {delivery.topic}; expected {expected}")
-    return event
-
-
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is to be written to a topic."""
@@ -98,11 +57,6 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Mapping[str, bytes] = field(default_factory=_no_headers)
-
-
-def record(topic: str, event: JobEvent) -> Record:
-    """Return the record that carries an event, keyed by its job."""
-    return Record(topic, event.key, event.encode())
 
 
 @dataclass(frozen=True, slots=True)
