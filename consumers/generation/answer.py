@@ -90,7 +90,7 @@ def read(content: bytes, *, fallback_model: str) -> Completion:
     usage = usage_of(
         document.get("usage"),
         model=model if isinstance(model, str) and model.strip() else fallback_model,
-        answered=bool(message.get("content") or message.get("tool_calls")),
+        answered=next(sources(choice, message), None) is not None,
     )
     for report in (document, choice, message):
         if _says_something(report.get("error")):

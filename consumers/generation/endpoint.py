@@ -193,8 +193,11 @@ class Endpoint:
     async def _probe(self, limit_s: float, *, in_form: bool = False) -> LlmFailure | None:
         """Ask the endpoint a harmless thing; return how it failed, or None. In our form, the answer is a whole one."""
         began = self._evidence.clock()
-        dialect = self._learning.known or replace(strongest("prompt"), answer_limit="max_tokens")
-        dialect = dialect if in_form else replace(dialect, form="prompt")
+        if in_form:
+            dialect = self._learning.form
+        else:
+            known = self._learning.known or replace(strongest("prompt"), answer_limit="max_tokens")
+            dialect = replace(known, form="prompt")
         try:
             usage = await self._llm.probe(dialect, limit_s=limit_s)
         except LlmFailure as failure:

@@ -78,6 +78,11 @@ class Learning:
         self._trying = strongest(self._setting)
         self.known: Dialect | None = None
 
+    @property
+    def form(self) -> Dialect:
+        """The form that the next call is made in: the one that is known, or the one that is being tried."""
+        return self.known or self._trying
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Let a job call: at once when the form is known, else after a while that another job has to find out."""
@@ -100,7 +105,7 @@ class Learning:
             LlmFailure: there are none. It is the prompt's fault if a form that is known is refused to it alone.
         """
         known = self.known
-        dialect = known or self._trying
+        dialect = self.form
         try:
             return await self._ask_and_learn(user, dialect, _AT_ONCE, began)
         except LlmFailure as failure:
