@@ -14,7 +14,7 @@ from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest
     [
         ("429", DependencyDown, "llm_rate_limited", False, False),
         ("503", DependencyDown, "llm_server_error", False, False),
-        # Once may be the end of an outage, and the endpoint answers a question of ours: nobody is held, nothing is spent.
+        # Once may be the end of an outage, and a harmless question is answered: nobody is held, nothing is spent.
         ("401", Postponed, "llm_misconfigured", False, False),
         ("rubbish", Transient, "llm_invalid_output", True, False),
         ("two_activities", Transient, "llm_invalid_output", True, False),
