@@ -15,7 +15,7 @@ $(shell rm -f $(STAMP))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check bench chaos lock clean
+.PHONY: help install demo up test fuzz check bench chaos lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ up: $(STAMP) ## Run the whole pipeline on this machine until Ctrl-C
 
 test: $(STAMP) ## Run the tests, on real servers
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup $(ARGS)
+
+fuzz: $(STAMP) ## Run the property tests with examples that no run has tried before
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m "hypothesis and not chaos" --numprocesses 2 --timeout=1200 $(ARGS)
 
 check: $(STAMP) ## Check style, types, imports between folders, dead code, dependencies
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 import redis
+from hypothesis import settings
 
 from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
 from infra.migrations import upgrade
@@ -17,6 +19,11 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 _TEMPLATE = "template_migrated"
 _LOGICAL_DATABASES = 64
+
+# The same examples each time, so that a change is judged by what it changes. `make fuzz` looks at others.
+settings.register_profile("steady", derandomize=True)
+settings.register_profile("fuzz", max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,7 +29,6 @@ _CODES: Final = frozenset(
 _PARAMETERS: Final = frozenset({"param", "loc", "field", "parameter"})
 # What a validation error repeats of the request may be the customer's text.
 _ECHOES: Final = frozenset({"input", "failed_generation", "flagged_input", "ctx", "url", "headers", "request"})
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _SECRET: Final = re.compile(r"\b(?:(?:sk|pk|xai|csk|pplx|tgp)-|gsk_|hf_|AIza|Bearer\s+)[\w*.-]{6,}", re.IGNORECASE)
 
 
@@ -84,7 +83,9 @@ def read_refusal(status: int, headers: Mapping[str, str], body: object) -> Refus
 
 def clean(text: str, *, chars: int = _SHOWN_CHARS) -> str:
     """Return a foreign text as one bounded line that a log, a page and Postgres can keep, without keys."""
-    return _SECRET.sub("[key]", _UNPRINTABLE.sub(" ", text[: 2 * chars])).strip()[:chars]
+    # Controls, half surrogate pairs, and code points that Unicode has not assigned.
+    printable = "".join(one if one.isprintable() else " " for one in text[: 2 * chars])
+    return _SECRET.sub("[key]", printable).strip()[:chars]
 
 
 class _Said:
