@@ -17,9 +17,11 @@ ERROR_CODES: Final[Mapping[str, str]] = {
     "spend_cap_reached": "The job has used as many tokens as one job may.",
     "llm_refusal": "The LLM declined the wish. Another wording may help.",
     "llm_content_filter": "The LLM's content filter stopped the wish or its answer. Another wording may help.",
+    "llm_prompt_too_long": "The wish and the team's materials are longer than the LLM takes.",
     "llm_truncated": "The answer was longer than it may be. A simpler wish may help.",
     "llm_invalid_output": "Each try brought something other than three activities.",
     "llm_bad_request": "The LLM's endpoint did not take the request.",
+    "llm_misconfigured": "The LLM's endpoint was not there at each try.",
     "llm_rate_limited": "The LLM's endpoint was too busy at each try.",
     "llm_server_error": "The LLM's endpoint failed at each try.",
     "llm_timeout": "The LLM did not answer in time at each try.",
@@ -33,3 +35,21 @@ ERROR_CODES: Final[Mapping[str, str]] = {
     "internal_error": "A bug on our side.",
 }
 """Each code, and what it means to a customer."""
+
+# What is said of these is about the customer's own job, and written for the customer.
+_TOLD_IN_FULL: Final = frozenset({"team_not_found", "invalid_event", "poison_event", "interrupted"})
+
+
+def sentence_for_customer(code: str, message: str) -> str:
+    """Return what a customer reads as a job's `error_message`.
+
+    An error's own words are for operators: they name addresses, models and settings. They stay in the failed event and
+    in the log.
+
+    Args:
+        code: how the job ended.
+        message: the error's own words.
+    """
+    if code in _TOLD_IN_FULL and message:
+        return message
+    return ERROR_CODES.get(code, ERROR_CODES["internal_error"])

@@ -15,6 +15,7 @@ from infra.clock import Clock
 from infra.postgres import Connection, Database
 from streams.delivery.deliveries import Record
 from streams.delivery.policy import error_code
+from streams.jobs.error_codes import sentence_for_customer
 from streams.jobs.events import Failed, JobAccepted, JobEvent, JobFailed, JobId, JobRequested, fact_id
 from streams.jobs.topics import JOB_EVENTS, record
 
@@ -83,9 +84,8 @@ async def fail_run(
 
 
 def job_failed(event: JobEvent, error: Exception, clock: Clock) -> JobFailed:
-    """Build the fact that a run failed. A bug's message may hold private data, so the customer sees only its class."""
+    """Build the fact that a run failed, in the customer's words."""
     code = error_code(error)
-    message = f"an internal error ended this job ({type(error).__name__})" if code == "internal_error" else str(error)
     return JobFailed(
         id=fact_id(event.job_id, event.run, "failed"),
         subject=event.job_id,
@@ -96,6 +96,6 @@ def job_failed(event: JobEvent, error: Exception, clock: Clock) -> JobFailed:
         data=Failed(
             organization_id=event.data.organization_id,
             code=code,
-            error_message=message or code,
+            error_message=sentence_for_customer(code, str(error)),
         ),
     )
