@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import faust
 import structlog
-from redis.exceptions import ResponseError
 
 from infra.errors import DependencyDown, RefusesWrites, TeamfitError
 from infra.settings import Settings
@@ -15,8 +14,7 @@ from streams.delivery.publisher import BrokerDown, FaustPublisher
 from streams.jobs.faust_app import StageApp, check_broker_url, create_app
 from streams.jobs.topics import JOB_REQUESTS
 from streams.redis.backlog import TopicBacklog
-from streams.redis.errors import BrokerUnavailable
-from streams.redis.server import Client, close
+from streams.redis.errors import BrokerUnavailable, WritesRefused
 from streams.redis.transport import Transport as RedisTransport
 
 log = structlog.get_logger(__name__)
@@ -122,29 +120,11 @@ class Broker:
     async def _probe(self, app: faust.App) -> None:
         transport = app.producer_transport
         if isinstance(transport, RedisTransport):
-            client = transport.server.open()
             try:
-                for partition in range(transport.partitions(JOB_REQUESTS)):
-                    await _probe_stream(client, transport.stream(JOB_REQUESTS, partition))
-            finally:
-                await close(client)
+                await transport.probe(JOB_REQUESTS)
+            except WritesRefused as error:
+                raise RefusesWrites("broker", f"takes no writes: {error.code}") from error
             return
         # aiokafka has no ping; it answers this by asking a broker, and says whether one replied.
         if not await app.producer._producer.client.force_metadata_update():  # type: ignore[attr-defined] # noqa: SLF001
             raise DependencyDown("broker", "no Kafka broker answered")
-
-
-async def _probe_stream(client: Client, stream: bytes) -> None:
-    """Ask for an entry with an ID that no stream takes.
-
-    Redis looks at its memory, its disk, its replicas, its role and the caller's rights before it looks at the ID, so
-    this gets as far as a real entry would, and writes nothing.
-    """
-    try:
-        await client.execute_command("XADD", stream, "0-0", "probe", "")
-    except ResponseError as error:
-        if "must be greater than 0-0" in str(error):  # Redis says it in text only
-            return
-        # redis-py has a class for some of the codes, and leaves the others, such as NOREPLICAS, in the text.
-        code = str(error).partition(" ")[0] if type(error) is ResponseError else type(error).__name__
-        raise RefusesWrites("broker", f"takes no writes: {code}") from error

@@ -17,7 +17,7 @@ from streams.delivery.worker_health import serve_health
 from streams.jobs.gauges import Gauges
 from streams.jobs.topics import CONSUMER_GROUPS
 from streams.redis.address import BrokerAddress
-from streams.redis.backlog import TopicBacklog, read_backlogs
+from streams.redis.backlog import TopicBacklog
 from streams.redis.errors import UnsupportedFeature
 from streams.redis.transport import Transport
 
@@ -89,7 +89,7 @@ class StageApp(faust.App):
         """
         if not isinstance(self.transport, Transport):
             raise UnsupportedFeature("only Redis Streams are asked for their backlog; Kafka has tools of its own")
-        return await read_backlogs(self.transport, CONSUMER_GROUPS)
+        return await self.transport.backlogs(CONSUMER_GROUPS)
 
 
 def check_broker_url(url: str) -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from .errors import BrokerUnavailable, TransportError
 from .foreign import foreign_streams
-from .server import Client, close, run_script, translate
-
-if TYPE_CHECKING:
-    from .transport import Transport
+from .layout import Layout
+from .server import Client, Server, close, run_script, translate
 
 __all__ = ["GroupBacklog", "TopicBacklog", "read_backlogs"]
 
@@ -53,22 +50,14 @@ class TopicBacklog:
     unread: Sequence[str]
 
 
-async def read_backlogs(transport: Transport, topics: Mapping[str, Iterable[str]]) -> list[TopicBacklog]:
-    """Ask the server for the backlog of topics; writes nothing, and needs no worker.
-
-    Args:
-        transport: knows the server and the streams of a topic.
-        topics: each with the groups that are to read it. One that does not exist yet has everything before it.
-
-    Raises:
-        TransportError: the server is away, or refuses.
-    """
-    client = transport.server.open()
+async def read_backlogs(server: Server, layout: Layout, topics: Mapping[str, Iterable[str]]) -> list[TopicBacklog]:
+    """As `Transport.backlogs`, of a server and its layout."""
+    client = server.open()
     try:
         found = []
         for topic, groups in topics.items():
-            partitions = [await _partition(client, key) for key in _streams(transport, topic)]
-            unread = await foreign_streams(client, transport.foreign_stream_keys(topic))
+            partitions = [await _partition(client, key) for key in layout.streams(topic)]
+            unread = await foreign_streams(client, layout.foreign_stream_keys(topic))
             found.append(_summed(topic, groups, partitions, unread))
         return found
     except Exception as error:
@@ -78,10 +67,6 @@ async def read_backlogs(transport: Transport, topics: Mapping[str, Iterable[str]
         raise TransportError(f"the server does not tell its backlog: {error}") from error
     finally:
         await close(client)
-
-
-def _streams(transport: Transport, topic: str) -> list[bytes]:
-    return [transport.stream(topic, partition) for partition in range(transport.partitions(topic))]
 
 
 async def _partition(client: Client, stream: bytes) -> tuple[int, dict[str, GroupBacklog]]:

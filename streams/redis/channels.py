@@ -10,10 +10,15 @@ from faust import Event, Schema
 from faust.exceptions import KeyDecodeError, ValueDecodeError
 from faust.types import TP, AppT, ConsumerMessage
 
+from .entry import decode_entry
+from .partition import Partition
+
 __all__ = ["Channels"]
 
 # How many messages to hand over before other tasks get a turn.
 _YIELD_EVERY = 100
+
+_NO_TIMES = (None, None, None)  # when a message came in and went out, and what lies between: for Faust's sensors to set
 
 
 class Channels:
@@ -43,7 +48,38 @@ class Channels:
             idle = max(idle, sum(1 for getter in queue._getters if not getter.done()))
         return queued, idle
 
-    async def put(self, tp: TP, messages: Sequence[ConsumerMessage]) -> None:
+    async def deliver(
+        self, partition: Partition, entries: Sequence[tuple[bytes, list[bytes]]], deliveries: int = 1
+    ) -> None:
+        """Give each entry a tag and hand it to all agents that read the topic.
+
+        Args:
+            partition: that the entries were read from.
+            entries: the ID and the fields of each.
+            deliveries: how often each has been delivered, this time included.
+        """
+        deliver_tag = partition.tags.deliver
+        tp = partition.tp
+        messages = []
+        for entry_id, fields in entries:
+            tag = deliver_tag(entry_id, deliveries)
+            if tag is None:
+                continue
+            key, value, headers, timestamp = decode_entry(entry_id, fields)
+            sizes = len(key or b""), len(value or b"")
+            # By position: this runs for every event, and names cost as much as the message.
+            message = ConsumerMessage(
+                *tp, tag, timestamp, 0, cast("Any", headers), key, value, None, *sizes, tp, *_NO_TIMES, 0
+            )
+            messages.append(message)
+        try:
+            await self._put(tp, messages)
+        except Exception:
+            # Held, they would be renewed for ever. So they come again, and one that never gets through ends as poison.
+            partition.tags.lose([entry_id for entry_id, _ in entries])
+            raise
+
+    async def _put(self, tp: TP, messages: Sequence[ConsumerMessage]) -> None:
         """Hand messages to the agents, decoded; waits while Faust holds the flow.
 
         As Faust's conductor does it, but without its lock and without a task for each message.

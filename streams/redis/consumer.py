@@ -8,31 +8,31 @@ import os
 import socket
 from collections.abc import Iterable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from uuid import uuid4
 
 from faust.transport import base
 from faust.types import TP, Message
-from faust.types.transports import TPorTopicSet
-from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from faust.types.transports import TPorTopicSet, TransportT
 
 from .acknowledge import Acknowledger
 from .channels import Channels
 from .delivery_tags import DeliveryTags, NeverAcknowledged
+from .fetch import Worker
 from .hand_back import HandBacks, hand_back
+from .health import Health
+from .layout import Layout
 from .leader import Leader
 from .lease import Lease
 from .partition import Partition
 from .positions import PositionlessConsumer
 from .readers import Readers
-from .server import Client, close, run_script
+from .refusals import refuse_topics, refuse_unsupported
+from .server import Client, Server, close, run_script
+from .topics import Topics
 from .trial import Trial
 from .trim import Trimmer
 from .under_way import UnderWay
-
-if TYPE_CHECKING:
-    from .transport import Transport
 
 __all__ = ["Consumer", "Fetcher"]
 
@@ -51,18 +51,26 @@ class Consumer(PositionlessConsumer):
 
     consumer_stopped_errors = ()
 
-    def __init__(self, transport: Transport, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        transport: TransportT,
+        *args: Any,
+        server: Server,
+        layout: Layout,
+        topics: Topics,
+        health: Health,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(transport, *args, **kwargs)
-        self.settings = transport.settings
-        self.health = transport.state
+        self.settings = server.settings
+        self.health = health
         self.group: str = self.app.conf.id
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-        self.client: Client = transport.server.open()
-        self.channels = Channels(self.app)
+        self.client: Client = server.open()
         self.reading = False
-        self._transport = transport
+        self._layout = layout
+        self._topics = topics
         self._assigned: set[TP] = set()
-        self._readers = Readers(self, transport.server.open)
         self._topics_changed = asyncio.Event()
         self._leader_topics: set[str] = set()
         # Faust's accelerated iterator writes into these directly; see `DeliveryTags.append`.
@@ -72,31 +80,40 @@ class Consumer(PositionlessConsumer):
         self.under_way = UnderWay()
         self._unacked_messages = cast("Any", self.under_way)
         self.acking_topics: set[str] = self.app.topics.acking_topics
-        lease_s = self.settings.lease.total_seconds()
-        self.acknowledger = Acknowledger(
-            self.client, self._all_partitions, self.settings.ack_linger.total_seconds(), self.health
-        )
-        self.lease = Lease(self.client, self._all_partitions, lease_s, self.health)
-        self.trimmer = Trimmer(
-            self.client,
-            self._all_partitions,
-            transport.retention_s,
-            self.settings.trim_interval.total_seconds(),
-            self.health,
-            self.groups,
-        )
-        own = f"{self.settings.prefix}{self.group}"
-        waiting = transport.server.open(block=self.settings.lease)
-        self.hand_backs = HandBacks(self.client, waiting, f"{own}:handed-back", self.settings.lease, self.health)
-        ttl_s = self.settings.leader_ttl.total_seconds()
-        self.leader = Leader(self.client, f"{own}:leader", ttl_s, self.health, self._needs_leader)
+        self._make_loops(server)
+        self._readers = Readers(self._worker(), server, layout, self.client)
+
+    def _make_loops(self, server: Server) -> None:
+        settings, client, health = self.settings, self.client, self.health
+        lease_s = settings.lease.total_seconds()
+        self.acknowledger = Acknowledger(client, self._all_partitions, settings.ack_linger.total_seconds(), health)
+        self.lease = Lease(client, self._all_partitions, lease_s, health)
+        trim_s = settings.trim_interval.total_seconds()
+        self.trimmer = Trimmer(client, self._all_partitions, self._topics.retention_s, trim_s, health, self._groups)
+        own = f"{settings.prefix}{self.group}"
+        waiting = server.open(block=settings.lease)
+        self.hand_backs = HandBacks(client, waiting, f"{own}:handed-back", settings.lease, health)
+        ttl_s = settings.leader_ttl.total_seconds()
+        self.leader = Leader(client, f"{own}:leader", ttl_s, health, self._needs_leader)
         self.trial = Trial(lease_s, self.leader.ask, self._nothing_under_way)
+
+    def _worker(self) -> Worker:
+        return Worker(
+            settings=self.settings,
+            health=self.health,
+            channels=Channels(self.app),
+            trial=self.trial,
+            most_queued=min(self.settings.prefetch, self.app.conf.stream_buffer_maxsize),
+            groups=self._groups,
+            renewals_fail=lambda: self.lease.is_failing,
+            hears_of_hand_backs=lambda: self.hand_backs.heard,
+        )
 
     # Starting
 
     async def on_start(self) -> None:
         """Start the background loops."""
-        self._transport.refuse_unsupported()
+        refuse_unsupported(self.app)
         for loop in (self.lease.run(), self.acknowledger.run(), self.trimmer.run()):
             self.add_future(loop)
         if not self.app.client_only:  # a client would lead, and has nothing to do as the leader
@@ -110,14 +127,14 @@ class Consumer(PositionlessConsumer):
         background task: within this call it would wait for itself.
         """
         wanted = set(topics)
-        self._transport.forget_layout()
+        self._layout.forget()
         self._leader_topics = wanted & self.randomly_assigned_topics
         self.leader.wake()
-        self._transport.refuse_topics(self._leader_topics)
+        refuse_topics(self.app, self._leader_topics)
         tps = {
             TP(topic, partition)
             for topic in wanted - self._leader_topics
-            for partition in range(self._transport.partitions(topic))
+            for partition in range(self._layout.partitions(topic))
         }
         self.add_future(self._assign(tps))
 
@@ -154,28 +171,12 @@ class Consumer(PositionlessConsumer):
     def _new_partition(self, tp: TP) -> Partition:
         tags = DeliveryTags(self.acknowledger.notify)
         self._tags[tp] = tags
-        stream = self._transport.stream(tp.topic, tp.partition)
+        stream = self._layout.stream(tp.topic, tp.partition)
         return Partition(tp, stream, self.group, self.name, tags)
 
-    def groups(self, topic: str) -> set[str]:
+    def _groups(self, topic: str) -> set[str]:
         """The groups that must see every entry of a topic: this app's, and those that the topic declares."""
-        return {self.group, *self._transport.declared_groups(topic)}
-
-    def foreign_stream_keys(self, tp: TP) -> list[str]:
-        """Where a writer would write who counts this topic's partitions differently; looked at with the first one."""
-        return self._transport.foreign_stream_keys(tp.topic) if tp.partition == 0 else []
-
-    async def client_id(self, client: Client) -> int | None:
-        """The server's number for a client's connection, to unblock it by; None where that does not work.
-
-        It needs a client with one connection of its own, which a Cluster's client is not.
-        """
-        if not isinstance(client, Redis):
-            return None
-        try:
-            return int(await client.execute_command("CLIENT ID"))
-        except ResponseError:  # not permitted: stopping then waits for the read to time out
-            return None
+        return {self.group, *self._topics.groups(topic)}
 
     # Reading
 
@@ -298,17 +299,17 @@ class Consumer(PositionlessConsumer):
 
     def topic_partitions(self, topic: str) -> int | None:
         """How many partitions a topic has."""
-        return self._transport.partitions(topic)
+        return self._layout.partitions(topic)
 
     def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
         """Which partition a key belongs to."""
         if partition is not None:
             return partition
-        return self._transport.partition_for(topic, key)
+        return self._layout.partition_for(topic, key)
 
     async def create_topic(self, topic: str, partitions: int, replication: int, **kwargs: Any) -> None:
         """Streams need not be created; remembers how many partitions there are."""
-        self._transport.declare(topic, partitions)
+        self._layout.declare(topic, partitions)
 
     def _new_topicpartition(self, topic: str, partition: int) -> TP:
         return TP(topic, partition)

@@ -5,6 +5,7 @@ TransportError
 ├── UnsupportedFeature  a Faust feature that Redis Streams cannot carry; raised at start
 ├── NotAllSent          some records of `send_many` were not written; `answers` says which
 ├── BrokerUnavailable   the server is away or not ready; `maybe_written` says whether a write may have happened
+├── WritesRefused       the server answers and takes no entries now; `code` says why
 └── EntryRefused        the server refused this entry (too large, no permission, out of memory): not written
 """
 
@@ -15,7 +16,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from faust.types import RecordMetadata
 
-__all__ = ["BrokerUnavailable", "EntryRefused", "InvalidSettings", "NotAllSent", "TransportError", "UnsupportedFeature"]
+__all__ = [
+    "BrokerUnavailable",
+    "EntryRefused",
+    "InvalidSettings",
+    "NotAllSent",
+    "TransportError",
+    "UnsupportedFeature",
+    "WritesRefused",
+]
 
 
 class TransportError(Exception):
@@ -54,6 +63,18 @@ class NotAllSent(TransportError):
     def __init__(self, message: str, answers: list[RecordMetadata | BaseException]) -> None:
         super().__init__(message)
         self.answers = answers
+
+
+class WritesRefused(TransportError):
+    """The server answers, but takes no entries now: it is full, read-only, or short of replicas or disk.
+
+    Attributes:
+        code: the server's word for it, such as `OOM` or `NOREPLICAS`, or redis-py's.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"the server takes no writes: {code}")
+        self.code = code
 
 
 class EntryRefused(TransportError):

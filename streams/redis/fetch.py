@@ -14,25 +14,24 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
 
-from faust.types import ConsumerMessage
-
-from .entry import decode_entry
+from .channels import Channels
 from .foreign import ForeignStreams
 from .groups import create_groups
+from .health import Health
 from .loop import Loop, each
 from .partition import Partition
 from .reclaim import Claimed, Reclaimer
 from .server import AWAY, Client, close, is_missing_group
+from .settings import RedisSettings
+from .trial import Trial
+from .unblock import Unblock
 from .window import Window
 
-if TYPE_CHECKING:
-    from .consumer import Consumer
-
-__all__ = ["TopicReader"]
+__all__ = ["TopicReader", "Worker"]
 
 # While there is no room, when to look again: at once, since an agent that is handed an event is often done with it in
 # the next round of the event loop; then less and less often, so that a worker full of slow agents costs nothing.
@@ -42,44 +41,85 @@ _PAUSES_S = (0.0, 0.0, 0.001, 0.001, 0.002, 0.005, 0.01, 0.02)
 # others forget a consumer.
 _SWEEP_LEASES = 4
 
-_NO_TIMES = (None, None, None)  # when a message came in and went out, and what lies between: for Faust's sensors to set
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """What the readers of one worker share.
+
+    Attributes:
+        channels: where entries go.
+        trial: the worker's one slot for an entry that is tried.
+        most_queued: how many entries of one topic may wait for an agent.
+        groups: the groups that must see every entry of a topic.
+        renewals_fail: whether leases are not renewed now; those of others may be as late.
+        hears_of_hand_backs: whether other workers' readers need not be looked after by a scan.
+        clock: seconds that only move forward.
+    """
+
+    settings: RedisSettings
+    health: Health
+    channels: Channels
+    trial: Trial
+    most_queued: int
+    groups: Callable[[str], Iterable[str]]
+    renewals_fail: Callable[[], bool]
+    hears_of_hand_backs: Callable[[], bool]
+    clock: Callable[[], float] = monotonic
 
 
 class TopicReader:
     """The fetch loop of one topic."""
 
-    def __init__(self, consumer: Consumer, topic: str, partitions: Sequence[Partition], client: Client) -> None:
-        self._consumer = consumer
-        self._topic = topic
+    def __init__(
+        self, worker: Worker, partitions: Sequence[Partition], client: Client, unblock: Unblock, foreign: ForeignStreams
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            worker: what this reader shares with the others.
+            partitions: of the topic, all of them or those that one node of a Cluster has.
+            client: a client of its own, whose reads wait on the server.
+            unblock: ends such a read.
+            foreign: looks for streams of the topic that nobody reads.
+        """
         self._partitions = {partition.stream: partition for partition in partitions}
         self._tps = [partition.tp for partition in partitions]
+        self._topic = topic = partitions[0].tp.topic
+        self._group, self._name = partitions[0].group, partitions[0].consumer
         self._client = client
-        settings = consumer.settings
-        self._settings = settings
-        self._window = Window(min(settings.prefetch, consumer.app.conf.stream_buffer_maxsize))
+        self._unblock = unblock
+        self._foreign = foreign
+        self._worker = worker
+        self._settings = settings = worker.settings
+        self._clock = worker.clock
+        self._channels = worker.channels
+        self._window = Window(worker.most_queued, worker.clock)
         self._reclaimer = Reclaimer(client, settings)
-        self._trial = consumer.trial
+        self._trial = worker.trial
         self._trial.join(self)
-        self._foreign = ForeignStreams(client, topic, consumer.foreign_stream_keys(self._tps[0]))
         alive_every_s = (settings.block + settings.timeout).total_seconds()
-        self._loop = Loop(f"fetching {topic}", consumer.health, alive_every_s=alive_every_s)
-        self._joining = Loop(f"joining the group of {topic}", consumer.health)
-        self._reclaiming = Loop(f"reclaiming {topic}", consumer.health)
+        self._loop = Loop(f"fetching {topic}", worker.health, alive_every_s=alive_every_s)
+        self._joining = Loop(f"joining the group of {topic}", worker.health)
+        self._reclaiming = Loop(f"reclaiming {topic}", worker.health)
+        self._ended = False
         self._next_join = 0.0
         self._unread_due = math.inf
         self._next_scan = self._not_before = 0.0
         self._told = False
         self._next_sweep = 0.0
         self._pauses = 0
-        self._client_id: int | None = None
 
     async def run(self) -> None:
-        """Read until the consumer stops reading."""
-        while self._consumer.reading:
+        """Read until this is to end."""
+        while not self._ended:
             with self._loop:
                 await self._round()
             if self._loop.error is not None:
                 await asyncio.sleep(self._loop.wait_s())
+
+    def end(self) -> None:
+        """Begin no round any more."""
+        self._ended = True
 
     async def close(self) -> None:
         """Close the connection, when nothing is read any more."""
@@ -95,32 +135,31 @@ class TopicReader:
 
     async def unblock(self) -> None:
         """End a read that waits on the server, so that stopping need not wait for it."""
-        if self._client_id is not None:
-            await self._consumer.client.execute_command("CLIENT UNBLOCK", self._client_id)
+        await self._unblock.end_read()
 
     def _distrust(self, error: Exception) -> None:
         """After a round, or a part of it, that failed: note what may be wrong now."""
         self._unread_due = 0.0  # the reply that got lost may have carried entries
-        self._client_id = None
+        self._unblock.forget()
         if is_missing_group(error):
             self._next_join = 0.0
         if self._trial.is_clear(self):
             self._trial.end(self)  # what was claimed to be tried, if anything was, is unread now
         # When the server has been away, every lease looks expired. Wait until living owners have had time to renew.
-        if isinstance(error, AWAY) or self._consumer.lease.is_failing:
-            self._next_scan = self._not_before = monotonic() + self._settings.lease.total_seconds() / 2
+        if isinstance(error, AWAY) or self._worker.renewals_fail():
+            self._next_scan = self._not_before = self._clock() + self._settings.lease.total_seconds() / 2
 
     async def _round(self) -> None:
         if self._loop.error is not None:
             self._distrust(self._loop.error)
-        if monotonic() >= self._next_join:
+        if self._clock() >= self._next_join:
             await self._join()
         if self._trial.stands(self):
             await asyncio.sleep(_PAUSES_S[-1])
             return
         if self._trial.is_overdue(self):
             await self._end_trial()
-        queued, idle_agents = self._consumer.channels.demand(self._tps)
+        queued, idle_agents = self._channels.demand(self._tps)
         delivered = sum(partition.tags.delivered_total for partition in self._partitions.values())
         held = sum(len(partition.tags) for partition in self._partitions.values())
         self._window.observe(delivered - queued)
@@ -133,19 +172,19 @@ class TopicReader:
         if self._trial.is_clear(self):
             await self._try_one()
             return
-        if monotonic() >= min(self._unread_due, self._next_scan) and await self._reclaim(room):
+        if self._clock() >= min(self._unread_due, self._next_scan) and await self._reclaim(room):
             return
         await self._read(room)
 
     async def _join(self) -> None:
         """Create the groups that do not exist. When that fails, the group may be there all the same."""
-        groups = self._consumer.groups(self._topic)
+        groups = self._worker.groups(self._topic)
         with self._joining:
             await each(self._partitions, lambda stream: create_groups(self._client, stream, groups))
         if self._joining.error is not None:
-            self._client_id = None
+            self._unblock.forget()
         self._next_sweep = 0.0  # a new group does not know this consumer
-        self._next_join = monotonic() + self._joining.wait_s(normally=math.inf)
+        self._next_join = self._clock() + self._joining.wait_s(normally=math.inf)
 
     async def _reclaim(self, room: int) -> bool:
         """Take over what this worker was handed in vain, or what has expired; True when no new ones are to be read."""
@@ -157,7 +196,7 @@ class TopicReader:
                 enough = await self._scan(room)
         if self._reclaiming.error is not None:
             self._distrust(self._reclaiming.error)
-            again = monotonic() + self._reclaiming.wait_s()
+            again = self._clock() + self._reclaiming.wait_s()
             self._unread_due, self._next_scan = again, max(self._next_scan, again)
             self._not_before = max(self._not_before, again)
         return enough
@@ -170,7 +209,7 @@ class TopicReader:
     async def _scan(self, room: int) -> bool:
         """Take over expired entries; True when no new ones are to be read now: more of these wait, or a trial."""
         self._told = False
-        more, next_s = False, math.inf if self._consumer.hand_backs.heard else self._settings.scan.total_seconds()
+        more, next_s = False, math.inf if self._worker.hears_of_hand_backs() else self._settings.scan.total_seconds()
         poison: list[tuple[Partition, bytes, int]] = []
         for partition in self._partitions.values():
             found = await self._reclaimer.claim(partition, room)
@@ -184,7 +223,7 @@ class TopicReader:
         if more:
             await asyncio.sleep(_PAUSES_S[-1])
         else:
-            self._next_scan = self._not_before if self._told else monotonic() + next_s
+            self._next_scan = self._not_before if self._told else self._clock() + next_s
             await self._sweep()
         return more or self._trial.stands(self)
 
@@ -210,56 +249,28 @@ class TopicReader:
 
         Each worker has a name of its own, and names would pile up.
         """
-        if monotonic() >= self._next_sweep:
-            self._next_sweep = monotonic() + _SWEEP_LEASES * self._settings.lease.total_seconds()
+        if self._clock() >= self._next_sweep:
+            self._next_sweep = self._clock() + _SWEEP_LEASES * self._settings.lease.total_seconds()
             for partition in self._partitions.values():
                 await self._reclaimer.count_in(partition)
                 await self._reclaimer.remove_silent_consumers(partition)
             await self._foreign.look()
 
     async def _read(self, room: int) -> None:
-        if self._client_id is None:
-            self._client_id = await self._consumer.client_id(self._client)
-        count = max(room // len(self._partitions), 1)
         # Who cannot be unblocked looks itself whether something was handed back.
         longest = self._settings.block.total_seconds()
-        if self._client_id is None:
+        if not await self._unblock.is_possible():
             longest = min(longest, self._settings.scan.total_seconds())
-        wait_s = min(longest, max(min(self._unread_due, self._next_scan) - monotonic(), 0.001))
+        count = max(room // len(self._partitions), 1)
+        wait_s = min(longest, max(min(self._unread_due, self._next_scan) - self._clock(), 0.001))
         streams = list(self._partitions)
-        group, consumer = self._consumer.group, self._consumer.name
         reply = await self._client.execute_command(
-            "XREADGROUP", "GROUP", group, consumer, "COUNT", count, "BLOCK", int(wait_s * 1000) or 1,
+            "XREADGROUP", "GROUP", self._group, self._name, "COUNT", count, "BLOCK", int(wait_s * 1000) or 1,
             "STREAMS", *streams, *[">"] * len(streams),
         )  # fmt: skip
         for stream, entries in reply or ():
-            await self._deliver(self._partitions[stream], entries)
+            await self._channels.deliver(self._partitions[stream], entries)
 
     async def _deliver_claimed(self, partition: Partition, claimed: Iterable[Claimed]) -> None:
         for entry in claimed:
-            await self._deliver(partition, [(entry.entry_id, entry.fields)], entry.deliveries)
-
-    async def _deliver(
-        self, partition: Partition, entries: Sequence[tuple[bytes, list[bytes]]], deliveries: int = 1
-    ) -> None:
-        """Give each entry a tag and put it into the channels of all agents that read the topic."""
-        deliver_tag = partition.tags.deliver
-        tp = partition.tp
-        messages = []
-        for entry_id, fields in entries:
-            tag = deliver_tag(entry_id, deliveries)
-            if tag is None:
-                continue
-            key, value, headers, timestamp = decode_entry(entry_id, fields)
-            sizes = len(key or b""), len(value or b"")
-            # By position: this runs for every event, and names cost as much as the message.
-            message = ConsumerMessage(
-                *tp, tag, timestamp, 0, cast("Any", headers), key, value, None, *sizes, tp, *_NO_TIMES, 0
-            )
-            messages.append(message)
-        try:
-            await self._consumer.channels.put(tp, messages)
-        except Exception:
-            # Held, they would be renewed for ever. So they come again, and one that never gets through ends as poison.
-            partition.tags.lose([entry_id for entry_id, _ in entries])
-            raise
+            await self._channels.deliver(partition, [(entry.entry_id, entry.fields)], entry.deliveries)

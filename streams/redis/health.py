@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 
 __all__ = ["Health"]
@@ -10,19 +11,20 @@ __all__ = ["Health"]
 class Health:
     """The last sign of life of each loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self._loops: dict[str, tuple[float, float]] = {}  # loop to (last sign of life, most seconds between two)
         self._errors: dict[str, str] = {}
 
     def expect(self, loop: str, every: float) -> None:
         """From now on `loop` must show a sign of life at least every so many seconds."""
-        self._loops[loop] = (monotonic(), every)
+        self._loops[loop] = (self._clock(), every)
 
     def alive(self, loop: str) -> None:
         """The loop has done a round that reached the server."""
         last = self._loops.get(loop)
         if last is not None:
-            self._loops[loop] = (monotonic(), last[1])
+            self._loops[loop] = (self._clock(), last[1])
         self._errors.pop(loop, None)
 
     def failing(self, loop: str, error: BaseException) -> None:
@@ -36,7 +38,7 @@ class Health:
 
     def problems(self) -> list[str]:
         """What is wrong now, one sentence each; empty when all is well."""
-        now = monotonic()
+        now = self._clock()
         found = [f"{loop} fails: {error}" for loop, error in self._errors.items()]
         for loop, (last, every) in self._loops.items():
             if loop not in self._errors and now - last > every:

@@ -33,13 +33,20 @@ class Leader:
     """This worker's claim to be the leader."""
 
     def __init__(
-        self, client: Client, name: str, ttl_s: float, health: Health, needed: Callable[[], bool] = lambda: True
+        self,
+        client: Client,
+        name: str,
+        ttl_s: float,
+        health: Health,
+        needed: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._client = client
         self._lock = Lock(client, name, timeout=ttl_s, blocking=False, thread_local=False)
         self._ttl_s = ttl_s
         self._loop = Loop("leader election", health)
         self._needed = needed
+        self._clock = clock
         self._asked_until = 0.0
         self._awake = asyncio.Event()
         self._until = 0.0
@@ -48,13 +55,13 @@ class Leader:
     @property
     def is_leader(self) -> bool:
         """Whether this worker is the leader at this moment."""
-        return monotonic() < self._until
+        return self._clock() < self._until
 
     def ask(self) -> bool:
         """Whether this worker is the leader; for some time from now on it tries to be, needed or not."""
-        if monotonic() >= self._asked_until:
+        if self._clock() >= self._asked_until:
             self.wake()
-        self._asked_until = monotonic() + self._ttl_s
+        self._asked_until = self._clock() + self._ttl_s
         return self.is_leader
 
     def wake(self) -> None:
@@ -66,14 +73,14 @@ class Leader:
         while not self._resigned:
             self._awake.clear()
             with self._loop:
-                if self._needed() or monotonic() < self._asked_until:
+                if self._needed() or self._clock() < self._asked_until:
                     await self._round()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._loop.wait_s(normally=self._ttl_s / 4)):
                     await self._awake.wait()
 
     async def _round(self) -> None:
-        asked = monotonic()
+        asked = self._clock()
         was_leader = self.is_leader
         if self._lock.local.token is not None:
             try:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from faust.transport.producer import Producer as FaustProducer
 from faust.types import TP, HeadersArg, RecordMetadata
-from faust.types.transports import ProducerT
+from faust.types.transports import ProducerT, TransportT
 
 from .entry import encode_flat
 from .errors import TransportError
+from .health import Health
+from .layout import Layout
 from .outbox import Answer, Outbox, Outgoing, not_an_id
-from .server import Client, close
-
-if TYPE_CHECKING:
-    from .transport import Transport
+from .server import Client, Server, close
 
 __all__ = ["EntryMetadata", "Producer"]
 
@@ -36,16 +35,17 @@ class EntryMetadata(RecordMetadata):
 class Producer(FaustProducer):
     """Writes to streams."""
 
-    def __init__(self, transport: Transport, **kwargs: Any) -> None:
+    def __init__(self, transport: TransportT, *, server: Server, layout: Layout, health: Health, **kwargs: Any) -> None:
         super().__init__(transport, **kwargs)
-        self._transport = transport
+        self._server = server
+        self._layout = layout
         self._client: Client | None = None
-        self._outbox = Outbox(transport.settings, transport.state)
+        self._outbox = Outbox(server.settings, health)
 
     async def on_start(self) -> None:
         """Start writing."""
         await super().on_start()
-        self._client = self._transport.server.open()
+        self._client = self._server.open()
         self.add_future(self._outbox.run(self._client))
         # Faust asks the app for its started producer before every message, through a guard against stampedes that
         # goes round the event loop three times. From here on the answer is known.
@@ -83,14 +83,14 @@ class Producer(FaustProducer):
         Waits while the outbox is full. The future fails with BrokerUnavailable or EntryRefused; nothing is repeated.
         """
         if partition is None:
-            partition = self._transport.partition_for(topic, key)
+            partition = self._layout.partition_for(topic, key)
         parts = entry_parts(key, value, headers, timestamp)
         future: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
         # A caller that does not wait for the future still learns of the failure from Faust's sensors; without this,
         # the garbage collector would complain as well.
         future.add_done_callback(_retrieve)
         settle = partial(_resolve, future, TP(topic, partition))
-        await self._outbox.put(Outgoing(self._transport.stream(topic, partition), parts, 1, settle))
+        await self._outbox.put(Outgoing(self._layout.stream(topic, partition), parts, 1, settle))
         return future
 
     async def send_and_wait(
@@ -116,7 +116,7 @@ class Producer(FaustProducer):
         """
         future: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
         settle = partial(_resolve_all, future)
-        await self._outbox.put(Outgoing(self._transport.stream(topic, partition), parts, entries, settle))
+        await self._outbox.put(Outgoing(self._layout.stream(topic, partition), parts, entries, settle))
         return future
 
     async def flush(self) -> None:
@@ -126,15 +126,15 @@ class Producer(FaustProducer):
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has."""
-        return self._transport.partitions(topic)
+        return self._layout.partitions(topic)
 
     async def create_topic(self, topic: str, partitions: int, replication: int, **kwargs: Any) -> None:
         """Streams need not be created; remembers how many partitions there are."""
-        self._transport.declare(topic, partitions)
+        self._layout.declare(topic, partitions)
 
     def key_partition(self, topic: str, key: bytes) -> TP:
         """Which partition a key belongs to."""
-        return TP(topic, self._transport.partition_for(topic, key))
+        return TP(topic, self._layout.partition_for(topic, key))
 
     def supports_headers(self) -> bool:
         """Headers are supported."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from faust.types import TP
 
-from .fetch import TopicReader
+from .fetch import TopicReader, Worker
+from .foreign import ForeignStreams
+from .layout import Layout
 from .partition import Partition
-from .server import Client
-
-if TYPE_CHECKING:
-    from .consumer import Consumer
+from .server import Client, Server
+from .unblock import Unblock
 
 __all__ = ["Readers"]
 
@@ -22,11 +21,21 @@ __all__ = ["Readers"]
 class Readers:
     """One reader for each topic; on a Cluster one for each partition, as one command cannot read on several nodes."""
 
-    def __init__(self, consumer: Consumer, open_client: Callable[[], Client]) -> None:
-        self._consumer = consumer
-        self._open_client = open_client
-        self._apart = consumer.settings.cluster
-        self._block_s = consumer.settings.block.total_seconds()
+    def __init__(self, worker: Worker, server: Server, layout: Layout, client: Client) -> None:
+        """Read nothing yet.
+
+        Args:
+            worker: what all readers share.
+            server: opens a client for each.
+            layout: tells which streams nobody reads.
+            client: the worker's own, which ends reads that wait.
+        """
+        self._worker = worker
+        self._server = server
+        self._layout = layout
+        self._client = client
+        self._apart = worker.settings.cluster
+        self._block_s = worker.settings.block.total_seconds()
         self._readers: dict[str | TP, TopicReader] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -37,11 +46,18 @@ class Readers:
             together.setdefault(partition.tp if self._apart else partition.tp.topic, []).append(partition)
         for unit, members in together.items():
             if unit not in self._readers:
-                topic = members[0].tp.topic
-                reader = self._readers[unit] = TopicReader(self._consumer, topic, members, self._open_client())
-                task = asyncio.create_task(self._supervise(reader), name=f"fetch {topic}")
+                reader = self._readers[unit] = self._reader(members)
+                task = asyncio.create_task(self._supervise(reader), name=f"fetch {members[0].tp.topic}")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+
+    def _reader(self, partitions: list[Partition]) -> TopicReader:
+        client = self._server.open()
+        tp = partitions[0].tp
+        # Looked at with the first partition only, where several readers share a topic.
+        keys = self._layout.foreign_stream_keys(tp.topic) if tp.partition == 0 else ()
+        foreign = ForeignStreams(client, tp.topic, keys)
+        return TopicReader(self._worker, partitions, client, Unblock(client, self._client), foreign)
 
     async def _supervise(self, reader: TopicReader) -> None:
         try:
@@ -56,7 +72,9 @@ class Readers:
         await asyncio.gather(*(reader.unblock() for reader in self._readers.values()))
 
     async def stop(self) -> None:
-        """Return when no read is under way; the consumer has said that it reads no more."""
+        """Begin no read any more; return when none is under way."""
+        for reader in self._readers.values():
+            reader.end()
         tasks = list(self._tasks)
         if not tasks:
             return

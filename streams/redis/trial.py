@@ -40,10 +40,17 @@ _REST = 3
 class Trial:
     """A worker's one slot for an entry that is tried, over all topics and partitions."""
 
-    def __init__(self, lease_s: float, is_leader: Callable[[], bool], nothing_under_way: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        lease_s: float,
+        is_leader: Callable[[], bool],
+        nothing_under_way: Callable[[], bool],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._patience_s = lease_s * _PATIENCE_LEASES
         self._is_leader = is_leader
         self._nothing_under_way = nothing_under_way
+        self._clock = clock
         self._readers: set[object] = set()
         self._standing: set[object] = set()  # readers that hand out nothing now, and know it
         self._applicant: object | None = None
@@ -63,8 +70,8 @@ class Trial:
 
     def apply(self, reader: object) -> None:
         """The reader knows an entry that is to be tried: have all readers stand still, unless it is not the time."""
-        if self._applicant is None and monotonic() >= self._rested and self._is_leader():
-            self._applicant, self._began = reader, monotonic()
+        if self._applicant is None and self._clock() >= self._rested and self._is_leader():
+            self._applicant, self._began = reader, self._clock()
 
     @property
     def is_open(self) -> bool:
@@ -93,11 +100,11 @@ class Trial:
     def is_overdue(self, reader: object) -> bool:
         """Whether the reader must end the clearing, or withdraw the trial, because it has taken too long."""
         since = self._began if self._entry is None else self._entry_began
-        return self._applicant is reader and monotonic() - since > self._patience_s
+        return self._applicant is reader and self._clock() - since > self._patience_s
 
     def begin(self, partition: Partition, entry_id: bytes) -> None:
         """The entry has been claimed, its delivery is counted, and it will be handed over in this step."""
-        self._entry, self._entry_began = (partition, entry_id), monotonic()
+        self._entry, self._entry_began = (partition, entry_id), self._clock()
 
     def withdraw(self) -> tuple[Partition, bytes] | None:
         """Which entry is on trial, and must not be any longer."""
@@ -110,7 +117,7 @@ class Trial:
         """Read again, if it was this reader that had the others stand still."""
         if self._applicant is reader:
             self._applicant = self._entry = None
-            self._rested = monotonic() + _REST * (monotonic() - self._began)
+            self._rested = self._clock() + _REST * (self._clock() - self._began)
 
     @staticmethod
     def _is_held(entry: tuple[Partition, bytes]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from streams.redis.backlog import read_backlogs
 from streams.redis.server import close
 from tests.conformance.contract import TransportContract
 from tests.conformance.harness import Bench, collect, running, transport_of
@@ -21,12 +20,12 @@ class RedisContract(TransportContract):
         for app in apps:
             collect(bench, app)
         transport, group = transport_of(apps[0]), apps[0].conf.id
-        stream = transport.stream(bench.topic_name, 0)
+        stream = transport.layout.stream(bench.topic_name, 0)
         client = transport.server.open()
 
         async def counts(workers: int) -> None:
             async def counted() -> bool:
-                (topic,) = await read_backlogs(transport, {bench.topic_name: [group]})
+                (topic,) = await transport.backlogs({bench.topic_name: [group]})
                 return [one.consumers for one in topic.groups] == [workers]
 
             await wait_for(counted, what=f"{workers} workers to be counted")

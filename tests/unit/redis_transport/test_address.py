@@ -30,7 +30,7 @@ def by_transport(url: str) -> tuple[Any, ...] | str:
     except InvalidSettings as error:
         return str(error)
     assert isinstance(transport, Transport)
-    return (transport.server.address, transport.partitions("job-requests"), transport.settings.prefix)
+    return (transport.server.address, transport.layout.partitions("job-requests"), transport.settings.prefix)
 
 
 async def by_client(url: str) -> tuple[Any, ...] | str:
