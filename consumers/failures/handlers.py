@@ -1,8 +1,44 @@
-"""The policy of the stage that keeps what the transport buries."""
+"""Keeping what the transport buries, and ending the jobs that it was about."""
 
+from collections.abc import Sequence
+
+from consumers.failures.poison import Poison
+from consumers.failures.unreadable import Unreadable
+from infra.clock import Clock
 from infra.errors import DependencyDown
-from streams.delivery.deliveries import Delivery, Hold
+from infra.postgres import Database
+from infra.settings import Settings
+from streams.delivery.batching import Batcher
+from streams.delivery.deliveries import Delivery, Hold, Record
+from streams.delivery.failed_events import FailedEvents
+from streams.delivery.letters import FailedEvent
 from streams.delivery.policy import RetryPolicy
+
+
+class Letters:
+    """Takes what comes on `dead-letters`."""
+
+    def __init__(self, database: Database, clock: Clock, settings: Settings) -> None:
+        self._failed_events = FailedEvents(database, clock)
+        self._kept: Batcher[FailedEvent, None] = Batcher(
+            self._failed_events.keep, max_size=settings.batch_size, timeout_s=settings.stage_timeout_s
+        )
+        self._poison = Poison(database, clock)
+        self._unreadable = Unreadable(database, clock)
+
+    async def handle(self, letter: FailedEvent, _delivery: Delivery) -> Sequence[Record]:
+        """Keep a letter in `failed_events`, and return the fact that its run failed, if nobody has ended it.
+
+        Raises:
+            DependencyDown: Postgres is away.
+        """
+        try:
+            await self._kept.submit(letter)
+        except (DependencyDown, TimeoutError):
+            raise
+        except Exception:  # noqa: BLE001 - whatever the batch could not describe is kept alone, its bytes at the least
+            await self._failed_events.keep_one(letter)
+        return [*await self._poison.end_run(letter), *await self._unreadable.end_job(letter)]
 
 
 class HoldPolicy(RetryPolicy):
@@ -17,6 +53,6 @@ class HoldPolicy(RetryPolicy):
         """Return a hold, always."""
         if isinstance(error, DependencyDown):
             return Hold(error)
-        down = DependencyDown("failures", f"a letter of {delivery.topic} was not kept: {type(error).__name__}: {error}")
+        down = DependencyDown("bug", f"a letter of {delivery.topic} was not kept: {type(error).__name__}: {error}")
         down.__cause__ = error
         return Hold(down)

@@ -21,7 +21,8 @@ from streams.jobs.events import Failed, JobCancelRequested, JobFailed, JobId, Or
 from streams.jobs.job_ids import needs_proof
 from streams.jobs.outcomes import decide_outcome, terminal_fact
 from streams.jobs.ownership import claim_unknown
-from streams.jobs.topics import JOB_REQUESTS, QUOTA
+from streams.jobs.stages import QUOTA
+from streams.jobs.topics import JOB_REQUESTS
 
 log = structlog.get_logger(__name__)
 

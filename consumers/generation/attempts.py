@@ -76,18 +76,18 @@ class Attempts:
         """
         begun: list[Begun | None] = [None] * len(handovers)
         async with self.database.transaction() as connection:
-            teams = await self._teams(connection, {handover.event.data.team_id for handover in handovers})
+            teams = await self._teams(connection, {event.data.team_id for event, _ in handovers})
             while missing := [place for place, one in enumerate(begun) if one is None]:
                 # One place for each run: the statement cannot begin the same run twice.
-                places = {handovers[place].key: place for place in reversed(missing)}
+                places = {_run_of(handovers[place]): place for place in reversed(missing)}
                 once = await self._begin_once(connection, [handovers[place] for place in places.values()])
                 for key, one in once.items():
                     place = places[key]
-                    begun[place] = _with_team(one, handovers[place].event, teams)
+                    begun[place] = _with_team(one, handovers[place][0], teams)
         return [one for one in begun if one is not None]
 
     async def _begin_once(self, connection: Connection, handovers: Sequence[Handover]) -> dict[Run, Begun]:
-        events, entries = [handover.event for handover in handovers], [handover.entry for handover in handovers]
+        events, entries = [event for event, _ in handovers], [entry for _, entry in handovers]
         runs = {"job_ids": [event.job_id for event in events], "runs": [event.run for event in events]}
         now = self.clock.now()
         # Three statements: each sees what another worker's begin or save, for which the one before it had to wait, did.
@@ -247,3 +247,8 @@ async def _save_activities(connection: Connection, answers: Sequence[tuple[Attem
         activities=[completion.activities.encode() for _, completion in answers],
         **_cost([completion.usage for _, completion in answers]),
     )
+
+
+def _run_of(handover: Handover) -> Run:
+    event, _ = handover
+    return event.job_id, event.run

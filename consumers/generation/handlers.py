@@ -37,13 +37,14 @@ from infra.errors import DependencyDown, Permanent, Postponed
 from infra.postgres import Database
 from infra.settings import Settings
 from streams.delivery.batching import Batcher
-from streams.delivery.deliveries import Record
+from streams.delivery.deliveries import Delivery, Record
 from streams.delivery.policy import error_code
 from streams.delivery.stage import Publisher
 from streams.delivery.traces import Trace
 from streams.jobs.completion import job_completed
 from streams.jobs.events import JobAccepted, JobCompleted, JobId, JobStarted, Started, fact_id
 from streams.jobs.outcomes import fail_run
+from streams.jobs.ownership import Ownership
 from streams.jobs.topics import JOB_EVENTS, record
 
 log = structlog.get_logger(__name__)
@@ -76,18 +77,20 @@ class Generation:
         self._save = Batcher(self._attempts.save, max_size=size, timeout_s=timeout_s)
         self._fail = Batcher(self._attempts.fail, max_size=size, timeout_s=timeout_s)
         self._discard = Batcher(self._attempts.discard, max_size=size, timeout_s=timeout_s)
+        self._ownership = Ownership(database, timeout=timedelta(seconds=settings.stage_timeout_s))
         self._turns = _Turns()
         # Answers that are paid for but could not be saved, because Postgres went away. The stage takes such a delivery
         # again when Postgres is back, and need not pay again.
         self._unsaved: dict[_Turn, tuple[Attempt, Completion]] = {}
 
-    async def handle(self, handover: Handover) -> Sequence[Record]:
+    async def handle(self, event: JobAccepted, delivery: Delivery) -> Sequence[Record]:
         """Generate a job's activities, save them, and return the JobCompleted that follows.
 
         A run that is completed already gives the same JobCompleted again, and no call is made. One that another attempt
         took over meanwhile, or that ended in another way, gives nothing.
 
         Raises:
+            ForgedEvent: the event must not be believed.
             Postponed: an attempt for another entry of this run is under way and may be alive.
             Transient: the LLM gave nothing useful this time.
             Permanent: it never will for this job, or the job has spent its cap; or the run was given up before, and has
@@ -95,32 +98,35 @@ class Generation:
             DependencyDown: Postgres, the broker or the LLM is away; or the LLM is not configured as it needs, or takes
                 no calls for a while.
         """
-        event = handover.event
-        turn = (*handover.key, handover.entry)
+        await self._ownership.check(event)
+        turn = (event.job_id, event.run, delivery.entry)
         # A worker that lost an entry while it was stalled may get it again itself: it waits for its own first call.
         async with self._turns.of(turn):
             kept = self._unsaved.pop(turn, None)
-            if kept is not None and (facts := await self._saved(handover, *kept)):
+            if kept is not None and (facts := await self._saved(turn, event, *kept)):
                 return facts
             self._gate.knock()
             self._hold.knock()
             async with self._endpoint.turn():
-                begun = await self._begun(handover)
+                begun = await self._begun((event, delivery.entry))
                 if isinstance(begun, UnderWay):
                     raise _postponed(event, begun)
                 if isinstance(begun, Capped):
                     raise self._spent(event, begun)
                 if not isinstance(begun, Attempt):
                     return _already_ended(event, begun)
-                return await self._saved(handover, begun, await self._answer(event, begun))
+                return await self._saved(turn, event, begun, await self._answer(event, begun))
 
-    async def give_up(self, handover: Handover, error: Exception) -> Sequence[Record]:
+    async def give_up(self, event: JobAccepted, _delivery: Delivery, error: Exception) -> Sequence[Record]:
         """End the run as failed, and return the JobFailed that follows; nothing if it had ended in another way.
+
+        Nothing follows from an event that must not be believed either: what failed may be that check.
 
         Raises:
             DependencyDown: Postgres is away.
         """
-        event = handover.event
+        if not await self._ownership.allows(event):
+            return ()
         await self._attempts.give_up(event.job_id, event.run, error_code=error_code(error))
         facts = await fail_run(self._database, self._clock, event, error)
         if facts:
@@ -171,16 +177,17 @@ class Generation:
             "(TEAMFIT_MAX_TOKENS_PER_JOB)",
         )
 
-    async def _saved(self, handover: Handover, attempt: Attempt, completion: Completion) -> Sequence[Record]:
+    async def _saved(
+        self, turn: _Turn, event: JobAccepted, attempt: Attempt, completion: Completion
+    ) -> Sequence[Record]:
         """Save an answer and return the fact that follows, or nothing if the attempt no longer holds its run."""
-        event = handover.event
         try:
             saved = await self._save.submit((attempt, completion))
         except DependencyDown:
-            self._unsaved[(*attempt.key, handover.entry)] = attempt, completion
+            self._unsaved[turn] = attempt, completion
             raise
         except TimeoutError as error:
-            self._unsaved[(*attempt.key, handover.entry)] = attempt, completion
+            self._unsaved[turn] = attempt, completion
             raise DependencyDown("postgres", "Postgres did not save an answer in time") from error
         if saved is None:
             log.warning("generation.superseded", job_id=str(event.job_id), run=event.run, attempt=attempt.number)

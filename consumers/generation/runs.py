@@ -12,46 +12,13 @@ from streams.jobs.events import JobAccepted, JobId
 from streams.jobs.outcomes import RunOutcome
 
 Run: TypeAlias = tuple[JobId, int]
+# An accepted job, and the entry of the broker that carried it; see `Delivery.entry`.
+Handover: TypeAlias = tuple[JobAccepted, str | None]
 
 
 def patience(settings: Settings) -> timedelta:
     """Return how long an attempt may last: its call has a limit, and Postgres and the broker have another."""
     return timedelta(seconds=settings.generation_timeout_s + settings.stage_timeout_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Handover:
-    """An accepted job as it was handed over. `entry`: see `Delivery`."""
-
-    event: JobAccepted
-    entry: str | None
-
-    @property
-    def key(self) -> Run:
-        """The run that it is to start."""
-        return self.event.job_id, self.event.run
-
-    # What the stage binds to its log lines.
-
-    @property
-    def job_id(self) -> JobId:
-        """The job."""
-        return self.event.job_id
-
-    @property
-    def run(self) -> int:
-        """Its run."""
-        return self.event.run
-
-    @property
-    def organization_id(self) -> str:
-        """Whose job it is."""
-        return self.event.data.organization_id
-
-    @property
-    def trace_id(self) -> str | None:
-        """The trace that led to it."""
-        return self.event.trace_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import aiosql
@@ -11,19 +12,38 @@ from pydantic import ValidationError
 
 from consumers.projection.fold import JobState, fold, is_foreign, status_of
 from infra.postgres import Connection, Database
+from infra.settings import Settings
+from streams.delivery.batching import Batcher
 from streams.delivery.deliveries import Delivery, Record
-from streams.jobs.events import JobEvent, JobId, JobRequested
-from streams.jobs.ownership import archive_id
-from streams.jobs.topics import read_event
+from streams.jobs.events import JobCancelRequested, JobEvent, JobId, JobRequested
+from streams.jobs.ownership import Ownership, archive_id
 
 log = structlog.get_logger(__name__)
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
 
-def decode(delivery: Delivery) -> JobEvent:
-    """Read a delivery. Raises InvalidEvent."""
-    return read_event(delivery)
+class Events:
+    """Takes the events of all topics into the read model, as far as they may be believed."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._ownership = Ownership(database, timeout=timedelta(seconds=settings.stage_timeout_s))
+        self._batches: Batcher[JobEvent, Sequence[Record]] = Batcher(
+            Projection(database).project, max_size=settings.batch_size, timeout_s=settings.stage_timeout_s
+        )
+
+    async def handle(self, event: JobEvent, _delivery: Delivery) -> Sequence[Record]:
+        """Archive and fold an event; nothing follows.
+
+        Raises:
+            ForgedEvent: it must not be believed.
+            DependencyDown: Postgres is away.
+        """
+        evidence = await self._ownership.check(event)
+        # The cancellation of a job that nobody has asked for is kept by quota; here it would make a job of it.
+        if isinstance(event, JobCancelRequested) and evidence.owner is None:
+            return ()
+        return await self._batches.submit(event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import structlog
 
@@ -14,11 +14,10 @@ from infra import telemetry
 from infra.clock import Clock
 from infra.errors import InvalidEvent
 from infra.postgres import Connection, Database
-from streams.delivery.deliveries import Delivery, Record
+from streams.delivery.deliveries import Record
 from streams.jobs.events import (
     Accepted,
     JobAccepted,
-    JobCancelRequested,
     JobId,
     JobRejected,
     JobRequested,
@@ -26,7 +25,7 @@ from streams.jobs.events import (
     fact_id,
 )
 from streams.jobs.outcomes import RunOutcome, fail_run, reject_runs
-from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, read_event, record
+from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, record
 
 log = structlog.get_logger(__name__)
 
@@ -36,11 +35,6 @@ Admission: TypeAlias = Sequence[Record] | InvalidEvent
 
 # How the counters of a period are locked; those that are not are left out of what it returns.
 _Lock: TypeAlias = Callable[[Connection, Collection[str], str], Awaitable[Mapping[str, int]]]
-
-
-def decode_request(delivery: Delivery) -> JobRequested | JobCancelRequested:
-    """Read a delivery of `job-requests`. Raises InvalidEvent."""
-    return cast("JobRequested | JobCancelRequested", read_event(delivery))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, TypeAlias, cast
+from typing import TypeAlias
 
 import structlog
 
@@ -12,34 +12,12 @@ from consumers.quota.decisions import Decision, LedgerState, period_of
 from consumers.quota.ledger import Locked, Overtaken, UsageKey
 from infra.clock import Clock
 from infra.postgres import Connection, Database
-from streams.delivery.deliveries import Delivery
-from streams.jobs.events import (
-    JobCancelled,
-    JobCompleted,
-    JobFailed,
-    JobProgressed,
-    JobRejected,
-    JobStarted,
-)
-from streams.jobs.topics import read_event
+from streams.jobs.events import JobCompleted, TerminalFact
 
 log = structlog.get_logger(__name__)
 
-TerminalFact: TypeAlias = JobCompleted | JobFailed | JobRejected | JobCancelled
-Fact: TypeAlias = TerminalFact | JobStarted | JobProgressed
 # How counters are locked; those that are not are left out of what it returns.
 _Lock: TypeAlias = Callable[[Connection, Iterable[UsageKey]], Awaitable[Mapping[UsageKey, int]]]
-_TERMINAL: Final = (JobCompleted, JobFailed, JobRejected, JobCancelled)
-
-
-def decode_fact(delivery: Delivery) -> Fact:
-    """Read a delivery of `job-events`. Raises InvalidEvent."""
-    return cast("Fact", read_event(delivery))
-
-
-def settles(fact: Fact) -> bool:
-    """Whether the fact ends its run."""
-    return isinstance(fact, _TERMINAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +27,7 @@ class Settlements:
     database: Database
     clock: Clock
 
-    async def settle(self, facts: Sequence[Fact], wait: timedelta | None = None) -> Sequence[None]:
+    async def settle(self, facts: Sequence[TerminalFact], wait: timedelta | None = None) -> Sequence[None]:
         """Settle a batch in one transaction with a fixed number of statements. Repeating it changes nothing.
 
         Of several facts about a run the first counts. A fact that comes before its run's reservation (the run was
@@ -67,7 +45,7 @@ class Settlements:
         await self._settle_all(facts, ledger.lock_usage, wait)
         return [None] * len(facts)
 
-    async def settle_free(self, facts: Sequence[Fact]) -> Sequence[Locked | None]:
+    async def settle_free(self, facts: Sequence[TerminalFact]) -> Sequence[Locked | None]:
         """Settle what can be settled without waiting for a counter, as `settle` does; hand back the rest as Locked."""
         aside = await self._settle_all(facts, ledger.lock_free_usage, None)
         return [
@@ -77,7 +55,7 @@ class Settlements:
             for fact in facts
         ]
 
-    async def _settle_all(self, facts: Sequence[Fact], lock: _Lock, wait: timedelta | None) -> set[ledger.Run]:
+    async def _settle_all(self, facts: Sequence[TerminalFact], lock: _Lock, wait: timedelta | None) -> set[ledger.Run]:
         while True:
             try:
                 async with self.database.transaction() as connection, ledger.limited_wait(connection, wait):
@@ -85,13 +63,12 @@ class Settlements:
             except Overtaken:
                 continue
 
-    async def _settle(self, connection: Connection, facts: Sequence[Fact], lock: _Lock) -> set[ledger.Run]:
+    async def _settle(self, connection: Connection, facts: Sequence[TerminalFact], lock: _Lock) -> set[ledger.Run]:
         """Return the runs that were put aside, because their counters were not to be had."""
         now = self.clock.now()
         ending: dict[ledger.Run, TerminalFact] = {}
         for fact in facts:
-            if isinstance(fact, _TERMINAL):
-                ending.setdefault((fact.job_id, fact.run), fact)
+            ending.setdefault((fact.job_id, fact.run), fact)
         known = await ledger.decisions(connection, {job_id for job_id, _ in ending})
         reserved: dict[ledger.Run, LedgerState] = {
             run: "charged" if isinstance(fact, JobCompleted) else "released"

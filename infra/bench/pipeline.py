@@ -18,7 +18,7 @@ from rich.table import Table
 
 from infra.bench.processes import Usage
 from infra.local.organizations import BIRCH
-from infra.local.stack import STAGES, Stack
+from infra.local.stack import WORKERS, Stack
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.client import JobRequests, Request
@@ -59,7 +59,7 @@ def main() -> int:
     options = parser.parse_args()
     progress = Console(stderr=True)
     stack = Stack(
-        Settings(), llm_latency_s=options.llm_latency, parts=STAGES, report=lambda step: progress.print(f"{step} …")
+        Settings(), llm_latency_s=options.llm_latency, parts=WORKERS, report=lambda step: progress.print(f"{step} …")
     )
     with stack:
         report = asyncio.run(_measure(stack, jobs=options.jobs, llm_latency_s=options.llm_latency))

@@ -4,7 +4,6 @@ import asyncio
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import Final
 
 import faust
 import structlog
@@ -13,17 +12,9 @@ import uvloop
 from infra.cli.session import start_logging
 from infra.errors import InvalidSetting
 from infra.local.processes import require_free
+from streams.jobs.stages import STAGES
 
 log = structlog.get_logger(__name__)
-
-# Where each stage's Faust app is. Imported by name, so that a worker loads its own stage and nothing else.
-_APPS: Final = {
-    "quota": "consumers.quota.worker",
-    "generation": "consumers.generation.worker",
-    "projection": "consumers.projection.worker",
-    "failures": "consumers.failures.worker",
-    "schedule": "producers.schedule.worker",
-}
 
 
 class _Worker(faust.Worker):
@@ -68,5 +59,7 @@ def run_stage(stage: str, *, ready_file: Path | None) -> None:
     loop = uvloop.new_event_loop()
     # Faust looks the loop up while the app is made.
     asyncio.set_event_loop(loop)
-    app: faust.App = import_module(_APPS[stage]).app
+    # Imported by name, so that a worker loads its own stage and nothing else.
+    [module] = [one.module for one in STAGES if one.name == stage]
+    app: faust.App = import_module(module).create(started)
     _Worker(app, ready_file=ready_file, loop=loop).execute_from_commandline()

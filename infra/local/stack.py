@@ -36,8 +36,9 @@ from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
 from infra.migrations import upgrade
 from infra.settings import Settings
 from producers.broker import Broker
+from streams.jobs.stages import STAGES
 
-STAGES: Final = ("quota", "generation", "projection", "failures", "schedule")
+WORKERS: Final = tuple(stage.name for stage in STAGES)
 API: Final = "api"
 _LLM: Final = "llm"
 
@@ -69,7 +70,7 @@ class Stack:
         llm_latency_s: float = 1.0,
         broker_parameters: str = "",
         durable: bool = True,
-        parts: Iterable[str] = (*STAGES, API),
+        parts: Iterable[str] = (*WORKERS, API),
         variables: Callable[[str], Mapping[str, str]] = lambda _part: {},
         report: Callable[[str], None] = lambda _step: None,
     ) -> None:

@@ -24,7 +24,7 @@ FROM (
 ) AS live (job_id, run)
 ON CONFLICT (job_id, run) DO NOTHING;
 
--- name: standing_still(since, before, ahead, patience, now, base, cap, limit)
+-- name: standing_still(since, before, ahead, patience, now, base, cap, limit, run_stages, run_types)
 -- Runs that should go on and have not moved since `before`, those that have stood longest first.
 -- A run should go on if the read model shows it as live, if the ledger holds its reservation, or if the intake accepted
 -- it and the read model does not know it. It moves when an event of its job is archived, when it is decided, attempted,
@@ -90,8 +90,8 @@ SELECT
     EXISTS (
         SELECT FROM failed_events AS failed
         WHERE failed.job_id = still.job_id AND failed.run = still.run AND failed.state = 'open'
-            AND failed.organization_id = still.organization_id AND failed.stage IN ('quota', 'generation')
-            AND failed.event_type IN ('teamfit.job.requested.v1', 'teamfit.job.accepted.v1')
+            AND failed.organization_id = still.organization_id AND failed.stage = ANY (:run_stages)
+            AND failed.event_type = ANY (:run_types)
             -- Anybody can write an event that is malformed or forged, and name this job in it.
             AND failed.error_type NOT IN ('InvalidEvent', 'ForgedEvent')
     ) AS dead_lettered,

@@ -53,6 +53,7 @@ from streams.delivery.stage import Publisher
 from streams.jobs.completion import Usage
 from streams.jobs.events import JobFailed, JobId, parse_event
 from streams.jobs.outcomes import decide_outcome, terminal_fact
+from streams.jobs.stages import RUN_ENTRIES, RUN_STAGES
 
 log = structlog.get_logger(__name__)
 
@@ -189,6 +190,8 @@ class Reconciler:
             base=self.threshold,
             cap=cap,
             limit=self.batch_size,
+            run_stages=list(RUN_STAGES),
+            run_types=list({event_type for _, _, event_type in RUN_ENTRIES}),
         )
         still = [row async for row in rows]
         room = self.batch_size - len(still)

@@ -26,7 +26,8 @@ from streams.delivery.traces import NO_TRACE, Trace
 from streams.jobs.completion import Usage, job_completed
 from streams.jobs.events import Failed, JobFailed, JobId, JobRequested, fact_id
 from streams.jobs.outcomes import RunOutcome
-from streams.jobs.topics import JOB_EVENTS, JOB_REQUESTS, QUOTA, record
+from streams.jobs.stages import QUOTA
+from streams.jobs.topics import JOB_EVENTS, JOB_REQUESTS, record
 
 
 @dataclass(frozen=True, slots=True)

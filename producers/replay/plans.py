@@ -17,26 +17,13 @@ from producers.replay.errors import UnknownPlan
 from producers.replay.failed import FailedEvents, Filter
 from producers.replay.records import starts_run
 from streams.delivery.dead_letters import REASON_GIVEN_UP
-from streams.jobs.topics import (
-    CONSUMER_GROUPS,
-    GENERATION,
-    JOB_ACCEPTED,
-    JOB_ACCEPTED_PRIORITY,
-    JOB_REQUESTS,
-    QUOTA,
-)
+from streams.jobs.stages import CONSUMER_GROUPS, RUN_ENTRIES
 
 _queries = aiosql.from_path(Path(__file__).with_name("plans.sql"), "asyncpg")
 _sending = aiosql.from_path(Path(__file__).with_name("sending.sql"), "asyncpg")
 
 PlanState: TypeAlias = Literal["planned", "applying", "finished", "aborted"]
 
-# Where events start a run, and which. All others are sent again as they were.
-_STARTS: Final = (
-    (JOB_REQUESTS, QUOTA, "teamfit.job.requested.v1"),
-    (JOB_ACCEPTED, GENERATION, "teamfit.job.accepted.v1"),
-    (JOB_ACCEPTED_PRIORITY, GENERATION, "teamfit.job.accepted.v1"),
-)
 _DESTINATIONS: Final = [(topic, group) for topic, groups in CONSUMER_GROUPS.items() for group in groups]
 
 
@@ -108,9 +95,9 @@ class Plans:
                 failed_event_ids=found.ids,
                 topics=[topic for topic, _ in _DESTINATIONS],
                 stages=[stage for _, stage in _DESTINATIONS],
-                start_topics=[topic for topic, _, _ in _STARTS],
-                start_stages=[stage for _, stage, _ in _STARTS],
-                start_types=[event_type for _, _, event_type in _STARTS],
+                start_topics=[topic for topic, _, _ in RUN_ENTRIES],
+                start_stages=[stage for _, stage, _ in RUN_ENTRIES],
+                start_types=[event_type for _, _, event_type in RUN_ENTRIES],
             )
             await _resend_unreadable(connection, plan_id)
             # What reads the items next should know how many there are.

@@ -98,7 +98,8 @@ def stay_cancelled(error: Exception) -> None:
         raise asyncio.CancelledError from error
 
 
-async def _no_consequences(_event: object, _error: Exception) -> Sequence[Record]:
+async def no_consequences(_event: object, _delivery: Delivery, _error: Exception) -> Sequence[Record]:
+    """Return nothing: no job ends because such a delivery is given up."""
     return ()
 
 
@@ -122,14 +123,14 @@ class Stage(Generic[E]):
 
     group: str
     decode: Callable[[Delivery], E]
-    handle: Callable[[E], Awaitable[Sequence[Record]]]
+    handle: Callable[[E, Delivery], Awaitable[Sequence[Record]]]
     publisher: Publisher
     retries: RetrySchedule
     failed_events: FailedEventStore
     opened: Callable[[Delivery], Awaitable[Delivery]]
     policy: RetryPolicy
     timeout: timedelta
-    give_up: Callable[[E, Exception], Awaitable[Sequence[Record]]] = _no_consequences
+    give_up: Callable[[E, Delivery, Exception], Awaitable[Sequence[Record]]] = no_consequences
     probing: RetryPolicy = PROBING
     window: FailureWindow = field(default_factory=FailureWindow)
     held: str | None = field(default=None, init=False)
@@ -268,7 +269,7 @@ class Stage(Generic[E]):
             named = {name: getattr(event, name, None) for name in _BOUND}
             structlog.contextvars.bind_contextvars(**{name: str(what) for name, what in named.items() if what})
             async with asyncio.timeout(self.timeout.total_seconds()):
-                outcome: Outcome = Settled(await self.handle(event))
+                outcome: Outcome = Settled(await self.handle(event, turn.delivery))
         except Exception as error:  # noqa: BLE001 - the one place where any error becomes an outcome
             stay_cancelled(error)
             return self.policy.outcome(error, turn.delivery, suspected=self._suspects(event, error))
@@ -328,7 +329,7 @@ class Stage(Generic[E]):
         facts: Sequence[Record] = ()
         if turn.event is not None:
             try:
-                facts = await self.give_up(turn.event, error)
+                facts = await self.give_up(turn.event, turn.delivery, error)
             except DependencyDown:
                 raise
             except Exception as failure:

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, NewType, TypeAlias
+from typing import Annotated, Any, Final, Literal, NewType, TypeAlias, get_args
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import (
@@ -274,6 +274,9 @@ JobEvent: TypeAlias = (
     | JobRejected
     | JobCancelled
 )
+# What ends a run: each run has one.
+TerminalFact: TypeAlias = JobCompleted | JobFailed | JobRejected | JobCancelled
+TERMINAL: Final = get_args(TerminalFact)
 _ANY_EVENT: TypeAdapter[JobEvent] = TypeAdapter(Annotated[JobEvent, Field(discriminator="type")])
 
 

@@ -1,8 +1,8 @@
-"""One Faust app per consumer group, and the agents that feed its stage."""
+"""One Faust app per consumer group, its stages, and the agents that feed them."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, cast
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar, cast
 
 import faust
 from faust.streams import Stream
@@ -10,12 +10,18 @@ from faust.types import EventT, Message, StreamT
 
 from infra import telemetry
 from infra.clock import is_sane
+from infra.postgres import Database
 from infra.settings import Settings
-from streams.delivery.deliveries import Delivery
-from streams.delivery.stage import BUG, Stage, stay_cancelled
+from streams.delivery.deliveries import Delivery, Record
+from streams.delivery.failed_events import FailedEvents
+from streams.delivery.policy import RetryPolicy
+from streams.delivery.publisher import FaustPublisher
+from streams.delivery.scheduled import ScheduledRetries
+from streams.delivery.seal import Seal
+from streams.delivery.stage import BUG, Stage, no_consequences, stay_cancelled
 from streams.delivery.worker_health import serve_health
 from streams.jobs.gauges import Gauges
-from streams.jobs.topics import CONSUMER_GROUPS
+from streams.jobs.stages import CONSUMER_GROUPS
 from streams.redis.address import BrokerAddress
 from streams.redis.backlog import TopicBacklog
 from streams.redis.errors import UnsupportedFeature
@@ -29,9 +35,25 @@ _KAFKA = ("kafka://", "aiokafka://")
 _FAUST_PORT = 6066  # Faust wants a port in its settings, also for the web server that it does not start
 
 
-class StageApp(faust.App):
-    """The Faust app of one consumer group, which knows the stages that its agents feed."""
+E = TypeVar("E")
 
+# In the check of ownership and in the handler, a delivery may wait for the batch before its own, and then for its own.
+_BATCHES_IN_A_TRY: Final = 4
+
+
+class StageApp(faust.App):
+    """The Faust app of one consumer group, which knows the stages that its agents feed.
+
+    Attributes:
+        settings: of this process.
+        database: the pool that all of its handlers share.
+        publisher: writes to topics.
+        stages: those that agents feed.
+    """
+
+    settings: Settings
+    database: Database
+    publisher: FaustPublisher
     stages: list[Stage[Any]]
     watched: list[Callable[[], str | None]]
     resources: list[Callable[[], Awaitable[None]]]
@@ -43,6 +65,63 @@ class StageApp(faust.App):
         what they do would then fail as if a dependency had gone away.
         """
         self.resources += close
+
+    def stage(
+        self,
+        decode: Callable[[Delivery], E],
+        handle: Callable[[E, Delivery], Awaitable[Sequence[Record]]],
+        give_up: Callable[[E, Delivery, Exception], Awaitable[Sequence[Record]]] = no_consequences,
+        *,
+        policy: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+    ) -> Stage[E]:
+        """Return the stage wrapper around these handlers, as the settings would have it.
+
+        Args:
+            decode: see `Stage`.
+            handle: see `Stage`.
+            give_up: see `Stage`.
+            policy: which failure leads where; the settings' retries if None.
+            timeout: longest one try may take. If None: the time of four batches.
+        """
+        return Stage(
+            group=self.conf.id,
+            decode=decode,
+            handle=handle,
+            give_up=give_up,
+            publisher=self.publisher,
+            retries=ScheduledRetries(self.database, self.database.clock),
+            failed_events=FailedEvents(self.database, self.database.clock),
+            opened=Seal(self.database).opened,
+            policy=policy or RetryPolicy.of(self.settings),
+            timeout=timeout or timedelta(seconds=_BATCHES_IN_A_TRY * self.settings.stage_timeout_s),
+        )
+
+    def feed(self, topic: str, stage: Stage[Any], *, concurrency: int) -> None:
+        """Have `concurrency` agents take the topic's deliveries through a stage.
+
+        Acknowledging is explicit and comes last: Faust's own acknowledgement sits in a `finally` (faust/streams.py,
+        `_py_aiter`) and would settle what a cancelled agent never finished.
+        """
+
+        async def consume(stream: StreamT[bytes]) -> None:
+            try:
+                async for event in cast("Stream[bytes]", stream).noack().events():
+                    if await stage.process(delivery_of(event)):
+                        event.ack()
+                    else:
+                        # The consumer neither waits for it nor counts it as begun, and hands it back.
+                        self.consumer.unacked.discard(event.message)
+            except Exception as error:
+                # A stopping agent has no supervisor any more, and Faust would fail asking it for a new actor
+                # (faust/agents/agent.py, `_execute_actor`): the worker would exit as if it had crashed.
+                stay_cancelled(error)
+                raise
+
+        if stage not in self.stages:
+            self.stages.append(stage)
+        source = self.topic(topic, key_type=bytes, value_type=bytes, config=_topic_config(self, topic))
+        self.agent(source, name=f"{stage.group}:{topic}", concurrency=concurrency)(consume)
 
     def watch(self, *held: Callable[[], str | None]) -> None:
         """Have /readyz ask these too: each says why something besides the stages stands still, or None."""
@@ -103,7 +182,9 @@ def check_broker_url(url: str) -> None:
 
 
 def create_app(group: str, settings: Settings, *, leads: bool = False) -> StageApp:
-    """Return the Faust app of a consumer group. The app's ID is the group's name; the broker is the settings' URL.
+    """Return the Faust app of a consumer group, with a database and a publisher of its own; it connects to nothing yet.
+
+    The app's ID is the group's name; the broker is the settings' URL.
 
     With `worker_port` set, its web server answers /healthz, /readyz and /metrics there.
 
@@ -127,13 +208,16 @@ def create_app(group: str, settings: Settings, *, leads: bool = False) -> StageA
         web_bind=settings.worker_host,
         topic_disable_leader=not leads,
     )
+    app.settings = settings
+    app.database = Database(settings.database_url, size=settings.database_pool_size)
+    app.publisher = FaustPublisher(app)
     app.stages = []
     app.resources = []
     app.watched = []
     # The `faust` command turns the web server on by default, and two workers of one machine would want the same port.
     app.boot_strategy.enable_web = settings.worker_port is not None
     gauges = Gauges(settings, app.backlogs)
-    app.close_at_last(gauges.close)
+    app.close_at_last(gauges.close, app.database.close)
 
     async def refresh() -> None:
         app.tell_held()
@@ -141,33 +225,6 @@ def create_app(group: str, settings: Settings, *, leads: bool = False) -> StageA
 
     serve_health(app, app.problems, refresh)
     return app
-
-
-def attach(app: StageApp, topic: str, stage: Stage[Any], *, concurrency: int) -> None:
-    """Have `concurrency` agents take the topic's deliveries through the stage.
-
-    Acknowledging is explicit and comes last: Faust's own acknowledgement sits in a `finally` (faust/streams.py,
-    `_py_aiter`) and would settle what a cancelled agent never finished.
-    """
-
-    async def consume(stream: StreamT[bytes]) -> None:
-        try:
-            async for event in cast("Stream[bytes]", stream).noack().events():
-                if await stage.process(delivery_of(event)):
-                    event.ack()
-                else:
-                    # The consumer neither waits for it nor counts it as begun, and hands it back.
-                    app.consumer.unacked.discard(event.message)
-        except Exception as error:
-            # A stopping agent has no supervisor any more, and Faust would fail asking it for a new actor (faust/agents/
-            # agent.py, `_execute_actor`): the worker would exit as if it had crashed.
-            stay_cancelled(error)
-            raise
-
-    if stage not in app.stages:
-        app.stages.append(stage)
-    source = app.topic(topic, key_type=bytes, value_type=bytes, config=_topic_config(app, topic))
-    app.agent(source, name=f"{stage.group}:{topic}", concurrency=concurrency)(consume)
 
 
 def _topic_config(app: faust.App, topic: str) -> dict[str, Any]:

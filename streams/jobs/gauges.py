@@ -20,7 +20,7 @@ from prometheus_client import Gauge
 from infra import telemetry
 from infra.postgres import Database
 from infra.settings import Settings
-from streams.jobs.topics import CONSUMER_GROUPS, FAILURES, GENERATION, PROJECTION, QUOTA
+from streams.jobs.stages import CONSUMER_GROUPS, STAGES
 from streams.redis.backlog import TopicBacklog
 
 log = structlog.get_logger(__name__)
@@ -119,7 +119,7 @@ class Gauges:
             jobs = await connection.fetch(_queries.oldest_live_jobs.sql)
             due = await connection.fetch(_queries.scheduled_due.sql)
         return {
-            telemetry.FAILED_EVENTS_OPEN: _column(failed, "events", of=(QUOTA, GENERATION, PROJECTION, FAILURES)),
+            telemetry.FAILED_EVENTS_OPEN: _column(failed, "events", of=[stage.name for stage in STAGES if stage.reads]),
             telemetry.GATE_CLOSED_UNTIL: _column(gates, "closed_until_s", of=()),
             telemetry.OLDEST_LIVE_JOB: _column(jobs, "age_s", of=("pending", "processing")),
             telemetry.SCHEDULED_DUE: _column(due, "events", of=CONSUMER_GROUPS),

@@ -7,7 +7,7 @@ Source: https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias, get_args
 
@@ -15,29 +15,13 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 
-from streams.delivery.deliveries import DEAD_LETTERS
 from streams.jobs.events import JobEvent
-from streams.jobs.topics import (
-    CONSUMER_GROUPS,
-    EVENTS_ON,
-    JOB_ACCEPTED,
-    JOB_ACCEPTED_PRIORITY,
-    JOB_EVENTS,
-    JOB_REQUESTS,
-    type_of,
-)
+from streams.jobs.stages import CONSUMER_GROUPS
+from streams.jobs.topics import TOPICS, type_of
 
 Json: TypeAlias = dict[str, Any]
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
-
-_ABOUT: Mapping[str, str] = {
-    JOB_REQUESTS: "What customers' teams ask for and withdraw. Upstream services may write here.",
-    JOB_ACCEPTED: "Requests that the quota stage admitted.",
-    JOB_ACCEPTED_PRIORITY: "The same, for plans with priority.",
-    JOB_EVENTS: "Facts about jobs.",
-    DEAD_LETTERS: "Entries that could not be processed, byte for byte, and in headers where they came from and why.",
-}
 
 
 class _Contract(GenerateJsonSchema):
@@ -87,15 +71,14 @@ def _asyncapi() -> Json:
         },
         "defaultContentType": "application/cloudevents+json",
         "channels": {
-            topic: {
-                "address": topic,
-                "description": about,
+            name: {
+                "address": name,
+                "description": topic.what,
                 "messages": {
-                    model.__name__: {"$ref": f"#/components/messages/{model.__name__}"}
-                    for model in EVENTS_ON.get(topic, ())
+                    model.__name__: {"$ref": f"#/components/messages/{model.__name__}"} for model in topic.carries
                 },
             }
-            for topic, about in _ABOUT.items()
+            for name, topic in TOPICS.items()
         },
         "operations": {
             f"{group}-reads-{topic}": {"action": "receive", "channel": {"$ref": f"#/channels/{topic}"}}

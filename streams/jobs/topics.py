@@ -1,10 +1,8 @@
-"""The topics, which events travel on each, and which consumer groups read it.
+"""The topics, which events travel on each, and how a delivery is read."""
 
-A topic is trimmed only of what all its groups have acknowledged.
-"""
-
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from pydantic import BaseModel
 
@@ -24,30 +22,36 @@ from streams.jobs.events import (
     parse_event,
 )
 
+E = TypeVar("E", bound=JobEvent)
+
 JOB_REQUESTS: Final = "job-requests"
 JOB_ACCEPTED: Final = "job-accepted"
 JOB_ACCEPTED_PRIORITY: Final = "job-accepted-priority"
 JOB_EVENTS: Final = "job-events"
 
-QUOTA: Final = "quota"
-GENERATION: Final = "generation"
-PROJECTION: Final = "projection"
-FAILURES: Final = "failures"
 
-CONSUMER_GROUPS: Final[dict[str, tuple[str, ...]]] = {
-    JOB_REQUESTS: (QUOTA, PROJECTION),
-    JOB_ACCEPTED: (GENERATION,),
-    JOB_ACCEPTED_PRIORITY: (GENERATION,),
-    JOB_EVENTS: (PROJECTION, QUOTA),
-    DEAD_LETTERS: (FAILURES,),
-}
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a topic is for, and the events that may travel on it."""
 
-# On `dead-letters` travels whatever failed.
-EVENTS_ON: Final[Mapping[str, tuple[type[BaseModel], ...]]] = {
-    JOB_REQUESTS: (JobRequested, JobCancelRequested),
-    JOB_ACCEPTED: (JobAccepted,),
-    JOB_ACCEPTED_PRIORITY: (JobAccepted,),
-    JOB_EVENTS: (JobStarted, JobProgressed, JobCompleted, JobFailed, JobRejected, JobCancelled),
+    what: str
+    carries: tuple[type[BaseModel], ...] = ()
+
+
+TOPICS: Final[Mapping[str, Topic]] = {
+    JOB_REQUESTS: Topic(
+        "What customers' teams ask for and withdraw. Upstream services may write here.",
+        (JobRequested, JobCancelRequested),
+    ),
+    JOB_ACCEPTED: Topic("Requests that the quota stage admitted.", (JobAccepted,)),
+    JOB_ACCEPTED_PRIORITY: Topic("The same, for plans with priority.", (JobAccepted,)),
+    JOB_EVENTS: Topic(
+        "Facts about jobs.",
+        (JobStarted, JobProgressed, JobCompleted, JobFailed, JobRejected, JobCancelled),
+    ),
+    DEAD_LETTERS: Topic(
+        "Entries that could not be processed, byte for byte, and in headers where they came from and why."
+    ),
 }
 
 
@@ -63,11 +67,25 @@ def read_event(delivery: Delivery) -> JobEvent:
         InvalidEvent: it is malformed, or belongs on another topic.
     """
     event = parse_event(delivery.value, delivery.headers, written_at=delivery.written_at)
-    belong = EVENTS_ON.get(delivery.topic, ())
+    topic = TOPICS.get(delivery.topic)
+    belong = topic.carries if topic else ()
     if belong and not isinstance(event, belong):
         expected = " or ".join(repr(type_of(model)) for model in belong)
         raise InvalidEvent(f"type: {event.type!r} does not belong on {delivery.topic}; expected {expected}")
     return event
+
+
+def expecting(*types: type[E]) -> Callable[[Delivery], E]:
+    """Return how a stage reads its deliveries: events of these types, and InvalidEvent for any other."""
+
+    def decode(delivery: Delivery) -> E:
+        event = read_event(delivery)
+        if isinstance(event, types):
+            return event
+        expected = " or ".join(repr(type_of(model)) for model in types)
+        raise InvalidEvent(f"type: {event.type!r} is not for this stage; expected {expected}")
+
+    return decode
 
 
 def record(topic: str, event: JobEvent) -> Record:

@@ -12,10 +12,10 @@ import pytest
 from redis.asyncio import Redis
 
 from infra.local.organizations import ACME, BIRCH
-from infra.local.stack import STAGES, Stack
+from infra.local.stack import WORKERS, Stack
 from infra.verify import verify
 from producers.client import JobRequests, Request
-from streams.jobs.topics import CONSUMER_GROUPS
+from streams.jobs.stages import CONSUMER_GROUPS
 from tests.acceptance.customer import WISH, Customer, assert_three_activities, hand_written
 from tests.acceptance.hostile_entries import TOPICS, BadEntry, Sender, bad_entries, cases
 from tests.conftest import Pool
@@ -193,7 +193,7 @@ async def _nothing_pending(stack: Stack) -> None:
 
 def _holds(stack: Stack) -> dict[str, int]:
     """Return how often each stage has stood still so far, by its log."""
-    return {stage: (stack.folder / f"{stage}.log").read_text().count("stage.held") for stage in STAGES}
+    return {stage: (stack.folder / f"{stage}.log").read_text().count("stage.held") for stage in WORKERS}
 
 
 async def _only_forged(stack: Stack, entries: Sequence[BadEntry]) -> None:

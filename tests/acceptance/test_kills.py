@@ -6,7 +6,7 @@ from uuid import UUID
 
 import aiohttp
 
-from infra.local.stack import API, STAGES, Stack
+from infra.local.stack import API, WORKERS, Stack
 from producers.client import JobRequests, Request
 from tests.acceptance.customer import Customer, assert_three_activities
 from tests.conftest import Pool
@@ -24,7 +24,7 @@ async def test_every_part_is_killed_in_turn_in_the_middle_of_500_jobs(
     """
     await _add_organization(books, "killed", quota=_JOBS)
     await _set_llm_latency(stack, 0.5)
-    parts = (*STAGES, API)
+    parts = (*WORKERS, API)
     job_ids: list[UUID] = []
     async with JobRequests.connect(stack.settings.broker_url) as requests:
         for index, part in enumerate(parts):

@@ -15,7 +15,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ResponseErr
 
 from infra.local.organizations import BIRCH
 from infra.local.servers import Postgres, start_valkey
-from infra.local.stack import API, STAGES, Stack
+from infra.local.stack import API, WORKERS, Stack
 from infra.migrations import upgrade
 from infra.settings import Settings
 from producers.broker import Broker
@@ -25,7 +25,7 @@ from tests.acceptance.running import running
 from tests.conftest import run_apart
 
 _DEPLOY = Path(__file__).parents[2] / "infra" / "deploy"
-USERS = ("admin", "upstream", "api", "operator", *STAGES)
+USERS = ("admin", "upstream", "api", "operator", *WORKERS)
 TOPICS = ("job-requests", "job-accepted", "job-accepted-priority", "job-events", "dead-letters")
 WRITES = {
     "upstream": {"job-requests"},
@@ -107,7 +107,7 @@ def pipeline(valkey: str, postgres: str) -> Iterator[Stack]:
     made = Stack(
         Settings.model_validate(urls),
         llm_latency_s=0.2,
-        variables=lambda part: {"BROKER_URL": as_user(valkey, part)} if part in {*STAGES, API} else {},
+        variables=lambda part: {"BROKER_URL": as_user(valkey, part)} if part in {*WORKERS, API} else {},
     )
     with Redis.from_url(as_user(valkey, "admin")) as admin:
         admin.acl_log_reset()  # of what other tests were refused
@@ -127,7 +127,7 @@ async def test_the_pipeline_needs_no_more(pipeline: Stack, valkey: str) -> None:
         async with http.get("/metrics") as answer:
             assert 'teamfit_source_up{source="broker"} 1.0' in await answer.text()
     # What a worker does when it stops: hand back, resign, tell, leave. Nothing needs them any more.
-    await asyncio.gather(*(asyncio.to_thread(pipeline.stop, stage) for stage in STAGES))
+    await asyncio.gather(*(asyncio.to_thread(pipeline.stop, stage) for stage in WORKERS))
     broker = Broker(Settings.model_validate({"broker_url": as_user(valkey, "operator")}), name="lag")
     assert {backlog.topic for backlog in await broker.backlogs()} == set(TOPICS)
     await broker.close()

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from consumers.projection.handlers import Projection
 from consumers.quota.admission import Admissions
-from consumers.quota.settlement import Fact, Settlements
+from consumers.quota.settlement import Settlements
 from infra.postgres import Database
-from streams.jobs.events import JobEvent, JobId, JobRejected, JobRequested
+from streams.jobs.events import JobEvent, JobId, JobRejected, JobRequested, TerminalFact
 from streams.jobs.outcomes import complete_runs, decide_outcome
 from tests.integration.quota_scene import ManualClock, completed, facts, failed, request
 
@@ -70,7 +70,7 @@ class Pipeline:
         assert isinstance(told, JobRejected)
         await self._tell(told, event)
 
-    async def _tell(self, fact: Fact, event: JobRequested) -> JobRequested:
+    async def _tell(self, fact: TerminalFact, event: JobRequested) -> JobRequested:
         await self.settlements.settle([fact])
         await self.project(fact)
         return event

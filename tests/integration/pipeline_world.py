@@ -12,19 +12,20 @@ from consumers.generation.answer import Completion
 from consumers.generation.attempts import Attempts
 from consumers.generation.gate import Gate
 from consumers.generation.handlers import _completed
-from consumers.generation.runs import Attempt, Handover, Saved
-from consumers.projection.handlers import Projection
+from consumers.generation.runs import Attempt, Saved
+from consumers.projection.handlers import Events, Projection
 from consumers.quota.admission import Admissions
 from consumers.quota.cancellation import Cancellations
 from consumers.quota.delays import Delays
-from consumers.quota.settlement import Settlements, decode_fact
+from consumers.quota.handlers import Facts, Requests
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.reconcile.reconciler import Reconciler
 from streams.delivery.deliveries import Delivery, Record
 from streams.jobs.completion import Usage
-from streams.jobs.events import JobAccepted, JobCancelRequested, JobId, JobRequested, job_requested, parse_event
-from streams.jobs.topics import CONSUMER_GROUPS, GENERATION, JOB_EVENTS, PROJECTION, QUOTA, record
+from streams.jobs.events import JobAccepted, JobCancelRequested, JobId, JobRequested, job_requested
+from streams.jobs.stages import CONSUMER_GROUPS
+from streams.jobs.topics import JOB_EVENTS, read_event, record
 from tests.conftest import Pool
 
 THRESHOLD = timedelta(minutes=10)
@@ -68,12 +69,15 @@ class World:
     calls: int = 0
 
     def __post_init__(self) -> None:
+        settings = Settings(_env_file=None)
         self.admissions = Admissions(self.database, self.clock, trust_threshold=0.5)
-        self.settlements = Settlements(self.database, self.clock)
         self.cancellations = Cancellations(self.database, self.clock)
         self.delays = Delays(self.database, self.clock)
         self.projection = Projection(self.database)
-        self.attempts = Attempts(self.database, self.clock, Settings(_env_file=None), Gate("e"))
+        self.requests = Requests(self.database, self.clock, settings)
+        self.facts = Facts(self.database, self.clock, settings)
+        self.events = Events(self.database, settings)
+        self.attempts = Attempts(self.database, self.clock, settings, Gate("e"))
         self.reconciler = Reconciler(
             self.database,
             self,
@@ -94,20 +98,19 @@ class World:
         """Have one group handle one record that waits for it."""
         group, one = self.waiting[place]
         del self.waiting[place]
-        event = parse_event(one.value)
-        if group == PROJECTION:
-            await self.projection.project([event])
-        elif group == GENERATION:
-            assert isinstance(event, JobAccepted)
-            await self._generate(event)
-        elif one.topic == JOB_EVENTS:
-            await self.settlements.settle([decode_fact(Delivery(one.topic, one.key, one.value))])
-        elif isinstance(event, JobCancelRequested):
-            await self.publish(await self.cancellations.cancel(event))
-        else:
-            assert group == QUOTA
-            assert isinstance(event, JobRequested)
-            await self._decide(event)
+        delivery = Delivery(one.topic, one.key, one.value, one.headers)
+        event = read_event(delivery)
+        match group, one.topic, event:
+            case "projection", _, _:
+                await self.events.handle(event, delivery)
+            case "generation", _, JobAccepted():
+                await self._generate(event)
+            case "quota", "job-events", _:
+                await self.facts.handle(event, delivery)
+            case "quota", _, JobRequested() | JobCancelRequested():
+                await self.publish(await self.requests.handle(event, delivery))
+            case _:
+                raise AssertionError(f"{group} does not handle {one}")
 
     async def drain(self) -> None:
         while self.waiting:
@@ -118,16 +121,8 @@ class World:
         self.clock.skipped += after
         return await self.reconciler.reconcile()
 
-    async def _decide(self, event: JobRequested) -> None:
-        if self.delays.delayed(event):
-            await self.delays.keep([event])
-            return
-        [admission] = await self.admissions.admit([event])
-        assert isinstance(admission, Sequence)
-        await self.publish(admission)
-
     async def _generate(self, event: JobAccepted) -> None:
-        [begun] = await self.attempts.begin([Handover(event, None)])
+        [begun] = await self.attempts.begin([(event, None)])
         if isinstance(begun, Attempt):
             self.calls += 1
             [saved] = await self.attempts.save([(begun, _ANSWER)])

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.quota.admission import Admissions
-from consumers.quota.settlement import Settlements, decode_fact, settles
+from consumers.quota.handlers import Facts, Requests
 from infra.errors import Permanent
 from infra.postgres import Database
+from infra.settings import Settings
 from producers.replay.apply import Replays
 from producers.replay.failed import FailedEvents, Filter
 from producers.replay.plans import Plan, Plans
@@ -21,7 +21,8 @@ from streams.delivery.failed_events import FailedEvents as Letters
 from streams.delivery.letters import read_dead_letter
 from streams.jobs.events import JobEvent, JobRequested, parse_event
 from streams.jobs.outcomes import fail_run
-from streams.jobs.topics import GENERATION, JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS, QUOTA
+from streams.jobs.stages import GENERATION, QUOTA
+from streams.jobs.topics import JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS, read_event, record
 from streams.redis.dead_letter import DeadLetter
 from tests.conftest import Pool
 from tests.integration.quota_scene import ManualClock, add_organization, request
@@ -77,13 +78,15 @@ class Scene:
 
     async def admit(self, *requests: JobRequested) -> list[JobEvent]:
         """Take requests through the quota stage; return what follows."""
-        admissions = await Admissions(self.database, self.clock, trust_threshold=0.5).admit(requests)
-        return [parse_event(one.value) for some in admissions if isinstance(some, list | tuple) for one in some]
+        handlers = Requests(self.database, self.clock, Settings(_env_file=None))
+        records = [one for asked in requests for one in await handlers.handle(asked, _delivered(asked))]
+        return [parse_event(one.value) for one in records]
 
     async def settle(self) -> None:
         """Take what is on `job-events` through the quota stage."""
-        facts = [decode_fact(_delivery(one)) for one in self.topics.take(JOB_EVENTS)]
-        await Settlements(self.database, self.clock).settle([fact for fact in facts if settles(fact)])
+        handlers = Facts(self.database, self.clock, Settings(_env_file=None))
+        for one in self.topics.take(JOB_EVENTS):
+            await handlers.handle(read_event(_delivery(one)), _delivery(one))
 
     async def admit_replayed(self) -> list[JobEvent]:
         """Take what is on `job-requests` through the quota stage."""
@@ -162,6 +165,10 @@ async def open_scene(pool: Pool, url: str) -> AsyncIterator[Scene]:
         yield scene
     finally:
         await database.close()
+
+
+def _delivered(event: JobRequested) -> Delivery:
+    return _delivery(record(JOB_REQUESTS, event))
 
 
 def _delivery(one: Record) -> Delivery:

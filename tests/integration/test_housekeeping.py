@@ -9,8 +9,10 @@ from faust.app.base import App
 
 from consumers.projection.handlers import Projection
 from infra.postgres import Database
+from infra.settings import Settings
 from producers.schedule.periods import Periods
 from producers.schedule.retention import Retention
+from producers.schedule.worker import create
 from streams.jobs.events import JobEvent, JobId
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import pipeline_on
@@ -228,8 +230,7 @@ async def test_failed_events_go_when_they_were_dealt_with_long_ago(postgres: Dat
 
 def test_the_crontabs_are_for_the_leader() -> None:
     """The schedule's app has its crontabs and timers, and takes part in the election of a leader."""
-    from producers.schedule.worker import app  # noqa: PLC0415 - importing it reads the settings
-
+    app = create(Settings(_env_file=None))
     assert isinstance(app, App)
     assert not app.producer_only
     names = {task.__name__ for task in app._app_tasks}

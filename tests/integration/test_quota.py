@@ -12,12 +12,12 @@ import pytest
 from consumers.quota import ledger
 from consumers.quota.admission import Admissions
 from consumers.quota.decisions import Decision, LedgerState
-from consumers.quota.settlement import Fact, Settlements
+from consumers.quota.settlement import Settlements
 from infra.errors import InvalidEvent
 from infra.postgres import Database
 from streams.delivery.batching import Batcher
 from streams.delivery.deliveries import Record
-from streams.jobs.events import JobAccepted, JobFailed, JobId, JobRejected, JobRequested, parse_event
+from streams.jobs.events import JobAccepted, JobFailed, JobId, JobRejected, JobRequested, TerminalFact, parse_event
 from streams.jobs.outcomes import RunOutcome, decide_outcome
 from tests.conftest import Pool
 from tests.integration.quota_scene import (
@@ -227,7 +227,7 @@ async def test_completion_charges_and_any_other_end_releases(postgres: Database,
     await add_organization(database)
     done, broken, withdrawn, live = [request() for _ in range(4)]
     await admissions(postgres).admit([done, broken, withdrawn, live])
-    ends: list[Fact] = [completed(done), failed(broken), cancelled(withdrawn)]
+    ends: list[TerminalFact] = [completed(done), failed(broken), cancelled(withdrawn)]
     for _ in range(2):
         await settlements(postgres).settle([*ends, *ends])
     assert [await state(database, one) for one in (done, broken, withdrawn, live)] == [
@@ -342,7 +342,7 @@ async def test_workers_that_get_the_same_requests_agree_and_never_deadlock(
     for name in names:
         await add_organization(database, name, monthly_quota=12)
     asked = [request(random.choice(names)) for _ in range(120)]
-    kinds: list[Callable[[JobRequested], Fact]] = [completed, failed, cancelled]
+    kinds: list[Callable[[JobRequested], TerminalFact]] = [completed, failed, cancelled]
     ends = [random.choice(kinds)(one) for one in random.sample(asked, 60)]
 
     async def work(pool: Database) -> dict[JobId, list[Record]]:

@@ -11,10 +11,10 @@ from consumers.quota import lanes
 from consumers.quota.admission import Admission, Admissions
 from consumers.quota.lanes import Lanes
 from consumers.quota.ledger import Locked
-from consumers.quota.settlement import Fact, Settlements
+from consumers.quota.settlement import Settlements
 from infra.errors import Postponed
 from infra.postgres import Database
-from streams.jobs.events import JobAccepted, JobRequested
+from streams.jobs.events import JobAccepted, JobRequested, TerminalFact
 from tests.conftest import Pool
 from tests.integration.quota_scene import (
     PERIOD,
@@ -102,7 +102,7 @@ async def test_settlement_waits_for_nobody_else_either(postgres: Database, datab
     asked = {name: request(name) for name in ORGANIZATIONS}
     await Admissions(postgres, ManualClock(), trust_threshold=0.5).admit(list(asked.values()))
     settlements = Settlements(postgres, ManualClock())
-    worker: Lanes[Fact, None] = Lanes(
+    worker: Lanes[TerminalFact, None] = Lanes(
         settlements.settle,
         settlements.settle_free,
         owner=lambda one: one.data.organization_id,

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from consumers.quota.admission import Admissions
-from consumers.quota.settlement import Fact, Settlements
+from consumers.quota.settlement import Settlements
 from infra.errors import InvalidEvent
 from infra.postgres import Database
-from streams.jobs.events import JobAccepted, JobId, JobRejected, JobRequested, parse_event
+from streams.jobs.events import JobAccepted, JobId, JobRejected, JobRequested, TerminalFact, parse_event
 from streams.jobs.outcomes import RunOutcome, decide_outcome
 from tests.integration.quota_scene import ManualClock, add_organization, cancelled, completed, failed, request
 
@@ -21,7 +21,11 @@ T = TypeVar("T")
 
 _QUOTAS = {"acme": 3, "globex": 1}
 _BATCH = st.lists(st.integers(0, 1_000), min_size=1, max_size=6)
-_ENDS: dict[str, Callable[[JobRequested], Fact]] = {"completed": completed, "failed": failed, "cancelled": cancelled}
+_ENDS: dict[str, Callable[[JobRequested], TerminalFact]] = {
+    "completed": completed,
+    "failed": failed,
+    "cancelled": cancelled,
+}
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -37,7 +41,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.settlements = [Settlements(one, ManualClock()) for one in self.workers]
         self.requested: list[JobRequested] = []
         self.accepted: dict[tuple[JobId, int], JobRequested] = {}
-        self.facts: list[Fact] = []
+        self.facts: list[TerminalFact] = []
         self.published: dict[str, bytes] = {}
         self.states: dict[tuple[JobId, int], str] = {}
         self.wait(self._clean())

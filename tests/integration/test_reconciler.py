@@ -13,7 +13,8 @@ from streams.delivery.deliveries import Record
 from streams.delivery.scheduled import keep
 from streams.jobs.events import JobCompleted, JobId, JobRequested, parse_event
 from streams.jobs.outcomes import decide_outcome, fail_run, job_failed
-from streams.jobs.topics import JOB_EVENTS, JOB_REQUESTS, PROJECTION, record
+from streams.jobs.stages import PROJECTION
+from streams.jobs.topics import JOB_EVENTS, JOB_REQUESTS, record
 from tests.conftest import Pool
 from tests.integration.pipeline_world import (
     EXPIRY,

@@ -17,7 +17,8 @@ from streams.delivery.publisher import BrokerDown
 from streams.delivery.seal import Seal
 from streams.jobs.events import JobAccepted, JobFailed, JobRejected, JobRequested, fact_id, parse_event
 from streams.jobs.outcomes import complete_runs, decide_outcome
-from streams.jobs.topics import GENERATION, JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS, PROJECTION, QUOTA
+from streams.jobs.stages import GENERATION, PROJECTION, QUOTA
+from streams.jobs.topics import JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS
 from tests.conftest import Pool
 from tests.integration.quota_scene import completed, request, state, usage
 from tests.integration.replay_scene import REFUSAL, Scene, open_scene, poison

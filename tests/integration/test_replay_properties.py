@@ -20,7 +20,8 @@ from streams.delivery.dead_letters import dead_letter
 from streams.delivery.deliveries import Delivery, Record
 from streams.jobs.events import JobAccepted, JobId, JobRequested, parse_event
 from streams.jobs.outcomes import complete_runs, fail_run
-from streams.jobs.topics import GENERATION, JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS
+from streams.jobs.stages import GENERATION
+from streams.jobs.topics import JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS
 from tests.conftest import Pool
 from tests.integration.quota_scene import completed, request, usage
 from tests.integration.replay_scene import REFUSAL, Scene, poison

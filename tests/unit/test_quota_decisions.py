@@ -7,12 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.quota.admission import decode_request
 from consumers.quota.decisions import Standing, decide, ineligible, period_of
-from consumers.quota.settlement import decode_fact, settles
+from consumers.quota.handlers import Facts
+from infra.clock import SystemClock
 from infra.errors import InvalidEvent
+from infra.postgres import Database
+from infra.settings import Settings
 from streams.delivery.deliveries import Delivery
-from streams.jobs.events import Accepted, JobAccepted, JobId, JobRequested, JobStarted, Started, job_requested
+from streams.jobs.events import (
+    Accepted,
+    JobAccepted,
+    JobCancelRequested,
+    JobId,
+    JobRequested,
+    JobStarted,
+    Started,
+    job_requested,
+)
+from streams.jobs.topics import expecting, read_event
 
 NOON = datetime(2031, 4, 15, 12, tzinfo=UTC)
 JOB = JobId(UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7"))
@@ -113,7 +125,7 @@ def test_a_fact_on_the_topic_of_requests_is_refused_by_its_type() -> None:
     """The message names the field, what it holds and what belongs there."""
     event = JobStarted(id="1", subject=JOB, time=NOON, data=Started(organization_id="acme", attempt=1))
     with pytest.raises(InvalidEvent, match=r"type: 'teamfit.job.started.v1'.*'teamfit.job.requested.v1'"):
-        decode_request(Delivery("job-requests", None, event.encode()))
+        expecting(JobRequested, JobCancelRequested)(Delivery("job-requests", None, event.encode()))
 
 
 def test_a_request_on_the_topic_of_facts_is_refused_by_its_type() -> None:
@@ -126,10 +138,12 @@ def test_a_request_on_the_topic_of_facts_is_refused_by_its_type() -> None:
     )
     for event in (request(), accepted):
         with pytest.raises(InvalidEvent, match=rf"type: '{event.type}' does not belong on job-events; expected"):
-            decode_fact(Delivery("job-events", None, event.encode()))
+            read_event(Delivery("job-events", None, event.encode()))
 
 
-def test_a_fact_that_ends_no_run_settles_nothing() -> None:
+async def test_a_fact_that_ends_no_run_settles_nothing() -> None:
     """A start costs the quota stage no transaction."""
     event = JobStarted(id="1", subject=JOB, time=NOON, data=Started(organization_id="acme", attempt=1))
-    assert not settles(decode_fact(Delivery("job-events", None, event.encode())))
+    nowhere = Database("postgresql://nobody@127.0.0.1:1/none", size=1)
+    delivery = Delivery("job-events", None, event.encode())
+    assert await Facts(nowhere, SystemClock(), Settings(_env_file=None)).handle(event, delivery) == ()

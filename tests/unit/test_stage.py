@@ -97,7 +97,7 @@ class Script:
     errors: list[Exception] = field(default_factory=list)
     calls: int = 0
 
-    async def handle(self, event: bytes | None) -> Sequence[Record]:
+    async def handle(self, event: bytes | None, _delivery: Delivery) -> Sequence[Record]:
         self.calls += 1
         assert event == b"value"
         if self.errors:
@@ -194,7 +194,7 @@ async def test_what_cannot_succeed_becomes_a_dead_letter_with_its_bytes(error: E
 async def test_giving_up_says_what_became_of_the_job() -> None:
     """The records of `give_up` are published together with the dead letter."""
 
-    async def give_up(_event: bytes | None, _error: Exception) -> Sequence[Record]:
+    async def give_up(_event: bytes | None, _delivery: Delivery, _error: Exception) -> Sequence[Record]:
         return (FACT,)
 
     topics = Topics()
@@ -207,7 +207,7 @@ async def test_a_letter_that_cannot_be_kept_does_not_end_the_job() -> None:
     """Postgres is away when a stage gives up: it holds, and no run has failed of which nothing could be found."""
     ended = 0
 
-    async def give_up(_event: bytes | None, _error: Exception) -> Sequence[Record]:
+    async def give_up(_event: bytes | None, _delivery: Delivery, _error: Exception) -> Sequence[Record]:
         nonlocal ended
         ended += 1
         return (FACT,)
@@ -270,7 +270,7 @@ async def test_a_held_stage_asks_with_one_delivery_at_a_time() -> None:
     probes = most = 0
     up = asyncio.Event()
 
-    async def handle(_event: bytes | None) -> Sequence[Record]:
+    async def handle(_event: bytes | None, _delivery: Delivery) -> Sequence[Record]:
         nonlocal probes, most
         probes += 1
         most = max(most, probes)
@@ -295,7 +295,7 @@ async def test_what_began_before_a_hold_does_not_end_it() -> None:
     """A call that was under way when the dependency went away, and ends well, does not send everybody after it."""
     went_away, answered, up = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def handle(event: bytes | None) -> Sequence[Record]:
+    async def handle(event: bytes | None, _delivery: Delivery) -> Sequence[Record]:
         if event == b"early":
             await answered.wait()
         elif not up.is_set():
@@ -321,7 +321,7 @@ async def test_an_error_that_comes_of_being_stopped_is_no_outcome(error: Excepti
     """A driver that turns its cancellation into an error keeps no agent running, and fails no job."""
     waiting = asyncio.Event()
 
-    async def handle(_event: bytes | None) -> Sequence[Record]:
+    async def handle(_event: bytes | None, _delivery: Delivery) -> Sequence[Record]:
         try:
             waiting.set()
             await asyncio.Event().wait()
@@ -344,7 +344,7 @@ async def test_many_failures_at_once_are_one_outage() -> None:
     """Only probes lengthen the wait for the next one, however many deliveries met the outage."""
     up = asyncio.Event()
 
-    async def handle(_event: bytes | None) -> Sequence[Record]:
+    async def handle(_event: bytes | None, _delivery: Delivery) -> Sequence[Record]:
         if not up.is_set():
             raise DependencyDown("llm", "away")
         return ()
@@ -364,7 +364,7 @@ async def test_a_stage_that_stops_gives_back_what_waits_and_finishes_what_it_tri
     probing, up = asyncio.Event(), asyncio.Event()
     calls = 0
 
-    async def handle(_event: bytes | None) -> Sequence[Record]:
+    async def handle(_event: bytes | None, _delivery: Delivery) -> Sequence[Record]:
         nonlocal calls
         calls += 1
         if calls == 1:
@@ -400,7 +400,7 @@ async def test_a_delivery_that_meets_an_outage_while_the_stage_stops_is_given_ba
 async def test_a_handler_that_hangs_is_ended_and_tried_again() -> None:
     """The stage's timeout counts as a transient failure."""
 
-    async def hang(_event: bytes | None) -> Sequence[Record]:
+    async def hang(_event: bytes | None, _delivery: Delivery) -> Sequence[Record]:
         await asyncio.Event().wait()
         return ()
 
@@ -434,7 +434,7 @@ async def test_an_error_while_settling_holds_the_delivery_instead_of_losing_it(b
             fail_once.pop()()
         await later.schedule(record, delay, reason=reason)
 
-    async def give_up(_event: bytes | None, _error: Exception) -> Sequence[Record]:
+    async def give_up(_event: bytes | None, _delivery: Delivery, _error: Exception) -> Sequence[Record]:
         if fail_once:
             fail_once.pop()()
         return ()
@@ -458,7 +458,7 @@ async def test_a_delivery_that_cannot_be_settled_does_not_block_the_others() -> 
     stage = stage_of(Script(), Topics(), Later())
     settled: list[bytes | None] = []
 
-    async def handle(event: bytes | None) -> Sequence[Record]:
+    async def handle(event: bytes | None, _delivery: Delivery) -> Sequence[Record]:
         return (Record("t", None, event),)
 
     async def publish(records: Sequence[Record]) -> None:
@@ -485,7 +485,7 @@ async def test_a_bad_deploy_holds_the_stage_instead_of_failing_the_backlog() -> 
     topics, later = Topics(), Later()
     broken = True
 
-    async def handle(_event: bytes | None) -> Sequence[Record]:
+    async def handle(_event: bytes | None, _delivery: Delivery) -> Sequence[Record]:
         await asyncio.sleep(0)
         if broken:
             _raise_bug()
@@ -539,7 +539,7 @@ async def test_a_bad_deploy_after_many_successes_is_noticed_as_soon() -> None:
     topics = Topics()
     errors: list[Exception] = []
 
-    async def handle(_event: Asked) -> Sequence[Record]:
+    async def handle(_event: Asked, _delivery: Delivery) -> Sequence[Record]:
         await asyncio.sleep(0)
         if errors:
             raise errors[0]
@@ -571,7 +571,7 @@ async def test_log_lines_about_a_delivery_name_its_job_and_trace() -> None:
     )
     bound: list[dict[str, object]] = []
 
-    async def handle(_event: JobRequested) -> Sequence[Record]:
+    async def handle(_event: JobRequested, _delivery: Delivery) -> Sequence[Record]:
         bound.append(structlog.contextvars.get_contextvars())
         return ()
 
@@ -587,7 +587,7 @@ async def test_one_organization_never_holds_a_stage() -> None:
     """However many jobs of one customer fail, and however often one job does, the stage goes on for everybody."""
     topics, later = Topics(), Later()
 
-    async def handle(event: Asked) -> Sequence[Record]:
+    async def handle(event: Asked, _delivery: Delivery) -> Sequence[Record]:
         if event.organization_id == "bad":
             raise Transient("llm_invalid_output", "two activities")
         return (FACT,)
@@ -616,7 +616,7 @@ async def test_a_job_that_fails_is_tried_as_often_as_it_may_be_whatever_the_stag
         async def schedule(self, record: Record, delay: timedelta, *, reason: str) -> None:
             waiting.append(record)
 
-    async def handle(event: Asked) -> Sequence[Record]:
+    async def handle(event: Asked, _delivery: Delivery) -> Sequence[Record]:
         calls[event.job_id] = calls.get(event.job_id, 0) + 1
         raise Transient("llm_invalid_output", "two activities")
 
@@ -649,7 +649,7 @@ async def test_what_the_data_causes_is_a_dead_letter_at_once_and_holds_nobody(er
     """Decided by the class of the error, for any number of senders: no second try, and no window opens."""
     topics, later, kept = Topics(), Later(), Kept()
 
-    async def handle(event: Asked) -> Sequence[Record]:
+    async def handle(event: Asked, _delivery: Delivery) -> Sequence[Record]:
         if event.job_id % 10:
             raise error.with_traceback(None)
         return (FACT,)
@@ -664,7 +664,7 @@ async def test_what_the_data_causes_is_a_dead_letter_at_once_and_holds_nobody(er
 async def test_a_suspected_stage_looks_at_other_senders_entries() -> None:
     """Poison of several senders is in all hands; the first entry of another is tried at once, and resumes the stage."""
 
-    async def handle(event: Asked) -> Sequence[Record]:
+    async def handle(event: Asked, _delivery: Delivery) -> Sequence[Record]:
         if event.organization_id != "good":
             _raise_bug()
         return (FACT,)
@@ -690,7 +690,7 @@ async def test_what_waits_for_a_suspected_stage_waits_outside_when_hands_are_ful
     """More than a few poison deliveries never keep the agents: the rest is kept for later, and no attempt is spent."""
     topics, later = Topics(), Later()
 
-    async def handle(_event: Asked) -> Sequence[Record]:
+    async def handle(_event: Asked, _delivery: Delivery) -> Sequence[Record]:
         _raise_bug()
         return ()
 
@@ -713,7 +713,7 @@ async def test_what_waits_for_a_suspected_stage_waits_outside_when_hands_are_ful
 async def test_a_job_that_cannot_be_given_up_is_kept_all_the_same() -> None:
     """Whatever fails inside giving up, the letter is there, and the delivery is settled."""
 
-    async def give_up(_event: object, _error: Exception) -> Sequence[Record]:
+    async def give_up(_event: object, _delivery: Delivery, _error: Exception) -> Sequence[Record]:
         raise ValueError("the fact holds what Postgres does not take")
 
     topics, kept = Topics(), Kept()

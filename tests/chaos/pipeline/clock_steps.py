@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-from infra.local.stack import API, STAGES
+from infra.local.stack import API, WORKERS
 from tests.chaos.pipeline.system import Inject, System
 
 # An hour: longer than every lease, lock and pause. Forty days: past the end of a month, and every age that is acted on.
@@ -42,7 +42,7 @@ def step(*groups: Callable[[System], Sequence[str]]) -> Inject:
 
 def one_of_each(number: int) -> Callable[[System], Sequence[str]]:
     """Half of the processes of the API and of each stage but the schedule: as if they shared a machine."""
-    return lambda system: [system.parts(kind)[number] for kind in (API, *STAGES) if kind != "schedule"]
+    return lambda system: [system.parts(kind)[number] for kind in (API, *WORKERS) if kind != "schedule"]
 
 
 def server(name: str) -> Callable[[System], Sequence[str]]:
@@ -57,7 +57,7 @@ def schedule(system: System) -> Sequence[str]:
 
 def everything(system: System) -> Sequence[str]:
     """What a single machine would run: the clocks agree, and all of them are stepped."""
-    return ["valkey", "postgres", *(part for kind in (API, *STAGES) for part in system.parts(kind))]
+    return ["valkey", "postgres", *(part for kind in (API, *WORKERS) for part in system.parts(kind))]
 
 
 def no_clocks(system: System) -> str | None:

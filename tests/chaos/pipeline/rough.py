@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from infra.local.servers import start_valkey
-from streams.jobs.topics import CONSUMER_GROUPS
+from streams.jobs.stages import CONSUMER_GROUPS
 from tests.chaos.pipeline.system import Inject, System
 from tests.waiting import wait_for
 

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from infra.errors import DependencyDown
 from infra.local.processes import LocalServerError
-from infra.local.stack import API, STAGES, Stack
+from infra.local.stack import API, WORKERS, Stack
 from infra.settings import Settings
 from infra.verify import CheckTimedOut, verify
 from producers.client import JobRequests, Request
@@ -27,7 +27,7 @@ from tests.chaos.pipeline.grounds import LLM_LATENCY_S, Grounds
 from tests.chaos.pipeline.system import Books, Load
 
 _queries: Any = aiosql.from_path(Path(__file__).with_name("teamfit.sql"), "asyncpg")
-_KINDS = (API, *STAGES)
+_KINDS = (API, *WORKERS)
 _WISH = "Something outdoors for 6 people, about 45 minutes"
 _POLL_S = 0.25
 

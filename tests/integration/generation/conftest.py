@@ -21,7 +21,7 @@ from consumers.generation.handlers import Generation
 from consumers.generation.llm import Llm
 from consumers.generation.runs import Handover
 from infra.clock import SystemClock
-from infra.errors import DependencyDown, InvalidEvent
+from infra.errors import DependencyDown
 from infra.local.llm.server import create_app
 from infra.postgres import Database
 from infra.settings import Settings
@@ -31,7 +31,8 @@ from streams.delivery.policy import RetryPolicy
 from streams.delivery.scheduled import ScheduledRetries
 from streams.delivery.seal import Seal
 from streams.delivery.stage import Stage
-from streams.jobs.events import Accepted, JobAccepted, JobId, fact_id, parse_event
+from streams.jobs.events import Accepted, JobAccepted, JobId, fact_id
+from streams.jobs.topics import JOB_ACCEPTED, expecting
 from tests.waiting import wait_for
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -116,18 +117,24 @@ class StageUnderTest:
 
     async def handle(self, event: JobAccepted, entry: str = ENTRY) -> Sequence[Record]:
         """Take a delivery; by default every event comes as the same entry each time."""
-        return await self.generation.handle(Handover(event, entry))
+        await entered(self.database, event)
+        return await self.generation.handle(event, _delivery(event, entry))
+
+    async def _handle_entered(self, event: JobAccepted, delivery: Delivery) -> Sequence[Record]:
+        await entered(self.database, event)
+        return await self.generation.handle(event, delivery)
 
     async def give_up(self, event: JobAccepted, error: Exception) -> Sequence[Record]:
         """Give up a delivery."""
-        return await self.generation.give_up(Handover(event, ENTRY), error)
+        await entered(self.database, event)
+        return await self.generation.give_up(event, _delivery(event, ENTRY), error)
 
-    def wrapped(self) -> Stage[Handover]:
+    def wrapped(self) -> Stage[JobAccepted]:
         """Return the handlers in the wrapper that gives each delivery an outcome; its retries are due at once."""
         return Stage(
             group="generation",
-            decode=_decode,
-            handle=self.generation.handle,
+            decode=expecting(JobAccepted),
+            handle=self._handle_entered,
             give_up=self.generation.give_up,
             publisher=self.published,
             retries=ScheduledRetries(self.database, SystemClock()),
@@ -138,11 +145,24 @@ class StageUnderTest:
         )
 
 
-def _decode(delivery: Delivery) -> Handover:
-    event = parse_event(delivery.value)
-    if not isinstance(event, JobAccepted):
-        raise InvalidEvent("type: not this one")
-    return Handover(event, delivery.entry)
+def _delivery(event: JobAccepted, entry: str) -> Delivery:
+    return Delivery(JOB_ACCEPTED, event.key, event.encode(), entry=entry)
+
+
+async def entered(database: "Database | Pool", event: JobAccepted) -> None:
+    """Have quota reserve a unit for the run, without which a worker takes its event for forged."""
+    insert = (
+        (
+            "INSERT INTO quota_ledger (job_id, run, organization_id, period, state, decided_at)"
+            " VALUES ($1, $2, $3, '2031-04', 'reserved', now()) ON CONFLICT DO NOTHING"
+        ),
+        *(event.job_id, event.run, event.data.organization_id),
+    )
+    if isinstance(database, Database):
+        async with database.transaction() as connection:
+            await connection.execute(*insert)
+    else:
+        await database.execute(*insert)
 
 
 Starter: TypeAlias = Callable[..., Awaitable[StageUnderTest]]
@@ -277,7 +297,7 @@ async def eventually(stage: StageUnderTest, event: JobAccepted, *, deadline_s: f
 
 def handovers(*events: JobAccepted) -> list[Handover]:
     """Return these events as handed over by the broker."""
-    return [Handover(event, ENTRY) for event in events]
+    return [(event, ENTRY) for event in events]
 
 
 def accepted(

@@ -3,7 +3,7 @@
 from consumers.generation.attempts import Attempts
 from consumers.generation.gate import Gate
 from consumers.generation.prompt import Material, Team
-from consumers.generation.runs import Attempt, Handover, UnderWay
+from consumers.generation.runs import Attempt, UnderWay
 from infra.clock import SystemClock
 from tests.integration.generation.conftest import Pool, StageUnderTest, accepted, handovers
 
@@ -40,7 +40,7 @@ async def test_a_budget_of_zero_reads_no_materials(stage: StageUnderTest) -> Non
 async def test_two_entries_of_one_run_in_a_batch_are_one_attempt(stage: StageUnderTest, database: Pool) -> None:
     """The second entry finds the first one's attempt under way, as it would in another worker."""
     event, other = accepted(), accepted()
-    batch = [Handover(event, "a"), Handover(other, "b"), Handover(event, "c")]
+    batch = [(event, "a"), (other, "b"), (event, "c")]
     begun = await Attempts(stage.database, SystemClock(), stage.settings, Gate("e")).begin(batch)
     assert [type(one) for one in begun] == [Attempt, Attempt, UnderWay]
     assert await database.fetchval("SELECT array_agg(entry ORDER BY entry) FROM generation_attempts") == ["a", "b"]

@@ -21,6 +21,7 @@ from tests.integration.generation.conftest import (
     WorkerStarter,
     accepted,
     die_in_a_call,
+    entered,
     write,
 )
 from tests.stream_entries import entries_of
@@ -199,15 +200,6 @@ async def test_a_killed_worker_is_replaced_within_its_lease_though_duplicates_wa
     rows = await database.fetch("SELECT state, maybe_billed, entry FROM generation_attempts ORDER BY attempt")
     assert [(row["state"], row["maybe_billed"]) for row in rows] == [("abandoned", True), ("saved", False)]
     assert rows[0]["entry"] == rows[1]["entry"] != ENTRY
-
-
-async def entered(pool: Pool, event: JobAccepted) -> None:
-    """Have quota reserve a unit for the run, without which a worker takes its event for forged."""
-    await pool.execute(
-        "INSERT INTO quota_ledger (job_id, run, organization_id, period, state, decided_at)"
-        " VALUES ($1, $2, $3, '2031-04', 'reserved', now())",
-        *(event.job_id, event.run, event.data.organization_id),
-    )
 
 
 async def _completed(redis_url: str, jobs: int) -> bool:

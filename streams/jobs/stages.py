@@ -1,0 +1,82 @@
+"""Which consumer groups there are, what each reads, and which of them a run passes through.
+
+All else follows from this list: what `teamfit worker` offers, what the local stack starts, whose acknowledgements trim
+a topic, which failed events start a run when they are replayed, and whose poison ends one.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Final
+
+from infra.settings import settings
+from streams.delivery.deliveries import DEAD_LETTERS
+from streams.jobs.events import JobAccepted, JobRequested
+from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, JOB_REQUESTS, TOPICS, type_of
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerGroup:
+    """A consumer group.
+
+    Attributes:
+        name: of the group, of its workers, and of its stage in logs and dead letters.
+        module: where its Faust app is made, by `create(settings)`.
+        reads: its topics.
+        run: the event that brings a run to it, if runs pass through it; a run ends when that event is given up.
+    """
+
+    name: str
+    module: str
+    reads: tuple[str, ...] = ()
+    run: type[JobRequested | JobAccepted] | None = None
+
+
+QUOTA: Final = "quota"
+GENERATION: Final = "generation"
+PROJECTION: Final = "projection"
+FAILURES: Final = "failures"
+SCHEDULE: Final = "schedule"
+
+STAGES: Final = (
+    ConsumerGroup(QUOTA, "consumers.quota.worker", (JOB_REQUESTS, JOB_EVENTS), run=JobRequested),
+    ConsumerGroup(GENERATION, "consumers.generation.worker", (JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY), run=JobAccepted),
+    ConsumerGroup(PROJECTION, "consumers.projection.worker", (JOB_REQUESTS, JOB_EVENTS)),
+    ConsumerGroup(FAILURES, "consumers.failures.worker", (DEAD_LETTERS,)),
+    # It reads nothing, but its workers elect a leader as those of a group do.
+    ConsumerGroup(SCHEDULE, "producers.schedule.worker"),
+)
+
+# A topic is trimmed only of what all its groups have acknowledged.
+CONSUMER_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    topic: tuple(stage.name for stage in STAGES if topic in stage.reads) for topic in TOPICS
+}
+
+# Where an event brings a run to a stage: topic, group and type.
+RUN_ENTRIES: Final = tuple(
+    (topic, stage.name, type_of(stage.run))
+    for stage in STAGES
+    if stage.run is not None
+    for topic in stage.reads
+    if stage.run in TOPICS[topic].carries
+)
+RUN_STAGES: Final = frozenset(name for _, name, _ in RUN_ENTRIES)
+
+
+def app_on_demand(module: str) -> Callable[[str], object]:
+    """Return the `__getattr__` of a package whose `app` is made when the `faust` command asks for it.
+
+    Importing the package needs neither settings nor a broker, nor Faust.
+    """
+
+    @cache
+    def made() -> object:
+        return import_module(module).create(settings())
+
+    def attribute(name: str) -> object:
+        if name == "app":
+            return made()
+        raise AttributeError(f"module {module.rpartition('.')[0]!r} has no attribute {name!r}")
+
+    return attribute
