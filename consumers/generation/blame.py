@@ -24,6 +24,7 @@ from consumers.generation.blame_words import (
     LONG_CODES,
     MODEL,
     MODEL_CODES,
+    NO_ADDRESS,
     NO_CREDIT,
     NO_CREDIT_CODES,
     NO_JSON_CODES,
@@ -32,6 +33,7 @@ from consumers.generation.blame_words import (
     TOO_MANY_ASKED,
     words,
 )
+from consumers.generation.declining import declines
 from consumers.generation.refusal import Refusal
 
 Blame: TypeAlias = Literal["account", "configuration", "endpoint", "limit", "prompt", "unknown"]
@@ -58,6 +60,7 @@ class Verdict:
 
 
 _FORM_STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
+_REFUSING: Final = frozenset({400, 403, 422, 451})
 _NO_COMPLETIONS: Final = frozenset({404, 405, 410})
 
 
@@ -110,13 +113,15 @@ def _by_words(refusal: Refusal, said: _Words, named: str, url: str, model: str) 
     if status < HTTPStatus.INTERNAL_SERVER_ERROR and said.any(BLOCKED_CODES, BLOCKED):
         sentence = f"the account behind OPENAI_API_KEY is blocked at {url} {named}: its region, or it is suspended"
         return Verdict("account", "llm_account_blocked", sentence)
-    if said.code(FLAGGED_CODES) or (status in {400, 403, 422, 451} and said.any(None, FLAGGED)):
+    if said.code(FLAGGED_CODES) or (status in _REFUSING and said.any(None, FLAGGED)):
         certain = status in {400, 422} and said.code(FLAGGED_CODES)
         return Verdict(
             "prompt", "llm_content_filter", f"the LLM's content filter refused the request {named}", certain=certain
         )
     if status in {400, 401, 403} and said.any(KEY_CODES, KEY):
         return _wrong_key(named, url)
+    if status in _REFUSING and declines(refusal.text):
+        return Verdict("prompt", "llm_refusal", f"the LLM refused to answer this request {named}", certain=False)
     if said.code(NO_JSON_CODES):
         return Verdict("prompt", "llm_invalid_output", f"the endpoint found no valid JSON in the answer {named}")
     return _by_request(refusal, said, named, url, model)
@@ -145,7 +150,7 @@ def _by_request(refusal: Refusal, said: _Words, named: str, url: str, model: str
     ):
         sentence = f"model {model} is unknown at {url} {named}: check TEAMFIT_MODEL and OPENAI_BASE_URL"
         return Verdict("configuration", "llm_misconfigured", sentence)
-    return None
+    return _no_address(named, url) if said.any(None, NO_ADDRESS) else None
 
 
 def _refused_parts(refusal: Refusal, said: _Words) -> frozenset[str]:
@@ -175,10 +180,10 @@ def _by_status(refusal: Refusal, named: str, url: str, model: str) -> Verdict:
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         return Verdict("configuration", "llm_misconfigured", f"a proxy before {url} asks for credentials {named}")
     if status in _NO_COMPLETIONS:
-        sentence = (
-            f"{url} has no /chat/completions {named}: check OPENAI_BASE_URL (it often ends in /v1) and TEAMFIT_MODEL"
-        )
-        return Verdict("configuration", "llm_misconfigured", sentence)
+        return _no_address(named, url)
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        # A proxy says so with a page.
+        return Verdict("prompt", "llm_prompt_too_long", f"the prompt is too long for {url} {named}", certain=False)
     is_outage = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {408, 409, 421, 425, 440, 444, 460, 498, 499}
     if is_outage or refusal.is_page or status < HTTPStatus.BAD_REQUEST:
         page = " with a page for people, as gateways do" if refusal.is_page else ""
@@ -186,10 +191,13 @@ def _by_status(refusal: Refusal, named: str, url: str, model: str) -> Verdict:
             f"the LLM endpoint {url} fails{page} {named}: nothing to do here but to wait, or to look at its status"
         )
         return Verdict("endpoint", "llm_server_error", sentence, wait=refusal.wait)
-    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return Verdict("prompt", "llm_prompt_too_long", f"the prompt is too long for {url} {named}", certain=False)
     sentence = f"the LLM endpoint {url} refuses the request for model {model} {named}"
     return Verdict("unknown", "llm_bad_request", sentence, certain=False)
+
+
+def _no_address(named: str, url: str) -> Verdict:
+    sentence = f"{url} has no /chat/completions {named}: check OPENAI_BASE_URL (it often ends in /v1) and TEAMFIT_MODEL"
+    return Verdict("configuration", "llm_misconfigured", sentence)
 
 
 def _no_credit(refusal: Refusal, named: str, url: str) -> Verdict:

@@ -24,6 +24,8 @@ NO_CREDIT_CODES: Final = words(
     r"out_of_credits?",
     r"insufficient_\w*quota",
     r"quota_exhausted",
+    r"1113",  # Zhipu
+    r"base_resp_1008",
 )
 NO_CREDIT: Final = words(
     (
@@ -49,6 +51,7 @@ KEY_CODES: Final = words(
     r"authentication_(error|failed)",
     r"token_expired",
     r"access_?denied_?key",
+    r"base_resp_(1004|2049)",
 )
 KEY: Final = words(
     (
@@ -73,6 +76,7 @@ BLOCKED_CODES: Final = words(
     r"consumer_suspended",
     r"service_disabled",
     r"region_\w+",
+    r"111[02]|1121",  # Zhipu
 )
 BLOCKED: Final = words(
     (
@@ -95,6 +99,7 @@ MODEL_CODES: Final = words(
     r"deployment_?not_?found",
     r"model_not_open",
     r"model_not_loaded",
+    r"1211",  # Zhipu
 )
 MODEL: Final = words(
     (
@@ -132,6 +137,8 @@ FLAGGED_CODES: Final = words(
     r"violence",
     r"hate",
     r"guardrail\w*",
+    r"1301",  # Zhipu
+    r"base_resp_102[67]",
 )
 FLAGGED: Final = words(
     (
@@ -144,6 +151,7 @@ FLAGGED: Final = words(
     r"flagged (as|for|by)",
     r"requires moderation",
     r"content exists risk",
+    r"敏感|不安全|违规|违反",
 )
 LONG_CODES: Final = words(
     r"context_?(length|window|size)\w*",
@@ -157,6 +165,8 @@ LONG_CODES: Final = words(
     r"max_tokens_exceeded",
     r"request_entity_too_large",
     r"request_too_large",
+    r"1261",  # Zhipu
+    r"base_resp_1039",
 )
 LONG: Final = words(
     r"context (length|window|size)",
@@ -182,6 +192,10 @@ TOO_MANY_ASKED: Final = words(
         r"max(imum)?[_ ](completion[_ ]|output[_ ])?tokens)"
     ),
 )
+# LM Studio says so under status 200.
+NO_ADDRESS: Final = words(
+    r"unexpected endpoint", r"(no|unknown|invalid) (such )?(route|endpoint|path)\b", r"cannot post "
+)
 NO_JSON_CODES: Final = words(
     r"json_validate_failed",
     r"failed_generation",
@@ -198,6 +212,8 @@ LIMIT_CODES: Final = words(
     r"queue_exceeded",
     r"concurrency\w*",
     r"engine_overloaded\w*",
+    r"130[2-5]",  # Zhipu
+    r"base_resp_(1002|1041)",
 )
 LIMIT: Final = words(
     r"rate[ -]?limit",

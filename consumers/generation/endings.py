@@ -1,6 +1,6 @@
 """How an answer ended: what the many spellings of a finish reason mean."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ class Ending(Enum):
 _PREFIXES: Final = ("finish_reason_", "stop_reason_", "finishreason.")
 _GOOD: Final = frozenset({"stop", "stopped", "end_turn", "eos", "eos_token", "stop_sequence", "complete", "completed"})
 _EXACT: Final = {
+    "limit": Ending.TRUNCATED,
+    "rate_limit": Ending.BROKEN_OFF,
     "language": Ending.FILTERED,
     "other": Ending.MALFORMED,
     "unspecified": Ending.MALFORMED,
@@ -44,8 +46,8 @@ _WORD_CHARS: Final = 40
 def ending_of(choice: Mapping[str, Any], message: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[Ending, str]:
     """Return how the answer ended, and the word that says so.
 
-    The choice's own reason decides; the others are asked when it names none that is known. An answer without a known
-    reason is whole if its JSON is.
+    The first reason that says it did not end well decides, the choice's own one first: gateways write `stop` beside
+    what the model's server has said. An answer without a known reason is whole if its JSON is.
     """
     details = document.get("incomplete_details")
     stated = (
@@ -61,11 +63,24 @@ def ending_of(choice: Mapping[str, Any], message: Mapping[str, Any], document: M
     )
     for reason in _words(stated):
         if reason in _GOOD:
-            break
+            continue
         ending = _EXACT.get(reason) or next((known for part, known in _KNOWN if part in reason), None)
         if ending is not None:
             return ending, reason[:_WORD_CHARS]
+    for category in _filtered((choice, message, document)):
+        return Ending.FILTERED, category[:_WORD_CHARS]
     return Ending.WHOLE, ""
+
+
+def _filtered(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the categories by which a filter says, beside the answer, that it has stopped the prompt or the answer."""
+    for part in parts:
+        prompts = part.get("prompt_filter_results")
+        for one in (part, *(prompts if isinstance(prompts, list) else [])):
+            results = one.get("content_filter_results") if isinstance(one, dict) else None
+            for category, result in results.items() if isinstance(results, dict) else ():
+                if isinstance(result, dict) and result.get("filtered") is True:
+                    yield str(category)
 
 
 def _words(stated: Iterable[object]) -> Iterable[str]:

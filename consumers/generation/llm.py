@@ -13,9 +13,10 @@ import orjson
 from openai.types.chat import ChatCompletionMessageParam
 
 from consumers.generation import body
-from consumers.generation.answer import Completion, NoCompletion, read
+from consumers.generation.answer import Completion, read
 from consumers.generation.dialect import Dialect
-from consumers.generation.llm_errors import LlmFailure, misconfigured, timed_out, translate
+from consumers.generation.llm_errors import LlmFailure, misconfigured, of_no_completion, timed_out, translate
+from consumers.generation.no_completion import NoCompletion
 from consumers.generation.prompt import harmless_messages, messages
 from consumers.generation.rate_limits import exhausted_for
 from infra import telemetry
@@ -81,6 +82,8 @@ class Llm:
         try:
             return read(answer.content, fallback_model=self._settings.model).usage
         except NoCompletion as error:
+            if error.holds_json:
+                return error.usage  # it does as it is told, in another API's form
             raise self._reported(error, answer) from error
         except LlmFailure as failure:
             return failure.usage  # no three activities, as was to be expected
@@ -107,15 +110,7 @@ class Llm:
             telemetry.LLM_SECONDS.observe(time.perf_counter() - started)
 
     def _reported(self, error: NoCompletion, answer: httpx2.Response) -> LlmFailure:
-        """Return the failure that a body reports, as if it had come under the status that belongs to it."""
-        response = httpx2.Response(error.status, headers=answer.headers, request=answer.request)
-        failure = translate(
-            openai.APIStatusError(str(error), response=response, body=error.body),
-            url=self._url,
-            model=self._settings.model,
-        )
-        failure.usage, failure.maybe_billed = error.usage, error.maybe_billed
-        return failure
+        return of_no_completion(error, answer.headers, url=self._url, model=self._settings.model)
 
     def _open(self) -> openai.AsyncOpenAI:
         key = self._settings.openai_api_key

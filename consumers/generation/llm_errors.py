@@ -9,7 +9,7 @@ LlmFailure                 one call that gave no activities; `error` says what t
 """
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Self
@@ -19,8 +19,9 @@ import httpx2
 import openai
 
 from consumers.generation.blame import Verdict, blame
+from consumers.generation.no_completion import NoCompletion
 from consumers.generation.rate_limits import exhausted_for
-from consumers.generation.refusal import clean, read_refusal
+from consumers.generation.refusal import Refusal, clean, read_refusal
 from infra.errors import DependencyDown, Permanent, Postponed, Transient
 from streams.jobs.completion import Usage
 
@@ -92,6 +93,22 @@ def misconfigured(sentence: str) -> LlmFailure:
     return _of(Verdict("configuration", "llm_misconfigured", sentence), sent=False)
 
 
+def of_no_completion(error: NoCompletion, headers: Mapping[str, str], *, url: str, model: str) -> LlmFailure:
+    """Return the failure that a body under status 200 reports, as if it had come under the status that belongs to it.
+
+    Where it names no status its words decide, as under any 4xx; where they say nothing either, its server has failed.
+    """
+    if error.hint:
+        failure = _of(Verdict("configuration", "llm_misconfigured", f"{url} {error.hint}"))
+    else:
+        status = error.status or (HTTPStatus.BAD_GATEWAY if error.body is None else HTTPStatus.BAD_REQUEST)
+        failure = _refused(read_refusal(status, headers, error.body), headers, url, model)
+        if error.status is None and failure.verdict is not None and failure.verdict.blame == "unknown":
+            failure = _refused(read_refusal(HTTPStatus.BAD_GATEWAY, headers, error.body), headers, url, model)
+    failure.usage, failure.maybe_billed = error.usage, error.maybe_billed
+    return failure
+
+
 def timed_out(seconds: float) -> LlmFailure:
     """Return the failure of a call that was ended at our own limit."""
     sentence = f"the LLM gave no answer within {seconds:g} s (TEAMFIT_GENERATION_TIMEOUT_S)"
@@ -132,6 +149,10 @@ def _status(error: openai.APIStatusError, url: str, model: str) -> LlmFailure:
     headers = error.response.headers
     # The package hands on the inner part of a body, without what stands beside it.
     refusal = read_refusal(error.status_code, headers, error.response.content or error.body)
+    return _refused(refusal, headers, url, model)
+
+
+def _refused(refusal: Refusal, headers: Mapping[str, str], url: str, model: str) -> LlmFailure:
     verdict = blame(refusal, url=url, model=model)
     failure = _of(verdict, status=refusal.status, words=refusal.text)
     if verdict.blame in {"limit", "endpoint"}:

@@ -1,9 +1,11 @@
 """Where in a message the answer may stand: its text, the parts of it, a tool call, or a reasoning field."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from consumers.generation.activities import ACTIVITIES_PER_JOB
 from consumers.generation.packing import Found, unpack, wanted_in
 
 Json = Mapping[str, Any]
@@ -59,17 +61,28 @@ def _said(choice: Json, message: Json) -> Iterator[Source]:
     if isinstance(content, dict | list):
         # Some servers decode the JSON themselves.
         values = content if isinstance(content, list) else [content]
-        for value in values:
-            if isinstance(value, dict):
-                yield from (Source(value[name], "parts") for name in _PART_VALUES if value.get(name))
+        held = [value[name] for value in values if isinstance(value, dict) for name in _PART_VALUES if value.get(name)]
+        if held:
+            yield Source(_together(held), "parts")
         if any(isinstance(one, dict) and "type" not in one for one in values):
             yield Source(content, "decoded")
     if message.get("parsed"):
         yield Source(message["parsed"], "decoded")
-    for call in _calls(message):
-        yield Source(call, "tool_call")
+    if calls := list(_calls(message)):
+        yield Source(_together(calls), "tool_call")
     if isinstance(choice.get("text"), str) and choice["text"].strip():
         yield Source(choice["text"], "text_field")
+
+
+def _together(held: list[Any]) -> object:
+    """Return what several calls or parts hold: a model may call once for each activity."""
+    if len(held) == 1:
+        return held[0]
+    found = [wanted["activities"] for one in held if (wanted := wanted_in(one, set()))]
+    if len(found) == len(held) and all(isinstance(one, list) and len(one) < ACTIVITIES_PER_JOB for one in found):
+        return {"activities": [activity for one in found for activity in one]}
+    # One a line; of several whole answers the last one counts.
+    return "\n".join(one if isinstance(one, str) else json.dumps(one) for one in held)
 
 
 def _calls(message: Json) -> Iterator[object]:

@@ -37,10 +37,14 @@ _DECODER: Final = json.JSONDecoder(strict=False)
 
 @dataclass
 class Found:
-    """What was found in an answer: an object with activities, or why there is none, and what was taken off."""
+    """What was found in an answer: an object with activities, or why there is none, and what was taken off.
+
+    `instead`: what is said where there are none, without the reasoning.
+    """
 
     value: dict[str, Any] | None = None
     problem: str = "it holds no JSON object with activities"
+    instead: str = ""
     kinds: set[str] = field(default_factory=set)
 
 
@@ -66,6 +70,7 @@ def unpack(text: str, *, depth: int = 0) -> Found:
         return Found(problem="it is empty")
     found, places = _last(values)
     if found.value is None:
+        found.instead = "" if any(one.broken for one in values) else outside
         return found
     around = _without(text, [*thought, *places])
     bare = _FENCE.sub("", around)
@@ -168,7 +173,11 @@ def wanted_in(value: object, kinds: set[str], depth: int = 0) -> dict[str, Any] 
 
 
 def _wrapped(value: Mapping[str, object], kinds: set[str], depth: int) -> dict[str, Any] | None:
-    """Return what exactly one of an object's values holds."""
+    """Return what exactly one of an object's values holds, or all of them if they are activities."""
+    single = [part for part in value.values() if _is_activity(part)]
+    if len(single) > 1:
+        kinds |= {"wrapper", "list"}
+        return {_ACTIVITIES: single}
     answers = []
     for part in value.values():
         # The schema that was sent names `activities` too: a model that repeats it answers nothing.

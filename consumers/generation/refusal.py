@@ -26,6 +26,8 @@ _SHOWN_CHARS: Final = 200
 _CODES: Final = frozenset(
     {"code", "type", "status", "reason", "error_code", "errortype", "__type", "error_type", "finish_reason"}
 )
+_BASE_RESP: Final = "base_resp"
+_BASE_RESP_CODE: Final = ("base_resp", "status_code")
 _PARAMETERS: Final = frozenset({"param", "loc", "field", "parameter"})
 # What a validation error repeats of the request may be the customer's text.
 _ECHOES: Final = frozenset({"input", "failed_generation", "flagged_input", "ctx", "url", "headers", "request"})
@@ -99,7 +101,10 @@ class _Said:
 
     def read(self, document: object) -> None:
         for name, value in self._walk("", document, 0):
-            if name in _PARAMETERS:
+            if name == _BASE_RESP:
+                # MiniMax's numbers mean something else than the same ones of others.
+                self.codes.add(f"{_BASE_RESP}_{value}")
+            elif name in _PARAMETERS:
                 self.parameters.add(clean(str(value), chars=_WORD_CHARS).lower())
             elif name in {"retrydelay", "retry_after", "retry_after_seconds"}:
                 self.wait = self.wait or wait_of(clean(str(value)))
@@ -118,7 +123,8 @@ class _Said:
         match value:
             case dict():
                 for key, part in value.items():
-                    yield from self._walk(str(key).lower()[:_WORD_CHARS], part, depth + 1)
+                    inner = str(key).lower()[:_WORD_CHARS]
+                    yield from self._walk(_BASE_RESP if (name, inner) == _BASE_RESP_CODE else inner, part, depth + 1)
             case list() if name == "loc":
                 yield name, ".".join(str(part) for part in value[:_DEEPEST] if part != "body")
             case list():

@@ -1,13 +1,60 @@
 """What an answer says that it cost. What it does not say, or cannot mean, is unknown: never zero, never a guess."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from infra import telemetry
 from streams.jobs.completion import Usage, token_count
 
-_PROMPT: Final = ("prompt_tokens", "input_tokens")
-_COMPLETION: Final = ("completion_tokens", "output_tokens")
+# OpenAI's and the Responses API's, Gemini's, Bedrock's, Ollama's, llama.cpp's.
+_PROMPT: Final = (
+    "prompt_tokens",
+    "input_tokens",
+    "promptTokenCount",
+    "inputTokens",
+    "prompt_eval_count",
+    "prompt_n",
+    "tokens_evaluated",
+)
+_COMPLETION: Final = (
+    "completion_tokens",
+    "output_tokens",
+    "candidatesTokenCount",
+    "outputTokens",
+    "eval_count",
+    "predicted_n",
+    "tokens_predicted",
+)
+_TOTAL: Final = ("total_tokens", "totalTokenCount", "totalTokens")
+# Anthropic's and llama.cpp's prompts that were read from a cache are in no other count.
+_CACHED: Final = ("cache_creation_input_tokens", "cache_read_input_tokens", "cache_n")
+_DEEPEST: Final = 2
+
+
+def stated_usage(document: Mapping[str, Any], parts: Sequence[Mapping[str, Any]] = ()) -> object:
+    """Return where a body states its cost: `usage`, or the first other place with a count that can be believed.
+
+    Args:
+        document: the body.
+        parts: its choices and their messages.
+    """
+    usage = document.get("usage")
+    places = (usage, *(part.get("usage") for part in parts), *_inner(document, 0), document)
+    return next((place for place in places if isinstance(place, dict) and _counts_anything(place)), usage)
+
+
+def _inner(document: Mapping[str, Any], depth: int) -> Iterator[object]:
+    """Yield the objects in a body: `x_groq.usage`, `timings`, `usageMetadata`, `result.usage`."""
+    for part in document.values():
+        if isinstance(part, dict):
+            yield part.get("usage")
+            yield part
+            if depth < _DEEPEST:
+                yield from _inner(part, depth + 1)
+
+
+def _counts_anything(place: Mapping[str, Any]) -> bool:
+    return any(_count(place, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
 
 
 def usage_of(stated: object, *, model: str, answered: bool) -> Usage:
@@ -17,16 +64,18 @@ def usage_of(stated: object, *, model: str, answered: bool) -> Usage:
     where one of them is missing. A total alone is recorded as tokens of the answer, which are the dearer ones.
 
     Args:
-        stated: the `usage` of the answer, of any type.
+        stated: the `usage` of the answer, or what stands for it, of any type.
         answered: whether the answer holds a text, which costs at least one token.
     """
     counts: Mapping[str, Any] = stated if isinstance(stated, dict) else {}
     # No prompt is empty: a zero means that nobody counted.
     prompt = _count(counts, _PROMPT) or None
+    if prompt is not None and "prompt_tokens" not in counts:
+        prompt = token_count(prompt + sum(_count(counts, (name,)) or 0 for name in _CACHED))
     completion = _count(counts, _COMPLETION)
     if completion == 0 and answered:
         completion = None
-    total = token_count(counts.get("total_tokens")) or None
+    total = _count(counts, _TOTAL) or None
     if total is None:
         return Usage(model, prompt, completion, maybe_billed=prompt is None)
     # A count that is there and wrong makes the total doubtful too.

@@ -113,20 +113,74 @@ async def test_what_everybody_meets_holds_and_fails_no_job(
         assert await eventually(stage, event)
 
 
-async def test_a_refused_prompt_fails_alone_after_one_call(start_stage: Starter, scripted: Scripted, team: str) -> None:
-    """A 403 about one prompt is its own; the next job completes, and nobody is held."""
+_PAGE_413 = "<html><head><title>413 Request Entity Too Large</title></head><body>nginx</body></html>"
+_SORRY = {"choices": [{"message": {"content": "I'm sorry, I can't help with that."}, "finish_reason": "stop"}]}
+_FILTERED = {"choices": [{"message": {}, "content_filter_results": {"hate": {"filtered": True}}}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (403, _CASES["403-one-prompt"]["body"], "llm_content_filter"),
+        (200, {"error": "Content violates our usage policies"}, "llm_content_filter"),
+        (200, {"base_resp": {"status_code": 1026, "status_msg": "input new_sensitive"}}, "llm_content_filter"),
+        (400, {"error": {"code": "1301", "message": "x"}}, "llm_content_filter"),
+        (200, _FILTERED, "llm_content_filter"),
+        (200, _SORRY, "llm_refusal"),
+        (200, "I'm sorry, I can't help with that.", "llm_refusal"),
+        (413, _PAGE_413, "llm_prompt_too_long"),
+    ],
+)
+async def test_a_refused_prompt_fails_alone_after_one_call(
+    start_stage: Starter, scripted: Scripted, team: str, status: int, body: object, code: str
+) -> None:
+    """What is about one prompt is its own, in whatever form it comes; the next job completes, and nobody is held."""
     stage = await start_stage(openai_base_url=scripted.url)
-    flagged = accepted()
-    case = _CASES["403-one-prompt"]
-
-    def script(body: dict[str, Any]) -> Answer | None:
-        return (case["status"], {}, case["body"]) if not is_probe(body) and len(scripted.jobs) == 1 else None
-
-    scripted.script = script
+    scripted.script = lambda asked: (status, {}, body) if not is_probe(asked) and len(scripted.jobs) == 1 else None
     with pytest.raises(Permanent) as raised:
-        await stage.handle(flagged)
-    assert raised.value.code == "llm_content_filter"
+        await stage.handle(accepted())
+    assert raised.value.code == code
     assert len(scripted.jobs) == 1
+    assert await stage.handle(accepted())
+
+
+def _native(text: str) -> Answer:
+    """Answer as Ollama itself does."""
+    return 200, {}, {"message": {"content": text}, "done": True, "prompt_eval_count": 10, "eval_count": 20}
+
+
+async def test_another_apis_prose_holds_with_the_address_to_set_and_is_counted(
+    start_stage: Starter, scripted: Scripted, database: Pool, team: str
+) -> None:
+    """It ignores the form, so every job would fail; the call was paid for."""
+    stage = await start_stage(openai_base_url=scripted.url)
+    scripted.script = lambda _: _native("Here are some ideas.")
+    event = accepted()
+    for _ in range(2):
+        with pytest.raises(DependencyDown, match="11434/v1"):
+            await stage.handle(event)
+    assert len(scripted.jobs) == 1
+    row = await database.fetchrow("SELECT error_code, prompt_tokens, completion_tokens FROM generation_attempts")
+    assert row is not None
+    assert tuple(row) == ("llm_misconfigured", 10, 20)
+    scripted.script = lambda _: None
+    assert await eventually(stage, event)
+
+
+async def test_another_apis_answer_that_is_wrong_for_one_prompt_holds_nobody(
+    start_stage: Starter, scripted: Scripted, database: Pool, team: str
+) -> None:
+    """A harmless question is answered with JSON: it is this job's own, and fails the second time."""
+    stage = await start_stage(openai_base_url=scripted.url)
+    good = json.dumps({"activities": compose("a remote hour for 8 people")})
+    scripted.script = lambda asked: _native("{}" if is_probe(asked) else "Five of them: …")
+    odd = accepted()
+    with pytest.raises(Postponed):
+        await stage.handle(odd)
+    with pytest.raises(Permanent) as raised:
+        await stage.handle(odd)
+    assert raised.value.code == "llm_bad_request"
+    scripted.script = lambda _: _native(good)
     assert await stage.handle(accepted())
 
 

@@ -9,8 +9,9 @@ import openai
 import orjson
 import pytest
 
-from consumers.generation.answer import NoCompletion, read
-from consumers.generation.llm_errors import LlmFailure, translate
+from consumers.generation.answer import read
+from consumers.generation.llm_errors import LlmFailure, of_no_completion, translate
+from consumers.generation.no_completion import NoCompletion
 from infra.errors import DependencyDown, Permanent, Transient
 from streams.jobs.completion import Usage
 
@@ -158,8 +159,9 @@ def test_an_answer_that_is_no_completion_may_have_been_billed() -> None:
     """A proxy's page with status 200 is the endpoint's failure, and says nothing about the cost."""
     with pytest.raises(NoCompletion) as raised:
         read(b"<html>busy</html>", fallback_model="asked-for")
-    assert raised.value.status == 502
     assert raised.value.maybe_billed
+    failure = of_no_completion(raised.value, {}, url="http://llm.test/v1", model="m")
+    assert (failure.code, failure.status, failure.maybe_billed) == ("llm_server_error", 502, True)
 
 
 def test_what_the_model_wrote_is_not_in_the_message() -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.generation.answer import NoCompletion, read
+from consumers.generation.answer import read
 from consumers.generation.llm_errors import LlmFailure
+from consumers.generation.no_completion import NoCompletion
 from infra.errors import Permanent, Transient
 from infra.local.llm.composer import compose
 
@@ -162,7 +163,7 @@ def _changed(**changes: object) -> str:
         (GOOD[:-200], "its JSON is broken"),
         (f"```json\n{GOOD[:-2]}\n```", "its JSON is broken"),
         (GOOD.replace('"activities"', "'activities'"), "its JSON is broken"),
-        (f"<think>{GOOD}</think>I cannot do that.", "it holds no JSON object with activities"),
+        (f"<think>{GOOD}</think>I had to think.", "it holds no JSON object with activities"),
         ("Sure! 1. Trust fall", "it holds no JSON object with activities"),
         ("", "it is empty"),
     ],
@@ -290,28 +291,27 @@ def test_a_whole_answer_with_any_other_reason_is_saved(reason: object) -> None:
 @pytest.mark.parametrize(
     ("content", "status", "maybe_billed"),
     [
-        (b"", 502, True),
-        (b"<html>busy</html>", 502, True),
-        (b"[" * 100_000, 502, True),
-        (b'{"choices": [{"message": {"content": "cut o', 502, True),
-        (b"[]", 502, True),
-        (b'"text"', 502, True),
-        (b"{}", 502, True),
-        (b'{"candidates": [{"content": {}}]}', 502, True),
+        (b"", None, True),
+        (b"<html>busy</html>", None, True),
+        (b"[" * 100_000, None, True),
+        (b'{"choices": [{"message": {"content": "cut o', None, True),
+        (b"[]", None, True),
+        (b'"text"', None, True),
+        (b"{}", None, True),
         (b'{"choices": null, "usage": null, "error": {"message": "x", "code": 429}}', 429, False),
-        (b'{"error": {"message": "x", "code": "rate_limit_exceeded"}}', 502, False),
+        (b'{"error": {"message": "x", "code": "rate_limit_exceeded"}}', None, False),
         (b'{"error": {"message": "x", "status": 503}}', 503, False),
         (b'{"error": "overloaded", "code": "529"}', 529, False),
         (b'[{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}]', 429, False),
         (b'{"object": "error", "message": "loading", "code": 503}', 503, False),
-        (b'{"detail": "Internal error"}', 502, False),
+        (b'{"detail": "Internal error"}', None, False),
         (b'{"choices": [{"message": {}, "error": {"code": 502}, "finish_reason": "error"}]}', 502, False),
     ],
 )
 def test_a_body_that_is_no_completion_is_the_endpoints_failure(
-    content: bytes, status: int, *, maybe_billed: bool
+    content: bytes, status: int | None, *, maybe_billed: bool
 ) -> None:
-    """It stands for the status that it names, else for a bad gateway; an error that says so is not billed."""
+    """It stands for the status that it names, if it names one; an error that says so is not billed."""
     with pytest.raises(NoCompletion) as raised:
         read(content, fallback_model="f")
     assert (raised.value.status, raised.value.maybe_billed) == (status, maybe_billed)

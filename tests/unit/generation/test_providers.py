@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.generation.blame import blame
-from consumers.generation.llm_errors import LlmFailure, translate
+from consumers.generation.answer import read
+from consumers.generation.blame import Verdict
+from consumers.generation.llm_errors import LlmFailure, of_no_completion, translate
+from consumers.generation.no_completion import NoCompletion
 from consumers.generation.rate_limits import LONGEST_WAIT
-from consumers.generation.refusal import read_refusal
 from infra.errors import DependencyDown
 from tests.hostile import HOSTILE_TEXTS
+from tests.unit.generation.test_packing import ACTIVITIES, GOOD, activities_in
 
 _CASES = [json.loads(line) for line in Path(__file__).with_name("providers.jsonl").read_text().splitlines()]
 _PAGE = Path(__file__).parents[3] / "docs" / "providers.md"
@@ -25,23 +27,48 @@ _LINE = re.compile(r"\| `([a-z]+)/([a-z0-9-]+)` \| (\d+) \| .* \| (\w+) \| `(\w+
 _REQUEST = httpx2.Request("POST", "http://llm.test/v1/chat/completions")
 
 
+def _name(case: dict[str, Any]) -> str:
+    return f"{case['provider']}/{case['case']}"
+
+
+def _bytes_of(body: object) -> bytes:
+    content = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else orjson.dumps(body)
+    return content.replace(b"@GOOD@", json.dumps(GOOD)[1:-1].encode())
+
+
 def failure_of(status: int, headers: dict[str, str], body: object) -> LlmFailure:
     """Return what an answer of the endpoint becomes before any evidence, from its bytes."""
-    content = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else orjson.dumps(body)
+    content = _bytes_of(body)
+    if status == 200:
+        try:
+            read(content, fallback_model="m")
+        except LlmFailure as failure:
+            return failure
+        except NoCompletion as reported:
+            return of_no_completion(reported, headers, url="http://llm.test/v1", model="m")
     response = httpx2.Response(status, headers=headers, content=content, request=_REQUEST)
     error = openai.APIStatusError("some text", response=response, body=None)
     return translate(error, url="http://llm.test/v1", model="m")
 
 
-@pytest.mark.parametrize("case", _CASES, ids=lambda case: f"{case['provider']}/{case['case']}")
+@pytest.mark.parametrize("case", [case for case in _CASES if case["blame"] != "nobody"], ids=_name)
 def test_an_answer_is_blamed_on_whoever_is_to_blame(case: dict[str, Any]) -> None:
     """Who is to blame, the code, and the parts of the request that are refused; no key stands in the sentence."""
     failure = failure_of(case["status"], case["headers"], case["body"])
-    refusal = read_refusal(case["status"], case["headers"], orjson.dumps(case["body"]))
-    verdict = blame(refusal, url="http://llm.test/v1", model="m")
+    verdict = failure.verdict or Verdict("prompt", failure.code, str(failure))
     assert (verdict.blame, verdict.code, sorted(verdict.refused)) == (case["blame"], case["code"], case["refused"])
     assert isinstance(failure.error, DependencyDown) == (case["blame"] != "prompt")
-    assert "sk-abc" not in verdict.sentence + refusal.text
+    assert "sk-abc" not in verdict.sentence + failure.words
+
+
+@pytest.mark.parametrize("case", [case for case in _CASES if case["blame"] == "nobody"], ids=_name)
+def test_an_answer_that_comes_otherwise_is_used_and_counted(case: dict[str, Any]) -> None:
+    """Three activities are saved after one call, and what it cost is known."""
+    assert (case["status"], case["code"]) == (200, "completed")
+    content = _bytes_of(case["body"])
+    assert activities_in(content) == ACTIVITIES
+    usage = read(content, fallback_model="m").usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.maybe_billed) == (10, 20, False)
 
 
 def test_every_line_of_the_page_is_a_case_and_every_case_a_line() -> None:

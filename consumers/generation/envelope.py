@@ -1,0 +1,170 @@
+"""Finds the completion in the body of an answer with status 200, whatever stands around it.
+
+A body is one JSON object with `choices`; or the pieces of a stream, a wrapper around it, the body of another API, or
+the activities alone. All of it becomes one shape here, so that whoever reads an answer reads choices and messages.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from consumers.generation.body import MOST_BYTES
+from consumers.generation.choice import Choice
+from consumers.generation.declining import declines
+from consumers.generation.other_apis import other_body
+from consumers.generation.packing import unpack, wanted_in
+from consumers.generation.stream import joined, pieces_in
+
+Json: TypeAlias = Mapping[str, Any]
+
+# Cloudflare, gateways and functions put an answer into one more object, or as a text into one.
+_DEEPEST: Final = 3
+_NOTHING: Final = "the endpoint's answer is no chat completion"
+_CHOICE_FIELDS: Final = frozenset({"message", "delta", "text", "content", "finish_reason"})
+
+
+@dataclass(slots=True)
+class Envelope:
+    """A body.
+
+    Attributes:
+        document: the object that it is; what stands in a wrapper and around it is in one.
+        choices: None if it is no completion.
+        kinds: what was taken off.
+        hint: which address to set, if it is the body of another API.
+        problem: why it holds no object at all.
+    """
+
+    document: Json = field(default_factory=dict)
+    choices: list[Choice] | None = None
+    kinds: set[str] = field(default_factory=set)
+    hint: str = ""
+    problem: str = ""
+
+
+def open_envelope(content: bytes) -> Envelope:
+    """Return what a body holds. Raises nothing."""
+    kinds: set[str] = set()
+    document = _read(content, kinds)
+    if isinstance(document, list):
+        envelope = _in_list(document)
+    elif isinstance(document, dict):
+        envelope = _in_object(document)
+    else:
+        envelope = _in_text(document if isinstance(document, str) else "", content)
+    envelope.kinds |= kinds
+    return envelope
+
+
+def _read(content: bytes, kinds: set[str]) -> object:
+    """Return the JSON of a body, or its text if it is none."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        # More lenient, and slower: half a surrogate pair, bytes that are no UTF-8, a byte order mark, a stream.
+        text = content.decode("utf-8-sig", "replace").strip()
+    try:
+        return json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        pieces = pieces_in(text)
+    kinds |= {"stream"} if pieces else set()
+    return joined(pieces) if pieces else text
+
+
+def _in_list(documents: list[Any]) -> Envelope:
+    document = joined(documents)
+    if not isinstance(document, dict):
+        return Envelope(problem=_NOTHING)
+    envelope = _in_object(document)
+    if envelope.choices is None and (bare := _in_object({"activities": documents})).choices and len(documents) > 1:
+        return bare
+    envelope.kinds |= {"stream"} if len(documents) > 1 else set()
+    return envelope
+
+
+def _in_object(document: Json) -> Envelope:
+    envelope = _opened(document, _DEEPEST)
+    if envelope is None:
+        kinds: set[str] = set()
+        # Without anything around them.
+        wanted = wanted_in(document, kinds)
+        choices = [Choice({}, {"content": wanted})] if wanted else None
+        envelope = Envelope(document, choices, {"bare", *kinds} if wanted else set())
+    return envelope
+
+
+def _opened(document: Json, depth: int) -> Envelope | None:
+    choices = _choices(document.get("choices"))
+    if choices is not None:
+        return _with(document, choices)
+    other = other_body(document)
+    if other is not None:
+        return Envelope(document, [_choice(one) for one in other.choices], {other.kind}, other.hint)
+    if depth == 0:
+        return None
+    parts = {name: _object(part) for name, part in document.items()}
+    opened = {name: one for name, part in parts.items() if part and (one := _opened(part, depth - 1))}
+    if len(opened) != 1:
+        return None
+    [(name, envelope)] = opened.items()
+    around = {key: part for key, part in document.items() if key != name}
+    envelope.document = {**around, **envelope.document}
+    envelope.kinds.add("envelope")
+    return envelope
+
+
+def _object(part: object) -> Json:
+    if isinstance(part, str) and part[:1] == "{":
+        try:
+            part = orjson.loads(part)
+        except orjson.JSONDecodeError:
+            return {}
+    return part if isinstance(part, dict) else {}
+
+
+def _choices(stated: object) -> list[Any] | None:
+    match stated:
+        case list():
+            return stated or [{}]
+        case dict():
+            return [stated] if _CHOICE_FIELDS & stated.keys() else list(stated.values()) or [{}]
+    return None
+
+
+def _with(document: Json, stated: list[Any]) -> Envelope:
+    choices = [_choice(one) for one in stated]
+    is_usual = isinstance(document["choices"], list)
+    has_delta = any(isinstance(one, dict) and "delta" in one and "message" not in one for one in stated)
+    return Envelope(document, choices, ({"delta"} if has_delta else set()) | (set() if is_usual else {"choices"}))
+
+
+def _choice(stated: object) -> Choice:
+    if not isinstance(stated, dict):
+        return Choice({"text": stated}, {})
+    several = stated.get("messages")
+    places = (
+        stated.get("message"),
+        stated.get("delta"),
+        several[-1] if isinstance(several, list) and several else None,
+    )
+    messages = [{"content": one} if isinstance(one, str) else one for one in (*places, stated)]
+    held = [one for one in messages if isinstance(one, dict)]
+    message = next((one for one in held if any(value for name, value in one.items() if name != "role")), {})
+    return Choice(stated, {} if message is stated and "content" not in stated else message)
+
+
+def _in_text(text: str, content: bytes) -> Envelope:
+    """Return the answer that a text is which is no JSON, or why it is none."""
+    text = text.strip()
+    # What begins as JSON is broken, and what begins as a page is one.
+    if text and content.lstrip()[:1] not in {b"{", b"[", b"<"} and (unpack(text).value or declines(text)):
+        return Envelope(choices=[Choice({}, {"content": text})], kinds={"bare"})
+    problem = "the endpoint's answer is not JSON" if text else _NOTHING
+    if len(content) >= MOST_BYTES:
+        problem = f"the endpoint's answer is longer than {MOST_BYTES:,} bytes"
+    elif not content.strip():
+        problem = "the endpoint's answer is empty"
+    return Envelope(problem=problem)
