@@ -111,7 +111,7 @@ async def connect(address: DatabaseAddress) -> Session:
         raise down(error) from error
 
 
-async def behind_pooler(connection: Session) -> bool:
+async def behind_pooler(connection: "Session | Connection") -> bool:
     """Whether a pooler stands between: the server's process is not the one that the connection was told."""
     async with connection.transaction():
         return bool(await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid())
@@ -196,15 +196,22 @@ class Database:
             closing.add_done_callback(self._closing.discard)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
         """Give a connection in a transaction that commits when the block ends and rolls back when it raises.
+
+        Args:
+            snapshot: only read, and have every statement see the same moment.
 
         Raises:
             DependencyDown: Postgres went away, or has an older schema. Whether a commit under way took effect is then
                 unknown, so callers must be idempotent.
         """
         try:
-            async with self._borrowed() as connection, _lost_isdown(connection), connection.transaction():
+            async with (
+                self._borrowed() as connection,
+                _lost_isdown(connection),
+                connection.transaction(isolation="repeatable_read" if snapshot else None, readonly=snapshot),
+            ):
                 if self.clock.stale:
                     self.clock.learn(await connection.fetchval("SELECT clock_timestamp()"))
                 yield connection

@@ -7,6 +7,8 @@ from typing import Literal
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from infra.settings import Settings, settings
+
 OUTCOMES = Counter(
     "teamfit_outcomes_total", "Deliveries taken to an outcome, by consumer group and outcome.", ["group", "outcome"]
 )
@@ -95,6 +97,16 @@ SCHEDULED_DUE = Gauge("teamfit_scheduled_events_due", "Scheduled events whose ti
 SCHEDULED_OVERDUE = Gauge(
     "teamfit_scheduled_events_overdue_seconds", "Seconds since the time of the oldest of them came.", ["topic"]
 )
+
+
+def start_logging() -> Settings:
+    """Return the settings of a process that serves, once its log is as they say.
+
+    They are read a second time then, so that what they are warned about is in that log.
+    """
+    first = Settings()
+    configure_logging(first.log_format, first.log_level)
+    return settings()
 
 
 def configure_logging(log_format: Literal["console", "json"], level_name: str) -> None:

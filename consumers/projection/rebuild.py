@@ -24,6 +24,7 @@ import asyncpg
 from consumers.projection.fold import JobState
 from consumers.projection.refold import COLUMNS, Folded, Gaps, Session, absorb, find_gaps, fold_archive, queries
 from infra.errors import DependencyDown
+from infra.postgres import behind_pooler
 from streams.jobs.events import JobId
 
 Step: TypeAlias = Literal["fold", "examine", "repair"]
@@ -98,8 +99,15 @@ async def rebuild(connection: Session, *, dry_run: bool = False, progress: Progr
     one transaction that repairs has committed, nothing has changed.
 
     Raises:
-        DependencyDown: a row stayed locked, or the server broke a deadlock; nothing has changed, so run it again.
+        DependencyDown: a pooler stands between, a row stayed locked, or the server broke a deadlock; nothing has
+            changed, so run it again.
     """
+    if await behind_pooler(connection):
+        raise DependencyDown(
+            "postgres",
+            "a rebuild keeps temporary tables from one transaction to the next, which a pooler may put on another "
+            "server: run it with DATABASE_URL of Postgres itself",
+        )
     await connection.execute(queries.make_shadow.sql)
     try:
         events = await _fold(connection, progress)

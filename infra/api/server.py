@@ -4,6 +4,8 @@ Uvicorn alone waits for ever for a request that was begun, and for a client that
 """
 
 import asyncio
+import signal
+import sys
 from typing import Final
 
 import h11
@@ -11,8 +13,12 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from infra.api.app import create_api
+from infra.auth import signing_key
+from infra.ports import require_free
 from infra.problems import ProblemResponse
 from infra.settings import Settings
+from infra.telemetry import start_logging
 
 # Longer than a POST takes. Whoever waits for a job, or listens to its events, is cut off and asks another process.
 _DRAIN_S: Final = 10
@@ -119,3 +125,19 @@ def configuration(
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=_DRAIN_S,
     )
+
+
+def serve(host: str, port: int, *, root_path: str | None = None) -> None:
+    """Serve the API until a signal stops it.
+
+    Raises:
+        PortTaken: another program listens there.
+        NoSigningKey: it is missing or too short.
+    """
+    started = start_logging()
+    settings = started if root_path is None else Settings(root_path=root_path)
+    signing_key(settings)
+    require_free(port, "--port", host=host)
+    # Uvicorn raises the signal again once it has stopped in good order; that is no failure.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    uvicorn.Server(configuration(create_api(settings), settings, host=host, port=port)).run()

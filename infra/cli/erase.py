@@ -1,26 +1,37 @@
 """`teamfit erase`: say what would be erased, ask, and erase it."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.cli.errors import plain_errors
+from infra.cli.options import AsJson, Yes
 from infra.cli.output import print_json
-from infra.cli.session import operator, with_database
-from infra.operations.erase import Texts, erase_texts, find_texts
-from infra.postgres import Database
-from infra.settings import settings
-from producers.broker import Broker
-from producers.cancel.cancellation import Cancellation
+
+if TYPE_CHECKING:
+    from infra.operations.erase import Texts
+    from infra.postgres import Database
+
+app = typer.Typer()
 
 
-def run(organization: str, *, yes: bool, as_json: bool) -> None:
-    """Erase an organization's texts.
+@app.command()
+@plain_errors()
+def erase(
+    organization: Annotated[str, typer.Option(help="The organization whose texts are erased.")],
+    *,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Erase an organization's texts: wishes, activities, reasons, messages, dead letters. Its live jobs are cancelled.
 
-    Raises:
-        typer.Abort: the answer was no.
-        NothingKnown: it has none.
-        DependencyDown: Postgres is away.
+    Rows, times and numbers stay, so bills and `teamfit verify` hold. Says how much there is and asks, unless --yes is
+    given.
     """
+    from infra.cli.session import with_database
+    from infra.operations.erase import find_texts
+
     texts = with_database(lambda database: find_texts(database, organization))
     typer.echo(
         f"{organization}: {texts.jobs} jobs, {texts.activities} activities, {texts.events} events, "
@@ -36,9 +47,10 @@ def run(organization: str, *, yes: bool, as_json: bool) -> None:
         typer.echo("Erased. Run it once more when the topics' retention in the broker has passed, then teamfit verify.")
 
 
-async def _erase(database: Database, texts: Texts) -> None:
-    broker = Broker(settings(), name="erase")
-    try:
+async def _erase(database: "Database", texts: "Texts") -> None:
+    from infra.cli.session import opened_broker, operator
+    from infra.operations.erase import erase_texts
+    from producers.cancel.cancellation import Cancellation
+
+    async with opened_broker("erase") as broker:
         await erase_texts(database, Cancellation(database, broker, database.clock), texts, operator=operator())
-    finally:
-        await broker.close()

@@ -1,17 +1,11 @@
 """What a user did wrong, or what is missing, said in a line instead of a traceback, and nothing else beside it."""
 
-import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import structlog
 import typer
 from rich.console import Console
-
-from infra.errors import InvalidSetting, TeamfitError
-from infra.local.processes import LocalServerError
-from streams.redis.errors import TransportError
 
 _FAILED = 1
 _MISUSED = 2
@@ -24,13 +18,20 @@ def plain_errors() -> Iterator[None]:
 
     What the code logs goes to standard error too: standard output is the command's own, a JSON document maybe.
     """
+    import asyncio
+
+    import structlog
+
+    from infra.errors import InvalidSetting, TeamfitError
+    from streams.redis.errors import TransportError
+
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     try:
         yield
     except InvalidSetting as error:
         _say(str(error))
         raise typer.Exit(_MISUSED) from error
-    except (LocalServerError, TeamfitError, TransportError) as error:
+    except (TeamfitError, TransportError) as error:
         _say(str(error))
         raise typer.Exit(_FAILED) from error
     except (KeyboardInterrupt, asyncio.CancelledError) as error:

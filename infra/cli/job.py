@@ -1,41 +1,131 @@
 """`teamfit job`: the life of one job, and the end of some."""
 
-# ruff: noqa: PLC0415 - each command imports what it needs when it runs
-
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from infra.cli.errors import plain_errors
+from infra.cli.options import AsJson, Yes
+from infra.cli.output import out, print_json, shown
 
-app = typer.Typer(help="See all that is known of a job; cancel jobs of any organization.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from infra.operations.jobs import CancelResult, JobLife
+    from infra.postgres import Database
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+app = typer.Typer()
+job_app = typer.Typer(help="See all that is known of a job; cancel jobs of any organization.", no_args_is_help=True)
+app.add_typer(job_app, name="job")
+
+# In the order in which a job meets them.
+_SECTIONS: Final = {
+    "facts": "Facts (job_events)",
+    "outcomes": "Ends of its runs (job_outcomes)",
+    "quota": "Quota (quota_ledger)",
+    "calls": "Calls to the LLM (generation_attempts)",
+    "activities": "Activities (customized_activities)",
+    "scheduled": "To be published later (scheduled_events)",
+    "failed": "Failed events (failed_events)",
+    "reemissions": "Sent again because it stood still (reemissions)",
+}
 
 
-@app.command("show")
+@job_app.command("show")
 @plain_errors()
 def show_job(job: Annotated[UUID, typer.Argument(help="The job's ID.")], *, as_json: AsJson = False) -> None:
     """Print a job's life: its status, facts, quota, calls to the LLM, what is scheduled for it, and what failed."""
-    from infra.cli.job_life import show
+    from infra.cli.session import with_database
+    from infra.operations.jobs import life_of
 
-    show(job, as_json=as_json)
+    life = with_database(lambda database: life_of(database, job))
+    if as_json:
+        print_json(life)
+    else:
+        _print_life(life)
 
 
-@app.command("cancel")
+@job_app.command("cancel")
 @plain_errors()
 def cancel_jobs(
     jobs: Annotated[list[UUID], typer.Argument(help="The jobs' IDs.")],
     *,
     because: Annotated[str, typer.Option(help="Why; the customer reads it in the job's status.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Cancel jobs, whosever they are, as their customers could. Those that have ended stay as they are.
 
     Says what they are and asks, unless --yes is given. Ends with code 1 if one of them is not cancelled in the end.
     """
-    from infra.cli.job_cancel import cancel
+    from infra.cli.session import with_database
+    from infra.operations.jobs import standings
 
-    cancel(jobs, because=because, yes=yes, as_json=as_json)
+    wanted = list(dict.fromkeys(jobs))
+    if not yes:
+        for job, known in with_database(lambda database: standings(database, wanted)):
+            status = known.outcome or known.older_status or "not ended"
+            typer.echo(f"{job}  {known.organization_id or '(unknown)'}, run {known.run}, {status}", err=as_json)
+        typer.confirm(f"Cancel {len(wanted)} job(s)?", abort=True, err=as_json)
+    results = with_database(lambda database: _cancel(database, wanted, because, quiet=as_json))
+    if as_json:
+        print_json(results)
+    if not all(one.cancelled for one in results):
+        raise typer.Exit(1)
+
+
+async def _cancel(database: "Database", jobs: Sequence[UUID], because: str, *, quiet: bool) -> "Sequence[CancelResult]":
+    from infra.cli.session import opened_broker
+    from infra.operations.jobs import cancel
+    from producers.cancel.cancellation import Cancellation
+
+    results = []
+    async with opened_broker("cancel") as broker:
+        cancellation = Cancellation(database, broker, database.clock)
+        for job in jobs:
+            result = await cancel(cancellation, job, because=because)
+            results.append(result)
+            # Said at once: if the next one meets an outage, it is known which are done.
+            if not quiet:
+                typer.echo(f"{job}  cancelled, run {result.run}" if result.cancelled else f"{job}  {result.why}")
+    return results
+
+
+def _print_life(life: "JobLife") -> None:
+    console = out()
+    console.print(Text(f"Job {life.job_id}", style="bold"))
+    document = asdict(life)
+    for name in ("request", "job"):
+        values = document[name] or {}
+        line = "  ".join(f"{field} {_precise(one)}" for field, one in values.items() if one is not None)
+        console.print(Text.assemble((f"{name:8}", "bold"), line or "(no row)"))
+    document["calls"] = [_with_unknown_cost(call) for call in document["calls"]]
+    for name, title in _SECTIONS.items():
+        if document[name]:
+            _print_section(console, title, document[name])
+
+
+def _print_section(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
+    filled = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+    for name in filled:
+        table.add_column(name.replace("_", " "), no_wrap=name in {"id", "time"} or name.endswith("_at"))
+    for row in rows:
+        table.add_row(*(Text(_precise(row[name])) for name in filled))
+    console.print()
+    console.print(table)
+
+
+def _with_unknown_cost(call: dict[str, Any]) -> dict[str, Any]:
+    """Return a call with its unknown counts named: an empty cell might be read as zero."""
+    unknown = [name for name in ("prompt_tokens", "completion_tokens") if call[name] is None and call["maybe_billed"]]
+    return call | dict.fromkeys(unknown, "unknown")
+
+
+def _precise(value: object) -> str:
+    return f"{value:%Y-%m-%d %H:%M:%S.%f}"[:-3] if isinstance(value, datetime) else shown(value)

@@ -1,38 +1,54 @@
 """`teamfit lag`: what waits in the broker, by topic and consumer group."""
 
-import asyncio
-from collections.abc import Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
 import typer
 from rich.table import Table
 
+from infra.cli.errors import plain_errors
+from infra.cli.options import AsJson
 from infra.cli.output import out, print_json
-from infra.settings import settings
-from producers.broker import Broker
-from streams.redis.backlog import TopicBacklog
 
-_PATIENCE = timedelta(seconds=10)
+if TYPE_CHECKING:
+    from infra.operations.lag import Lag
+
+app = typer.Typer()
+
+_PATIENCE: Final = timedelta(seconds=10)
 
 
-def run(*, as_json: bool) -> None:
-    """Print the backlog of every topic.
+@app.command()
+@plain_errors()
+def lag(*, as_json: AsJson = False) -> None:
+    """Print what waits in the broker: by topic and consumer group, what was never delivered and what is under way."""
+    import asyncio
 
-    Raises:
-        DependencyDown: the broker is away.
-        TransportError: it does not tell, or is Kafka.
-    """
-    topics = asyncio.run(_read())
+    found = asyncio.run(_read())
     if as_json:
-        print_json(topics)
+        print_json(found.topics)
         return
+    out().print(_table(found))
+    for sentence in found.unread:
+        typer.echo(sentence)
+
+
+async def _read() -> "Lag":
+    from infra.cli.session import opened_broker
+    from infra.operations.lag import read_lag
+
+    async with opened_broker("lag", patience=_PATIENCE) as broker:
+        return await read_lag(broker)
+
+
+def _table(found: "Lag") -> Table:
     table = Table()
     table.add_column("topic")
     table.add_column("entries", justify="right")
     table.add_column("group")
     for name in ("lag", "pending", "oldest pending", "consumers"):
         table.add_column(name, justify="right")
-    for topic in topics:
+    for topic in found.topics:
         for number, group in enumerate(topic.groups):
             table.add_row(
                 "" if number else topic.topic,
@@ -43,24 +59,7 @@ def run(*, as_json: bool) -> None:
                 "" if group.oldest_pending is None else _age(group.oldest_pending),
                 str(group.consumers),
             )
-    out().print(table)
-    for topic in topics:
-        for stream in topic.unread:
-            typer.echo(
-                f"Nobody reads the stream {stream}: its writer counts the partitions of {topic.topic} differently. "
-                "Put the same `partitions=` into every BROKER_URL."
-            )
-        for group in topic.groups:
-            if not group.consumers and (group.lag or group.pending):
-                typer.echo(f"Nobody reads {topic.topic} for {group.group}: start `teamfit worker {group.group}`.")
-
-
-async def _read() -> Sequence[TopicBacklog]:
-    broker = Broker(settings(), name="lag", timeout=_PATIENCE)
-    try:
-        return await broker.backlogs()
-    finally:
-        await broker.close()
+    return table
 
 
 def _age(age: timedelta) -> str:

@@ -1,79 +1,121 @@
 """`teamfit llm`: what the fleet knows of the LLM endpoint."""
 
-# ruff: noqa: PLC0415 - each command imports what it needs when it runs
-
 from typing import Annotated
 
 import typer
 
 from infra.cli.errors import plain_errors
+from infra.cli.options import AsJson, Yes
+from infra.cli.output import mended, print_json, print_table, second
 
-app = typer.Typer(help="What the fleet knows of the LLM endpoint.", no_args_is_help=True)
+app = typer.Typer()
+llm_app = typer.Typer(help="What the fleet knows of the LLM endpoint.", no_args_is_help=True)
+app.add_typer(llm_app, name="llm")
 gate = typer.Typer(help="The gate: until when nobody calls, because the endpoint said so.", no_args_is_help=True)
-app.add_typer(gate, name="gate")
+llm_app.add_typer(gate, name="gate")
 dialect = typer.Typer(help="How each endpoint is asked, as the fleet has learned.", no_args_is_help=True)
-app.add_typer(dialect, name="dialect")
+llm_app.add_typer(dialect, name="dialect")
 hold = typer.Typer(help="Holds: which endpoints nobody calls, and who is to blame.", no_args_is_help=True)
-app.add_typer(hold, name="hold")
+llm_app.add_typer(hold, name="hold")
+
+Endpoint = Annotated[str | None, typer.Argument(help="Which one, as `show` names it; all by default.")]
 
 
 @gate.command("show")
 @plain_errors()
-def show_gate(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False
-) -> None:
+def show_gate(*, as_json: AsJson = False) -> None:
     """Print until when each endpoint takes no calls."""
-    from infra.cli.llm_gate import show
+    from infra.cli.session import with_database
+    from infra.operations.llm import gates
 
-    show(as_json=as_json)
+    found = with_database(gates)
+    if as_json:
+        print_json(found)
+    elif not found:
+        typer.echo("The gate is open: no endpoint has ever said when to come back.")
+    else:
+        rows = []
+        for one in found:
+            closed = f"closed for {one.closed_for.total_seconds():.1f} s" if one.closed_for else "open"
+            rows.append((one.endpoint, closed, one.closed_until, one.reason))
+        print_table(("endpoint", "gate", "until (UTC)", "reason"), rows)
 
 
 @gate.command("open")
 @plain_errors()
-def open_gate(
-    endpoint: Annotated[str | None, typer.Argument(help="Which one, as `show` names it; all by default.")] = None,
-    *,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
+def open_gate(endpoint: Endpoint = None, *, yes: Yes = False) -> None:
     """Open the gate before its time, for an endpoint that named a wrong one.
 
     Workers that wait ask again every half minute.
     """
-    from infra.cli.llm_gate import open_early
+    from infra.cli.session import with_database
+    from infra.operations.llm import closed_gates, open_gates
 
-    open_early(endpoint, yes=yes)
+    closed = with_database(lambda database: closed_gates(database, endpoint))
+    if not closed:
+        typer.echo("The gate is open: nothing was changed.")
+        return
+    for one in closed:
+        typer.echo(f"{one.endpoint} is closed until {second(one.closed_until)} UTC ({one.reason}).")
+    if not yes:
+        typer.confirm("Open it? The endpoint may answer 429 again, and then it closes again.", abort=True)
+    for name in with_database(lambda database: open_gates(database, closed)):
+        typer.echo(f"{name} is open.")
+    typer.echo("Generation workers that wait ask again within half a minute.")
 
 
 @dialect.command("show")
 @plain_errors()
-def show_dialects(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False
-) -> None:
+def show_dialects(*, as_json: AsJson = False) -> None:
     """Print how each endpoint and model are asked, and why."""
-    from infra.cli.llm_endpoint import show_dialects as show
+    from infra.cli.session import with_database
+    from infra.operations.llm import dialects
 
-    show(as_json=as_json)
+    found = with_database(dialects)
+    if as_json:
+        print_json(found)
+    elif not found:
+        typer.echo("Nothing is learned yet: the next call tries the strongest form first.")
+    else:
+        columns = ("endpoint", "model", "setting", "form", "answers bounded by", "system message", "since (UTC)", "why")
+        rows = (
+            (one.endpoint, one.model, one.completion_format, one.form, one.answer_limit, one.takes_system)
+            + (one.learned_at, one.why)
+            for one in found
+        )
+        print_table(columns, rows)
 
 
 @dialect.command("forget")
 @plain_errors()
-def forget_dialect(
-    endpoint: Annotated[str | None, typer.Argument(help="Which one, as `show` names it; all by default.")] = None,
-    *,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
+def forget_dialect(endpoint: Endpoint = None, *, yes: Yes = False) -> None:
     """Forget what was learned, after an endpoint has changed; the next call learns it again."""
-    from infra.cli.llm_endpoint import forget
+    from infra.cli.session import with_database
+    from infra.operations.llm import forget_dialects
 
-    forget(endpoint, yes=yes)
+    if not yes:
+        typer.confirm(f"Forget how {endpoint or 'every endpoint'} is asked? The next call learns it again.", abort=True)
+    forgotten = with_database(lambda database: forget_dialects(database, endpoint))
+    for name, model in forgotten:
+        typer.echo(f"{mended(name)} {mended(model)} is forgotten.")
+    typer.echo("Workers notice within half a minute." if forgotten else "Nothing was learned of it.")
 
 
 @hold.command("show")
 @plain_errors()
-def show_holds(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False
-) -> None:
+def show_holds(*, as_json: AsJson = False) -> None:
     """Print which endpoints are held, who is to blame, and when the next probe is due."""
-    from infra.cli.llm_endpoint import show_holds as show
+    from infra.cli.session import with_database
+    from infra.operations.llm import holds
 
-    show(as_json=as_json)
+    found = with_database(holds)
+    if as_json:
+        print_json(found)
+    elif not found:
+        typer.echo("No endpoint is held.")
+    else:
+        rows = []
+        for one in found:
+            probe = f"in {one.next_probe_in.total_seconds():.1f} s"
+            rows.append((one.endpoint, one.model, one.blame, one.held_at, probe, one.sentence))
+        print_table(("endpoint", "model", "to blame", "since (UTC)", "next probe", "why"), rows)

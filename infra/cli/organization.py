@@ -1,26 +1,31 @@
 """`teamfit organization` and `teamfit team`: the customers, for who has no TEAMFIT backend."""
 
-# ruff: noqa: PLC0415 - each command imports what it needs when it runs
-
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from infra.cli.errors import plain_errors
-from infra.texts import STORABLE
+from infra.cli.options import AsJson
+from infra.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from infra.operations.tenants import Organization, Team
 
 _LARGEST = 2_147_483_647  # what the tables' integers take
-_text: TypeAdapter[str] = TypeAdapter(
-    Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), STORABLE]
-)
-_long_text: TypeAdapter[str] = TypeAdapter(
-    Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=10_000), STORABLE]
-)
 
 
-def _checked(adapter: TypeAdapter[str]) -> Any:  # noqa: ANN401 - Typer's callbacks are
+def _text(longest: int) -> Callable[[str | None], str | None]:
+    """Return a check of an option: text that is not empty, not longer than this, and that Postgres takes."""
+
     def check(text: str | None) -> str | None:
+        from pydantic import StringConstraints, TypeAdapter, ValidationError
+
+        from infra.texts import STORABLE
+
+        bounds = StringConstraints(strip_whitespace=True, min_length=1, max_length=longest)
+        adapter: TypeAdapter[str] = TypeAdapter(Annotated[str, bounds, STORABLE])
         try:
             return None if text is None else adapter.validate_python(text)
         except ValidationError as error:
@@ -29,10 +34,9 @@ def _checked(adapter: TypeAdapter[str]) -> Any:  # noqa: ANN401 - Typer's callba
     return check
 
 
-_short, _long = _checked(_text), _checked(_long_text)
+_short, _long = _text(64), _text(10_000)
 Status = Literal["active", "trialing", "past_due", "paused", "cancelled"]
 OrganizationId = Annotated[str, typer.Argument(help="The organization's ID, as requests name it.", callback=_short)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Name = Annotated[str | None, typer.Option(help="What people call it; its ID by default.", callback=_short)]
 _PLAN = "Its plan; `free` may request nothing."
 _STATUS = "Of its subscription; only `active` may request."
@@ -40,11 +44,16 @@ _QUOTA = "Jobs that it may have a month (UTC)."
 _TRUST = "Its trust score, from 0 to 1; below TEAMFIT_TRUST_THRESHOLD it is refused."
 _PRIORITY = "Whether its jobs go before others'."
 
-app = typer.Typer(help="Add, change and show organizations: for who has no TEAMFIT backend.", no_args_is_help=True)
+app = typer.Typer()
+organizations = typer.Typer(
+    help="Add, change and show organizations: for who has no TEAMFIT backend.", no_args_is_help=True
+)
+app.add_typer(organizations, name="organization")
 teams = typer.Typer(help="Add and list the teams of organizations.", no_args_is_help=True)
+app.add_typer(teams, name="team")
 
 
-@app.command("add")
+@organizations.command("add")
 @plain_errors()
 def add_organization(
     organization: OrganizationId,
@@ -58,13 +67,14 @@ def add_organization(
     as_json: AsJson = False,
 ) -> None:
     """Add an organization with its subscription. Adding the same again changes nothing."""
-    from infra.cli import tenants
+    from infra.cli.session import with_database
+    from infra.operations import tenants
 
     wanted = tenants.Organization(organization, name or organization, trust, plan, status, quota, priority)
-    tenants.add_organization(wanted, as_json=as_json)
+    _print_one(with_database(lambda database: tenants.add_organization(database, wanted)), as_json=as_json)
 
 
-@app.command("set")
+@organizations.command("set")
 @plain_errors()
 def set_organization(
     organization: OrganizationId,
@@ -78,7 +88,8 @@ def set_organization(
     as_json: AsJson = False,
 ) -> None:
     """Change what is given of an organization; the rest stays as it is."""
-    from infra.cli import tenants
+    from infra.cli.session import with_database
+    from infra.operations import tenants
 
     changes = {
         "name": name,
@@ -90,25 +101,32 @@ def set_organization(
     }
     if all(value is None for value in changes.values()):
         raise typer.BadParameter("give at least one option that changes something")
-    tenants.set_organization(organization, changes, as_json=as_json)
+    changed = with_database(lambda database: tenants.set_organization(database, organization, changes))
+    _print_one(changed, as_json=as_json)
 
 
-@app.command("show")
+@organizations.command("show")
 @plain_errors()
 def show_organization(organization: OrganizationId, *, as_json: AsJson = False) -> None:
     """Print an organization with its subscription. `teamfit quota show` has what it has taken."""
-    from infra.cli import tenants
+    from infra.cli.session import with_database
+    from infra.operations import tenants
 
-    tenants.show_organization(organization, as_json=as_json)
+    _print_one(with_database(lambda database: tenants.organization(database, organization)), as_json=as_json)
 
 
-@app.command("list")
+@organizations.command("list")
 @plain_errors()
 def list_organizations(*, as_json: AsJson = False) -> None:
     """List every organization."""
-    from infra.cli import tenants
+    from infra.cli.session import with_database
+    from infra.operations import tenants
 
-    tenants.list_organizations(as_json=as_json)
+    found = with_database(tenants.organizations)
+    if as_json:
+        print_json(found)
+    else:
+        _print_rows(found)
 
 
 @teams.command("add")
@@ -125,9 +143,15 @@ def add_team(
     as_json: AsJson = False,
 ) -> None:
     """Add a team to an organization. Adding the same again changes nothing."""
-    from infra.cli import tenants
+    from infra.cli.session import with_database
+    from infra.operations import tenants
 
-    tenants.add_team(tenants.Team(team, organization, name or team, size, description), as_json=as_json)
+    wanted = tenants.Team(team, organization, name or team, size, description)
+    added = with_database(lambda database: tenants.add_team(database, wanted))
+    if as_json:
+        print_json(added)
+    else:
+        _print_rows([added])
 
 
 @teams.command("list")
@@ -138,6 +162,28 @@ def list_teams(
     as_json: AsJson = False,
 ) -> None:
     """List the teams of an organization, or of all."""
-    from infra.cli import tenants
+    from infra.cli.session import with_database
+    from infra.operations import tenants
 
-    tenants.list_teams(organization, as_json=as_json)
+    found = with_database(lambda database: tenants.teams(database, organization))
+    if as_json:
+        print_json(found)
+    else:
+        _print_rows(found)
+
+
+def _print_one(organization: "Organization", *, as_json: bool) -> None:
+    if as_json:
+        print_json(organization)
+        return
+    _print_rows([organization])
+    if not organization.may_request:
+        typer.echo("Its requests are refused with subscription_required: they need a paid plan that is active.")
+
+
+def _print_rows(found: "Sequence[Organization] | Sequence[Team]") -> None:
+    if not found:
+        typer.echo("None yet.")
+        return
+    columns = [field.name.replace("_", " ") for field in fields(found[0])]
+    print_table(columns, (asdict(one).values() for one in found))

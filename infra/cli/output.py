@@ -1,10 +1,13 @@
 """How commands print: tables that a pipe does not squeeze, JSON, and texts of strangers that move no cursor."""
 
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 import orjson
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 
 def out(*, stderr: bool = False, pipe_width: int = 160) -> Console:
@@ -16,6 +19,30 @@ def out(*, stderr: bool = False, pipe_width: int = 160) -> Console:
 def print_json(document: object) -> None:
     """Print a document for programs: dataclasses as objects, times in ISO 8601, durations in seconds."""
     typer.echo(orjson.dumps(document, default=_plain, option=orjson.OPT_INDENT_2))
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print rows below their columns' names."""
+    table = Table()
+    for name in columns:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(Text(shown(cell)) for cell in row))
+    out().print(table)
+
+
+def shown(value: object) -> str:
+    """Return a value as a table's cell shows it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return second(value) if isinstance(value, datetime) else mended(str(value))
+
+
+def second(moment: datetime) -> str:
+    """Return a time to the second; that it is UTC stands beside it."""
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def mended(text: str) -> str:

@@ -1,61 +1,43 @@
 """`teamfit projection rebuild`: progress while it runs, then what differed and what was done about it."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Final
 
-import asyncpg
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
-from consumers.projection.rebuild import Comparison, Rebuilt, Step, rebuild
+from infra.cli.errors import plain_errors
+from infra.cli.options import AsJson
 from infra.cli.output import out, print_json
-from infra.cli.session import session
-from infra.errors import DependencyDown
-from infra.postgres import behind_pooler
-from infra.settings import settings
 
-_STEPS: dict[Step, str] = {
+if TYPE_CHECKING:
+    from consumers.projection.rebuild import Comparison, Rebuilt, Step
+
+app = typer.Typer()
+projection = typer.Typer(help="The read model that customers poll.", no_args_is_help=True)
+app.add_typer(projection, name="projection")
+
+_STEPS: "Final[dict[Step, str]]" = {
     "fold": "Folding the archive",
     "examine": "Comparing with the read model",
     "repair": "Repairing rows",
 }
 
 
-def run(*, dry_run: bool, as_json: bool) -> None:
-    """Rebuild the read model of the database at DATABASE_URL, and print what differed.
+@projection.command()
+@plain_errors()
+def rebuild(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what differs; change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fold the archive again and repair the rows of the read model that differ, while the service runs.
 
-    Raises:
-        typer.Exit: with code 1, if the read model is not what the archive says in the end, or not all that it shows is
-            in the archive.
-        DependencyDown: Postgres is away, or somebody holds a row; nothing was changed.
+    Ends with code 1 if the read model is not what the archive says in the end, or shows what the archive misses.
     """
-    bar = ProgressBar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
-    tasks = {step: bar.add_task(text, total=None, visible=False) for step, text in _STEPS.items()}
-
-    def show(step: Step, done: int, total: int) -> None:
-        bar.update(tasks[step], completed=done, total=total, visible=True)
-
-    async def work(connection: "asyncpg.Connection[asyncpg.Record]") -> Rebuilt:
-        if await behind_pooler(connection):
-            raise DependencyDown(
-                "postgres",
-                "a rebuild keeps temporary tables from one transaction to the next, which a pooler may put on another "
-                "server: run it with DATABASE_URL of Postgres itself",
-            )
-        return await rebuild(connection, dry_run=dry_run, progress=show)
-
-    with bar:
-        rebuilt = asyncio.run(session(settings().database_url, work))
+    rebuilt = _rebuilt(dry_run=dry_run)
     if as_json:
         print_json({"agrees": rebuilt.agrees, "dry_run": dry_run, **asdict(rebuilt)})
     else:
@@ -64,7 +46,24 @@ def run(*, dry_run: bool, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _print(rebuilt: Rebuilt, *, dry_run: bool) -> None:
+def _rebuilt(*, dry_run: bool) -> "Rebuilt":
+    """Rebuild the read model of the database at DATABASE_URL, and show how far it is."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from consumers.projection import rebuild as projection_rebuild
+    from infra.cli.session import with_session
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks = {step: bar.add_task(text, total=None, visible=False) for step, text in _STEPS.items()}
+
+        def show(step: "Step", done: int, total: int) -> None:
+            bar.update(tasks[step], completed=done, total=total, visible=True)
+
+        return with_session(lambda connection: projection_rebuild.rebuild(connection, dry_run=dry_run, progress=show))
+
+
+def _print(rebuilt: "Rebuilt", *, dry_run: bool) -> None:
     console = out(pipe_width=120)
     console.print(_table(rebuilt))
     before, last = rebuilt.before, rebuilt.after or rebuilt.before
@@ -83,7 +82,7 @@ def _print(rebuilt: Rebuilt, *, dry_run: bool) -> None:
         console.print(f"The read model is the fold of the archive ({rebuilt.events} events).", style="bold green")
 
 
-def _table(rebuilt: Rebuilt) -> Table:
+def _table(rebuilt: "Rebuilt") -> Table:
     table = Table(title="The read model, compared with the archive")
     table.add_column("")
     sides: list[Comparison] = [rebuilt.before, *([rebuilt.after] if rebuilt.after else [])]

@@ -1,32 +1,45 @@
 """`teamfit quota`: an organization's quota, and the repair of its counters."""
 
-# ruff: noqa: PLC0415 - each command imports what it needs when it runs
-
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from infra.cli.errors import plain_errors
+from infra.cli.options import AsJson
+from infra.cli.output import out, print_json
 
-app = typer.Typer(help="What an organization has taken of its quota.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from consumers.quota.recount import Subscription
+    from infra.operations.quota import QuotaBooks
+
+app = typer.Typer()
+quota_app = typer.Typer(help="What an organization has taken of its quota.", no_args_is_help=True)
+app.add_typer(quota_app, name="quota")
 
 Organization = Annotated[str, typer.Argument(help="The organization's ID.")]
 
 
-@app.command("show")
+@quota_app.command("show")
 @plain_errors()
-def show_quota(
-    organization: Organization,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
-) -> None:
+def show_quota(organization: Organization, *, as_json: AsJson = False) -> None:
     """Print what an organization may take and has taken, by month, and whether its counters agree with the ledger."""
-    from infra.cli.quota_books import show
+    from dataclasses import asdict
 
-    show(organization, as_json=as_json)
+    from infra.cli.session import with_database
+    from infra.operations.quota import read_books
+
+    books = with_database(lambda database: read_books(database, organization))
+    if as_json:
+        print_json({**asdict(books), "periods": [{**asdict(one), "differs": one.differs} for one in books.periods]})
+        return
+    typer.echo(f"{organization}: {_terms(books.subscription)}")
+    out().print(_table(books))
+    if books.wrong:
+        typer.echo(f"Counters differ from the ledger: teamfit quota repair {organization}")
 
 
-@app.command("repair")
+@quota_app.command("repair")
 @plain_errors()
 def repair_quota(
     organization: Organization,
@@ -37,6 +50,43 @@ def repair_quota(
 
     Safe while the service runs: admission of this organization waits for a moment.
     """
-    from infra.cli.quota_books import repair
+    from infra.cli.session import with_database
+    from infra.operations.quota import read_books, repair
 
-    repair(organization, yes=yes)
+    books = with_database(lambda database: read_books(database, organization))
+    if not books.wrong:
+        typer.echo(f"The counters of {organization} are the sums of its ledger; nothing to repair.")
+        return
+    for one in books.wrong:
+        typer.echo(
+            f"{organization} {one.period}: counted {one.reserved} reserved and {one.charged} charged, "
+            f"the ledger has {one.ledger_reserved} and {one.ledger_charged}"
+        )
+    if not yes:
+        typer.echo(f"Nothing was changed. To count again: teamfit quota repair {organization} --yes")
+        return
+    for one in with_database(lambda database: repair(database, books)):
+        typer.echo(f"{organization} {one.period}: now {one.reserved} reserved and {one.charged} charged.")
+    typer.echo("Somebody had written to quota_usage by hand, or there is a bug: find out who. Then `teamfit verify`.")
+
+
+def _table(books: "QuotaBooks") -> Table:
+    table = Table()
+    table.add_column("month (UTC)")
+    for name in ("reserved", "charged", "left", "released", "rejected"):
+        table.add_column(name, justify="right")
+    table.add_column("the ledger says")
+    for one in books.periods:
+        left = books.left(one)
+        counts = (one.reserved, one.charged, "" if left is None else left, one.released, one.rejected)
+        verdict = f"{one.ledger_reserved} reserved, {one.ledger_charged} charged" if one.differs else "the same"
+        table.add_row(one.period, *map(str, counts), verdict, style="red" if one.differs else "")
+    return table
+
+
+def _terms(known: "Subscription | None") -> str:
+    if known is None:
+        return "unknown to the backend"
+    if known.monthly_quota is None:
+        return f"{known.name}, without a subscription"
+    return f"{known.name}, plan {known.plan} ({known.status}), {known.monthly_quota} jobs a month"

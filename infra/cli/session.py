@@ -1,8 +1,10 @@
-"""What a command works with: the database, by a pool or by one connection, and the name of who runs it."""
+"""What a command works with: the database, by a pool or by one connection, the broker, and the name of who runs it."""
 
 import asyncio
 import getpass
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import asyncpg
@@ -10,8 +12,8 @@ import asyncpg
 from infra.database_url import read_database_url
 from infra.errors import DependencyDown
 from infra.postgres import Database, Session, connect, down
-from infra.settings import Settings, settings
-from infra.telemetry import configure_logging
+from infra.settings import settings
+from producers.broker import Broker
 
 T = TypeVar("T")
 
@@ -22,16 +24,6 @@ def operator() -> str:
         return getpass.getuser()
     except OSError:  # a container's user may have no name
         return "cli"
-
-
-def start_logging() -> Settings:
-    """Return the settings of a process that serves, once its log is as they say.
-
-    They are read a second time then, so that what they are warned about is in that log.
-    """
-    first = Settings()
-    configure_logging(first.log_format, first.log_level)
-    return settings()
 
 
 def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
@@ -47,15 +39,29 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-async def session(url: str, work: Callable[[Session], Awaitable[T]]) -> T:
-    """Connect, do the work, and disconnect; return what the work returns.
+@asynccontextmanager
+async def opened_broker(name: str, *, patience: timedelta = timedelta(seconds=3)) -> AsyncIterator[Broker]:
+    """Give the settings' broker, and close it."""
+    broker = Broker(settings(), name=name, timeout=patience)
+    try:
+        yield broker
+    finally:
+        await broker.close()
 
-    For what reads or repairs the whole database: one connection, without a limit on a statement's time.
+
+def with_session(work: Callable[[Session], Awaitable[T]]) -> T:
+    """Run a coroutine with one connection to the settings' database, and close it.
+
+    For what reads or repairs the whole database: a statement may take its time.
 
     Raises:
         DependencyDown: Postgres is away, refuses the connection, breaks it, or has another schema than ours.
     """
-    connection = await connect(read_database_url(url))
+    return asyncio.run(_in_session(work))
+
+
+async def _in_session(work: Callable[[Session], Awaitable[T]]) -> T:
+    connection = await connect(read_database_url(settings().database_url))
     try:
         return await work(connection)
     except asyncpg.UndefinedTableError as error:

@@ -1,40 +1,58 @@
 """`teamfit verify`: a table for people, one JSON document for scripts, and the exit code for both."""
 
-import asyncio
 from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
 
-import asyncpg
 import typer
 from rich.table import Table
 
-from infra.cli.output import out, print_json
-from infra.cli.session import session
-from infra.settings import settings
-from infra.verify import Report, verify
+from infra.cli.errors import plain_errors
+from infra.cli.options import AsJson
+from infra.cli.output import out, print_json, second
+
+if TYPE_CHECKING:
+    from infra.postgres import Session
+    from infra.verify import Report
+
+app = typer.Typer()
 
 
-def run(
-    *, as_json: bool, settled: bool, llm_calls: int | None, patience: timedelta, timeout: timedelta, examples: int
+@app.command()
+@plain_errors()
+def verify(
+    *,
+    settled: Annotated[
+        bool, typer.Option(help="Nothing should be under way: nothing may be reserved, live or overdue.")
+    ] = False,
+    llm_calls: Annotated[
+        int | None,
+        typer.Option(help="How many calls the LLM's provider counted; as many must be on record.", min=0),
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(help="Seconds by which an effect may lag behind its cause; none with --settled.", min=0)
+    ] = 900,
+    timeout: Annotated[float, typer.Option(help="The most seconds that a statement may take.", min=0.001)] = 120,
+    examples: Annotated[int, typer.Option(help="The most IDs to name for each invariant.", min=0)] = 20,
+    as_json: AsJson = False,
 ) -> None:
-    """Check the database at DATABASE_URL and print what was found.
+    """Check that nothing was lost, charged twice or saved twice. Read-only, and safe in production.
 
-    Raises:
-        typer.Exit: with code 1, if an invariant is violated.
-        DependencyDown: Postgres is away.
-        CheckTimedOut: a statement took longer than `timeout`.
+    Ends with code 1 if an invariant is violated, and names the jobs.
     """
+    from infra.cli.session import with_session
+    from infra.verify import verify as check
 
-    async def check(connection: "asyncpg.Connection[asyncpg.Record]") -> Report:
-        return await verify(
+    async def work(connection: "Session") -> "Report":
+        return await check(
             connection,
             settled=settled,
             llm_calls=llm_calls,
-            patience=patience,
-            statement_timeout=timeout,
+            patience=timedelta(seconds=patience),
+            statement_timeout=timedelta(seconds=timeout),
             examples=examples,
         )
 
-    report = asyncio.run(session(settings().database_url, check))
+    report = with_session(work)
     if as_json:
         print_json(report.document())
     else:
@@ -43,9 +61,9 @@ def run(
         raise typer.Exit(1)
 
 
-def _print(report: Report) -> None:
+def _print(report: "Report") -> None:
     console = out(pipe_width=120)
-    table = Table(title=f"{'At rest, ' if report.settled else ''}at {report.at:%Y-%m-%d %H:%M:%S} UTC")
+    table = Table(title=f"{'At rest, ' if report.settled else ''}at {second(report.at)} UTC")
     table.add_column("invariant")
     table.add_column("what always holds")
     table.add_column("checked", justify="right")

@@ -19,6 +19,7 @@ from infra.local.demo_report import HttpRefusal, Job, Moment, Report, WayIn
 from infra.local.organizations import ACME, BIRCH, CEDAR, DUNE, ELM, Organization
 from infra.local.stack import Stack
 from infra.postgres import Database
+from infra.settings import Settings
 from producers.client import JobRequests
 from streams.jobs.events import JobId, job_requested
 from streams.jobs.topics import JOB_REQUESTS
@@ -62,6 +63,19 @@ _REFUSED_AT_ONCE: Final = (
     (DUNE, HTTPStatus.PAYMENT_REQUIRED),
     (ELM, HTTPStatus.FORBIDDEN),
 )
+
+
+class NeedsRedis(TeamfitError):
+    """The demo cannot be shown on this broker."""
+
+
+def require_redis(settings: Settings) -> None:
+    """Raise NeedsRedis if the settings name a broker that takes requests over HTTP alone."""
+    if settings.broker_url.startswith("kafka:"):
+        raise NeedsRedis(
+            "BROKER_URL is kafka://: two of the three ways in that the demo shows, the Python client and XADD, need "
+            "Redis. Unset it for the demo, or run `teamfit up`, which takes requests over HTTP on Kafka too"
+        )
 
 
 async def run_demo(stack: Stack, show: Callable[[Sequence[Job]], None], *, deadline_s: float) -> Report:

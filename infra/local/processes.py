@@ -7,7 +7,6 @@ removes its files. Both live in sessions of their own, so a Ctrl-C in the termin
 stops things in its own order.
 """
 
-import errno
 import os
 import pwd
 import shutil
@@ -20,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from infra.errors import TeamfitError
 
 HOST = "127.0.0.1"
 
@@ -43,28 +44,13 @@ fi
 _CHILD = 'echo "$$" >&0; exec "$@" </dev/null'
 
 
-class LocalServerError(RuntimeError):
-    """The root of what goes wrong with embedded servers.
+class LocalServerError(TeamfitError):
+    """The root of what goes wrong with embedded servers, but for a port that is taken (`infra.ports`).
 
     LocalServerError
-    ├── PortTaken              another program listens on the port that was asked for
     ├── EmbeddedPartsMissing   the `embedded` extra is not installed
     └── ServerFailed           the server ended, or did not answer in time; carries the end of its log
     """
-
-
-class PortTaken(LocalServerError):
-    """Another program listens on the port that was asked for, or nobody can listen on its address."""
-
-    def __init__(self, port: int, setting: str, host: str = HOST, error: Exception | None = None) -> None:
-        """Name the port and the setting that changes it, and why it cannot be had if nobody has it."""
-        self.port = port
-        self.setting = setting
-        if error is None or getattr(error, "errno", None) == errno.EADDRINUSE:
-            what = f"port {port} on {host} is taken: end what listens there, or set {setting} to another port"
-        else:
-            what = f"port {port} on {host!r:.80} cannot be listened on ({error}): check {setting} and its host"
-        super().__init__(what)
 
 
 class EmbeddedPartsMissing(LocalServerError):
@@ -112,18 +98,6 @@ def free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def require_free(port: int, setting: str, *, host: str = HOST) -> None:
-    """Raise PortTaken if something listens on the port already, or the address is none of this machine's."""
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As servers do: a port with only closing connections of a former server on it is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except (OSError, UnicodeError) as error:
-        raise PortTaken(port, setting, host, error) from error
 
 
 class GuardedProcess:

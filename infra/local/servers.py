@@ -24,18 +24,16 @@ from infra.local.processes import (
     EmbeddedPartsMissing,
     GuardedProcess,
     LocalServerError,
-    PortTaken,
     ServerFailed,
     free_port,
     remove_folder,
-    require_free,
     unprivileged_account,
 )
+from infra.ports import PortTaken, require_free
 
 __all__ = [
     "EmbeddedPartsMissing",
     "LocalServerError",
-    "PortTaken",
     "Postgres",
     "ServerFailed",
     "Valkey",

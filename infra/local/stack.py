@@ -24,16 +24,10 @@ from infra.auth import issue_token, signing_key
 from infra.errors import DependencyDown
 from infra.local.environment import environment
 from infra.local.organizations import seed
-from infra.local.processes import (
-    HOST,
-    GuardedProcess,
-    ServerFailed,
-    free_port,
-    remove_folder,
-    require_free,
-)
+from infra.local.processes import HOST, GuardedProcess, ServerFailed, free_port, remove_folder
 from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
 from infra.migrations import upgrade
+from infra.ports import require_free
 from infra.settings import Settings
 from producers.broker import Broker
 from streams.jobs.stages import STAGES

@@ -21,7 +21,6 @@ from producers.replay.failed import (
     FailedEventPage,
     FailedEvents,
     Filter,
-    OpenOnes,
     Place,
     Term,
 )
@@ -115,8 +114,8 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
     ) -> FailedEventDetails:
         """Set a failed event aside for good. It stays on record; one that was dealt with before stays as it is."""
         with _problems():
-            found = await failed.one(failed_event_id)
-            await failed.discard(OpenOnes([found.id], [found.occurrences]), because=body.because, by=caller.subject)
+            found = await failed.find_one(failed_event_id)
+            await failed.discard(found, because=body.because, by=caller.subject)
             return await failed.one(failed_event_id)
 
     @router.post("/replay/plans", status_code=HTTPStatus.CREATED, responses=responses(*_WRITE, "too_busy"))
@@ -129,9 +128,7 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
     async def show_plan(plan_id: UUID, query: Annotated[PlanItemsQuery, Query()]) -> PlanPage:
         """Return a plan, how far it is, and a page of its events."""
         with _problems():
-            plan = await plans.get(plan_id)
-            items = await plans.items(plan_id, after=query.after, limit=query.limit)
-        return PlanPage(**dict(plan), items=list(items))
+            return await plans.page(plan_id, after=query.after, limit=query.limit)
 
     @router.post("/replay/plans/{plan_id}/apply", responses=_APPLY, dependencies=[Depends(authenticated)])
     async def apply_plan(plan_id: UUID, body: Apply) -> Plan:

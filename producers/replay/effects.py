@@ -1,7 +1,9 @@
 """What would follow from a plan, read from what is known when it is made."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 import aiosql
@@ -32,6 +34,18 @@ class ErrorCount(BaseModel):
     stage: str
     error_type: str
     events: int
+
+
+# Why an event of a plan is not sent, for people.
+BECAUSE: Final[Mapping[str, str]] = {
+    "succeeded": "the job has since succeeded",
+    "cancelled": "the job is cancelled",
+    "running": "a later run of the job is under way",
+    "same_job": "another event of the plan starts the same job again",
+    "other_organization": "the job belongs to another organization than the event says",
+    "no_destination": "its topic and consumer group are none of the pipeline's",
+    "no_run_left": "the job's run cannot be counted any further",
+}
 
 
 class Excluded(BaseModel):

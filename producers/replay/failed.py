@@ -151,6 +151,11 @@ class FailedEvents:
             row = await _queries.open_ones(connection, **chosen.model_dump())
         return OpenOnes(row["ids"], row["occurrences"])
 
+    async def find_one(self, failed_event_id: UUID) -> OpenOnes:
+        """Return one, if it is open. Raises UnknownFailedEvent."""
+        found = await self.one(failed_event_id)
+        return OpenOnes([found.id], [found.occurrences]) if found.state == "open" else OpenOnes([], [])
+
     async def discard(self, ones: OpenOnes, *, because: str, by: str) -> int:
         """Set events aside for good, without deleting anything; return how many.
 

@@ -1,6 +1,5 @@
 """Plans: made, looked at, aborted. Applying them is in `apply`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -111,12 +110,12 @@ class Plans:
         async with self.database.transaction() as connection:
             return await read_plan(connection, plan_id)
 
-    async def items(self, plan_id: UUID, *, after: int = 0, limit: int = 100) -> Sequence[PlanItem]:
-        """Return events of a plan in the order of sending, beginning after a position. Raises UnknownPlan."""
+    async def page(self, plan_id: UUID, *, after: int = 0, limit: int = 100) -> PlanPage:
+        """Return a plan and some of its events, in the order of sending, after a position. Raises UnknownPlan."""
         async with self.database.transaction() as connection:
-            await read_plan(connection, plan_id)
+            plan = await read_plan(connection, plan_id)
             rows = _queries.items(connection, plan_id=plan_id, after=after, limit=limit)
-            return [PlanItem(**row) async for row in rows]
+            return PlanPage(**dict(plan), items=[PlanItem(**row) async for row in rows])
 
     async def abort(self, plan_id: UUID) -> Plan:
         """End a plan before its time; what it has sent stays sent. One that has ended stays as it is.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
-from infra.cli.up import instructions
+from infra.local.instructions import instructions
 from infra.local.stack import Stack
 from infra.settings import Settings
 from tests.acceptance.customer import Customer

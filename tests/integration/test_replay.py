@@ -413,7 +413,7 @@ async def test_a_plan_says_what_would_follow_and_writes_nothing_else(scene: Scen
     assert [(one.topic, one.records) for one in effects.sends] == [("job-requests", 3)]
     assert [(one.topic, one.records) for one in effects.follows] == [("job-accepted", 3), ("job-events", 6)]
     assert [(one.stage, one.events, one.jobs) for one in effects.behind] == [("projection", 1, 1)]
-    items = await scene.plans.items(plan.id)
+    items = (await scene.plans.page(plan.id)).items
     assert {one.job_id: one.others_behind for one in items} == {
         wanted[0].job_id: 1,
         wanted[1].job_id: 0,

@@ -18,15 +18,16 @@ from prometheus_client import REGISTRY
 from pydantic import BaseModel, ConfigDict
 
 import infra.telemetry  # noqa: F401 - importing it registers the metrics
-from infra.cli import Stage, app
+from infra.cli import app
 from infra.settings import Settings
+from streams.jobs.stages import STAGES
 from streams.redis.commands import WORKER
 from streams.redis.settings import RedisSettings
 
 _ROOT = Path(__file__).parents[2]
 _DEPLOY = _ROOT / "infra" / "deploy"
 _SETTINGS = {Settings.variable(name) for name in Settings.model_fields}
-_STAGES = {stage.value for stage in Stage}
+_STAGES = {stage.name for stage in STAGES}
 
 
 class _Closed(BaseModel):

@@ -11,7 +11,8 @@ from aiohttp import web
 
 from infra.local.llm import misbehaviour
 from infra.local.llm.server import create_app
-from infra.local.processes import HOST, PortTaken, require_free
+from infra.local.processes import HOST
+from infra.ports import PortTaken, require_free
 
 
 def main() -> int:

@@ -25,11 +25,11 @@ from infra.local.processes import Account
 from infra.local.servers import (
     EmbeddedPartsMissing,
     LocalServerError,
-    PortTaken,
     Postgres,
     start_postgres,
     start_valkey,
 )
+from infra.ports import PortTaken
 from tests.waiting import wait_for
 
 # A disk that takes its time, as one does that others use too.

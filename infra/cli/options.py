@@ -1,4 +1,4 @@
-"""The options by which commands choose failed events, and what they mean."""
+"""The options that several commands share: `--json`, `--yes`, and those by which failed events are chosen."""
 
 import re
 from collections.abc import Callable
@@ -9,22 +9,26 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import typer
-from pydantic import TypeAdapter
 
-from infra.clock import Moment
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 _AGO = re.compile(r"(\d{1,6})([smhd])")
-_MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(Moment)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def moment(text: str) -> datetime:
     """Read a time: `2031-04-01T12:00`, UTC unless it says otherwise, or how long ago: `90s`, `30m`, `2h`, `7d`."""
+    from pydantic import TypeAdapter
+
+    from infra.clock import Moment
+
     try:
         if ago := _AGO.fullmatch(text):
             return datetime.now(UTC) - timedelta(**{_UNITS[ago.group(2)]: int(ago.group(1))})
         read = datetime.fromisoformat(text)
-        return _MOMENT.validate_python(read.replace(tzinfo=UTC) if read.tzinfo is None else read)
+        sane: datetime = TypeAdapter(Moment).validate_python(read if read.tzinfo else read.replace(tzinfo=UTC))
+        return sane
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter("give a time such as 2031-04-01T12:00, or how long ago, such as 2h or 7d") from error
 
@@ -76,7 +80,7 @@ def filtered(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_options(**arguments: Any) -> None:  # noqa: ANN401 - whatever Typer has read
-        from producers.replay.failed import Filter  # noqa: PLC0415 - a worker must not carry it in memory
+        from producers.replay.failed import Filter
 
         chosen = Filter(**{field: arguments.pop(name) for name, (field, _) in _OPTIONS.items()})
         command(**arguments, chosen=chosen)

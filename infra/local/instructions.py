@@ -1,47 +1,18 @@
-"""`teamfit up`: the local stack, kept running, with everything printed that is needed to try it."""
+"""What a newcomer needs to try the local stack: addresses, tokens, and commands to paste."""
 
 import json
-import threading
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from rich.console import Console
-
 from infra.local.organizations import ACME, BIRCH
 from infra.local.stack import Stack
-from infra.settings import settings
 from streams.jobs.events import JobId, job_requested
 from streams.jobs.topics import JOB_REQUESTS
 
-_LOOK_S = 0.5
-
-
-def run(*, port: int, llm_latency_s: float) -> None:
-    """Run the stack until a signal ends it.
-
-    Raises:
-        LocalServerError: a part could not be started, or ended by itself.
-    """
-    console = Console(soft_wrap=True, highlight=False)
-    stack = Stack(
-        settings(),
-        api_port=port,
-        llm_latency_s=llm_latency_s,
-        report=lambda step: console.print(f"{step} …", style="dim", markup=False),
-    )
-    try:
-        with stack:
-            console.print(instructions(stack), markup=False)
-            look = threading.Event()
-            while not look.wait(_LOOK_S):
-                stack.check()
-    except KeyboardInterrupt:
-        console.print("Stopped; nothing is left behind.")
-
 
 def instructions(stack: Stack) -> str:
-    """Return what a newcomer needs: addresses, tokens, and commands to paste."""
+    """Return the text that `teamfit up` prints once the stack runs."""
     acme, birch = stack.token(ACME.id), stack.token(BIRCH.id)
     body = json.dumps(
         {"organization_id": ACME.id, "team_id": ACME.team.id, "requirements": "An hour outdoors for 9 people"}

@@ -9,9 +9,9 @@ import faust
 import structlog
 import uvloop
 
-from infra.cli.session import start_logging
 from infra.errors import InvalidSetting
-from infra.local.processes import require_free
+from infra.ports import require_free
+from infra.telemetry import start_logging
 from streams.jobs.stages import STAGES
 
 log = structlog.get_logger(__name__)

@@ -1,0 +1,106 @@
+"""`teamfit worker`, `api`, `migrate` and `token`: what a deployment runs."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from infra.cli.errors import plain_errors
+
+app = typer.Typer()
+
+
+class Scope(StrEnum):
+    """The rights that a token may give, as the API knows them."""
+
+    JOBS = "jobs"
+    OPERATOR = "operator"
+
+
+class _Worker(TyperCommand):
+    """The command, whose help alone loads the list of stages."""
+
+    def format_help(self, *arguments: Any) -> None:  # noqa: ANN401 - handed on to Typer
+        """Name the stages that there are."""
+        for one in self.params:
+            if one.name == "stage":
+                one.help = f"Which stage to run: {', '.join(_stages())}."  # type: ignore[attr-defined] # an argument's
+        super().format_help(*arguments)
+
+
+def _stages() -> Sequence[str]:
+    from streams.jobs.stages import STAGES
+
+    return [stage.name for stage in STAGES]
+
+
+def _stage(name: str) -> str:
+    if name not in _stages():
+        raise typer.BadParameter(f"there is no stage {name!r}; there are {', '.join(_stages())}")
+    return name
+
+
+@app.command(cls=_Worker)
+@plain_errors()
+def worker(
+    stage: Annotated[str, typer.Argument(parser=_stage, metavar="STAGE", help="Which stage to run.")],
+    ready_file: Annotated[
+        Path | None, typer.Option(help="A file to make once the stage consumes, and to remove when it stops.")
+    ] = None,
+) -> None:
+    """Run one stage until SIGTERM or Ctrl-C, which let it finish what it has begun.
+
+    The same as `faust -A consumers.STAGE worker`, with this project's log format.
+    """
+    from infra.operations.worker import run_stage
+
+    run_stage(stage, ready_file=ready_file)
+
+
+@app.command()
+@plain_errors()
+def api(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65535)] = 8000,
+    root_path: Annotated[
+        str | None, typer.Option(help="Prefix below which a proxy serves it; else TEAMFIT_ROOT_PATH.")
+    ] = None,
+) -> None:
+    """Serve the HTTP API until SIGTERM or Ctrl-C, which let it finish the requests that it has begun."""
+    from infra.api.server import serve
+
+    serve(host, port, root_path=root_path)
+
+
+@app.command()
+@plain_errors()
+def migrate() -> None:
+    """Bring the database at DATABASE_URL to the newest schema. Running it again changes nothing."""
+    import asyncio
+
+    from infra.migrations import upgrade
+    from infra.settings import settings
+
+    asyncio.run(upgrade(settings().database_url))
+    typer.echo("The database has the newest schema.")
+
+
+@app.command()
+@plain_errors()
+def token(
+    organization: Annotated[str, typer.Option(help="The organization that the token speaks for.")],
+    scope: Annotated[
+        list[Scope] | None, typer.Option(help="A right that it gives; 'jobs' by default. May be repeated.")
+    ] = None,
+    ttl: Annotated[int, typer.Option(help="How long the token is valid, in seconds.", min=1)] = 3600,
+) -> None:
+    """Print a bearer token, signed with TEAMFIT_SIGNING_KEY."""
+    from infra.auth import issue_token, signing_key
+    from infra.settings import settings
+
+    key, lifetime = signing_key(settings()), timedelta(seconds=ttl)
+    typer.echo(issue_token(key, organization_id=organization, scopes=scope or [Scope.JOBS], lifetime=lifetime))

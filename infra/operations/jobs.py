@@ -1,0 +1,230 @@
+"""One job as an operator sees it, and its end by an operator's word."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import aiosql
+
+from infra.errors import TeamfitError
+from infra.postgres import Connection, Database
+from infra.problems import Problem
+from producers.cancel.cancellation import Cancellation
+from streams.jobs.cancellations import Standing, standing
+from streams.jobs.events import JobId
+
+_queries = aiosql.from_path(Path(__file__).with_name("jobs.sql"), "asyncpg")
+
+T = TypeVar("T")
+
+
+class UnknownJob(TeamfitError):
+    """Nothing in the database knows the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The request as the HTTP intake took it in."""
+
+    organization_id: str
+    team_id: str
+    idempotency_key: str | None
+    accepted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The job as its customer sees it."""
+
+    status: str
+    run: int
+    organization_id: str | None
+    team_id: str | None
+    error_code: str | None
+    error_message: str | None
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One event of the archive; `says` is its code, reason or message."""
+
+    run: int
+    time: datetime
+    type: str
+    source: str | None
+    traceparent: str | None
+    says: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended."""
+
+    run: int
+    outcome: str
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaUnit:
+    """The unit of quota that a run holds, has used or was refused."""
+
+    run: int
+    state: str
+    period: str
+    code: str | None
+    message: str | None
+    priority: bool
+    decided_at: datetime
+    settled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call to the LLM that was made or may have been."""
+
+    run: int
+    attempt: int
+    state: str
+    error_code: str | None
+    model: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    maybe_billed: bool
+    started_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """One activity that the customer got."""
+
+    position: int | None
+    run: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """An event that is published later, and why."""
+
+    due_at: datetime
+    topic: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed event of the job, in short."""
+
+    id: UUID
+    stage: str
+    reason: str
+    error_type: str
+    error_message: str
+    state: str
+    occurrences: int
+    last_failed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reemission:
+    """How often the reconciler sent a run on, because it stood still."""
+
+    run: int
+    times: int
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JobLife:
+    """Everything that the pipeline has written about one job, at one moment, in the order in which a job meets it."""
+
+    job_id: UUID
+    request: Request | None
+    job: Status | None
+    facts: Sequence[Fact]
+    outcomes: Sequence[RunEnd]
+    quota: Sequence[QuotaUnit]
+    calls: Sequence[Call]
+    activities: Sequence[Activity]
+    scheduled: Sequence[Scheduled]
+    failed: Sequence[Failure]
+    reemissions: Sequence[Reemission]
+
+
+async def life_of(database: Database, job_id: UUID) -> JobLife:
+    """Return everything that is known of a job.
+
+    Raises:
+        UnknownJob: nothing is known of it.
+        DependencyDown: Postgres is away.
+    """
+    # One moment for all: a job that moves meanwhile must not be shown half before and half after.
+    async with database.transaction(snapshot=True) as connection:
+        request = await _queries.request(connection, job_id=job_id)
+        job = await _queries.job(connection, job_id=job_id)
+        life = JobLife(
+            job_id=job_id,
+            request=Request(**request) if request else None,
+            job=Status(**job) if job else None,
+            facts=await _rows(connection, _queries.facts, Fact, job_id),
+            outcomes=await _rows(connection, _queries.outcomes, RunEnd, job_id),
+            quota=await _rows(connection, _queries.quota, QuotaUnit, job_id),
+            calls=await _rows(connection, _queries.calls, Call, job_id),
+            activities=await _rows(connection, _queries.activities, Activity, job_id),
+            scheduled=await _rows(connection, _queries.scheduled, Scheduled, job_id),
+            failed=await _rows(connection, _queries.failed, Failure, job_id),
+            reemissions=await _rows(connection, _queries.reemissions, Reemission, job_id),
+        )
+    if not any(getattr(life, field.name) for field in fields(life) if field.name != "job_id"):
+        raise UnknownJob(
+            f"job {job_id}: nothing is known of it. A request that came by client or XADD is known once it was read "
+            "(`teamfit lag` says what waits); else check the ID and DATABASE_URL"
+        )
+    return life
+
+
+async def standings(database: Database, jobs: Sequence[UUID]) -> list[tuple[UUID, Standing]]:
+    """Return what is known of each job: whose it is, its newest run, and how that ended."""
+    async with database.transaction() as connection:
+        return [(job, await standing(connection, JobId(job))) for job in jobs]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelResult:
+    """What became of one job; `why` is for people, and only where it is not cancelled."""
+
+    job_id: UUID
+    cancelled: bool
+    run: int | None = None
+    code: str | None = None
+    why: str | None = None
+
+
+async def cancel(cancellation: Cancellation, job_id: UUID, *, because: str) -> CancelResult:
+    """Cancel a job of any organization, as its customer could. A repeat returns the same.
+
+    Raises:
+        DependencyDown: Postgres is away; whether the job is cancelled is unknown, so ask again.
+    """
+    try:
+        end = await cancellation.cancel(JobId(job_id), organization_id=None, reason=because)
+    except Problem as problem:
+        why = problem.detail
+        if problem.code == "job_not_found":
+            why = "not known; a request that waits in the stream is not (see `teamfit lag`), else check the ID"
+        return CancelResult(job_id, cancelled=False, code=problem.code, why=why)
+    return CancelResult(job_id, cancelled=True, run=end.run)
+
+
+# The query is aiosql's, which has no types.
+async def _rows(connection: Connection, query: Any, of: type[T], job_id: UUID) -> list[T]:  # noqa: ANN401
+    return [of(**row) async for row in query(connection, job_id=job_id)]

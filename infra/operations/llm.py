@@ -1,0 +1,62 @@
+"""The LLM endpoints as an operator sees them: their gates, holds and dialects, and how each is undone."""
+
+from collections.abc import Sequence
+
+from consumers.generation import fleet, fleet_gate
+from consumers.generation.fleet import HeldEndpoint, LearnedDialect
+from consumers.generation.fleet_gate import FleetGate
+from infra.errors import TeamfitError
+from infra.postgres import Database
+
+
+class NoSuchGate(TeamfitError):
+    """No endpoint of this name has ever closed its gate."""
+
+
+async def gates(database: Database) -> Sequence[FleetGate]:
+    """Return every gate that was ever closed."""
+    async with database.transaction() as connection:
+        return await fleet_gate.gates(connection)
+
+
+async def closed_gates(database: Database, endpoint: str | None) -> Sequence[FleetGate]:
+    """Return the gates that are closed now: one endpoint's, or all.
+
+    Raises:
+        NoSuchGate: the endpoint has never closed one.
+    """
+    found = await gates(database)
+    if endpoint is not None and endpoint not in {one.endpoint for one in found}:
+        names = ", ".join(one.endpoint for one in found) or "none"
+        raise NoSuchGate(f"no gate stands before {endpoint}; there are: {names} (teamfit llm gate show)")
+    return [one for one in found if one.closed_for and endpoint in {None, one.endpoint}]
+
+
+async def open_gates(database: Database, closed: Sequence[FleetGate]) -> Sequence[str]:
+    """Open gates before their time; return the endpoints whose gate was closed. A repeat opens nothing.
+
+    Generation workers that wait ask again within half a minute.
+    """
+    async with database.transaction() as connection:
+        return await fleet_gate.open_gates(connection, [one.endpoint for one in closed])
+
+
+async def dialects(database: Database) -> Sequence[LearnedDialect]:
+    """Return how each endpoint and model are asked, and why."""
+    async with database.transaction() as connection:
+        return await fleet.dialects(connection)
+
+
+async def forget_dialects(database: Database, endpoint: str | None) -> Sequence[tuple[str, str]]:
+    """Forget what was learned of one endpoint, or of all; return endpoints and models. The next call learns it again.
+
+    Workers notice within half a minute.
+    """
+    async with database.transaction() as connection:
+        return await fleet.forget_dialects(connection, endpoint)
+
+
+async def holds(database: Database) -> Sequence[HeldEndpoint]:
+    """Return the endpoints that nobody calls, and who is to blame."""
+    async with database.transaction() as connection:
+        return await fleet.holds(connection)

@@ -1,0 +1,66 @@
+"""An organization's quota as an operator sees it, and the repair of its counters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from consumers.quota.decisions import period_of
+from consumers.quota.recount import Period, Subscription, books, recount, subscription
+from infra.errors import TeamfitError
+from infra.postgres import Database
+
+
+class UnknownOrganization(TeamfitError):
+    """Neither the backend nor the ledger knows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaBooks:
+    """The quota of one organization.
+
+    Attributes:
+        subscription: what it may take; None if the backend does not know it.
+        periods: its UTC months, the newest first; the current one is always among them.
+    """
+
+    organization_id: str
+    subscription: Subscription | None
+    periods: Sequence[Period]
+
+    @property
+    def wrong(self) -> Sequence[Period]:
+        """The months whose counters are not the sums of the ledger."""
+        return [one for one in self.periods if one.differs]
+
+    def left(self, period: Period) -> int | None:
+        """Return the jobs that may still be taken in a month; None without a quota."""
+        quota = self.subscription.monthly_quota if self.subscription else None
+        return None if quota is None else max(0, quota - period.reserved - period.charged)
+
+
+async def read_books(database: Database, organization_id: str) -> QuotaBooks:
+    """Return an organization's quota.
+
+    Raises:
+        UnknownOrganization: nobody knows it.
+        DependencyDown: Postgres is away.
+    """
+    async with database.transaction() as connection:
+        known, periods = await subscription(connection, organization_id), await books(connection, organization_id)
+    if known is None and not periods:
+        raise UnknownOrganization(f"organization {organization_id}: not known; check the ID and DATABASE_URL")
+    current = period_of(database.clock.now())
+    if all(one.period != current for one in periods):
+        periods = [Period(current, 0, 0, 0, 0, 0, 0), *periods]
+    return QuotaBooks(organization_id, known, periods)
+
+
+async def repair(database: Database, wrong: QuotaBooks) -> Sequence[Period]:
+    """Count the months that differ again from the ledger, which is right; return them as they are then.
+
+    A repeat changes nothing. Admission of this organization waits for a moment.
+    """
+    months = [one.period for one in wrong.wrong]
+    async with database.transaction() as connection:
+        await recount(connection, wrong.organization_id, months)
+        done = {one.period: one for one in await books(connection, wrong.organization_id)}
+    return [done[month] for month in months]

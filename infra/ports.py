@@ -1,0 +1,34 @@
+"""A port that a server is to listen on, asked for before the server starts, so that one line says whose it is."""
+
+import errno
+import socket
+
+from infra.errors import TeamfitError
+
+_HERE = "127.0.0.1"
+
+
+class PortTaken(TeamfitError):
+    """Another program listens on the port that was asked for, or nobody can listen on its address."""
+
+    def __init__(self, port: int, setting: str, host: str = _HERE, error: Exception | None = None) -> None:
+        """Name the port and the setting that changes it, and why it cannot be had if nobody has it."""
+        self.port = port
+        self.setting = setting
+        if error is None or getattr(error, "errno", None) == errno.EADDRINUSE:
+            what = f"port {port} on {host} is taken: end what listens there, or set {setting} to another port"
+        else:
+            what = f"port {port} on {host!r:.80} cannot be listened on ({error}): check {setting} and its host"
+        super().__init__(what)
+
+
+def require_free(port: int, setting: str, *, host: str = _HERE) -> None:
+    """Raise PortTaken if something listens on the port already, or the address is none of this machine's."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As servers do: a port with only closing connections of a former server on it is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        raise PortTaken(port, setting, host, error) from error
