@@ -34,6 +34,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "plan_not_found": (404, "There is no such replay plan."),
     "method_not_allowed": (405, "The address does not take this method; `Allow` has those that it takes."),
     "request_timeout": (408, "The body did not come in time; send the request again."),
+    "job_cancelled": (409, "The job of this Idempotency-Key was cancelled before it was asked for."),
     "job_completed": (409, "The job has completed and cannot be cancelled."),
     "job_failed": (409, "The job has failed and cannot be cancelled."),
     "job_rejected": (409, "The job was rejected and cannot be cancelled."),

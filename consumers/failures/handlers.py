@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from consumers.failures.poison import Poison
-from consumers.failures.unreadable import Unreadable
 from infra.clock import Clock
 from infra.errors import DependencyDown
 from infra.postgres import Database
@@ -24,10 +23,9 @@ class Letters:
             self._failed_events.keep, max_size=settings.batch_size, timeout_s=settings.stage_timeout_s
         )
         self._poison = Poison(database, clock)
-        self._unreadable = Unreadable(database, clock)
 
     async def handle(self, letter: FailedEvent, _delivery: Delivery) -> Sequence[Record]:
-        """Keep a letter in `failed_events`, and return the fact that its run failed, if nobody has ended it.
+        """Keep a letter in `failed_events`, and return the fact that its run failed, if it is poison.
 
         Raises:
             DependencyDown: Postgres is away.
@@ -38,7 +36,7 @@ class Letters:
             raise
         except Exception:  # noqa: BLE001 - whatever the batch could not describe is kept alone, its bytes at the least
             await self._failed_events.keep_one(letter)
-        return [*await self._poison.end_run(letter), *await self._unreadable.end_job(letter)]
+        return await self._poison.end_run(letter)
 
 
 class HoldPolicy(RetryPolicy):

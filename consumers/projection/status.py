@@ -1,4 +1,8 @@
-"""A job as its organization sees it: the read model's row, or what the intake knows of a job that was just accepted."""
+"""A job as its organization sees it.
+
+It is the read model's row; else what the intake knows of a job that was just accepted; else why the organization's
+request for it is none.
+"""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +27,7 @@ from infra.clock import Moment
 from infra.postgres import Connection
 from streams.jobs.error_codes import ERROR_CODES
 from streams.jobs.events import LONGEST_DELAY
+from streams.jobs.invalid_requests import CODE, invalid_request
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
@@ -96,7 +101,7 @@ async def find_job(connection: Connection, job_id: UUID, caller: Caller) -> JobS
         ownerless=OPERATOR in caller.scopes,
     )
     job = JobStatus(**{**row, "status": status_of(row["status"])}) if row else None
-    job = job or await _just_accepted(connection, job_id, caller)
+    job = job or await _just_accepted(connection, job_id, caller) or await _never_begun(connection, job_id, caller)
     if job is not None and job.status == "pending":
         asked = await _queries.run_at(connection, job_id=job_id, organization_id=job.organization_id)
         return job.model_copy(update={"run_at": _yet_to_come(asked)})
@@ -111,6 +116,23 @@ async def _just_accepted(connection: Connection, job_id: UUID, caller: Caller) -
     if row is None:
         return None
     return JobStatus(run=1, **row)
+
+
+async def _never_begun(connection: Connection, job_id: UUID, caller: Caller) -> JobStatus | None:
+    invalid = await invalid_request(connection, job_id, caller.organization_id)
+    if invalid is None:
+        return None
+    return JobStatus(
+        job_id=job_id,
+        status="failed",
+        organization_id=caller.organization_id,
+        team_id=None,
+        run=1,
+        created_at=invalid.first_failed_at,
+        completed_at=invalid.last_failed_at,
+        error_code=CODE,
+        error_message=invalid.message,
+    )
 
 
 def _yet_to_come(run_at: str | None) -> datetime | None:

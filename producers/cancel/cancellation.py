@@ -14,7 +14,7 @@ import structlog
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown
-from infra.postgres import Database
+from infra.postgres import Connection, Database
 from infra.problems import Problem
 from streams.delivery.deliveries import Record
 from streams.delivery.publisher import BrokerDown
@@ -23,6 +23,7 @@ from streams.delivery.stage import Publisher
 from streams.delivery.traces import NO_TRACE, Trace
 from streams.jobs.cancellations import End, cancel_run, standing
 from streams.jobs.events import JobId
+from streams.jobs.invalid_requests import invalid_request
 from streams.jobs.outcomes import RunOutcome
 
 log = structlog.get_logger(__name__)
@@ -57,6 +58,8 @@ class Cancellation:
         async with self.database.transaction() as connection:
             known = await standing(connection, job_id)
             owner = known.organization_id
+            if owner is None and organization_id is not None:
+                await _refuse_invalid(connection, job_id, organization_id)
             if owner is None or organization_id not in {None, owner}:
                 raise Problem(404, "job_not_found", f"job {job_id}: not found; it may belong to another organization")
             if known.older_status is not None:
@@ -93,3 +96,9 @@ class Cancellation:
             except DependencyDown as down:
                 # The job is cancelled, which is what was asked for; the reconciler tells the others.
                 log.warning("job.cancel_fact_not_kept", key=(fact.key or b"").decode(), why=str(down))
+
+
+async def _refuse_invalid(connection: Connection, job_id: JobId, organization_id: str) -> None:
+    if (invalid := await invalid_request(connection, job_id, organization_id)) is not None:
+        why = f"job {job_id}: its request is no valid event ({invalid.message}), so there is nothing to cancel"
+        raise Problem(409, "job_failed", why)

@@ -1,7 +1,7 @@
 """The early check of a request: a courtesy to its caller, without locks. The quota stage decides, by the same rules.
 
-The order of the rules and their codes are those of the quota stage: organization_not_found, team_not_found,
-subscription_required, trust_too_low, quota_exceeded.
+The order of the rules and their codes are those of the quota stage: job_cancelled, organization_not_found,
+team_not_found, subscription_required, trust_too_low, quota_exceeded.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ class Standing:
     """What is known of a request's organization and team when it arrives.
 
     Attributes:
+        withdrawn: why the organization cancelled the very job before it asked for it, by the ID that follows from its
+            idempotency key; None: it has not.
         team_exists: the team is there and belongs to the organization.
         plan, status: of the subscription; None when there is none.
         used: units of this month's quota that are reserved or charged.
@@ -30,6 +32,7 @@ class Standing:
     status: str | None
     monthly_quota: int
     used: int
+    withdrawn: str | None = None
 
 
 def period_of(moment: datetime) -> str:
@@ -39,6 +42,13 @@ def period_of(moment: datetime) -> str:
 
 def refusal(standing: Standing, *, trust_threshold: float, now: datetime) -> Problem | None:
     """Return the answer to a request that would be refused, or None."""
+    if standing.withdrawn is not None:
+        return Problem(
+            409,
+            "job_cancelled",
+            f"the job of this Idempotency-Key was cancelled before it was asked for ({standing.withdrawn}); "
+            "use a new key",
+        )
     if not standing.organization_exists:
         return Problem(404, "organization_not_found", "the organization does not exist; check organization_id")
     if not standing.team_exists:

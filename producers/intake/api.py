@@ -56,6 +56,7 @@ _PROBLEMS = responses(
     "subscription_required",
     "trust_too_low",
     "quota_exceeded",
+    "job_cancelled",
     "idempotency_key_reused",
     "run_at_too_far",
     "broker_unavailable",

@@ -74,7 +74,7 @@ class Intake:
         async with self.turns.one(), self.database.transaction() as connection:
             if idempotency_key is not None and (known := await _repeated(connection, event)):
                 return known
-            await self._check(connection, request)
+            await self._check(connection, event)
             if await _record(connection, event):
                 await self._publish(connection, event)
                 log.info("request.accepted", job_id=str(job_id), organization_id=request.organization_id)
@@ -98,8 +98,8 @@ class Intake:
             if row[obstacle]:
                 raise RefusesWrites("postgres", f"takes no writes: {obstacle.replace('_', ' ')}")
 
-    async def _check(self, connection: Connection, request: Requested) -> None:
-        now = self.clock.now()
+    async def _check(self, connection: Connection, event: JobRequested) -> None:
+        now, request = self.clock.now(), event.data
         try:
             due = due_at(request, now)
         except RunAtTooFar as error:
@@ -108,6 +108,7 @@ class Intake:
         begins = due or now
         row = await _queries.standing(
             connection,
+            job_id=event.job_id,
             organization_id=request.organization_id,
             team_id=request.team_id,
             period=period_of(begins),

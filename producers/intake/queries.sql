@@ -1,5 +1,6 @@
--- name: standing(organization_id, team_id, period)^
--- What the early check must know about a request's organization, team, subscription and used quota. Nothing is locked.
+-- name: standing(job_id, organization_id, team_id, period)^
+-- What the early check must know about a request's organization, team, subscription and used quota, and whether the job was
+-- cancelled by its organization: before it was asked for, or after a first try of which only the stream knows. Nothing is locked.
 SELECT
     organizations.id IS NOT NULL AS organization_exists,
     teams.id IS NOT NULL AS team_exists,
@@ -7,7 +8,18 @@ SELECT
     subscriptions.plan,
     subscriptions.status,
     coalesce(subscriptions.monthly_quota, 0) AS monthly_quota,
-    coalesce(quota_usage.reserved + quota_usage.charged, 0) AS used
+    coalesce(quota_usage.reserved + quota_usage.charged, 0) AS used,
+    coalesce(
+        (
+            SELECT early.event #>> '{data,reason}' FROM early_cancellations AS early
+            WHERE early.job_id = :job_id AND early.organization_id = asked.organization_id AND early.event ->> 'run' = '1'
+        ),
+        (
+            SELECT ended.fact #>> '{data,reason}' FROM job_outcomes AS ended
+            WHERE ended.job_id = :job_id AND ended.run = 1 AND ended.outcome = 'cancelled'
+                AND ended.fact #>> '{data,organization_id}' = asked.organization_id
+        )
+    ) AS withdrawn
 FROM (SELECT :organization_id::text AS organization_id, :team_id::text AS team_id) AS asked
 LEFT JOIN organizations ON organizations.id = asked.organization_id
 LEFT JOIN teams ON teams.id = asked.team_id AND teams.organization_id = asked.organization_id

@@ -43,13 +43,9 @@ def read_attributes(raw: bytes | None, headers: Mapping[str, bytes]) -> dict[str
     Raises:
         InvalidEvent: the bytes hold no JSON object, or contradict themselves.
     """
-    found = {name.lower(): value for name, value in headers.items()}
-    attributes = {name[3:]: value for name, value in found.items() if name.startswith(_PREFIXES)}
-    content_type = next((found[name] for name in _CONTENT_TYPES if name in found), b"").decode(errors="replace")
-    if attributes.keys() & _TELLING and not _STRUCTURED.match(content_type):
+    attributes = _in_headers(headers)
+    if attributes:
         event: dict[str, Any] = {name: _header(name, value) for name, value in attributes.items()}
-        if content_type:
-            event.setdefault("datacontenttype", content_type)
         event["data"] = _json(raw, "data") if raw else None
     else:
         event = _structured(raw)
@@ -57,6 +53,22 @@ def read_attributes(raw: bytes | None, headers: Mapping[str, bytes]) -> dict[str
     if without_zero_time(event.get("time")) is None:
         event.pop("time", None)
     return event
+
+
+def header_attributes(headers: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the attributes of an event in binary mode, whatever their bytes; none of another event."""
+    return {name: value.decode(errors="replace") for name, value in _in_headers(headers).items()}
+
+
+def _in_headers(headers: Mapping[str, bytes]) -> dict[str, bytes]:
+    found = {name.lower(): value for name, value in headers.items()}
+    attributes = {name[3:]: value for name, value in found.items() if name.startswith(_PREFIXES)}
+    content_type = next((found[name] for name in _CONTENT_TYPES if name in found), b"")
+    if not attributes.keys() & _TELLING or _STRUCTURED.match(content_type.decode(errors="replace")):
+        return {}
+    if content_type:
+        attributes.setdefault("datacontenttype", content_type.decode(errors="replace").encode())
+    return attributes
 
 
 def without_zero_time(time: object) -> object:

@@ -5,10 +5,13 @@ transport, for an entry that kills its workers ──▶ dead-letters ──▶ 
 """
 
 import hashlib
+import json
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+from streams.delivery.cloudevents import header_attributes
 from streams.delivery.deliveries import DEAD_LETTERS, Delivery, Record
 from streams.redis.dead_letter import (
     DEAD_LETTER_ERROR,
@@ -58,10 +61,15 @@ def _traceback(error: Exception) -> str:
         return type(error).__name__
 
 
-def letter_id(topic: str, stage: str, key: bytes | None, event: bytes | None) -> UUID:
-    """Return the identity of a letter: the same entry failing at a stage again, or told of again, has the same."""
+def letter_id(topic: str, stage: str, key: bytes | None, event: bytes | None, headers: Mapping[str, bytes]) -> UUID:
+    """Return the identity of a letter: the same entry failing at a stage again, or told of again, has the same.
+
+    Of the headers those count in which an event in binary mode has its attributes; others change on the way.
+    """
     digest = hashlib.sha256()
     for part in (topic.encode(), stage.encode(), key, event):
         # A missing part differs from an empty one, and no two lists of parts read the same.
         digest.update(b"-" if part is None else len(part).to_bytes(8, "big") + part)
+    if attributes := header_attributes(headers):
+        digest.update(json.dumps(attributes, sort_keys=True).encode())
     return uuid5(NAMESPACE_URL, f"teamfit:dead-letter:{digest.hexdigest()}")

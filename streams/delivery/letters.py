@@ -6,18 +6,16 @@ and cut. Where the bytes were an event, or nearly, its fields are found, so that
 """
 
 import base64
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
 from uuid import UUID
 
-from infra.errors import InvalidEvent
 from infra.texts import storable
-from streams.delivery.cloudevents import read_attributes
 from streams.delivery.dead_letters import ERROR_TYPE, TRACEBACK, letter_id
 from streams.delivery.deliveries import Delivery, Record
+from streams.delivery.salvage import find_fields
 from streams.delivery.traces import trace_id_of
 from streams.redis.dead_letter import (
     DEAD_LETTER_DELIVERIES,
@@ -37,10 +35,6 @@ _LONGEST_NAME = 200  # names are indexed, and an index entry must fit a third of
 _LONGEST_MESSAGE = 4_000
 _LONGEST_TRACEBACK = 16_000
 _LARGEST_INTEGER = 2**31 - 1  # of a Postgres `integer`
-_LONGEST_SEARCHED = 65_536  # an event puts its attributes first; nobody needs a regular expression run over the rest
-
-_TEXT_FIELD = re.compile(r'"(id|type|subject|organization_id|traceparent)"\s*:\s*"((?:[^"\\]|\\.)*)"')
-_RUN_FIELD = re.compile(r'"run"\s*:\s*(\d{1,10})\b')
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +73,11 @@ def read_dead_letter(delivery: Delivery) -> FailedEvent:
     stage = _header(headers, DEAD_LETTER_GROUP) or _UNKNOWN
     reason = _header(headers, DEAD_LETTER_REASON) or _UNKNOWN
     traceback = _decoded(headers.get(TRACEBACK))
-    fields = _fields(delivery)
+    fields = find_fields(delivery.value, headers)
     job_id = _uuid(fields.get("subject")) or _uuid(_decoded(delivery.key))
     deliveries = _integer(_decoded(headers.get(DEAD_LETTER_DELIVERIES))) or 1
     return FailedEvent(
-        id=letter_id(topic, stage, delivery.key, delivery.value),
+        id=letter_id(topic, stage, delivery.key, delivery.value, headers),
         topic=topic,
         stage=stage,
         reason=reason,
@@ -140,23 +134,6 @@ def _kept(value: bytes) -> Header:
     except UnicodeDecodeError:
         text = "\0"
     return {"base64": base64.b64encode(value).decode()} if "\0" in text else text
-
-
-def _fields(delivery: Delivery) -> dict[str, object]:
-    """Find the fields of an event by their names; in bytes that are no event, as far as they look like one."""
-    raw = delivery.value
-    try:
-        document = read_attributes(raw, delivery.headers)
-    except InvalidEvent:
-        text = (raw or b"")[:_LONGEST_SEARCHED].decode(errors="replace")
-        found: dict[str, object] = {}
-        for name, value in _TEXT_FIELD.findall(text):
-            found.setdefault(name, value)
-        if run := _RUN_FIELD.search(text):
-            found["run"] = run.group(1)
-        return found
-    data = document.get("data")
-    return {**document, "organization_id": data.get("organization_id") if isinstance(data, dict) else None}
 
 
 def _decoded(value: bytes | None) -> str | None:

@@ -27,7 +27,7 @@ ERROR_CODES: Final[Mapping[str, str]] = {
     "llm_timeout": "The LLM did not answer in time at each try.",
     "llm_connection_lost": "The connection to the LLM was lost at each try.",
     "timeout": "A stage did not finish in time at each try.",
-    "invalid_event": "The request is no valid event; `error_message` names the field. Send it again as another job.",
+    "invalid_event": "The request is no valid event; `error_message` names the field. Mend it and send it again.",
     "poison_event": "The job's event ended the worker that handled it, several times.",
     "dead_lettered": "The job's event could not be processed.",
     "expired": "The job stood still for too long, and its request is lost.",
@@ -37,7 +37,7 @@ ERROR_CODES: Final[Mapping[str, str]] = {
 """Each code, and what it means to a customer."""
 
 # What is said of these is about the customer's own job, and written for the customer.
-_TOLD_IN_FULL: Final = frozenset({"team_not_found", "invalid_event", "poison_event", "interrupted"})
+_TOLD_IN_FULL: Final = frozenset({"team_not_found", "run_at_too_far", "invalid_event", "poison_event", "interrupted"})
 
 
 def sentence_for_customer(code: str, message: str) -> str:

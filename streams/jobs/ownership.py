@@ -10,8 +10,11 @@ record in Postgres, where our own stages commit before they publish:
 | accepted, started, progressed | the job is its organization's, and quota has entered the run for it |
 | completed, failed, rejected, cancelled | the same job, and `job_outcomes` has decided so, in the same words |
 
-Facts also carry the ID that follows from what they say, so that none takes another's place in the archive. A job ID
-that is made from an idempotency key is claimed only by who names the key, so nobody can take an ID before its request.
+Facts also carry the ID that follows from what they say, so that none takes another's place in the archive.
+
+Only a request claims a job: a valid one, of its first run. A job ID that is made from an idempotency key is claimed
+only by who names the key. Whatever else speaks of an unknown job, malformed or not, claims nothing and decides nothing,
+so it never stands in the way of the request; what its sender reads meanwhile is in `streams.jobs.invalid_requests`.
 
 What is on record never becomes less: an owner stays, an outcome stays, an entry of the ledger stays. So an event that
 was believed may be acted on in a later transaction. What is not believed is a dead letter with nothing that follows
@@ -35,7 +38,6 @@ from streams.jobs.events import (
     JobCompleted,
     JobEvent,
     JobFailed,
-    JobId,
     JobRejected,
     JobRequested,
     fact_id,
@@ -141,12 +143,8 @@ async def _claim(connection: Connection, requests: Sequence[JobRequested]) -> No
             connection,
             job_ids=[request.job_id for request in claiming],
             organization_ids=[request.data.organization_id for request in claiming],
+            runs=[request.run for request in claiming],
         )
-
-
-async def claim_unknown(connection: Connection, job_id: JobId, organization_id: str) -> bool:
-    """Give a job to an organization unless it is somebody's, in the caller's transaction; return whether it was not."""
-    return await _queries.claim_unknown(connection, job_id=job_id, organization_id=organization_id) is not None
 
 
 def _may_claim(request: JobRequested) -> bool:
@@ -171,18 +169,18 @@ def objection(event: JobEvent, evidence: Evidence) -> str | None:
         return (
             f"subject: job {job_id} belongs to another organization than {organization_id}; use a new UUID for each job"
         )
-    match event:
-        case JobCancelRequested():
-            return None
-        case JobRequested() if evidence.owner is None:
-            return (
-                f"subject: {job_id} is an ID made from an idempotency key, and idempotencykey does not name it; use a "
-                "random UUID, or the Python client"
-            )
-        case JobRequested():
-            latest = evidence.latest_run
-            return None if event.run <= latest + 1 else f"run: {event.run} does not follow {latest}; leave run out"
-    return _objection_to_fact(event, evidence)
+    if not isinstance(event, JobRequested | JobCancelRequested):
+        return _objection_to_fact(event, evidence)
+    if (evidence.owner is None or isinstance(event, JobRequested)) and event.run > evidence.latest_run + 1:
+        return f"run: {event.run} does not follow {evidence.latest_run}, the latest of job {job_id}; leave run out"
+    if evidence.owner is not None or isinstance(event, JobCancelRequested):
+        return None
+    if event.run > 1:
+        return f"run: {event.run} of job {job_id} does not follow one of {organization_id}'s own; use a new UUID"
+    return (
+        f"subject: {job_id} is an ID made from an idempotency key, and idempotencykey does not name it; use a "
+        "random UUID, or the Python client"
+    )
 
 
 def _objection_to_fact(event: JobEvent, evidence: Evidence) -> str | None:

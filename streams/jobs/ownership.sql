@@ -1,22 +1,22 @@
--- name: claim(job_ids, organization_ids)!
+-- name: claim(job_ids, organization_ids, runs)!
 -- Gives jobs to the organizations that ask for them, unless they are somebody's; of several the first in the order given.
--- Sorted, so that two that claim cannot deadlock. Jobs that older versions took in are whose `job_owner` says.
+-- Sorted, so that two that claim cannot deadlock. Jobs that older versions took in are whose `job_owner` says. A later run
+-- claims only what a replay started: a job whose first run nobody could decide, and which a replay has ended as failed.
 INSERT INTO job_owners (job_id, organization_id)
 SELECT first.job_id, coalesce(job_owner(first.job_id), first.organization_id)
 FROM (
     SELECT DISTINCT ON (asked.job_id) asked.job_id, asked.organization_id
-    FROM unnest(:job_ids::uuid[], :organization_ids::text[]) WITH ORDINALITY AS asked (job_id, organization_id, place)
+    FROM unnest(:job_ids::uuid[], :organization_ids::text[], :runs::int[])
+        WITH ORDINALITY AS asked (job_id, organization_id, run, place)
+    WHERE asked.run = 1 OR EXISTS (
+        SELECT FROM job_outcomes AS ended
+        WHERE ended.job_id = asked.job_id AND ended.run < asked.run
+            AND ended.fact #>> '{data,organization_id}' = asked.organization_id
+    )
     ORDER BY asked.job_id, asked.place
 ) AS first
 ORDER BY first.job_id
 ON CONFLICT (job_id) DO NOTHING;
-
--- name: claim_unknown(job_id, organization_id)$
--- Gives a job of which nothing is known to an organization, and returns its ID; NULL if it is somebody's.
-INSERT INTO job_owners (job_id, organization_id)
-SELECT :job_id, :organization_id WHERE job_owner(:job_id) IS NULL
-ON CONFLICT (job_id) DO NOTHING
-RETURNING job_id;
 
 -- name: evidence(job_ids, runs)
 -- What is on record about runs, in the order asked: whose the job is, what quota entered, how the run ended, how many runs

@@ -16,7 +16,10 @@ from infra.postgres import Database
 from producers.cancel.cancellation import Cancellation
 from streams.delivery.deliveries import Record
 from streams.delivery.publisher import BrokerDown
-from streams.jobs.events import JobCancelled, JobId, parse_event
+from streams.jobs.cancellations import cancel_run
+from streams.jobs.events import CancelRequested, JobCancelled, JobCancelRequested, JobId, parse_event
+from streams.jobs.job_ids import job_id_for
+from streams.jobs.ownership import Ownership
 from tests.api_server import api_settings, bearer, serving
 from tests.conftest import Pool
 from tests.organizations import add_organizations
@@ -248,3 +251,79 @@ async def test_a_cancellation_carries_the_trace_of_whoever_asked(
     (entry,) = await entries_of(redis_url, "job-events")
     fact = parse_event(entry[b"event"])
     assert (fact.traceparent, fact.tracestate) == (parent, "a=1")
+
+
+def withdrawal(job_id: JobId, *, organization: str = "acme", run: int = 1) -> JobCancelRequested:
+    """A cancellation as it comes by XADD."""
+    data = CancelRequested(organization_id=organization, reason="the offsite is off")
+    return JobCancelRequested(id="c", subject=job_id, time=datetime.now(UTC), run=run, data=data)
+
+
+async def test_a_post_for_a_job_that_was_withdrawn_before_says_so(
+    api: aiohttp.ClientSession, database: Pool, database_url: str, redis_url: str
+) -> None:
+    """It is refused with the reason, each time; nothing is recorded, published or charged, and another key is taken."""
+    job_id = job_id_for("acme", "offsite-7")
+    stage = Database(database_url, size=2)
+    try:
+        assert not await Ownership(stage, timeout=timedelta(seconds=5)).cancels_now(withdrawal(job_id))
+    finally:
+        await stage.close()
+    body = {"organization_id": "acme", "team_id": "acme-team", "requirements": "Outdoors"}
+    for _ in range(2):
+        headers = bearer() | {"Idempotency-Key": "offsite-7"}
+        async with api.post(REQUEST, json=body, headers=headers) as answer:
+            problem = await answer.json()
+        assert (answer.status, problem["code"]) == (409, "job_cancelled")
+        assert "the offsite is off" in problem["detail"]
+    assert not await database.fetchval("SELECT count(*) FROM job_requests")
+    assert await entries_of(redis_url, "job-requests") == []
+    async with api.post(REQUEST, json=body, headers=bearer() | {"Idempotency-Key": "offsite-8"}) as answer:
+        assert answer.status == 202
+
+
+@pytest.mark.parametrize(("organization", "run"), [("rival", 1), ("acme", 2)])
+async def test_a_cancellation_that_is_not_the_jobs_refuses_no_post(
+    api: aiohttp.ClientSession, database: Pool, organization: str, run: int
+) -> None:
+    """Neither another organization's, with the ID of this one's next key, nor one of a later run."""
+    event = withdrawal(job_id := job_id_for("acme", "k"), organization=organization, run=run)
+    await database.execute(
+        "INSERT INTO early_cancellations (job_id, organization_id, event) VALUES ($1, $2, $3::jsonb)",
+        *(job_id, organization, event.encode().decode()),
+    )
+    body = {"organization_id": "acme", "team_id": "acme-team", "requirements": "Outdoors"}
+    async with api.post(REQUEST, json=body, headers=bearer() | {"Idempotency-Key": "k"}) as answer:
+        assert (answer.status, (await answer.json())["job_id"]) == (202, str(job_id))
+
+
+async def test_a_repeat_of_a_post_that_was_cancelled_is_the_same_job(api: aiohttp.ClientSession) -> None:
+    """The job was recorded first; its status says that it was cancelled."""
+    body = {"organization_id": "acme", "team_id": "acme-team", "requirements": "Outdoors"}
+    found = set()
+    for _ in range(2):
+        async with api.post(REQUEST, json=body, headers=bearer() | {"Idempotency-Key": "k"}) as answer:
+            assert answer.status == 202
+            found.add((await answer.json())["job_id"])
+        async with api.post(f"/api/jobs/{job_id_for('acme', 'k')}/cancel", headers=bearer()) as answer:
+            assert answer.status == 200
+    assert found == {str(job_id_for("acme", "k"))}
+
+
+async def test_a_post_whose_first_try_only_the_stream_knows_says_that_its_job_was_cancelled(
+    api: aiohttp.ClientSession, database: Pool, database_url: str
+) -> None:
+    """The first try was published, and not recorded; what came of it was cancelled before the repeat."""
+    job_id = job_id_for("acme", "k")
+    opened = Database(database_url, size=2)
+    try:
+        async with opened.transaction() as connection:
+            await cancel_run(
+                connection, job_id=job_id, run=1, organization_id="acme", reason="off", at=datetime.now(UTC)
+            )
+    finally:
+        await opened.close()
+    body = {"organization_id": "acme", "team_id": "acme-team", "requirements": "Outdoors"}
+    async with api.post(REQUEST, json=body, headers=bearer() | {"Idempotency-Key": "k"}) as answer:
+        assert (answer.status, (await answer.json())["code"]) == (409, "job_cancelled")
+    assert not await database.fetchval("SELECT count(*) FROM job_requests")

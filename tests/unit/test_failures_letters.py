@@ -1,9 +1,11 @@
 """Reading dead letters, whatever they are."""
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +69,58 @@ def test_broken_json_gives_up_the_fields_that_can_be_made_out() -> None:
     assert letter.event_type == "teamfit.job.requested.v1"
 
 
+DATA = {"organization_id": "acme", "team_id": "red", "requirements": "fun ~~~???>>>"}
+EVENT = {"id": "e", "type": "teamfit.job.requested.v1", "subject": str(JOB), "run": 2, "data": DATA}
+BARE = {name: value for name, value in EVENT.items() if name != "data"}
+HEADERS = {f"ce_{name}": str(value).encode() for name, value in BARE.items()}
+BASE64 = base64.b64encode(json.dumps(DATA).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("event", "headers"),
+    [
+        (EVENT | {"data": json.dumps(DATA)}, {}),
+        (EVENT | {"data": json.dumps(json.dumps(DATA))}, {}),
+        (EVENT | {"data": [DATA]}, {}),
+        (EVENT | {"data": {"organization_id": "acme"}, "data_base64": BASE64}, {}),
+        (BARE | {"data_base64": BASE64.rstrip("=")}, {}),
+        (BARE | {"data_base64": BASE64.replace("/", "_").replace("+", "-")}, {}),
+        (BARE | {"data_base64": f" {BASE64[:20]}\r\n{BASE64[20:]}"}, {}),
+        (BARE | {"data_base64": BASE64[:-6]}, {}),
+        (BARE | {"organization_id": "acme"}, {}),
+        ([EVENT], {}),
+        (json.dumps(EVENT), {}),
+        (json.dumps([EVENT]), {}),
+        (json.dumps(EVENT).encode()[:-3], {}),
+        (json.dumps(json.dumps(EVENT)).encode()[:-3], {}),
+        (json.dumps(EVENT).encode() + b"}", {}),
+        (json.dumps(EVENT).encode("utf-16"), {}),
+        (DATA, HEADERS),
+        (json.dumps(DATA), HEADERS),
+        (json.dumps(DATA).encode()[:-3], HEADERS),
+        (DATA | {"subject": "another", "id": "another"}, HEADERS),
+        (DATA, HEADERS | {"ce_source": b"\xff"}),
+    ],
+)
+def test_a_broken_event_is_found_by_its_fields(event: object, headers: dict[str, bytes]) -> None:
+    """However it was broken, as senders break events."""
+    raw = event if isinstance(event, bytes) else json.dumps(event).encode()
+    letter = read_dead_letter(
+        Delivery("dead-letters", None, raw, {**headers, "ce_specversion": b"1.0"} if headers else {})
+    )
+    found = (letter.job_id, letter.run, letter.organization_id, letter.event_id, letter.event_type)
+    assert found == (JOB, 2, "acme", "e", "teamfit.job.requested.v1")
+
+
+@pytest.mark.parametrize(
+    ("written", "found"), [(42, "42"), (2**70, None), (True, None), (["acme"], None), (None, None)]
+)
+def test_an_organization_that_is_no_text(written: object, found: str | None) -> None:
+    """A number is what it would be in quotes."""
+    raw = json.dumps(EVENT | {"data": {"organization_id": written}}).encode()
+    assert read_dead_letter(Delivery("dead-letters", None, raw)).organization_id == found
+
+
 def test_the_same_entry_is_one_row_and_another_stage_another() -> None:
     """The row's ID follows from topic, stage, key and event, whatever the error and its time were."""
     original = Delivery("job-events", b"k", b"v", {})
@@ -78,6 +132,16 @@ def test_the_same_entry_is_one_row_and_another_stage_another() -> None:
     )
     assert first.id == again.id
     assert len({first.id, other.id, no_key.id}) == 3
+
+
+def test_events_in_binary_mode_are_told_apart_by_their_headers() -> None:
+    """Many jobs may have the same data; the headers of a retry change nothing."""
+
+    def identity(**headers: bytes) -> UUID:
+        attributes = {"ce_specversion": b"1.0", "ce_type": b"t", **headers}
+        return read_dead_letter(Delivery("dead-letters", None, b"{}", attributes)).id
+
+    assert identity(ce_subject=b"a") == identity(ce_subject=b"a", attempt=b"2") != identity(ce_subject=b"b")
 
 
 _FIELDS = st.dictionaries(

@@ -16,7 +16,7 @@ _ROOT = Path(__file__).parents[2]
 # What operators read, and customers need not know.
 _PRIVATE = "model gpt-4o-mini at http://llm.internal:8000/v1 is unknown (404): check TEAMFIT_MODEL and OPENAI_BASE_URL"
 _SETTING = re.compile(r"\b(TEAMFIT|OPENAI)_[A-Z_]+|https?://|gpt-4o|finish_reason")
-_IN_FULL = {"team_not_found", "invalid_event", "poison_event", "interrupted"}
+_IN_FULL = {"team_not_found", "run_at_too_far", "invalid_event", "poison_event", "interrupted"}
 
 
 def _codes_of_calls() -> set[str]:

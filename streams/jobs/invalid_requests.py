@@ -1,0 +1,36 @@
+"""What the sender of an invalid request is told, so that it does not poll for ever.
+
+An entry of `job-requests` that is no valid request of a first run makes no job: it claims no job ID and decides
+nothing. It is kept in `failed_events`; as long as nobody has asked for the job that it names, the organization that it
+names reads there why it was refused. A valid request with the same job ID, whoever sends it, before or after, starts
+the job as if the other had never been. So no bad entry takes an ID from anybody or ends a job, in whatever order.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+import aiosql
+
+from infra.postgres import Connection
+
+_queries = aiosql.from_path(Path(__file__).with_name("invalid_requests.sql"), "asyncpg")
+
+CODE: Final = "invalid_event"
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidRequest:
+    """Why an organization's latest request for a job is none, and when its requests for it were first and last read."""
+
+    message: str
+    first_failed_at: datetime
+    last_failed_at: datetime
+
+
+async def invalid_request(connection: Connection, job_id: UUID, organization_id: str) -> InvalidRequest | None:
+    """Return why a job that nobody has asked for is not there, if an entry named it in this organization's name."""
+    row = await _queries.latest(connection, job_id=job_id, organization_id=organization_id)
+    return None if row is None else InvalidRequest(**row)

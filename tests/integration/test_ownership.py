@@ -1,0 +1,132 @@
+"""Whose a job is: only a valid request of its first run claims it; nothing else about an unknown job has an effect."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from infra.errors import ForgedEvent
+from infra.postgres import Database
+from streams.jobs.events import (
+    Accepted,
+    CancelRequested,
+    JobAccepted,
+    JobCancelRequested,
+    JobEvent,
+    JobFailed,
+    JobId,
+    JobRequested,
+    fact_id,
+    job_requested,
+)
+from streams.jobs.job_ids import job_id_for
+from streams.jobs.outcomes import decide_outcome
+from streams.jobs.ownership import Ownership
+from tests.conftest import Pool
+from tests.facts import ENDS, End, failed, started
+
+NOW = datetime(2031, 4, 15, 12, tzinfo=UTC)
+KEY = "offsite-7"
+
+
+@pytest.fixture
+async def stage(database_url: str) -> AsyncIterator[Database]:
+    """The connections of a stage."""
+    opened = Database(database_url, size=4)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def ownership(stage: Database) -> Ownership:
+    """The check as a stage makes it."""
+    return Ownership(stage, timeout=timedelta(seconds=5))
+
+
+def asked(job_id: JobId, *, run: int = 1, organization: str = "acme", key: str | None = None) -> JobRequested:
+    """A valid request."""
+    return job_requested(
+        job_id=job_id,
+        organization_id=organization,
+        team_id="t",
+        requirements="puzzles",
+        at=NOW,
+        run=run,
+        idempotency_key=key,
+    )
+
+
+def withdrawn(job_id: JobId, *, run: int = 1) -> JobCancelRequested:
+    """A valid cancellation."""
+    return JobCancelRequested(
+        id=f"c-{run}", subject=job_id, time=NOW, run=run, data=CancelRequested(organization_id="acme")
+    )
+
+
+def told(end: End, job_id: JobId) -> JobEvent:
+    """A fact under the ID that a stage would give it."""
+    event = end(job=job_id)
+    return event.model_copy(update={"id": fact_id(job_id, 1, event.type.split(".")[2])})
+
+
+def unfounded(job_id: JobId) -> list[JobEvent]:
+    """Events about a job that nobody has asked for, of every type, none of which is a request of its first run."""
+    wish = Accepted(organization_id="acme", team_id="t", requirements="puzzles")
+    accepted = JobAccepted(id=fact_id(job_id, 1, "accepted"), subject=job_id, time=NOW, data=wish)
+    later = [asked(job_id, run=run) for run in (2, 3, 2**31 - 1)]
+    return [*later, withdrawn(job_id, run=2), accepted, told(started, job_id), *(told(end, job_id) for end in ENDS)]
+
+
+async def owner_of(database: Pool, job_id: JobId) -> str | None:
+    """Whose a job is on record."""
+    owner: str | None = await database.fetchval("SELECT job_owner($1)", job_id)
+    return owner
+
+
+async def test_only_a_first_request_claims_a_job(ownership: Ownership, database: Pool) -> None:
+    """Whatever else came first is refused, and the job is another organization's who asks for it then."""
+    for place in range(len(unfounded(JobId(uuid4())))):
+        job_id = JobId(uuid4())
+        event = unfounded(job_id)[place]
+        with pytest.raises(ForgedEvent):
+            await ownership.check(event)
+        assert await owner_of(database, job_id) is None, event
+        await ownership.check(asked(job_id, organization="birch"))
+        assert await owner_of(database, job_id) == "birch", event
+
+
+async def test_a_cancellation_before_its_request_claims_nothing(ownership: Ownership, database: Pool) -> None:
+    """It waits for its own organization's request alone."""
+    job_id = JobId(uuid4())
+    assert not await ownership.cancels_now(withdrawn(job_id))
+    assert await owner_of(database, job_id) is None
+    assert (await ownership.check(asked(job_id, organization="birch"))).cancelled_before is None
+
+
+async def test_a_key_is_named_to_claim_the_id_that_follows_from_it(ownership: Ownership, database: Pool) -> None:
+    """The ID alone, or with another key, claims nothing, whoever sends it."""
+    job_id = job_id_for("acme", KEY)
+    for organization, key in (("acme", None), ("acme", "another"), ("birch", KEY), ("birch", None)):
+        with pytest.raises(ForgedEvent, match="idempotencykey"):
+            await ownership.check(asked(job_id, organization=organization, key=key))
+    assert await owner_of(database, job_id) is None
+    await ownership.check(asked(job_id, key=KEY))
+    assert await owner_of(database, job_id) == "acme"
+
+
+async def test_a_replay_goes_on_with_what_nobody_had_claimed(
+    ownership: Ownership, stage: Database, database: Pool
+) -> None:
+    """Of a run that a replay ended, before any stage could read it, the next run is its organization's alone."""
+    job_id = JobId(uuid4())
+    fact = told(failed, job_id)
+    assert isinstance(fact, JobFailed)
+    async with stage.transaction() as connection:
+        await decide_outcome(connection, job_id, 1, "failed", fact=fact)
+    await ownership.check(fact)
+    with pytest.raises(ForgedEvent):
+        await ownership.check(asked(job_id, run=2, organization="birch"))
+    assert await owner_of(database, job_id) is None
+    await ownership.check(asked(job_id, run=2))
+    assert await owner_of(database, job_id) == "acme"
