@@ -3,9 +3,9 @@
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 import pytest
@@ -19,6 +19,8 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 _TEMPLATE = "template_migrated"
 _LOGICAL_DATABASES = 64
+# Of what a failed test printed, the end is shown: a whole log of it pushes the names of other failures out of sight.
+_CAPTURED_SHOWN: Final = 4_000
 
 # The same examples each time, so that a change is judged by what it changes. `make fuzz` looks at others.
 settings.register_profile("steady", derandomize=True)
@@ -31,6 +33,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         uses_stack = "stack" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("the running pipeline" if uses_stack else str(item.path)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Shorten what a test has printed."""
+    report = yield
+    report.sections = [(title, _end(text)) for title, text in report.sections]
+    return report
+
+
+def _end(text: str) -> str:
+    left_out = len(text) - _CAPTURED_SHOWN
+    return text if left_out <= 0 else f"({left_out:,} characters before)\n{text[-_CAPTURED_SHOWN:]}"
 
 
 @pytest.fixture(scope="session")
