@@ -41,8 +41,8 @@ SELECT id, stage, reason, error_type, error_message, state, occurrences, last_fa
 FROM failed_events WHERE job_id = :job_id ORDER BY last_failed_at;
 
 -- name: reemissions(job_id)
--- How often the reconciler found it standing still.
-SELECT run, times, last_at FROM reemissions WHERE job_id = :job_id ORDER BY run;
+-- How often the reconciler found it standing still, and why it could not be sent on.
+SELECT run, times, last_at, set_aside FROM reemissions WHERE job_id = :job_id ORDER BY run;
 
 -- name: activities(job_id)
 -- What the customer got.

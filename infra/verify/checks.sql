@@ -389,6 +389,24 @@ SELECT
     (SELECT count(*) FROM mute) AS found,
     ARRAY(SELECT id || ' of ' || topic FROM mute ORDER BY id LIMIT :size) AS examples;
 
+-- name: set_aside(size)
+-- No run stands still that the reconciler had to set aside. One that has ended in the meantime, and is told, does not.
+WITH aside AS MATERIALIZED (
+    SELECT again.job_id, again.run, again.set_aside AS why
+    FROM reemissions AS again
+    WHERE again.set_aside IS NOT NULL
+        AND NOT EXISTS (
+            SELECT FROM job_outcomes AS ended
+            JOIN job_events AS told ON told.job_id = ended.job_id AND told.run = ended.run
+                AND told.type = 'teamfit.job.' || ended.outcome || '.v1'
+            WHERE ended.job_id = again.job_id AND ended.run = again.run
+        )
+)
+SELECT
+    (SELECT count(*) FROM reemissions) AS checked,
+    (SELECT count(*) FROM aside) AS found,
+    ARRAY(SELECT job_id || ' run ' || run || ': ' || why FROM aside ORDER BY job_id, run LIMIT :size) AS examples;
+
 -- name: nothing_reserved(size)
 -- At rest no unit of quota is held.
 WITH held AS MATERIALIZED (SELECT job_id, run, organization_id, period FROM quota_ledger WHERE state = 'reserved')

@@ -131,6 +131,13 @@ INVARIANTS: Sequence[Invariant] = (
         next_step="Look at the row in failed_events: its bytes and headers say where it came from.",
     ),
     Invariant(
+        name="nothing set aside",
+        query="set_aside",
+        statement="no run stands still because one of its rows cannot be handled",
+        next_step="The reason is in reemissions.set_aside: mend the row that it speaks of, or report a bug. The "
+        "reconciler looks again at growing intervals, of an hour at most, and sends the run on.",
+    ),
+    Invariant(
         name="nothing reserved",
         query="nothing_reserved",
         statement="at rest, no quota is held",

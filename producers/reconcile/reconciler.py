@@ -132,9 +132,7 @@ class Reconciler:
             if self._jumped(now):
                 return 0
             plans = [self._plan(row, now) for row in await self._find(connection, now)]
-            records = [one for plan in plans for one in plan.records]
-            if records:
-                await self.publisher.publish(records)
+            await self._publish([plan for plan in plans if plan.records])
             ended = [fact for plan in plans if plan.failure and (fact := await _fail(connection, plan))]
             await _queries.note(
                 connection,
@@ -155,10 +153,27 @@ class Reconciler:
         try:
             plan.still = still = read_lost_rerun(row) if "sent_at" in row else _read(row)
             plan.records = remedy(still)
+            plan.types = [parse_event(one.value).type for one in plan.records]
             plan.failure = given_up_as(still, now=now, expiry=self.expiry)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one row, it holds up no other
-            plan.set_aside = storable(f"{type(error).__name__}: {error}", _LONGEST_REASON)
+            plan.put_aside(error)
         return plan
+
+    async def _publish(self, plans: Sequence["_Plan"]) -> None:
+        """Publish what the runs are sent; one whose records nobody can publish is set aside, and the others go on."""
+        if not plans:
+            return
+        try:
+            await self.publisher.publish([one for plan in plans for one in plan.records])
+        except DependencyDown:
+            raise
+        except Exception as error:  # noqa: BLE001 - the same: what is wrong with one run holds up no other
+            if len(plans) == 1:
+                plans[0].put_aside(error)
+                return
+            half = len(plans) // 2
+            await self._publish(plans[:half])
+            await self._publish(plans[half:])
 
     def _jumped(self, now: datetime) -> bool:
         """Whether the clock was set forward since the last look. Then wait a threshold; set back, look at all again."""
@@ -207,8 +222,14 @@ class _Plan:
     run: int
     still: StillRun | None = None
     records: Sequence[Record] = ()
+    types: Sequence[str] = ()
     failure: JobFailed | None = None
     set_aside: str | None = None
+
+    def put_aside(self, error: Exception) -> None:
+        """Send nothing, and remember why."""
+        self.records, self.failure = (), None
+        self.set_aside = storable(f"{type(error).__name__}: {error}", _LONGEST_REASON)
 
 
 async def _fail(connection: Connection, plan: _Plan) -> Record | None:
@@ -217,7 +238,7 @@ async def _fail(connection: Connection, plan: _Plan) -> Record | None:
         async with connection.transaction():
             decided = await decide_outcome(connection, plan.job_id, plan.run, "failed", fact=plan.failure)
     except DATA_ERRORS as error:
-        plan.set_aside = storable(f"{type(error).__name__}: {error}", _LONGEST_REASON)
+        plan.put_aside(error)
         return None
     return await terminal_fact(connection, plan.job_id, plan.run) if decided == "failed" else None
 
@@ -248,8 +269,8 @@ def _tell(plans: Sequence[_Plan]) -> None:
             telemetry.SET_ASIDE.labels("reconcile").inc()
             log.error("job.set_aside", job_id=str(plan.job_id), run=plan.run, why=plan.set_aside)
         elif plan.still is not None:
-            for one in plan.records:
-                telemetry.REEMITTED.labels(parse_event(one.value).type).inc()
+            for kind in plan.types:
+                telemetry.REEMITTED.labels(kind).inc()
             log.warning(
                 "job.stood_still",
                 job_id=str(plan.job_id),

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from infra.errors import DependencyDown, Permanent
@@ -359,3 +360,67 @@ async def test_a_completion_whose_cost_nobody_can_mean_is_told_again(
     assert told[good.job_id].completion_tokens == 20
     for event in (bad, good):
         assert await status_of(world.pool, event) == ("completed", None)
+
+
+# What may be wrong with a run's rows, by hand, by an earlier version, or because a sender was believed too much.
+_DAMAGES = {
+    "the request is no event": "UPDATE job_requests SET event = '{}' WHERE job_id = $1",
+    "the request is a text": "UPDATE job_requests SET event = '\"x\"' WHERE job_id = $1",
+    "the request is a list": "UPDATE job_requests SET event = '[{}]' WHERE job_id = $1",
+    "the request has no such time": (
+        "UPDATE job_requests SET event = jsonb_set(event, '{data,run_at}', '\"0001-01-01T00:00:00+20:00\"')"
+        " WHERE job_id = $1"
+    ),
+    "the request has no data": "UPDATE job_requests SET event = event - 'data' WHERE job_id = $1",
+    "its fact is no event": "INSERT INTO job_outcomes (job_id, run, outcome, fact) VALUES ($1, 1, 'failed', '{}')",
+    "its fact is a text": "INSERT INTO job_outcomes (job_id, run, outcome, fact) VALUES ($1, 1, 'failed', '\"x\"')",
+    "its fact is of no known type": (
+        "INSERT INTO job_outcomes (job_id, run, outcome, fact) VALUES ($1, 1, 'failed', '{\"type\": \"x\"}')"
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", _DAMAGES.values(), ids=_DAMAGES)
+async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(world: World, damage: str) -> None:
+    """Whatever is wrong with its rows: the others complete, and why it waits is said, counted and looked at again."""
+    events = [asked() for _ in range(5)]
+    bad = events[2]
+    for event in events:
+        await record_intake(world.pool, event)
+    await world.pool.execute(damage, bad.job_id)
+    before = REGISTRY.get_sample_value("teamfit_set_aside_total", {"source": "reconcile"}) or 0
+    with capture_logs() as logs:
+        assert await world.reconcile() == 5
+    [line] = [line for line in logs if line["log_level"] == "error"]
+    assert (line["event"], line["job_id"]) == ("job.set_aside", str(bad.job_id))
+    assert REGISTRY.get_sample_value("teamfit_set_aside_total", {"source": "reconcile"}) == before + 1
+    assert await world.pool.fetchval("SELECT set_aside FROM reemissions WHERE job_id = $1", bad.job_id) == line["why"]
+    await world.drain()
+    assert {await status_of(world.pool, event) for event in events if event is not bad} == {("completed", None)}
+    assert await world.reconcile(after=4 * THRESHOLD) == 1  # it, and nothing else
+
+
+async def test_a_run_whose_event_cannot_be_published_is_set_aside_and_the_others_go_on(world: World) -> None:
+    """Whatever the producer raises about one record; when it raises no more, the run goes on."""
+    events = [asked() for _ in range(7)]
+    for event in events:
+        await record_intake(world.pool, event)
+    publish = world.publish
+
+    class Picky:
+        async def publish(self, records: Sequence[Record]) -> None:
+            if any(one.key == events[3].key for one in records):
+                raise ValueError("no such record")
+            await publish(records)
+
+    world.reconciler.publisher = Picky()
+    assert await world.reconcile() == 7
+    await world.drain()
+    assert {await status_of(world.pool, event) for event in events if event is not events[3]} == {("completed", None)}
+    aside = "SELECT set_aside FROM reemissions WHERE job_id = $1"
+    assert await world.pool.fetchval(aside, events[3].job_id) == "ValueError: no such record"
+    world.reconciler.publisher = world
+    assert await world.reconcile(after=4 * THRESHOLD) == 1
+    await world.drain()
+    assert await status_of(world.pool, events[3]) == ("completed", None)
+    assert await world.pool.fetchval(aside, events[3].job_id) is None

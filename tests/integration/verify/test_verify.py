@@ -33,7 +33,7 @@ async def test_a_pipeline_at_rest_is_consistent(jobs: Jobs, database_url: str) -
     assert finding(report, "charged = completed").checked == 2
     assert finding(report, "three activities").checked == 2
     assert finding(report, "read model = fold of the archive").checked == 3
-    assert len(report.findings) == 21
+    assert len(report.findings) == 22
     assert json.loads(json.dumps(report.document()))["ok"] is True
 
 
@@ -329,6 +329,18 @@ async def test_a_dead_letter_that_says_nothing_is_reported(jobs: Jobs, database:
         letter,
     )
     assert await violations(check) == {"dead letters say why": f"{letter} of job-requests"}
+
+
+async def test_a_run_that_was_set_aside_is_reported_until_it_has_ended(
+    jobs: Jobs, pipeline: Pipeline, database: Pool, check: Checker
+) -> None:
+    """It is named with the reason, also where it moves no alert any more; one that ended by itself is over."""
+    live = await pipeline.accept()
+    await database.executemany(
+        "INSERT INTO reemissions (job_id, run, times, last_at, set_aside) VALUES ($1, 1, 3, now(), $2)",
+        [(live.job_id, "no such time"), (jobs.done.job_id, "it was mended"), (jobs.refused.job_id, None)],
+    )
+    assert await violations(check) == {"nothing set aside": f"{live.job_id} run 1: no such time"}
 
 
 async def test_a_job_without_events_is_reported(jobs: Jobs, database: Pool, check: Checker) -> None:
