@@ -148,13 +148,20 @@ class SentinelBroker(RedisBroker):
 def sentinel(*, password: str = "", sentinel_password: str = "") -> Iterator[SentinelBroker]:
     """A master, its replica and one Sentinel that watches them, each with a password if one is given."""
     with ExitStack() as stack:
-        master, replica, watcher = free_port(), free_port(), free_port()
+        master, replica = free_port(), free_port()
         login = ("--requirepass", password, "--masterauth", password) if password else ()
         follows = ("--replicaof", f"127.0.0.1 {master}")
         stack.enter_context(_process(get_binary_path(), "--port", master, *login, password=password))
         stack.enter_context(_process(get_binary_path(), "--port", replica, *follows, *login, password=password))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        configuration = folder / "sentinel.conf"
+        yield stack.enter_context(watched(master, password=password, sentinel_password=sentinel_password))
+
+
+@contextmanager
+def watched(master: int, *, password: str = "", sentinel_password: str = "") -> Iterator[SentinelBroker]:
+    """One Sentinel that watches a running master, whose replica it must find."""
+    watcher = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        configuration = Path(folder) / "sentinel.conf"
         configuration.write_text(
             f"port {watcher}\nsentinel monitor main 127.0.0.1 {master} 1\n"
             "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n"
@@ -162,12 +169,14 @@ def sentinel(*, password: str = "", sentinel_password: str = "") -> Iterator[Sen
             + (f"requirepass {sentinel_password}\n" if sentinel_password else "")
         )
         program = (get_binary_path(), str(configuration), "--sentinel")
-        stack.enter_context(_process(*program, port=watcher, password=sentinel_password))
-        watching = stack.enter_context(Redis(port=watcher, password=sentinel_password or None))
-        _until(lambda: bool(watching.execute_command("SENTINEL REPLICAS", "main")), "the replica to be known")
-        broker = SentinelBroker("sentinel", f"redis://127.0.0.1:{watcher}/0", fixed=(("sentinel", "main"),))
-        broker.sentinel_port = watcher
-        yield broker
+        with (
+            _process(*program, port=watcher, password=sentinel_password),
+            Redis(port=watcher, password=sentinel_password or None) as watching,
+        ):
+            _until(lambda: bool(watching.execute_command("SENTINEL REPLICAS", "main")), "the replica to be known")
+            broker = SentinelBroker("sentinel", f"redis://127.0.0.1:{watcher}/0", fixed=(("sentinel", "main"),))
+            broker.sentinel_port = watcher
+            yield broker
 
 
 @dataclass

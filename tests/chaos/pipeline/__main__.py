@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -28,11 +29,10 @@ _TITLES = {Teamfit.name: "TEAMFIT pipeline", Celery.name: "The Celery design tha
 
 @dataclass(frozen=True)
 class _Plan:
-    """A system of its own, with servers of its own, and the faults that it meets one after the other."""
+    """A system of its own, with servers of its own, and the faults that wait for it or for another one of its kind."""
 
     system: type[Teamfit | Celery]
-    faults: Sequence[Fault]
-    times: int
+    waiting: deque[Fault]
 
 
 def main() -> int:
@@ -40,7 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     names = [fault.name for fault in FAULTS]
     parser.add_argument("--fault", choices=names, nargs="+", default=names, help="only these faults")
-    parser.add_argument("--times", type=int, default=20, help="injections of each fault (default 20)")
+    parser.add_argument("--times", type=int, help="injections of each fault (default: each its own, mostly 20)")
     parser.add_argument("--system", choices=["all", *_TITLES], default="all", help="which system (default: both)")
     parser.add_argument("--json", type=Path, help="write the scores to this file")
     parser.add_argument("--write", type=Path, help="write the scoreboard to this Markdown file")
@@ -49,13 +49,10 @@ def main() -> int:
         # Whatever this shell says about keys and servers, the systems under test have their own.
         if name.startswith("TEAMFIT_") or name in {"OPENAI_API_KEY", "OPENAI_BASE_URL", "BROKER_URL", "DATABASE_URL"}:
             del os.environ[name]
-    faults = [fault for fault in FAULTS if fault.name in options.fault]
+    faults = [_as_asked(fault, options.times) for fault in FAULTS if fault.name in options.fault]
     theirs = [replace(fault, inject=fault.baseline) for fault in faults if fault.baseline is not None]
-    plans = [
-        *_plans(Teamfit, faults, fleets=2, times=options.times),
-        *_plans(Celery, theirs, fleets=1, times=options.times),
-    ]
-    plans = [plan for plan in plans if options.system in {"all", plan.system.name} and plan.faults and plan.times]
+    plans = [*_plans(Teamfit, faults, fleets=2), *_plans(Celery, theirs, fleets=1)]
+    plans = [plan for plan in plans if options.system in {"all", plan.system.name}]
     parts = asyncio.run(_run(plans, file=options.json))
     rows = groupby(sorted(parts, key=attrgetter("system", "fault")), key=attrgetter("system", "fault"))
     scores = [together(list(same)) for _, same in rows]
@@ -73,15 +70,21 @@ def main() -> int:
     return 0 if all(score.clean for score in scores if score.system == Teamfit.name) else 1
 
 
-def _plans(system: type[Teamfit | Celery], faults: Sequence[Fault], fleets: int, times: int) -> Iterator[_Plan]:
-    """Divide the faults between fleets. A fault that lasts long gets fleets of its own, which divide its injections."""
-    short = [fault for fault in faults if fault.fleets == 1]
-    for number in range(fleets):
-        yield _Plan(system, short[len(short) * number // fleets : len(short) * (number + 1) // fleets], times)
+def _as_asked(fault: Fault, times: int | None) -> Fault:
+    return fault if times is None else replace(fault, times=times)
+
+
+def _plans(system: type[Teamfit | Celery], faults: Sequence[Fault], fleets: int) -> Iterator[_Plan]:
+    """Give the faults to fleets that take one after the other; of those that last long, each its share of one."""
+    short = deque(sorted((fault for fault in faults if fault.fleets == 1), key=lambda fault: fault.ground.value))
+    for _ in range(min(fleets, len(short))):
+        yield _Plan(system, short)
     for fault in faults:
         if fault.fleets > 1:
             for number in range(fault.fleets):
-                yield _Plan(system, [fault], times * (number + 1) // fault.fleets - times * number // fault.fleets)
+                share = fault.times * (number + 1) // fault.fleets - fault.times * number // fault.fleets
+                if share:
+                    yield _Plan(system, deque([replace(fault, times=share)]))
 
 
 async def _run(plans: Sequence[_Plan], *, file: Path | None) -> list[Score]:
@@ -103,22 +106,21 @@ async def _run(plans: Sequence[_Plan], *, file: Path | None) -> list[Score]:
 
 
 async def _run_system(plan: _Plan, *, progress: Progress, record: Callable[[Score], None]) -> None:
-    """Take one system through its faults. They share its processes until one of them leaves traces, or needs others."""
-    waiting = list(plan.faults)
-    while waiting:
-        own_clocks = waiting[0].own_clocks
-        async with grounds(own_clocks=own_clocks) as ground, plan.system.running(ground) as system:
+    """Have one system meet what waits. Faults share its processes until one leaves traces, or needs another ground."""
+    while plan.waiting:
+        needed = plan.waiting[0].ground
+        async with grounds(needed) as ground, plan.system.running(ground) as system:
             clean = True
-            while waiting and clean and waiting[0].own_clocks == own_clocks:
-                score = await _row(system, waiting.pop(0), times=plan.times, progress=progress)
+            while plan.waiting and clean and plan.waiting[0].ground is needed:
+                score = await _row(system, plan.waiting.popleft(), progress=progress)
                 record(score)
                 # What one fault has left behind must not be counted against the next.
                 clean = score.clean
 
 
-async def _row(system: System, fault: Fault, *, times: int, progress: Progress) -> Score:
+async def _row(system: System, fault: Fault, *, progress: Progress) -> Score:
     name = f"{system.name}: {fault.title}"
-    task = progress.add_task(name, total=times)
+    task = progress.add_task(name, total=fault.times)
     if reason := fault.skipped(system):
         progress.update(task, description=f"{name}: skipped, {reason}")
         return Score(system=system.name, fault=fault.name, title=fault.title, times=0, skipped=reason)
@@ -126,7 +128,7 @@ async def _row(system: System, fault: Fault, *, times: int, progress: Progress) 
     def tell(done: int, what: str) -> None:
         progress.update(task, completed=done, description=f"{name}, {what}")
 
-    score = await run(system, fault, times=times, tell=tell)
+    score = await run(system, fault, tell=tell)
     progress.update(task, description=f"{name}: {'clean' if score.clean else 'NOT CLEAN'}, {score.seconds:.0f} s")
     return score
 

@@ -223,7 +223,7 @@ class Celery:
         return {
             **os.environ,
             "PYTHONPATH": str(_ROOT),
-            "BROKER_URL": self.grounds.broker_url,
+            "BROKER_URL": self.grounds.broker_url(),
             "DATABASE_URL": self.grounds.database_url,
             "OPENAI_BASE_URL": f"http://127.0.0.1:{self._llm_port}/v1",
             "OPENAI_API_KEY": "offline",

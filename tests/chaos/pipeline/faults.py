@@ -18,9 +18,11 @@ from redis.asyncio import Redis
 from infra.local.processes import ServerFailed
 from tests.chaos.pipeline.clock_steps import everything, no_clocks, one_of_each, schedule, server, step
 from tests.chaos.pipeline.flushes import flushed, letters_flushed
+from tests.chaos.pipeline.grounds import Ground
 from tests.chaos.pipeline.rough import (
     broker_rough,
     combined,
+    failed_over,
     made_replica,
     postgres_rough,
     promoted_behind,
@@ -39,10 +41,12 @@ class Fault:
         title: what a reader sees.
         inject: given the system and how often it was injected before.
         hold_s: how long it lasts; 0 for what is over at once.
+        times: how often it is injected, unless `TIMES=` says otherwise. A row that takes turns has each of its turns
+            at least twice; a row that is slow has fewer than the rest.
         fleets: how many fleets share its injections, since each takes long.
         anchored: jobs may be lost that the database does not know yet, so the harness waits until it knows them, and
             sends only by ways in that are durable at once meanwhile (DESIGN 5.6).
-        own_clocks: whether each process needs a clock of its own, which can be stepped.
+        ground: what it needs beyond the servers.
         baseline: what takes its place when the Celery design is hit by it; None if it does not apply there.
         skipped: why this machine cannot inject it, or None.
     """
@@ -51,9 +55,10 @@ class Fault:
     title: str
     inject: Inject
     hold_s: float = 0.0
+    times: int = 20
     fleets: int = 1
     anchored: bool = False
-    own_clocks: bool = False
+    ground: Ground = Ground.PLAIN
     baseline: Inject | None = None
     skipped: Callable[[System], str | None] = lambda _system: None
 
@@ -228,13 +233,23 @@ FAULTS: Sequence[Fault] = (
     ),
     Fault("llm-rubbish", "LLM answers rubbish", _llm({"mode": "rubbish"}), hold_s=1.0),
     Fault("two-leaders", "two leaders at once", _two_leaders),
-    Fault("replica", "Valkey made a replica, and a master again 3 s later", made_replica, hold_s=3.0),
+    Fault("replica", "Valkey made a replica, and a master again 3 s later", made_replica, hold_s=3.0, times=10),
+    Fault(
+        "sentinel-failover",
+        "SENTINEL FAILOVER, the old master alive and its replica afterwards",
+        failed_over,
+        hold_s=1.0,
+        times=10,
+        anchored=True,
+        ground=Ground.SENTINEL,
+    ),
     Fault(
         "promoted-behind",
         "a replica promoted without the last second's writes",
         promoted_behind,
         hold_s=1.0,
         anchored=True,
+        times=6,
     ),
     Fault(
         "streams-mangled",
@@ -242,24 +257,28 @@ FAULTS: Sequence[Fault] = (
         streams_mangled,
         hold_s=1.0,
         anchored=True,
+        times=10,
     ),
     Fault(
         "broker-rough",
         "scripts and clients of Valkey gone, its memory full, clients paused (in turn)",
         broker_rough,
         hold_s=1.5,
+        times=12,
     ),
     Fault(
         "postgres-rough",
         "Postgres read-only, tables locked, backends terminated (in turn)",
         postgres_rough,
         hold_s=1.5,
+        times=12,
     ),
     Fault(
         "combined",
         "Valkey and two workers killed with the backends; FLUSHALL with projection and schedule killed (in turn)",
         combined,
         anchored=True,
+        times=6,
     ),
     *(
         Fault(
@@ -267,7 +286,7 @@ FAULTS: Sequence[Fault] = (
             f"clock stepped, of {whose}",
             step(*groups),
             hold_s=_STEPPED_S,
-            own_clocks=True,
+            ground=Ground.OWN_CLOCKS,
             skipped=no_clocks,
         )
         for name, whose, groups in (

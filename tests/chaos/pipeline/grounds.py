@@ -7,19 +7,35 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import asyncpg
+from redis.asyncio import Redis
+from redis.asyncio.sentinel import Sentinel
 
 from infra.local.processes import remove_folder
 from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
 from tests.chaos.pipeline.clocks import Clocks, library
 from tests.chaos.pipeline.proxy import Proxy
+from tests.conformance.brokers import SentinelBroker, watched
 
 LLM_LATENCY_S = 0.4
 _DISK_MB = 640
+_SOCKET_S = 5.0
+
+
+class Ground(Enum):
+    """What a fault needs beyond the servers."""
+
+    PLAIN = auto()
+    OWN_CLOCKS = auto()
+    """A clock for each process, which can be stepped."""
+    SENTINEL = auto()
+    """A replica of the broker, and a Sentinel by whom alone the system finds it."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +45,7 @@ class Grounds:
     Attributes:
         disk: a small file system of the database's own, or None if this machine does not let us make one.
         clocks: the wall clocks of all processes, one each, or None if they go by the machine's.
-        llm_control: the control route of the offline LLM.
+        sentinel: who watches the broker and its replica, or None if it stands alone.
     """
 
     valkey: Valkey
@@ -39,11 +55,22 @@ class Grounds:
     http: aiohttp.ClientSession
     disk: Path | None
     clocks: Clocks | None
+    sentinel: SentinelBroker | None
 
-    @property
-    def broker_url(self) -> str:
-        """The broker, through its proxy."""
-        return f"redis://127.0.0.1:{self.broker.port}/0"
+    def broker_url(self, **settings: str) -> str:
+        """Return the URL of the broker, through its proxy or by its Sentinel, with the transport's settings."""
+        if self.sentinel is not None:
+            return self.sentinel.url(**settings)
+        query = urlencode(settings)
+        return f"redis://127.0.0.1:{self.broker.port}/0" + (f"?{query}" if query else "")
+
+    def broker_client(self) -> Redis:
+        """Return a client such as any other service has, to be used with `async with`."""
+        if self.sentinel is None:
+            return Redis.from_url(self.broker_url(), socket_timeout=_SOCKET_S, socket_connect_timeout=_SOCKET_S)
+        sentinel = Sentinel([("127.0.0.1", self.sentinel.sentinel_port)], socket_timeout=_SOCKET_S)
+        client: Redis = sentinel.master_for("main")
+        return client
 
     @property
     def database_url(self) -> str:
@@ -63,17 +90,17 @@ class Grounds:
 
 
 @asynccontextmanager
-async def grounds(*, own_clocks: bool = False) -> AsyncIterator[Grounds]:
+async def grounds(kind: Ground) -> AsyncIterator[Grounds]:
     """Start the servers and their proxies; stop them in the end.
 
     Args:
-        own_clocks: give each process a clock of its own, if this machine can. It costs some time at every look at it.
+        kind: own clocks are given if this machine can; they cost some time at every look at them.
     """
     async with AsyncExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="teamfit-chaos-"))
         stack.callback(remove_folder, folder)
         folder.chmod(0o755)
-        clocks = Clocks(folder, preload) if own_clocks and (preload := library()) else None
+        clocks = Clocks(folder, preload) if kind is Ground.OWN_CLOCKS and (preload := library()) else None
         if clocks is not None:
             stack.callback(clocks.clean)
         disk = _small_disk(folder)
@@ -81,6 +108,7 @@ async def grounds(*, own_clocks: bool = False) -> AsyncIterator[Grounds]:
             stack.callback(subprocess.run, ["umount", "--lazy", str(disk)], check=False)
         valkey = await asyncio.to_thread(start_valkey, env=_environment(clocks, "valkey"))
         stack.callback(valkey.stop)
+        sentinel = await asyncio.to_thread(_watched, stack, valkey) if kind is Ground.SENTINEL else None
         data = (disk or folder) / "postgres"
         postgres = await asyncio.to_thread(start_postgres, data, durable=False, env=_environment(clocks, "postgres"))
         stack.callback(postgres.stop)
@@ -88,11 +116,17 @@ async def grounds(*, own_clocks: bool = False) -> AsyncIterator[Grounds]:
         broker = await stack.enter_async_context(Proxy(valkey.port))
         database = await stack.enter_async_context(Proxy(postgres.port))
         http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)))
-        yield Grounds(valkey, postgres, broker, database, http, disk, clocks)
+        yield Grounds(valkey, postgres, broker, database, http, disk, clocks, sentinel)
 
 
 def _environment(clocks: Clocks | None, server: str) -> Mapping[str, str]:
     return {**os.environ, **(clocks.environment(server) if clocks else {})}
+
+
+def _watched(stack: AsyncExitStack, master: Valkey) -> SentinelBroker:
+    replica = start_valkey(options=("--replicaof", f"127.0.0.1 {master.port}"))
+    stack.callback(replica.stop)
+    return stack.enter_context(watched(master.port))
 
 
 def _small_disk(folder: Path) -> Path | None:

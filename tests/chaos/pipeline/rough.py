@@ -45,6 +45,17 @@ async def made_replica(system: System, _turn: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def failed_over(system: System, _turn: int) -> AsyncIterator[None]:
+    """Have Sentinel make the replica the master, and the master its replica; next time it goes the other way.
+
+    Until the old master has been told it takes writes that nobody will ever see again.
+    """
+    assert system.grounds.sentinel is not None
+    await asyncio.to_thread(system.grounds.sentinel.fail_over)
+    yield
+
+
+@asynccontextmanager
 async def promoted_behind(system: System, _turn: int) -> AsyncIterator[None]:
     """Go on with what a replica had that missed the last writes; the old master lives, and becomes its replica.
 

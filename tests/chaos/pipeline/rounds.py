@@ -62,13 +62,12 @@ class _Row:
         return {}
 
 
-async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, str], None]) -> Score:
-    """Inject a fault `times` times under load, wait for rest, and return what came of it.
+async def run(system: System, fault: Fault, *, tell: Callable[[int, str], None]) -> Score:
+    """Inject a fault `fault.times` times under load, wait for rest, and return what came of it.
 
     Args:
         system: is left running and whole.
         fault: as this system meets it.
-        times: how often.
         tell: called with the number of injections so far and what is going on.
     """
     load = Load(f"{fault.name}-{time.time_ns()}")
@@ -80,14 +79,14 @@ async def run(system: System, fault: Fault, *, times: int, tell: Callable[[int, 
     await _until(lambda: _at_rest(row), _WARM_UP_S)
     watching = asyncio.create_task(_watch(row))
     try:
-        for turn in range(times):
+        for turn in range(fault.times):
             tell(turn, "injecting")
             if not await _round(row, turn) and not await _at_rest(row):
                 break  # jobs wait and nothing moves any more: breaking it further shows nothing
     finally:
         watching.cancel()
         await asyncio.wait([watching])
-    tell(times, "draining")
+    tell(fault.times, "draining")
     statuses = await _drained(row)
     broken = await system.inconsistencies(deadline_s=40.0)
     books = await system.books(load)

@@ -13,7 +13,6 @@ import aiohttp
 import aiosql
 import asyncpg
 from pydantic import ValidationError
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from infra.errors import DependencyDown
@@ -62,7 +61,7 @@ class Teamfit:
         """Start the fleet and stop it in the end."""
         settings = Settings(
             _env_file=None,
-            broker_url=f"{grounds.broker_url}?lease={LEASE_S:g}s",
+            broker_url=grounds.broker_url(lease=f"{LEASE_S:g}s"),
             database_url=grounds.database_url,
             **SETTINGS,
         )
@@ -183,13 +182,13 @@ class Teamfit:
             for _ in range(number)
         ]
         try:
-            async with JobRequests.connect(self.grounds.broker_url) as client:
+            async with JobRequests.connect(self.grounds.broker_url()) as client:
                 _accept(load, *await client.submit_many(requests))
         except (DependencyDown, ValidationError):
             load.refused += number
 
     async def _xadd(self, load: Load, number: int) -> None:
-        async with Redis.from_url(self.grounds.broker_url, socket_timeout=5, socket_connect_timeout=5) as redis:
+        async with self.grounds.broker_client() as redis:
             for _ in range(number):
                 job_id = uuid4()
                 event = hand_written(str(job_id), load.organization_id, _team(load.organization_id))
