@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from time import monotonic
@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 from yarl import URL
 
 from streams.redis.server import _script
-from tests.conformance.brokers import Broker, RedisBroker
+from tests.conformance.brokers import Broker, RedisBroker, valkey
 from tests.conformance.harness import Bench, transport_of
 from tests.integration.redis_transport.conftest import Client
 from tests.resp_proxy import CUT, LOST, RespProxy
@@ -87,8 +87,13 @@ ERRORS = (
 
 _MOST_PER_S = 400  # commands of two members: a loop that spins sends thousands
 _RECOVERY_S = 5.0
-_AT_ONCE = 2
+_AT_ONCE = 6
 _FAILING_S = 0.6  # the time in which a loop could spin
+_PATIENCE_S = (
+    2.0,
+    4.0,
+    8.0,
+)  # with a member that is to lead, or to get work, before it leaves: the first is enough mostly
 
 
 # What was written and not read is given to a worker that is dead for long: the last entry for the third time, which is
@@ -130,18 +135,21 @@ class Fleet:
         self.members.append(app)
         await app.start()
 
-    async def leave(self) -> None:
+    async def leave(self, *, patience_s: float = 2.0) -> None:
         """Stop the leader, or the oldest member if there is none, in the middle of its work if it gets any."""
         for _ in range(8):
             await self.send("slow")
         with suppress(AssertionError):
-            await wait_for(lambda: any(member.is_leader() for member in self.members), deadline_s=2.0, what="a leader")
+            await wait_for(self._is_led, deadline_s=patience_s, what="a leader")
         leaving = next((member for member in self.members if member.is_leader()), self.members[0])
         self.members.remove(leaving)
         consumer: Any = leaving.consumer
         with suppress(AssertionError):
-            await wait_for(lambda: len(consumer.under_way), deadline_s=0.5, what="work")
+            await wait_for(lambda: len(consumer.under_way), deadline_s=patience_s / 4, what="work")
         await leaving.stop()
+
+    def _is_led(self) -> bool:
+        return any(member.is_leader() for member in self.members)
 
     async def send(self, kind: str) -> bytes:
         """Write an entry straight into the server."""
@@ -167,27 +175,49 @@ class Fleet:
         proxy, cell = self.proxy, f"{command} × {error.decode() or 'cut'}"
         proxy.answers = {command: error}
         before = proxy.answered[command]
-        proxy.cut()
+        # On a busy machine a member may leave without having got to what would make it send the command.
+        for patience_s in _PATIENCE_S:
+            rate = await self._suffer(patience_s)
+            assert rate < _MOST_PER_S, f"{cell}: {rate:.0f} commands a second"
+            if proxy.answered[command] > before:
+                break
+        proxy.answers = {}
+        proxy.times.clear()
+        last = await self.send("quick")
+        await _within(_RECOVERY_S, lambda: last in self.seen, what=f"{cell}: an event")
+        await wait_for(lambda: self.sent <= self.seen, deadline_s=15, what=f"{cell}: all events")
+        (member,) = self.members
+        await wait_for(lambda: _is_green(member), what=f"{cell}: a green light")
+        assert not member.crashed, cell
+        assert not member.consumer.crashed, cell
+        assert proxy.answered[command] > before, f"{cell}: never sent; `turmoil` must give a reason to"
+
+    async def _suffer(self, patience_s: float) -> float:
+        """Start a member, have all work, stop the other; return how many commands a second they sent."""
+        self.proxy.cut()
         await self.join()
         await self.turmoil()
         begun = monotonic()
         while monotonic() < begun + _FAILING_S:
             await self.redis.persist(f"{self.group}:leader")
             await asyncio.sleep(0.05)
-        rate = sum(1 for at in proxy.times if at >= begun) / (monotonic() - begun)
-        await asyncio.wait_for(self.leave(), 15)
-        hit = proxy.answered[command] > before
-        proxy.answers = {}
-        proxy.times.clear()
-        assert rate < _MOST_PER_S, f"{cell}: {rate:.0f} commands a second"
-        last = await self.send("quick")
-        await wait_for(lambda: last in self.seen, deadline_s=_RECOVERY_S, what=f"{cell}: an event")
-        await wait_for(lambda: self.sent <= self.seen, deadline_s=15, what=f"{cell}: all events")
-        (member,) = self.members
-        await wait_for(lambda: _is_green(member), what=f"{cell}: a green light")
-        assert not member.crashed, cell
-        assert not member.consumer.crashed, cell
-        assert hit, f"{cell}: never sent; `turmoil` must give a reason to"
+        rate = sum(1 for at in self.proxy.times if at >= begun) / (monotonic() - begun)
+        await asyncio.wait_for(self.leave(patience_s=patience_s), 15 + patience_s)
+        return rate
+
+
+async def _within(seconds: float, condition: Callable[[], bool], *, what: str) -> None:
+    """Wait until a condition is true, for so long as counted by this process's own turns.
+
+    Where others use the machine, everybody here waits for a processor, and a second of the clock is less than one of
+    work: what must be quick is held to the time that it really had.
+    """
+    turn_s = 0.02
+    for _ in range(int(seconds / turn_s)):
+        if condition():
+            return
+        await asyncio.sleep(turn_s)
+    raise AssertionError(f"gave up waiting for {what} after {seconds:g} s")
 
 
 def _is_green(member: faust.App) -> bool:
@@ -217,11 +247,16 @@ async def fleet(bench: Bench, redis: Client) -> AsyncIterator[Fleet]:
                 await member.stop()
 
 
+def second_database(broker: Broker) -> Client:
+    """A client of a database other than the first, so that members must select theirs."""
+    assert isinstance(broker, RedisBroker)
+    return Redis.from_url(broker.address.replace("/0", "/1"))
+
+
 @pytest.fixture
 async def redis(broker: Broker) -> AsyncIterator[Client]:
-    """A client of the server's second database, so that members must select theirs."""
-    assert isinstance(broker, RedisBroker)
-    async with Redis.from_url(broker.address.replace("/0", "/1")) as client:
+    """A client of the fleet's database."""
+    async with second_database(broker) as client:
         yield client
 
 
@@ -252,16 +287,17 @@ async def test_no_answer_ends_a_worker(bench: Bench, redis: Client, part: int) -
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_no_answer_to_any_command_ends_a_worker(bench: Bench, redis: Client, command: str) -> None:
+async def test_no_answer_to_any_command_ends_a_worker(tmp_path: Path, command: str) -> None:
     """The whole table: workers live, consume within five seconds of the last error, lose nothing and do not spin."""
 
-    async def meet(errors: Sequence[bytes]) -> None:
-        own = Bench(bench.broker, bench.folder)
-        async with fleet(own, redis) as members:
+    async def meet(broker: Broker, errors: Sequence[bytes]) -> None:
+        async with second_database(broker) as redis, fleet(Bench(broker, tmp_path), redis) as members:
             for error in errors:
                 await members.cell(command, error)
 
-    # Most of a cell is waiting, so several fleets share the time.
-    parts = (meet(ERRORS[number::_AT_ONCE]) for number in range(_AT_ONCE))
-    for failure in filter(None, await asyncio.gather(*parts, return_exceptions=True)):
-        raise failure
+    # Most of a cell is waiting, so several fleets share the time. Each has its server: one that makes a server forget
+    # its scripts would have another find them loaded again, or gone once more.
+    with ExitStack() as servers:
+        parts = [meet(servers.enter_context(valkey()), ERRORS[number::_AT_ONCE]) for number in range(_AT_ONCE)]
+        for failure in filter(None, await asyncio.gather(*parts, return_exceptions=True)):
+            raise failure
