@@ -128,7 +128,8 @@ async def database(database_url: str) -> AsyncIterator[Pool]:
 
 async def _own_database(server: Postgres, number: int, *, template: str) -> AsyncIterator[str]:
     name = f"test_{number}"
-    await _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    # Copying files takes a quarter of the time of copying through the log.
+    await _administer(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield server.url_of(name)
     await _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
