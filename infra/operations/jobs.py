@@ -136,11 +136,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Reemission:
-    """How often the reconciler sent a run on, because it stood still."""
+    """How often the reconciler sent a run on, because it stood still, and why it could not, if it could not."""
 
     run: int
     times: int
     last_at: datetime
+    set_aside: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ async def test_the_life_of_a_job_is_on_one_screen(teamfit: Run, pipeline: Pipeli
         "E'too slow \\x1b[2J', 3, now(), now(), $1)",
         event.job_id,
     )
-    await database.execute("INSERT INTO reemissions VALUES ($1, 1, 4, now())", event.job_id)
+    await database.execute("INSERT INTO reemissions VALUES ($1, 1, 4, now(), 'no such time')", event.job_id)
     said = await teamfit("job", "show", event.job_id)
     assert said.exit_code == 0, said.output
     for expected in (
@@ -106,6 +106,7 @@ async def test_the_life_of_a_job_is_on_one_screen(teamfit: Run, pipeline: Pipeli
         "publish unconfirmed",
         "Transient",
         "Sent again because it stood still",
+        "no such time",
     ):
         assert expected in said.stdout, said.stdout
     assert "\x1b[2J" not in said.stdout
