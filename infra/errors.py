@@ -4,7 +4,8 @@ TeamfitError
 ├── InvalidSetting      a setting cannot be used: the process that needs it ends with one line
 ├── InvalidEvent        dead letter at once: the bytes are not an event this stage can read
 │   └── ForgedEvent     they are, and say what their sender may not say of this job: nothing follows from it
-├── Refused             a business refusal with a stable `code`: a JobRejected fact, not a failure of the system
+├── Refused             a refusal with a stable `code`: a JobRejected fact, or the answer to a caller; no failure
+│   └── JobNotFound     whoever asks has no such job
 ├── Transient           this job may succeed later: tried again with backoff, at most `max_attempts` times
 ├── Postponed           it is not this event's turn yet: it comes again after a while; no attempt is spent
 ├── Permanent           trying again cannot help: the job fails at once with a stable `code`
@@ -12,7 +13,9 @@ TeamfitError
     └── RefusesWrites   it answers, and takes no writes now
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Literal, TypeAlias
+from uuid import UUID
 
 
 class TeamfitError(Exception):
@@ -40,15 +43,28 @@ class ForgedEvent(InvalidEvent):
 
 
 class Refused(TeamfitError):
-    """A business rule said no.
+    """A rule said no to whoever asked. `infra.problems` has each code's HTTP status.
 
     Attributes:
         code: stable and machine-readable, e.g. ``quota_exceeded``.
+        retry_after: when asking again makes sense, if it ever does.
+        reset_at: when the quota that is used up begins anew.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(
+        self, code: str, message: str, *, retry_after: timedelta | None = None, reset_at: datetime | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
+        self.retry_after = retry_after
+        self.reset_at = reset_at
+
+
+class JobNotFound(Refused):
+    """Whoever asks has no such job."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__("job_not_found", f"job {job_id}: not found; it may belong to another organization")
 
 
 class Transient(TeamfitError):
@@ -89,15 +105,19 @@ class Permanent(TeamfitError):
         self.code = code
 
 
+# What a stage may wait for: a dependency; `stage` while most deliveries fail; `bug` until a deploy mends it.
+Dependency: TypeAlias = Literal["postgres", "broker", "llm", "stage", "bug"]
+
+
 class DependencyDown(TeamfitError):
     """Something every job needs is away. No job's fault, so no job's attempt is spent.
 
     Attributes:
-        dependency: ``postgres``, ``broker`` or ``llm``.
+        dependency: which.
         retry_after: the earliest useful next try, when the dependency has said so.
     """
 
-    def __init__(self, dependency: str, message: str, *, retry_after: timedelta | None = None) -> None:
+    def __init__(self, dependency: Dependency, message: str, *, retry_after: timedelta | None = None) -> None:
         super().__init__(message)
         self.dependency = dependency
         self.retry_after = retry_after

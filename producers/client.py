@@ -23,16 +23,8 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import BusyLoadingError, ReadOnlyError
 
 from infra.errors import DependencyDown
-from streams.jobs.events import (
-    DEFAULT_REASON,
-    CancelRequested,
-    JobCancelRequested,
-    JobId,
-    JobRequested,
-    due_at,
-    fact_id,
-    job_requested,
-)
+from streams.jobs.events import DEFAULT_REASON, CancelRequested, JobCancelRequested, JobId, JobRequested, due_at
+from streams.jobs.facts import fact, job_requested
 from streams.jobs.job_ids import job_id_for
 from streams.jobs.topics import JOB_REQUESTS
 from streams.redis.address import BrokerAddress
@@ -196,13 +188,8 @@ class JobRequests:
             pydantic.ValidationError: a value is out of its bounds; nothing was sent.
             SubmitFailed: the broker did not confirm. Cancel again to be sure.
         """
-        event = JobCancelRequested(
-            id=fact_id(job_id, 1, "cancel-requested"),
-            source=self._source,
-            subject=job_id,
-            time=datetime.now(UTC),
-            data=CancelRequested(organization_id=organization_id, reason=reason),
-        )
+        data = CancelRequested(organization_id=organization_id, reason=reason)
+        event = fact(JobCancelRequested, job_id, 1, data, at=datetime.now(UTC), source=self._source)
         try:
             await self._write([event])
         except Exception as error:  # whatever the connection raises, the broker did not confirm

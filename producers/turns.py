@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
-from infra.problems import RETRY_AFTER_S, Problem
+from infra.errors import Refused
 
 # Longer than a broker that answers takes for the requests ahead; a caller who has waited so long should ask later.
 _PATIENCE_S = 5.0
+_RETRY_AFTER = timedelta(seconds=5)
 
 
 class Turns:
@@ -21,17 +23,16 @@ class Turns:
         """Hold a turn until the block ends.
 
         Raises:
-            Problem: 503; none came free in five seconds.
+            Refused: none came free in five seconds.
         """
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 await self._free.acquire()
         except TimeoutError as error:
-            raise Problem(
-                503,
+            raise Refused(
                 "too_busy",
                 "more requests come in than can be taken at present; send this one again",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
+                retry_after=_RETRY_AFTER,
             ) from error
         try:
             yield

@@ -42,7 +42,8 @@ from streams.delivery.policy import error_code
 from streams.delivery.stage import Publisher
 from streams.delivery.traces import Trace
 from streams.jobs.completion import job_completed
-from streams.jobs.events import JobAccepted, JobCompleted, JobId, JobStarted, Started, fact_id
+from streams.jobs.events import JobAccepted, JobCompleted, JobId, JobStarted, Started
+from streams.jobs.facts import fact_after
 from streams.jobs.outcomes import fail_run
 from streams.jobs.ownership import Ownership
 from streams.jobs.topics import JOB_EVENTS, record
@@ -197,15 +198,8 @@ class Generation:
         return (record(JOB_EVENTS, _completed(event, saved)),)
 
     def _started(self, event: JobAccepted, attempt: Attempt) -> JobStarted:
-        return JobStarted(
-            id=fact_id(event.job_id, event.run, "started"),
-            subject=event.job_id,
-            time=self._clock.now(),
-            run=event.run,
-            traceparent=event.traceparent,
-            tracestate=event.tracestate,
-            data=Started(organization_id=event.data.organization_id, attempt=attempt.number),
-        )
+        data = Started(organization_id=event.data.organization_id, attempt=attempt.number)
+        return fact_after(event, JobStarted, data, at=self._clock.now())
 
 
 def _postponed(event: JobAccepted, under_way: UnderWay) -> Postponed:

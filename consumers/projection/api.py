@@ -16,8 +16,9 @@ from consumers.projection.status import JobStatus, find_job
 from consumers.projection.stream_limits import StreamLimits
 from infra.auth import JOBS, Caller
 from infra.bearer import Authenticated
+from infra.errors import JobNotFound
 from infra.postgres import Database
-from infra.problems import TOKEN, Problem, responses
+from infra.problems import TOKEN, responses
 
 # Proxies give up on an answer after a minute or so.
 LONGEST_WAIT = timedelta(seconds=50)
@@ -70,7 +71,7 @@ def create_router(database: Database, signing_key: str) -> APIRouter:
         async with database.transaction() as connection:
             job = await find_job(connection, job_id, caller)
         if job is None:
-            raise Problem(404, "job_not_found", f"job {job_id}: not found; it may belong to another organization")
+            raise JobNotFound(job_id)
         return job
 
     @router.get("/{job_id}", response_model=JobStatus, responses=_NOT_MODIFIED | responses(*_PROBLEMS))

@@ -22,9 +22,8 @@ from consumers.projection.changes import Changes
 from consumers.projection.status import find_job
 from consumers.projection.stream_limits import StreamLimits
 from infra.auth import Caller
-from infra.errors import DependencyDown
+from infra.errors import DependencyDown, JobNotFound
 from infra.postgres import Database
-from infra.problems import Problem
 
 log = structlog.get_logger(__name__)
 
@@ -55,13 +54,14 @@ class EventStream:
         """Return the stream of what comes after this event, or 204 if the job has ended and nothing does.
 
         Raises:
-            Problem: 404, the caller has no such job; 429, its organization opens too many streams.
+            JobNotFound: the caller has no such job.
+            Refused: its organization opens too many streams.
             DependencyDown: Postgres is away.
         """
         self.limits.admit(self.caller.organization_id)
         found = await self._read(after)
         if not found.exists:
-            raise Problem(404, "job_not_found", f"job {self.job_id}: not found; it may belong to another organization")
+            raise JobNotFound(self.job_id)
         if found.over and not found.rows:
             return Response(status_code=204, headers=_HEADERS)
         return _Held(self, self._lines(found, after))

@@ -7,12 +7,13 @@ and drops them as fast as it can is answered from memory, before anything else i
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import ceil
+from datetime import timedelta
 from time import monotonic
 
-from infra.problems import RETRY_AFTER_S, Problem
+from infra.errors import Refused
 
 _MOST_REMEMBERED = 1_000
+_RETRY_AFTER_S = 5.0
 
 
 class StreamLimits:
@@ -39,15 +40,15 @@ class StreamLimits:
         """Count an attempt to open a stream.
 
         Raises:
-            Problem: 429; the organization has too many open, or opens them too fast.
+            Refused: the organization has too many open, or opens them too fast.
         """
         if self._open[organization_id] >= self._at_once:
-            raise _too_many(f"{self._at_once} streams are open; close some, or poll", RETRY_AFTER_S)
+            raise _too_many(f"{self._at_once} streams are open; close some, or poll", _RETRY_AFTER_S)
         now = self._clock()
         left, since = self._left.get(organization_id, (float(self._burst), now))
         left = min(left + (now - since) * self._per_second, self._burst)
         if left < 1:
-            raise _too_many("streams are opened too fast; keep each one open", ceil((1 - left) / self._per_second))
+            raise _too_many("streams are opened too fast; keep each one open", (1 - left) / self._per_second)
         if len(self._left) > _MOST_REMEMBERED:
             self._forget_rested(now)
         self._left[organization_id] = (left - 1, now)
@@ -69,5 +70,5 @@ class StreamLimits:
         self._left = {name: state for name, state in self._left.items() if state[1] > rested}
 
 
-def _too_many(why: str, retry_after_s: int) -> Problem:
-    return Problem(429, "too_many_streams", why, headers={"Retry-After": str(retry_after_s)})
+def _too_many(why: str, retry_after_s: float) -> Refused:
+    return Refused("too_many_streams", why, retry_after=timedelta(seconds=retry_after_s))

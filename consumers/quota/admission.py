@@ -8,22 +8,16 @@ from typing import TypeAlias
 import structlog
 
 from consumers.quota import ledger
-from consumers.quota.decisions import Decision, decide, ineligible, period_of
+from consumers.quota.decisions import Decision, decide
 from consumers.quota.ledger import Locked, Overtaken, Run
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import InvalidEvent
 from infra.postgres import Connection, Database
 from streams.delivery.deliveries import Record
-from streams.jobs.events import (
-    Accepted,
-    JobAccepted,
-    JobId,
-    JobRejected,
-    JobRequested,
-    Rejected,
-    fact_id,
-)
+from streams.jobs.admission import ineligible, period_of
+from streams.jobs.events import Accepted, JobAccepted, JobId, JobRejected, JobRequested, Rejected
+from streams.jobs.facts import fact_after
 from streams.jobs.outcomes import RunOutcome, fail_run, reject_runs
 from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, record
 
@@ -104,7 +98,7 @@ class Admissions:
         eligible = {
             request.data.organization_id
             for request, standing in zip(requests, standings, strict=True)
-            if ineligible(request, standing, trust_threshold=self.trust_threshold) is None
+            if ineligible(standing, trust_threshold=self.trust_threshold) is None
         }
         # What follows is read under the lock: another worker's decisions about these organizations are all in it.
         used = await lock(connection, eligible, period_of(now))
@@ -167,34 +161,21 @@ def _admission(
 
 
 def _accepted(request: JobRequested, decision: Decision) -> Record:
-    event = JobAccepted(
-        id=fact_id(request.job_id, request.run, "accepted"),
-        subject=request.job_id,
-        time=decision.decided_at,
-        run=request.run,
-        traceparent=request.traceparent,
-        tracestate=request.tracestate,
-        data=Accepted(
-            organization_id=request.data.organization_id,
-            team_id=request.data.team_id,
-            requirements=request.data.requirements,
-            priority=decision.priority,
-        ),
+    wish = request.data
+    data = Accepted(
+        organization_id=wish.organization_id,
+        team_id=wish.team_id,
+        requirements=wish.requirements,
+        priority=decision.priority,
     )
+    event = fact_after(request, JobAccepted, data, at=decision.decided_at)
     return record(JOB_ACCEPTED_PRIORITY if decision.priority else JOB_ACCEPTED, event)
 
 
 def _rejected(request: JobRequested, decision: Decision) -> JobRejected:
-    return JobRejected(
-        id=fact_id(request.job_id, request.run, "rejected"),
-        subject=request.job_id,
-        time=decision.decided_at,
-        run=request.run,
-        traceparent=request.traceparent,
-        tracestate=request.tracestate,
-        data=Rejected(
-            organization_id=request.data.organization_id,
-            code=decision.code or "rejected",
-            message=decision.message or "",
-        ),
+    data = Rejected(
+        organization_id=request.data.organization_id,
+        code=decision.code or "rejected",
+        message=decision.message or "",
     )
+    return fact_after(request, JobRejected, data, at=decision.decided_at)

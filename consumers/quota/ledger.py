@@ -27,9 +27,10 @@ from typing import TypeAlias
 import aiosql
 import asyncpg
 
-from consumers.quota.decisions import Decision, LedgerState, Standing
+from consumers.quota.decisions import Decision, LedgerState
 from infra.errors import TeamfitError
 from infra.postgres import Connection
+from streams.jobs.admission import Standing
 from streams.jobs.events import JobId, JobRequested
 from streams.jobs.outcomes import RunOutcome
 

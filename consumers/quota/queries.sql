@@ -1,6 +1,8 @@
 -- name: standings(organization_ids, team_ids)
 -- What admission must know about each request, in the order asked.
 SELECT
+    asked.organization_id,
+    asked.team_id,
     organizations.id IS NOT NULL AS organization_exists,
     coalesce(organizations.trust_score, 0) AS trust_score,
     teams.id IS NOT NULL AS team_exists,

@@ -8,10 +8,11 @@ from typing import TypeAlias
 import structlog
 
 from consumers.quota import ledger
-from consumers.quota.decisions import Decision, LedgerState, period_of
+from consumers.quota.decisions import Decision, LedgerState
 from consumers.quota.ledger import Locked, Overtaken, UsageKey
 from infra.clock import Clock
 from infra.postgres import Connection, Database
+from streams.jobs.admission import period_of
 from streams.jobs.events import JobCompleted, TerminalFact
 
 log = structlog.get_logger(__name__)

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import ceil
 from typing import Any
 from uuid import uuid4
 
@@ -18,8 +19,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.api.document import describe, known_names, methods
-from infra.errors import DependencyDown
-from infra.problems import RETRY_AFTER_S, FieldProblem, Problem, ProblemResponse
+from infra.errors import DependencyDown, Refused
+from infra.problems import PROBLEMS, RETRY_AFTER_S, FieldProblem, Problem, ProblemResponse
 
 log = structlog.get_logger(__name__)
 
@@ -79,6 +80,7 @@ def install(app: FastAPI) -> None:
     """Have the app answer every error with a problem document."""
     app.add_exception_handler(HTTPException, _of_http_error)
     app.add_exception_handler(RequestValidationError, _of_invalid_request)
+    app.add_exception_handler(Refused, _of_refusal)
     app.add_exception_handler(DependencyDown, _of_outage)
     app.add_exception_handler(asyncpg.PostgresError, _of_odd_answer)
     app.add_middleware(_Bugs)
@@ -101,6 +103,13 @@ def _of_http_error(request: Request, error: Exception) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
     return ProblemResponse(error.status_code, code, detail, headers=headers)
+
+
+def _of_refusal(_request: Request, error: Exception) -> ProblemResponse:
+    if not isinstance(error, Refused):  # pragma: no cover - as above
+        raise error
+    headers = {} if error.retry_after is None else {"Retry-After": str(ceil(error.retry_after.total_seconds()))}
+    return ProblemResponse(PROBLEMS[error.code][0], error.code, str(error), headers=headers, reset_at=error.reset_at)
 
 
 def _of_invalid_request(request: Request, error: Exception) -> ProblemResponse:

@@ -21,7 +21,8 @@ from infra.local.stack import Stack
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.client import JobRequests
-from streams.jobs.events import JobId, job_requested
+from streams.jobs.events import JobId
+from streams.jobs.facts import job_requested
 from streams.jobs.topics import JOB_REQUESTS
 
 _queries = aiosql.from_path(Path(__file__).with_name("demo.sql"), "asyncpg")

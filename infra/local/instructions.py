@@ -7,7 +7,8 @@ from uuid import uuid4
 
 from infra.local.organizations import ACME, BIRCH
 from infra.local.stack import Stack
-from streams.jobs.events import JobId, job_requested
+from streams.jobs.events import JobId
+from streams.jobs.facts import job_requested
 from streams.jobs.topics import JOB_REQUESTS
 
 

@@ -16,9 +16,8 @@ from typing import Final
 
 import aiosql
 
-from infra.errors import TeamfitError
+from infra.errors import Refused, TeamfitError
 from infra.postgres import Database
-from infra.problems import Problem
 from producers.cancel.cancellation import Cancellation
 from streams.jobs.events import JobId
 
@@ -70,7 +69,7 @@ async def erase_texts(database: Database, cancellation: Cancellation, texts: Tex
     """
     for job_id in texts.live:
         # One that ended meanwhile needs no end.
-        with suppress(Problem):
+        with suppress(Refused):
             await cancellation.cancel(job_id, organization_id=texts.organization_id, reason=ERASED)
     # Scheduled records go first: what is published from them would bring a text back into the archive.
     async with database.transaction() as connection:

@@ -9,9 +9,8 @@ from uuid import UUID
 
 import aiosql
 
-from infra.errors import TeamfitError
+from infra.errors import Refused, TeamfitError
 from infra.postgres import Connection, Database
-from infra.problems import Problem
 from producers.cancel.cancellation import Cancellation
 from streams.jobs.cancellations import Standing, standing
 from streams.jobs.events import JobId
@@ -218,11 +217,11 @@ async def cancel(cancellation: Cancellation, job_id: UUID, *, because: str) -> C
     """
     try:
         end = await cancellation.cancel(JobId(job_id), organization_id=None, reason=because)
-    except Problem as problem:
-        why = problem.detail
-        if problem.code == "job_not_found":
+    except Refused as refused:
+        why = str(refused)
+        if refused.code == "job_not_found":
             why = "not known; a request that waits in the stream is not (see `teamfit lag`), else check the ID"
-        return CancelResult(job_id, cancelled=False, code=problem.code, why=why)
+        return CancelResult(job_id, cancelled=False, code=refused.code, why=why)
     return CancelResult(job_id, cancelled=True, run=end.run)
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from consumers.quota.decisions import period_of
 from consumers.quota.recount import Period, Subscription, books, recount, subscription
 from infra.errors import TeamfitError
 from infra.postgres import Database
+from streams.jobs.admission import period_of
 
 
 class UnknownOrganization(TeamfitError):

@@ -13,9 +13,8 @@ import structlog
 
 from infra import telemetry
 from infra.clock import Clock
-from infra.errors import DependencyDown
+from infra.errors import DependencyDown, JobNotFound, Refused
 from infra.postgres import Connection, Database
-from infra.problems import Problem
 from streams.delivery.deliveries import Record
 from streams.delivery.publisher import BrokerDown
 from streams.delivery.scheduled import keep
@@ -52,7 +51,8 @@ class Cancellation:
             trace: of whoever asks; the fact carries it.
 
         Raises:
-            Problem: the organization has no such job, or the run ended in another way before.
+            JobNotFound: the organization has no such job.
+            Refused: the run ended in another way before.
             DependencyDown: Postgres is away; whether the job is cancelled is unknown, so ask again.
         """
         async with self.database.transaction() as connection:
@@ -61,10 +61,10 @@ class Cancellation:
             if owner is None and organization_id is not None:
                 await _refuse_invalid(connection, job_id, organization_id)
             if owner is None or organization_id not in {None, owner}:
-                raise Problem(404, "job_not_found", f"job {job_id}: not found; it may belong to another organization")
+                raise JobNotFound(job_id)
             if known.older_status is not None:
                 message = f"job {job_id}: status {known.older_status}; older than the pipeline, which cannot cancel it"
-                raise Problem(409, "job_not_cancellable", message)
+                raise Refused("job_not_cancellable", message)
             end = await cancel_run(
                 connection,
                 job_id=job_id,
@@ -76,7 +76,7 @@ class Cancellation:
             )
         if end.fact is None:
             message = f"job {job_id}: run {end.run} {_IN_WORDS[end.outcome]}; it cannot be cancelled any more"
-            raise Problem(409, f"job_{end.outcome}", message)
+            raise Refused(f"job_{end.outcome}", message)
         if known.outcome is None:
             telemetry.JOBS.labels("cancelled").inc()
             log.info("job.cancelled", job_id=str(job_id), run=end.run, organization_id=owner)
@@ -101,4 +101,4 @@ class Cancellation:
 async def _refuse_invalid(connection: Connection, job_id: JobId, organization_id: str) -> None:
     if (invalid := await invalid_request(connection, job_id, organization_id)) is not None:
         why = f"job {job_id}: its request is no valid event ({invalid.message}), so there is nothing to cancel"
-        raise Problem(409, "job_failed", why)
+        raise Refused("job_failed", why)

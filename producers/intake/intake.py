@@ -16,16 +16,16 @@ import aiosql
 import structlog
 
 from infra.clock import Clock
-from infra.errors import RefusesWrites
+from infra.errors import Refused, RefusesWrites
 from infra.postgres import Connection, Database
-from infra.problems import Problem
-from producers.intake.admission import Standing, period_of, refusal
 from producers.turns import Turns
 from streams.delivery.publisher import BrokerDown
 from streams.delivery.scheduled import keep
 from streams.delivery.stage import Publisher
 from streams.delivery.traces import Trace
-from streams.jobs.events import JobId, JobRequested, Requested, RunAtTooFar, due_at, job_requested
+from streams.jobs.admission import Standing, period_of, refusal
+from streams.jobs.events import JobId, JobRequested, Requested, RunAtTooFar, due_at
+from streams.jobs.facts import job_requested
 from streams.jobs.job_ids import job_id_for
 from streams.jobs.topics import JOB_REQUESTS, record
 
@@ -57,7 +57,7 @@ class Intake:
         All events of the job carry the caller's trace; of repeats, the first one's.
 
         Raises:
-            Problem: the request would be refused, the key was used for another request, or too many came at once.
+            Refused: the request would be refused, the key was used for another request, or too many came at once.
             DependencyDown: the broker or Postgres is away. If the broker, nothing is recorded.
         """
         job_id = job_id_for(request.organization_id, idempotency_key)
@@ -103,7 +103,7 @@ class Intake:
         try:
             due = due_at(request, now)
         except RunAtTooFar as error:
-            raise Problem(422, error.code, str(error)) from error
+            raise Refused(error.code, str(error)) from error
         # A delayed job takes its unit from the month in which it begins.
         begins = due or now
         row = await _queries.standing(
@@ -113,9 +113,16 @@ class Intake:
             team_id=request.team_id,
             period=period_of(begins),
         )
-        problem = refusal(Standing(**row), trust_threshold=self.trust_threshold, now=begins)
-        if problem is not None:
-            raise problem
+        columns = dict(row)
+        used, withdrawn = columns.pop("used"), columns.pop("withdrawn")
+        if withdrawn is not None:
+            raise Refused(
+                "job_cancelled",
+                f"the job of this Idempotency-Key was cancelled before it was asked for ({withdrawn}); use a new key",
+            )
+        refused = refusal(Standing(**columns), used=used, trust_threshold=self.trust_threshold, at=begins)
+        if refused is not None:
+            raise refused
 
     async def _publish(self, connection: Connection, event: JobRequested) -> None:
         one = record(JOB_REQUESTS, event)
@@ -134,7 +141,7 @@ class Intake:
 
 
 async def _repeated(connection: Connection, event: JobRequested) -> JobId | None:
-    """Return the job that was accepted under this key before. Raises Problem when that was for something else.
+    """Return the job that was accepted under this key before. Raises Refused when that was for something else.
 
     It is found by the key and not by its ID: what an older version accepted has an ID that was made in another way.
     """
@@ -144,8 +151,7 @@ async def _repeated(connection: Connection, event: JobRequested) -> JobId | None
     if row is None:
         return None
     if JobRequested.model_validate(row["event"]).data != event.data:
-        raise Problem(
-            422,
+        raise Refused(
             "idempotency_key_reused",
             "this Idempotency-Key was used for a request with another body; use a new key for a new request",
         )

@@ -2,12 +2,15 @@
 -- What the early check must know about a request's organization, team, subscription and used quota, and whether the job was
 -- cancelled by its organization: before it was asked for, or after a first try of which only the stream knows. Nothing is locked.
 SELECT
+    asked.organization_id,
+    asked.team_id,
     organizations.id IS NOT NULL AS organization_exists,
     teams.id IS NOT NULL AS team_exists,
     coalesce(organizations.trust_score, 0) AS trust_score,
     subscriptions.plan,
     subscriptions.status,
     coalesce(subscriptions.monthly_quota, 0) AS monthly_quota,
+    coalesce(subscriptions.priority, false) AS priority,
     coalesce(quota_usage.reserved + quota_usage.charged, 0) AS used,
     coalesce(
         (

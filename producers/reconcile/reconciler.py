@@ -253,7 +253,7 @@ def _read(row: asyncpg.Record) -> StillRun:
         job_id=job_id,
         run=row["run"],
         organization_id=row["organization_id"],
-        request=None if event is None else request_of_run(event, job_id, row["run"]),
+        request=None if event is None else request_of_run(event, row["run"]),
         in_archive=row["in_archive"],
         outcome=row["outcome"],
         fact=row["fact"],

@@ -24,7 +24,8 @@ import orjson
 from streams.delivery.deliveries import FOR_GROUP, Record
 from streams.delivery.traces import NO_TRACE, Trace
 from streams.jobs.completion import Usage, job_completed
-from streams.jobs.events import Failed, JobFailed, JobId, JobRequested, fact_id
+from streams.jobs.events import Failed, JobFailed, JobId, JobRequested
+from streams.jobs.facts import fact, next_run
 from streams.jobs.outcomes import RunOutcome
 from streams.jobs.stages import QUOTA
 from streams.jobs.topics import JOB_EVENTS, JOB_REQUESTS, record
@@ -62,12 +63,12 @@ class StillRun:
     moved_at: datetime
 
 
-def request_of_run(event: Mapping[str, Any], job_id: JobId, run: int) -> JobRequested:
+def request_of_run(event: Mapping[str, Any], run: int) -> JobRequested:
     """Return the request for a run, made of the job's request for this or an earlier one."""
     request = JobRequested.model_validate(event)
     if request.run == run:
         return request
-    return request.model_copy(update={"run": run, "id": fact_id(job_id, run, "requested")})
+    return next_run(request, run)
 
 
 def remedy(still: StillRun) -> Sequence[Record]:
@@ -95,15 +96,8 @@ def given_up_as(still: StillRun, *, now: datetime, expiry: timedelta) -> JobFail
         code, message = "expired", f"it stood still since {still.moved_at.isoformat()}, and its request was lost"
     else:
         return None
-    return JobFailed(
-        id=fact_id(still.job_id, still.run, "failed"),
-        subject=still.job_id,
-        time=now,
-        run=still.run,
-        traceparent=still.request.traceparent if still.request else None,
-        tracestate=still.request.tracestate if still.request else None,
-        data=Failed(organization_id=still.organization_id, code=code, error_message=message),
-    )
+    data = Failed(organization_id=still.organization_id, code=code, error_message=message)
+    return fact(JobFailed, still.job_id, still.run, data, at=now, trace=_trace(still))
 
 
 def _kept(still: StillRun) -> Record | None:
@@ -122,6 +116,10 @@ def _completed(still: StillRun) -> Record | None:
         organization_id=still.organization_id,
         usage=still.saved.usage,
         at=still.saved.at,
-        trace=Trace(still.request.traceparent, still.request.tracestate) if still.request else NO_TRACE,
+        trace=_trace(still),
     )
     return record(JOB_EVENTS, fact)
+
+
+def _trace(still: StillRun) -> Trace:
+    return Trace(still.request.traceparent, still.request.tracestate) if still.request else NO_TRACE

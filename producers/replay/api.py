@@ -1,7 +1,5 @@
 """The operators' routes: failed events, and plans of replays."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated, Literal
@@ -15,7 +13,6 @@ from infra.bearer import Authenticated
 from infra.postgres import Database
 from infra.problems import BODY, TOKEN, Problem, responses
 from producers.replay.apply import Replays
-from producers.replay.errors import ReplayError, UnknownFailedEvent, UnknownPlan
 from producers.replay.failed import (
     FailedEventDetails,
     FailedEventPage,
@@ -105,18 +102,16 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
     )
     async def show_failed(failed_event_id: UUID) -> FailedEventDetails:
         """Return everything about one failed event."""
-        with _problems():
-            return await failed.one(failed_event_id)
+        return await failed.one(failed_event_id)
 
     @router.post("/failed/{failed_event_id}/discard", responses=responses(*_WRITE, "failed_event_not_found"))
     async def discard_failed(
         failed_event_id: UUID, body: Discard, caller: Annotated[Caller, Depends(authenticated)]
     ) -> FailedEventDetails:
         """Set a failed event aside for good. It stays on record; one that was dealt with before stays as it is."""
-        with _problems():
-            found = await failed.find_one(failed_event_id)
-            await failed.discard(found, because=body.because, by=caller.subject)
-            return await failed.one(failed_event_id)
+        found = await failed.find_one(failed_event_id)
+        await failed.discard(found, because=body.because, by=caller.subject)
+        return await failed.one(failed_event_id)
 
     @router.post("/replay/plans", status_code=HTTPStatus.CREATED, responses=responses(*_WRITE, "too_busy"))
     async def make_plan(chosen: Filter, caller: Annotated[Caller, Depends(authenticated)]) -> Plan:
@@ -127,8 +122,7 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
     @router.get("/replay/plans/{plan_id}", responses=_PLAN, dependencies=[Depends(authenticated)])
     async def show_plan(plan_id: UUID, query: Annotated[PlanItemsQuery, Query()]) -> PlanPage:
         """Return a plan, how far it is, and a page of its events."""
-        with _problems():
-            return await plans.page(plan_id, after=query.after, limit=query.limit)
+        return await plans.page(plan_id, after=query.after, limit=query.limit)
 
     @router.post("/replay/plans/{plan_id}/apply", responses=_APPLY, dependencies=[Depends(authenticated)])
     async def apply_plan(plan_id: UUID, body: Apply) -> Plan:
@@ -137,8 +131,7 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
         Nothing runs on in between, so not calling again is how to stop. A finished plan is returned as it is.
         """
         async with heavy.one():
-            with _problems():
-                return await replays.apply(plan_id, rate=body.rate, at_most=_APPLY_AT_MOST)
+            return await replays.apply(plan_id, rate=body.rate, at_most=_APPLY_AT_MOST)
 
     @router.post(
         "/replay/plans/{plan_id}/abort",
@@ -147,8 +140,7 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
     )
     async def abort_plan(plan_id: UUID) -> Plan:
         """End a plan before its time; what it has sent stays sent."""
-        with _problems():
-            return await plans.abort(plan_id)
+        return await plans.abort(plan_id)
 
     return router
 
@@ -158,14 +150,3 @@ def _place(after: str | None) -> Place | None:
         return None if after is None else Place.read(after)
     except (ValueError, OverflowError) as error:
         raise Problem(422, "invalid_request", "after: is not the `next` of a page; leave it out to begin") from error
-
-
-@contextmanager
-def _problems() -> Iterator[None]:
-    """Answer with a problem document where a replay is not done."""
-    try:
-        yield
-    except (UnknownFailedEvent, UnknownPlan) as error:
-        raise Problem(404, error.code, str(error)) from error
-    except ReplayError as error:
-        raise Problem(409, error.code, str(error)) from error

@@ -10,7 +10,7 @@ import aiosql
 from pydantic import BaseModel, Field
 
 from infra.postgres import Connection
-from producers.intake.admission import period_of
+from streams.jobs.admission import period_of
 from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, JOB_REQUESTS
 
 _queries = aiosql.from_path(Path(__file__).with_name("plans.sql"), "asyncpg")

@@ -12,15 +12,18 @@ ReplayError
 from collections.abc import Sequence
 from uuid import UUID
 
-from infra.errors import TeamfitError
+from infra.errors import Refused
 
 _SHOWN = 20
 
 
-class ReplayError(TeamfitError):
-    """Root of the tree. `code` is stable and machine-readable."""
+class ReplayError(Refused):
+    """Root of the tree."""
 
     code = "replay_refused"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(self.code, message)
 
 
 class UnknownFailedEvent(ReplayError):

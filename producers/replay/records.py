@@ -9,7 +9,8 @@ from infra.errors import InvalidEvent, Permanent
 from streams.delivery.deliveries import ATTEMPT, FOR_GROUP, Record
 from streams.delivery.letters import original_name, original_value
 from streams.delivery.traces import Trace
-from streams.jobs.events import JobAccepted, JobFailed, JobRequested, fact_id, job_requested, parse_event
+from streams.jobs.events import JobAccepted, JobFailed, JobRequested, parse_event
+from streams.jobs.facts import job_requested, next_run
 from streams.jobs.outcomes import job_failed
 from streams.jobs.topics import JOB_REQUESTS, record
 
@@ -26,9 +27,7 @@ def rerun(raw: bytes | None, headers: KeptHeaders, *, run: int, at: datetime) ->
     """
     event = _starting_event(raw, headers)
     if isinstance(event, JobRequested):
-        # The wish as it was, with whatever else it says.
-        again = event.model_copy(update={"id": fact_id(event.job_id, run, "requested"), "run": run, "time": at})
-        return record(JOB_REQUESTS, again)
+        return record(JOB_REQUESTS, next_run(event, run, at=at))
     request = job_requested(
         job_id=event.job_id,
         organization_id=event.data.organization_id,

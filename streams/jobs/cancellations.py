@@ -18,7 +18,8 @@ import aiosql
 from infra.postgres import Connection
 from streams.delivery.deliveries import Record
 from streams.delivery.traces import NO_TRACE, Trace
-from streams.jobs.events import Cancelled, JobCancelled, JobId, fact_id
+from streams.jobs.events import Cancelled, JobCancelled, JobId
+from streams.jobs.facts import fact
 from streams.jobs.outcomes import RunOutcome, decide_outcome, terminal_fact
 
 _queries = aiosql.from_path(Path(__file__).with_name("cancellations.sql"), "asyncpg")
@@ -77,14 +78,7 @@ async def cancel_run(
         at: when, for the fact.
         trace: of whoever asked, for the fact.
     """
-    fact = JobCancelled(
-        id=fact_id(job_id, run, "cancelled"),
-        subject=job_id,
-        time=at,
-        run=run,
-        traceparent=trace.traceparent,
-        tracestate=trace.tracestate,
-        data=Cancelled(organization_id=organization_id, reason=reason),
-    )
-    outcome = await decide_outcome(connection, job_id, run, "cancelled", fact=fact)
+    data = Cancelled(organization_id=organization_id, reason=reason)
+    told = fact(JobCancelled, job_id, run, data, at=at, trace=trace)
+    outcome = await decide_outcome(connection, job_id, run, "cancelled", fact=told)
     return End(run, outcome, await terminal_fact(connection, job_id, run) if outcome == "cancelled" else None)

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Final
 
 from streams.delivery.traces import Trace
-from streams.jobs.events import Completed, JobCompleted, JobId, fact_id
+from streams.jobs.events import Completed, JobCompleted, JobId
+from streams.jobs.facts import fact
 
 # As long as the longest context window on offer. A higher count is an error of whoever counted, and no sum overflows.
 MOST_TOKENS: Final = 10_000_000
@@ -53,17 +54,10 @@ def job_completed(
     job_id: JobId, run: int, *, organization_id: str, usage: Usage, at: datetime, trace: Trace
 ) -> JobCompleted:
     """Build the fact from what is saved alone, so that a repeat gives the same bytes."""
-    return JobCompleted(
-        id=fact_id(job_id, run, "completed"),
-        subject=job_id,
-        time=at,
-        run=run,
-        traceparent=trace.traceparent,
-        tracestate=trace.tracestate,
-        data=Completed(
-            organization_id=organization_id,
-            model=usage.model,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-        ),
+    data = Completed(
+        organization_id=organization_id,
+        model=usage.model,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
     )
+    return fact(JobCompleted, job_id, run, data, at=at, trace=trace)

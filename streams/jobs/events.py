@@ -28,7 +28,7 @@ from infra.clock import Moment
 from infra.errors import InvalidEvent, Permanent
 from infra.texts import STORABLE
 from streams.delivery.cloudevents import JsonMediaType, read_attributes, without_zero_time
-from streams.delivery.traces import NO_TRACE, Trace, TraceParent, TraceState, trace_id_of
+from streams.delivery.traces import TraceParent, TraceState, trace_id_of
 
 JobId = NewType("JobId", UUID)
 
@@ -64,7 +64,7 @@ DEFAULT_REASON: Final = "cancelled on request"
 # Quotas are monthly and prices yearly: who asks for a later day has most likely mistyped it.
 LONGEST_DELAY: Final = timedelta(days=366)
 
-_SOURCE = "teamfit"
+DEFAULT_SOURCE = "teamfit"
 # In four-byte characters it still fits a third of a page of the archive's index.
 _LONGEST_ID: Final = 512
 _LONGEST_SOURCE: Final = 2_048
@@ -168,7 +168,7 @@ class _Envelope(BaseModel):
 
     specversion: Literal["1.0"] = "1.0"
     id: Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_ID), STORABLE]
-    source: Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_SOURCE), STORABLE] = _SOURCE
+    source: Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_SOURCE), STORABLE] = DEFAULT_SOURCE
     subject: UUID = Field(description="The job ID.")
     time: Moment = Field(description="When it happened; left out, or never set by the sender, when it was written.")
     datacontenttype: JsonMediaType = "application/json"
@@ -337,37 +337,6 @@ _IN_OUR_WORDS: Final[Mapping[str, str]] = {
     "union_tag_invalid": "names no event of this pipeline; docs/events.md has the list",
     "union_tag_not_found": "is missing; for a request it is teamfit.job.requested.v1",
 }
-
-
-def job_requested(
-    *,
-    job_id: JobId,
-    organization_id: str,
-    team_id: str,
-    requirements: str,
-    at: datetime,
-    run: int = 1,
-    source: str = _SOURCE,
-    run_at: datetime | None = None,
-    idempotency_key: str | None = None,
-    trace: Trace = NO_TRACE,
-) -> JobRequested:
-    """Build the request event of a run. Its ID follows from job and run: sent twice, it counts once.
-
-    Raises:
-        pydantic.ValidationError: a value is out of its bounds.
-    """
-    return JobRequested(
-        id=fact_id(job_id, run, "requested"),
-        source=source,
-        subject=job_id,
-        time=at,
-        run=run,
-        traceparent=trace.traceparent,
-        tracestate=trace.tracestate,
-        idempotencykey=idempotency_key,
-        data=Requested(organization_id=organization_id, team_id=team_id, requirements=requirements, run_at=run_at),
-    )
 
 
 def due_at(request: Requested, now: datetime) -> datetime | None:

@@ -16,7 +16,8 @@ from infra.postgres import Connection, Database
 from streams.delivery.deliveries import Record
 from streams.delivery.policy import error_code
 from streams.jobs.error_codes import sentence_for_customer
-from streams.jobs.events import Failed, JobAccepted, JobEvent, JobFailed, JobId, JobRequested, fact_id
+from streams.jobs.events import Failed, JobAccepted, JobEvent, JobFailed, JobId, JobRequested
+from streams.jobs.facts import fact_after
 from streams.jobs.topics import JOB_EVENTS, record
 
 RunOutcome: TypeAlias = Literal["completed", "failed", "rejected", "cancelled"]
@@ -86,16 +87,7 @@ async def fail_run(
 def job_failed(event: JobEvent, error: Exception, clock: Clock) -> JobFailed:
     """Build the fact that a run failed, in the customer's words."""
     code = error_code(error)
-    return JobFailed(
-        id=fact_id(event.job_id, event.run, "failed"),
-        subject=event.job_id,
-        time=clock.now(),
-        run=event.run,
-        traceparent=event.traceparent,
-        tracestate=event.tracestate,
-        data=Failed(
-            organization_id=event.data.organization_id,
-            code=code,
-            error_message=sentence_for_customer(code, str(error)),
-        ),
+    data = Failed(
+        organization_id=event.data.organization_id, code=code, error_message=sentence_for_customer(code, str(error))
     )
+    return fact_after(event, JobFailed, data, at=clock.now())

@@ -23,7 +23,8 @@ from infra.settings import Settings
 from producers.reconcile.reconciler import Reconciler
 from streams.delivery.deliveries import Delivery, Record
 from streams.jobs.completion import Usage
-from streams.jobs.events import JobAccepted, JobCancelRequested, JobId, JobRequested, job_requested
+from streams.jobs.events import JobAccepted, JobCancelRequested, JobId, JobRequested
+from streams.jobs.facts import job_requested
 from streams.jobs.stages import CONSUMER_GROUPS
 from streams.jobs.topics import JOB_EVENTS, read_event, record
 from tests.conftest import Pool

@@ -21,9 +21,9 @@ from streams.jobs.events import (
     JobId,
     JobRequested,
     fact_id,
-    job_requested,
     parse_event,
 )
+from streams.jobs.facts import job_requested
 from tests.conftest import Pool
 
 NOON = datetime(2031, 4, 15, 12, tzinfo=UTC)

@@ -17,7 +17,8 @@ from streams.delivery.dead_letters import ERROR_TYPE, dead_letter
 from streams.delivery.deliveries import FOR_GROUP, Delivery, Record
 from streams.delivery.failed_events import FailedEvents
 from streams.delivery.letters import FailedEvent, read_dead_letter
-from streams.jobs.events import JobFailed, JobId, job_requested, parse_event
+from streams.jobs.events import JobFailed, JobId, parse_event
+from streams.jobs.facts import job_requested
 from streams.redis.dead_letter import (
     DEAD_LETTER_DELIVERIES,
     DEAD_LETTER_ERROR,

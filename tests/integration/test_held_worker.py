@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from infra.local.processes import free_port
-from streams.jobs.events import JobId, job_requested
+from streams.jobs.events import JobId
+from streams.jobs.facts import job_requested
 from tests.integration.test_scheduled import NOON
 from tests.waiting import wait_for
 

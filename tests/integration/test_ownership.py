@@ -18,8 +18,8 @@ from streams.jobs.events import (
     JobId,
     JobRequested,
     fact_id,
-    job_requested,
 )
+from streams.jobs.facts import job_requested
 from streams.jobs.job_ids import job_id_for
 from streams.jobs.outcomes import decide_outcome
 from streams.jobs.ownership import Ownership

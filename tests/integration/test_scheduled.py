@@ -12,7 +12,8 @@ from infra.errors import Transient
 from infra.postgres import Database
 from streams.delivery.deliveries import Record
 from streams.delivery.scheduled import ScheduledRetries, take_due
-from streams.jobs.events import JobFailed, JobId, job_requested, parse_event
+from streams.jobs.events import JobFailed, JobId, parse_event
+from streams.jobs.facts import job_requested
 from streams.jobs.outcomes import RunOutcome, decide_outcome, fail_run
 
 NOON = datetime(2031, 4, 1, 12, tzinfo=UTC)

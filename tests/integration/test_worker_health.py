@@ -14,7 +14,8 @@ import pytest
 from redis.asyncio import Redis
 
 from infra.local.processes import free_port
-from streams.jobs.events import JobId, job_requested
+from streams.jobs.events import JobId
+from streams.jobs.facts import job_requested
 from tests.integration.test_scheduled import NOON
 from tests.waiting import wait_for
 

@@ -18,8 +18,8 @@ from tests.api_server import api_settings
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("streams", "consumers", "producers", "infra") for path in (ROOT / folder).rglob("*.py")]
 # What ends a run, with the code as its first argument; how a problem document begins.
-ENDS = {"Permanent", "Transient", "Refused"}
-DOCUMENTS = {"Problem", "ProblemResponse", "_unauthenticated", "InvalidToken"}
+ENDS = {"Permanent", "Transient"}
+DOCUMENTS = {"Problem", "Refused", "ProblemResponse", "_unauthenticated", "InvalidToken"}
 CODE = re.compile(r"[a-z]+(_[a-z]+)*")
 
 
@@ -62,6 +62,12 @@ def calls(names: set[str]) -> Iterator[tuple[str, ast.Call]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
                 yield str(path.relative_to(ROOT)), node
+
+
+def calls_end_a_job(place: str, call: ast.Call) -> bool:
+    """Return whether the error that is made here becomes the end of a job."""
+    refuses = isinstance(call.func, ast.Name) and call.func.id == "Refused"
+    return bool(call.args) and (not refuses or place == "streams/jobs/admission.py")
 
 
 def documented(document: dict[str, Any]) -> dict[str, set[int | str]]:
@@ -113,8 +119,11 @@ def test_the_page_for_front_ends_has_every_code_that_ends_a_job() -> None:
     """Whatever `error_code` a stage gives a job, the page says what it means."""
     raised = {
         call.args[0].value
-        for _, call in calls(ENDS)
-        if call.args and isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
+        for place, call in calls(ENDS | {"Refused"})
+        # A refusal ends a job if the rules of admission make it; others are answers to a caller.
+        if calls_end_a_job(place, call)
+        and isinstance(call.args[0], ast.Constant)
+        and isinstance(call.args[0].value, str)
     }
     assert raised - ERROR_CODES.keys() == set()
     assert rows_under("How a job ends") == ERROR_CODES

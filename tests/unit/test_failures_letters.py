@@ -14,7 +14,8 @@ from infra.errors import DependencyDown, InvalidEvent
 from streams.delivery.dead_letters import dead_letter
 from streams.delivery.deliveries import Delivery, Hold, Record
 from streams.delivery.letters import read_dead_letter
-from streams.jobs.events import JobId, job_requested
+from streams.jobs.events import JobId
+from streams.jobs.facts import job_requested
 from streams.redis.dead_letter import REASON_MAX_DELIVERIES, DeadLetter
 
 JOB = JobId(UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7"))

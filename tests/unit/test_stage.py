@@ -17,7 +17,8 @@ from streams.delivery.letters import FailedEvent
 from streams.delivery.policy import RetryPolicy
 from streams.delivery.stage import Stage
 from streams.delivery.traces import Trace
-from streams.jobs.events import JobId, JobRequested, job_requested
+from streams.jobs.events import JobId, JobRequested
+from streams.jobs.facts import job_requested
 from streams.redis.dead_letter import DEAD_LETTER_ERROR, DEAD_LETTER_GROUP, DEAD_LETTER_TOPIC
 
 POLICY = RetryPolicy(max_attempts=3, base=timedelta(seconds=2), cap=timedelta(minutes=5))

@@ -1,9 +1,10 @@
 """How many event streams an organization may open."""
 
 from contextlib import suppress
+from datetime import timedelta
 
 from consumers.projection.stream_limits import StreamLimits
-from infra.problems import Problem
+from infra.errors import Refused
 
 
 class Watch:
@@ -19,8 +20,8 @@ def refusal(limits: StreamLimits, organization: str) -> str | None:
     """Try to open a stream; return after how many seconds to come back, or None."""
     try:
         limits.admit(organization)
-    except Problem as problem:
-        return (problem.headers or {})["Retry-After"] if problem.code == "too_many_streams" else problem.code
+    except Refused as refused:
+        return f"{(refused.retry_after or timedelta()).total_seconds():.0f}"
     return None
 
 

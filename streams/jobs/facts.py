@@ -1,0 +1,81 @@
+"""Building events about jobs: the one place that sets their ID, run, time and trace.
+
+An event's ID follows from its job, run and kind, so that a stage which repeats itself after a crash publishes the same
+event again and every reader can tell. The same arguments give the same bytes.
+"""
+
+from datetime import datetime
+from typing import TypeVar, cast
+
+from pydantic import BaseModel
+
+from streams.delivery.traces import NO_TRACE, Trace
+from streams.jobs.events import DEFAULT_SOURCE, JobEvent, JobId, JobRequested, Requested, fact_id
+
+F = TypeVar("F", bound=JobEvent)
+
+
+def fact(
+    kind: type[F], job_id: JobId, run: int, data: BaseModel, *, at: datetime, trace: Trace = NO_TRACE, **more: object
+) -> F:
+    """Build the one event of this kind in a run.
+
+    Args:
+        kind: its model.
+        job_id: the job.
+        run: its run.
+        data: what it says, as the kind has it.
+        at: when it happened.
+        trace: that led to it.
+        more: attributes that only this kind has.
+
+    Raises:
+        pydantic.ValidationError: a value is out of its bounds.
+    """
+    name = str(kind.model_fields["type"].default).split(".")[2]
+    built = kind.model_validate(
+        {
+            "id": fact_id(job_id, run, name),
+            "subject": job_id,
+            "time": at,
+            "run": run,
+            "traceparent": trace.traceparent,
+            "tracestate": trace.tracestate,
+            "data": data,
+            **more,
+        }
+    )
+    return cast("F", built)
+
+
+def fact_after(event: JobEvent, kind: type[F], data: BaseModel, *, at: datetime) -> F:
+    """Build the fact that follows from an event: of the same job and run, in the same trace."""
+    return fact(kind, event.job_id, event.run, data, at=at, trace=Trace(event.traceparent, event.tracestate))
+
+
+def job_requested(
+    *,
+    job_id: JobId,
+    organization_id: str,
+    team_id: str,
+    requirements: str,
+    at: datetime,
+    run: int = 1,
+    source: str = DEFAULT_SOURCE,
+    run_at: datetime | None = None,
+    idempotency_key: str | None = None,
+    trace: Trace = NO_TRACE,
+) -> JobRequested:
+    """Build the request event of a run.
+
+    Raises:
+        pydantic.ValidationError: a value is out of its bounds.
+    """
+    data = Requested(organization_id=organization_id, team_id=team_id, requirements=requirements, run_at=run_at)
+    return fact(JobRequested, job_id, run, data, at=at, trace=trace, source=source, idempotencykey=idempotency_key)
+
+
+def next_run(request: JobRequested, run: int, *, at: datetime | None = None) -> JobRequested:
+    """Return the request of another run: the wish as it was, with whatever else it says."""
+    again = {"id": fact_id(request.job_id, run, "requested"), "run": run}
+    return request.model_copy(update=again if at is None else {**again, "time": at})
