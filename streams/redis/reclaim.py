@@ -4,20 +4,12 @@ An entry that has been idle for a lease has no living owner. A scan also sees th
 then the next scan comes when the first of them is due. If it sees none, nothing can be due within half a lease, except
 what a worker hands back, which tells it (`hand_back.py`): so an idle stream is looked at twice a lease.
 
-Claiming an entry counts as a delivery. One that has been delivered `max_deliveries` times goes to the dead letters, and
-this is safe because its last two deliveries were trials, alone in its worker: see `trial.py`. All deliveries before
-that may count for nothing, since an entry that kills its worker drags along whatever that worker held, started or not;
-they only bring the trials nearer.
-
-So that few neighbours come that far, an entry's company shrinks by a factor of sixteen with each delivery, down to
-none: with five deliveries, 256 that have been delivered once are under way in a worker at the same time, 16 of two. The
-poison takes fewer along each time, and those it left behind are soon done.
+What becomes of each of them is decided in `redelivery.py`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
@@ -26,6 +18,7 @@ from .dead_letter import REASON_MAX_DELIVERIES, DeadLetter
 from .entry import decode_entry
 from .keys import partition_for, stream_key
 from .partition import Partition
+from .redelivery import Redelivery, Silent
 from .server import Client, is_missing_group, run_script
 from .settings import RedisSettings
 
@@ -39,13 +32,6 @@ _SCAN = 500
 
 # An ID behind which there is nothing to read: reading one's own entries again would count as a delivery of each.
 _AFTER_ALL = f"{2**64 - 1}-{2**64 - 2}"
-
-# By how much the company shrinks that an entry is redelivered in.
-_NARROWING = 16
-
-# Trials are the last two deliveries, where there are this many or more: what kills a worker from outside would have to
-# come twice. With fewer it is the last: one crash must not send all that its worker held to be tried one by one.
-_TWO_TRIALS_FROM = 4
 
 
 class Claimed(NamedTuple):
@@ -70,66 +56,33 @@ class Found(NamedTuple):
     """In how many seconds to look again: nothing that this scan did not see can have expired by then."""
 
 
-class _Silent(NamedTuple):
-    """Entries that nobody has renewed for almost a lease, this consumer's own left out."""
-
-    expired: dict[bytes, int]
-    """How often each has been delivered."""
-    next_ms: int | None
-    """When the next one will have expired."""
-
-
 class Reclaimer:
     """Takes over expired entries of one topic's partitions."""
 
     def __init__(self, client: Client, settings: RedisSettings) -> None:
         self._client = client
         self._settings = settings
-        self._lease_ms = int(settings.lease.total_seconds() * 1000)
-        # Who has been delivered so often is delivered next to be tried.
-        self._worn = settings.max_deliveries - (2 if settings.max_deliveries >= _TWO_TRIALS_FROM else 1)
-        # Beyond what a living owner lets pass without a renewal, or each scan would find all that is under way.
-        self._ahead_ms = self._lease_ms // 2
+        self._redelivery = Redelivery(settings)
 
     async def claim(self, partition: Partition, most: int) -> Found:
         """Take over at most `most` expired entries."""
-        expired, next_ms = await self._silent(partition)
-        limit = self._settings.max_deliveries
-        healthy = {entry_id: deliveries for entry_id, deliveries in expired.items() if deliveries < self._worn}
-        fitting = self._in_small_company(partition, healthy)
+        silent = await self._silent(partition)
+        expired = silent.expired
+        held = [partition.tags.deliveries(entry_id) - 1 for entry_id in partition.tags.held()] if expired else []
+        fitting = self._redelivery.in_small_company(expired, held)
         claimed = await self._take(partition, fitting[:most])
         return Found(
             [Claimed(entry_id, fields, expired[entry_id] + 1) for entry_id, fields in claimed],
             more=len(fitting) > most,
-            worn=bool(self._to_try(expired)),
-            poison=[(entry_id, deliveries) for entry_id, deliveries in expired.items() if deliveries >= limit],
-            next_s=self._until_next(expired, next_ms),
+            worn=bool(self._redelivery.to_try(expired)),
+            poison=self._redelivery.poison(expired),
+            next_s=self._redelivery.until_next(silent),
         )
-
-    def _until_next(self, expired: dict[bytes, int], next_ms: int | None) -> float:
-        scan_s = self._settings.scan.total_seconds()
-        if next_ms is not None:
-            return min((next_ms + 1) / 1000, scan_s)
-        return scan_s if expired else self._ahead_ms / 1000
-
-    def _in_small_company(self, partition: Partition, expired: dict[bytes, int]) -> list[bytes]:
-        """Those that may be under way together, beside what this consumer holds of the partition already."""
-        if not expired:
-            return []
-        under_way = Counter(partition.tags.deliveries(entry_id) - 1 for entry_id in partition.tags.held())
-        fitting = []
-        for entry_id, deliveries in expired.items():
-            company = _NARROWING ** (self._worn - deliveries)
-            beside = sum(number for count, number in under_way.items() if count >= deliveries)
-            if deliveries == 0 or beside < company:
-                fitting.append(entry_id)
-                under_way[deliveries] += 1
-        return fitting
 
     async def claim_one_for_trial(self, partition: Partition) -> Claimed | None:
         """Take over the oldest expired entry that is to be tried, for a worker that is clear."""
-        expired, _ = await self._silent(partition)
-        for entry_id, fields in await self._take(partition, self._to_try(expired)[:1]):
+        expired = (await self._silent(partition)).expired
+        for entry_id, fields in await self._take(partition, self._redelivery.to_try(expired)[:1]):
             deliveries = expired[entry_id] + 1
             log.warning(
                 "trial.begun stream=%s entry=%s delivery=%d of %d",
@@ -137,9 +90,6 @@ class Reclaimer:
             )  # fmt: skip
             return Claimed(entry_id, fields, deliveries)
         return None
-
-    def _to_try(self, expired: dict[bytes, int]) -> list[bytes]:
-        return [entry for entry, count in expired.items() if self._worn <= count < self._settings.max_deliveries]
 
     async def withdraw(self, partition: Partition, entry_id: bytes) -> None:
         """Have the delivery that is under way not count: its worker is not alone with the entry any longer."""
@@ -154,14 +104,12 @@ class Reclaimer:
         """
         rows = await self._own(partition)
         unread = {row[0]: int(row[3]) for row in rows if not partition.tags.holds(row[0])}
-        limit = self._settings.max_deliveries
         claimed = []
         for deliveries in set(unread.values()):
             entry_ids = [entry_id for entry_id, count in unread.items() if count == deliveries]
-            if deliveries > self._worn:
-                await partition.fenced(
-                    self._client, "hand_back", entry_ids, self._lease_ms + 1, min(deliveries - 1, limit)
-                )
+            if self._redelivery.was_trial(deliveries):
+                before = self._redelivery.without_trial(deliveries)
+                await partition.fenced(self._client, "hand_back", entry_ids, self._redelivery.lease_ms + 1, before)
                 continue
             taken = await self._take(partition, entry_ids, min_idle_ms=0, deliveries=deliveries)
             claimed += [Claimed(entry_id, fields, deliveries) for entry_id, fields in taken]
@@ -178,15 +126,12 @@ class Reclaimer:
 
     async def remove_silent_consumers(self, partition: Partition) -> None:
         """Forget consumers that hold nothing and have not been heard of for ten leases."""
-        await run_script(self._client, "remove_consumers", partition.stream, partition.group, "", self._lease_ms * 10)
+        ten_leases_ms = self._redelivery.lease_ms * 10
+        await run_script(self._client, "remove_consumers", partition.stream, partition.group, "", ten_leases_ms)
 
-    async def _silent(self, partition: Partition) -> _Silent:
-        rows = await self._pending(partition, "IDLE", str(self._ahead_ms), "-", "+", _SCAN)
-        # What this consumer holds itself is only late to be renewed, perhaps because the loop was blocked.
-        others = [row for row in rows if not partition.tags.holds(row[0])]
-        expired = {row[0]: int(row[3]) for row in others if int(row[2]) >= self._lease_ms}
-        left_ms = [self._lease_ms - int(row[2]) for row in others if row[0] not in expired]
-        return _Silent(expired, min(left_ms, default=None))
+    async def _silent(self, partition: Partition) -> Silent:
+        rows = await self._pending(partition, "IDLE", str(self._redelivery.ahead_ms), "-", "+", _SCAN)
+        return self._redelivery.silent(rows, partition.tags.holds)
 
     async def _own(self, partition: Partition) -> list[Any]:
         """All that is pending for this consumer, which may be more than one look shows."""
@@ -219,7 +164,7 @@ class Reclaimer:
         """Claim entries; `deliveries` is the count to record, if this is not one more."""
         if not entry_ids:
             return []
-        idle = self._lease_ms if min_idle_ms is None else min_idle_ms
+        idle = self._redelivery.lease_ms if min_idle_ms is None else min_idle_ms
         claim = ("XCLAIM", partition.stream, partition.group, partition.consumer, idle)
         recorded = () if deliveries is None else ("RETRYCOUNT", deliveries)
         rows = await self._client.execute_command(*claim, *entry_ids, *recorded)

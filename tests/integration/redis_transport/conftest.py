@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from tests.conformance.brokers import Broker, valkey
 from tests.conformance.harness import Bench
+from tests.stepped_clock import Clock
 
 # redis-py types an answer as everything that any option may make of it; here each is compared with what it must be.
 Client: TypeAlias = Any
@@ -40,6 +41,12 @@ async def redis(broker: Broker) -> AsyncIterator[Client]:
     client = Redis.from_url(broker.url())
     yield client
     await client.aclose()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still until it is set."""
+    return Clock()
 
 
 @pytest.fixture

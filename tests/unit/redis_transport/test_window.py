@@ -1,24 +1,7 @@
 """How much a worker asks for."""
 
-import pytest
-
 from streams.redis.window import Window
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """A clock that stands still until it is set."""
-    return Clock()
+from tests.stepped_clock import Clock
 
 
 def run(window: Window, clock: Clock, *, per_second: float, seconds: float) -> None:
