@@ -15,7 +15,7 @@ $(shell rm -f $(STAMP))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test fuzz check bench chaos lock clean
+.PHONY: help install demo up wheels test fuzz check bench chaos lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,11 @@ check: $(STAMP) ## Check style, types, imports between folders, dead code, depen
 	$(BIN)/lint-imports
 	$(BIN)/vulture
 	$(BIN)/deptry .
+
+wheels: $(STAMP) ## Build the pipeline's wheel, and the transport's own, into dist/
+	@rm -f dist/*.whl
+	$(BIN)/python -m hatchling build -t wheel -d dist
+	cd streams/redis && $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d $(CURDIR)/dist
 
 bench: $(STAMP) ## Measure the transport and the pipeline; PEERS=dramatiq,celery (or all) compares
 	$(BIN)/python -m infra.bench.transport $(if $(filter all,$(PEERS)),,--peers "$(PEERS)")
