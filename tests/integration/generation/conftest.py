@@ -23,6 +23,7 @@ from consumers.generation.runs import Handover
 from infra.clock import SystemClock
 from infra.errors import DependencyDown
 from infra.local.llm.server import create_app
+from infra.local.servers import Postgres
 from infra.postgres import Database
 from infra.settings import Settings
 from streams.delivery.deliveries import Delivery, Record
@@ -33,13 +34,48 @@ from streams.delivery.seal import Seal
 from streams.delivery.stage import Stage
 from streams.jobs.events import Accepted, JobAccepted, JobId, fact_id
 from streams.jobs.topics import JOB_ACCEPTED, expecting
+from tests.conftest import run_apart
 from tests.waiting import wait_for
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
+_FILLED_BY_MIGRATIONS = ["teamfit_schema_version", "seal_key"]
+
 ORGANIZATION = "org-1"
 TEAM = "team-1"
 ENTRY = "job-accepted/0/1-0"
+
+
+@pytest.fixture(scope="session")
+def _shared_database_url(postgres_server: Postgres, _migrated_template: str) -> str:
+    """The URL of one database for all tests of this folder: to make one takes longer than most of them."""
+
+    async def make() -> None:
+        connection = await asyncpg.connect(postgres_server.url)
+        try:
+            await connection.execute(f"CREATE DATABASE generation TEMPLATE {_migrated_template}")
+        finally:
+            await connection.close()
+
+    run_apart(make())
+    return postgres_server.url_of("generation")
+
+
+@pytest.fixture
+async def database_url(_shared_database_url: str) -> str:
+    """The URL of a database with the current schema and no rows but those of the migrations."""
+    connection = await asyncpg.connect(_shared_database_url)
+    try:
+        tables = await connection.fetch(
+            "SELECT quote_ident(tablename) AS name FROM pg_tables WHERE schemaname = 'public' AND tablename <> ALL($1)",
+            _FILLED_BY_MIGRATIONS,
+        )
+        # Neither in the order of the foreign keys, nor through the triggers.
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute("; ".join(f"DELETE FROM {table['name']}" for table in tables))
+    finally:
+        await connection.close()
+    return _shared_database_url
 
 
 @dataclass
@@ -283,16 +319,25 @@ async def end_hold(stage: StageUnderTest) -> None:
     stage.generation._hold.learn(None)
 
 
-async def eventually(stage: StageUnderTest, event: JobAccepted, *, deadline_s: float = 15) -> Sequence[Record]:
-    """Take a delivery again until the stage is held no longer."""
+async def hold_is_due(*stages: StageUnderTest) -> None:
+    """Let the wait of a hold be over, so that the next delivery probes."""
+    async with stages[0].database.transaction() as connection:
+        await connection.execute("UPDATE llm_holds SET next_probe_at = clock_timestamp()")
+    for stage in stages:
+        stage.generation._hold._until = 0.0
+
+
+async def eventually(stage: StageUnderTest, event: JobAccepted) -> Sequence[Record]:
+    """Take a delivery again, each time that a probe is due, until the stage is held no longer."""
 
     async def taken() -> Sequence[Record]:
         try:
             return await stage.handle(event)
         except DependencyDown:
+            await hold_is_due(stage)
             return ()
 
-    return await wait_for(taken, deadline_s=deadline_s, what="the hold to end")
+    return await wait_for(taken, what="the hold to end")
 
 
 def handovers(*events: JobAccepted) -> list[Handover]:
@@ -301,7 +346,12 @@ def handovers(*events: JobAccepted) -> list[Handover]:
 
 
 def accepted(
-    *, job_id: JobId | None = None, run: int = 1, team_id: str = TEAM, organization_id: str = ORGANIZATION
+    *,
+    job_id: JobId | None = None,
+    run: int = 1,
+    team_id: str = TEAM,
+    organization_id: str = ORGANIZATION,
+    requirements: str = "A remote hour that builds trust.",
 ) -> JobAccepted:
     """Return the event that starts a run."""
     job_id = job_id or JobId(uuid4())
@@ -310,7 +360,5 @@ def accepted(
         subject=job_id,
         time=datetime.now(UTC),
         run=run,
-        data=Accepted(
-            organization_id=organization_id, team_id=team_id, requirements="A remote hour that builds trust."
-        ),
+        data=Accepted(organization_id=organization_id, team_id=team_id, requirements=requirements),
     )

@@ -1,8 +1,10 @@
 """What an endpoint answers with status 200, from its bytes to Postgres and the event: replayed cases, and made ones."""
 
+import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from consumers.generation.answer import read
+from consumers.generation.llm_errors import LlmFailure
+from consumers.generation.no_completion import NoCompletion
 from infra.errors import DependencyDown, Permanent, Transient
 from infra.local.llm.composer import compose
 from streams.jobs.events import JobAccepted, JobCompleted, parse_event
@@ -26,16 +31,18 @@ _NO_MATERIALS = json.dumps({"activities": [one | {"materials": None} for one in 
 
 @dataclass
 class Replay:
-    """An endpoint that gives each call the same answer."""
+    """An endpoint that gives each call the same answer, or the one that belongs to its wish."""
 
     base_url: str = ""
-    status: int = 200
     body: bytes = b""
+    bodies: dict[str, bytes] = field(default_factory=dict)
     calls: int = 0
 
-    async def answer(self, _: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.Response:
         self.calls += 1
-        return web.Response(status=self.status, body=self.body, content_type="application/json")
+        wish = re.search(r"wish [0-9]+", await request.text())
+        body = self.bodies.get(wish[0], self.body) if wish else self.body
+        return web.Response(body=body, content_type="application/json")
 
 
 @pytest.fixture
@@ -265,9 +272,9 @@ def _hostile() -> Iterator[tuple[str, bytes]]:
     """Yield bodies with a hostile value, and the field that stands for it where it is content."""
     usage = {"prompt_tokens": 10, "completion_tokens": 20}
     for text in HOSTILE_TEXTS:
-        for field, value in {"title": text, "objective": text, "materials": [text], "steps": [text]}.items():
-            activities = [_ACTIVITIES[0] | {field: value}, *_ACTIVITIES[1:]]
-            yield field, _whole(json.dumps({"activities": activities}), usage=usage)
+        for name, value in {"title": text, "objective": text, "materials": [text], "steps": [text]}.items():
+            activities = [_ACTIVITIES[0] | {name: value}, *_ACTIVITIES[1:]]
+            yield name, _whole(json.dumps({"activities": activities}), usage=usage)
         yield "", _whole(_GOOD, usage={"prompt_tokens": text}, model=text, finish_reason=text)
         yield "", _whole(text, usage=usage)
     for number in HOSTILE_NUMBERS:
@@ -282,19 +289,38 @@ async def test_hostile_values_are_saved_or_refused_by_field(
     replayed: StageUnderTest, replay: Replay, database: Pool
 ) -> None:
     """Each of them is a saved answer or a failure of one call that names the field; a good job then completes."""
-    answers, refused = list(_hostile()), list[tuple[str, str]]()
-    for field, body in answers:
-        replay.body, event = body, accepted()
+    replay.body = _whole(_GOOD, usage={"prompt_tokens": 10, "completion_tokens": 20})
+    assert await replayed.handle(accepted())
+    answers = {f"wish {number}": answer for number, answer in enumerate(_hostile())}
+    replay.bodies = {wish: body for wish, (_, body) in answers.items()}
+    refused: list[tuple[str, str]] = []
+
+    async def ask(wish: str) -> None:
+        event = accepted(requirements=wish)
         try:
             await _told(replayed, event)
             await _saved(database, event)
         except (Transient, Permanent, DependencyDown) as error:
-            refused.append((field, str(error)))
-            # A body that is no completion is the endpoint's fault, and would keep the next ones from being asked for.
-            await end_hold(replayed)
-    assert all(field in message and len(message) < 400 for field, message in refused)
+            refused.append((answers[wish][0], str(error)))
+
+    # A body that is no completion is the endpoint's fault, and keeps the next ones from being asked for.
+    alone = [wish for wish, body in replay.bodies.items() if not _is_completion(body)]
+    await asyncio.gather(*(ask(wish) for wish in answers.keys() - alone))
+    for wish in alone:
+        await ask(wish)
+        await end_hold(replayed)
+    assert all(name in message and len(message) < 400 for name, message in refused)
     codes = await database.fetch("SELECT DISTINCT coalesce(error_code, state) AS code FROM generation_attempts")
     assert {row["code"] for row in codes} == {"llm_invalid_output", "llm_server_error", "saved"}
-    assert replay.calls == len(answers)
-    replay.body = _whole(_GOOD, usage={"prompt_tokens": 10, "completion_tokens": 20})
+    assert replay.calls == len(answers) + 1
     assert await replayed.handle(accepted())
+
+
+def _is_completion(body: bytes) -> bool:
+    try:
+        read(body, fallback_model="m")
+    except NoCompletion:
+        return False
+    except LlmFailure:
+        pass
+    return True

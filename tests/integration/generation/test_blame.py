@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,8 +13,7 @@ from aiohttp import web
 
 from infra.errors import DependencyDown, Permanent, Postponed, Transient
 from infra.local.llm.composer import compose
-from tests.integration.generation.conftest import Pool, Starter, accepted, eventually
-from tests.waiting import wait_for
+from tests.integration.generation.conftest import Pool, Starter, accepted, eventually, hold_is_due
 
 _CASES = {
     path.stem: json.loads(path.read_text()) for path in sorted((Path(__file__).parents[2] / "cases").glob("*/*.json"))
@@ -242,25 +242,24 @@ async def test_an_unknown_refusal_is_decided_by_the_neighbours(
 async def test_a_held_endpoint_is_probed_once_by_the_fleet_and_never_with_a_job(
     start_stage: Starter, scripted: Scripted, database: Pool, team: str
 ) -> None:
-    """Two workers whose jobs come again and again: one call for a job, and then probes, ever more rarely."""
+    """Two workers whose jobs come again and again: one call for a job, and then one probe a wait, ever more rarely."""
     workers = [await start_stage(openai_base_url=scripted.url) for _ in range(2)]
     scripted.script = always("503-loading-no-retry-after")
     jobs = [accepted() for _ in range(6)]
-    seen: set[str] = set()
-
-    async def probed() -> bool:
+    for probes in range(4):
+        began = await database.fetchval("SELECT clock_timestamp()")
         for number, job in enumerate(jobs):
-            with pytest.raises(DependencyDown) as raised:
+            with pytest.raises(DependencyDown, match=r"fails \(503"):
                 await workers[number % 2].handle(job)
-            seen.add(str(raised.value))
-        return bool(await database.fetchval("SELECT probes >= 3 FROM llm_holds"))
-
-    await wait_for(probed, deadline_s=30, what="three probes")
-    assert len(scripted.jobs) == 1
-    assert all("fails (503" in sentence for sentence in seen)
+        held = await database.fetchrow("SELECT probes, next_probe_at FROM llm_holds")
+        assert held is not None
+        assert held["probes"] == probes
+        assert held["next_probe_at"] - began >= timedelta(seconds=0.5 * 2**probes)
+        await hold_is_due(*workers)
+    assert (len(scripted.jobs), len(scripted.asked)) == (1, 4)
     scripted.script = lambda _: None
     for number, job in enumerate(jobs):
-        assert await eventually(workers[number % 2], job, deadline_s=30)
+        assert await eventually(workers[number % 2], job)
     assert await database.fetchval("SELECT count(*) FROM job_outcomes WHERE outcome = 'completed'") == len(jobs)
 
 
