@@ -10,12 +10,13 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, WithJsonSch
 
 _REREAD_S: Final = 1.0
 
-# Far from the ends of what Python and Postgres can say, so that no sum and no other time zone leads over them. The day
-# on either side is for the time zones: what is in the years 1970 to 2199 anywhere is taken, also once it is in UTC.
-_EARLIEST: Final = datetime(1969, 12, 31, tzinfo=UTC)
-_LATEST: Final = datetime(2200, 1, 2, tzinfo=UTC)
+# Far from the ends of what Python and Postgres can say, so that no sum and no other time zone leads over them.
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
-_YEARS: Final = r"^(19[7-9]|20\d|21\d)\d-"
+# What a JSON Schema can say of it for a time in any zone: the first and the last year have days that are others in UTC.
+_YEARS: Final = r"^(197[1-9]|19[89]\d|20\d\d|21[0-8]\d|219[0-8])-"
+_LEAP_SECOND: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d):60([.,]\d{1,9})?([Zz]|[+-]\d\d:?\d\d)?")
 
 
 def is_sane(moment: datetime) -> bool:
@@ -25,9 +26,33 @@ def is_sane(moment: datetime) -> bool:
 
 def _written(value: object) -> object:
     """Refuse what Pydantic would read as seconds since 1970: `until: 0` is no time."""
-    if isinstance(value, datetime) or (isinstance(value, str) and _DATE.match(value)):
+    if isinstance(value, datetime):
         return value
+    if isinstance(value, str) and _DATE.match(value):
+        return after_leap_second(value) or value
     raise ValueError("must be a time such as 2031-04-03T08:00:00Z")
+
+
+def after_leap_second(text: str) -> datetime | None:
+    """Return a time in a leap second, 23:59:60Z, as the same time in the second after it, as POSIX counts; else None.
+
+    Source: https://www.rfc-editor.org/rfc/rfc3339#section-5.7
+
+    Raises:
+        ValueError: there is no leap second then: one is the last of a month in UTC.
+    """
+    found = _LEAP_SECOND.fullmatch(text)
+    if found is None:
+        return None
+    minute, fraction, zone = found.groups(default="")
+    try:
+        moment = datetime.fromisoformat(f"{minute}:59{zone.upper()}") + timedelta(seconds=1)
+        begins = moment.astimezone(UTC) if zone else moment
+    except OverflowError as error:
+        raise ValueError("is not between the years 1970 and 2199; check the sender's clock") from error
+    if (begins.day, begins.hour, begins.minute) != (1, 0, 0):
+        raise ValueError("has the second 60, which only the last minute of a month in UTC can have")
+    return moment + timedelta(seconds=float(f"0.{fraction[1:] or 0}"))
 
 
 def _in_utc(moment: datetime) -> datetime:

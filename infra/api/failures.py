@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from infra.advice import advice_on
 from infra.api.document import describe, known_names, methods
 from infra.errors import DependencyDown, Refused
 from infra.problems import PROBLEMS, RETRY_AFTER_S, FieldProblem, Problem, ProblemResponse
@@ -31,43 +32,9 @@ _ROUTING = {
 }
 """What FastAPI and Starlette answer by themselves, with what to do about it."""
 
-_EXAMPLE = "2031-04-03T08:00:00Z"
-_MOMENT = f"must be a time such as {_EXAMPLE}"
-_WHOLE = "must be a whole number"
-_NUMBER = "must be a number"
+# A body may be taken for a text because nobody said that it is JSON.
+_NO_OBJECT = frozenset({"model_attributes_type", "model_type", "dict_type"})
 _OBJECT = "must be a JSON object; send one, with Content-Type: application/json"
-
-# What is wrong and what to do, by Pydantic's type of error; `{…}` come from its context, never from the input.
-_ADVICE = {
-    "missing": "is missing; add it",
-    "string_type": "must be a string",
-    "string_too_short": "must have at least {min_length} character(s) that are not spaces",
-    "string_too_long": "has more than {max_length} characters; shorten it",
-    "string_unicode": "holds text that is not valid Unicode; send UTF-8",
-    "string_pattern_mismatch": "holds a character that is not allowed here, such as NUL; remove it",
-    "invalid_key": "has a name that is not valid Unicode; send UTF-8",
-    "literal_error": "must be {expected}",
-    "uuid_type": "must be a UUID such as 7c9e6679-7425-40de-944b-e07fc1f90ae7",
-    "uuid_parsing": "must be a UUID such as 7c9e6679-7425-40de-944b-e07fc1f90ae7",
-    "model_attributes_type": _OBJECT,
-    "model_type": _OBJECT,
-    "dict_type": _OBJECT,
-    "int_type": _WHOLE,
-    "int_parsing": _WHOLE,
-    "int_parsing_size": _WHOLE,
-    "int_from_float": _WHOLE,
-    "float_type": _NUMBER,
-    "float_parsing": _NUMBER,
-    "finite_number": "must be a finite number",
-    "greater_than_equal": "must be {ge} or more",
-    "less_than_equal": "must be {le} or less",
-    "less_than": "must be less than {lt}",
-    "datetime_type": _MOMENT,
-    "datetime_parsing": _MOMENT,
-    "datetime_from_date_parsing": _MOMENT,
-    "timezone_aware": "must say its time zone, as in " + _EXAMPLE,
-    "value_error": "{error}",
-}
 # Classes of https://www.postgresql.org/docs/18/errcodes-appendix.html: data, constraints, syntax and access, PL/pgSQL.
 _OF_STATEMENTS = ("22", "23", "42", "P0")
 _OF_THE_SERVER = (asyncpg.InsufficientPrivilegeError, asyncpg.DuplicatePreparedStatementError)
@@ -130,8 +97,7 @@ def _field_problem(request: Request, complaint: Mapping[str, Any]) -> FieldProbl
     field = _field(place)
     if complaint["type"] == "extra_forbidden":
         return FieldProblem(field=field, message=_advice_on_unknown(str(place[-1]), known_names(request, place[0])))
-    advice = _ADVICE.get(complaint["type"], "is not valid ({type})")
-    return FieldProblem(field=field, message=advice.format(**{"type": complaint["type"], **complaint.get("ctx", {})}))
+    return FieldProblem(field=field, message=_OBJECT if complaint["type"] in _NO_OBJECT else advice_on(complaint))
 
 
 def _field(place: Sequence[str | int]) -> str:

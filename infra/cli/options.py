@@ -21,12 +21,12 @@ def moment(text: str) -> datetime:
     """Read a time: `2031-04-01T12:00`, UTC unless it says otherwise, or how long ago: `90s`, `30m`, `2h`, `7d`."""
     from pydantic import TypeAdapter
 
-    from infra.clock import Moment
+    from infra.clock import Moment, after_leap_second
 
     try:
         if ago := _AGO.fullmatch(text):
             return datetime.now(UTC) - timedelta(**{_UNITS[ago.group(2)]: int(ago.group(1))})
-        read = datetime.fromisoformat(text)
+        read = after_leap_second(text) or datetime.fromisoformat(text)
         sane: datetime = TypeAdapter(Moment).validate_python(read if read.tzinfo else read.replace(tzinfo=UTC))
         return sane
     except (ValueError, OverflowError) as error:

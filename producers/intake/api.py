@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from infra.auth import JOBS, Caller
@@ -15,8 +16,12 @@ from producers.intake.intake import Intake
 from producers.trace_headers import CallersTrace
 from streams.jobs.events import MAX_IDEMPOTENCY_KEY, Requested
 
-# A string of RFC 9651, as the draft of the header has it; whatever else is sent is the key as it is.
-_QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+_HEADER = "Idempotency-Key"
+# A string of RFC 9651, as the draft of the header has it, with parameters that mean nothing to us; what does not begin
+# with a quotation mark is the key as it is.
+_WITHIN = r'(?:[^"\\]|\\["\\])*'
+_PARAMETERS = rf'(?:\s*;\s*[A-Za-z*][\w.*-]*(?:=(?:"{_WITHIN}"|[^";,\s]*))?)*'
+_QUOTED = re.compile(rf'"({_WITHIN})"{_PARAMETERS}')
 
 
 def _key(sent: str | None) -> str | None:
@@ -27,6 +32,11 @@ def _key(sent: str | None) -> str | None:
         sent = sent.encode("latin-1").decode()
     sent = sent.strip()
     quoted = _QUOTED.fullmatch(sent)
+    if quoted is None and sent.startswith('"'):
+        raise ValueError(
+            'begins with a quotation mark and is no string of RFC 9651; close it, write \\" for one within it, or '
+            "leave the quotation marks out"
+        )
     key = re.sub(r"\\(.)", r"\1", quoted.group(1)) if quoted else sent
     if not key.strip():
         raise ValueError("is empty; send a key, or leave the header out")
@@ -40,7 +50,7 @@ def _key(sent: str | None) -> str | None:
 IdempotencyKey = Annotated[
     str | None,
     Header(
-        alias="Idempotency-Key",
+        alias=_HEADER,
         description="The caller's name for this request: a repeat with the same key returns the same job. At most "
         f"{MAX_IDEMPOTENCY_KEY} characters, bare or as a quoted string; both are the same key.",
     ),
@@ -103,9 +113,17 @@ def create_router(intake: Intake, signing_key: str) -> APIRouter:
             raise Problem(
                 403, "wrong_organization", "organization_id is not the one that the bearer token was made for"
             )
+        _refuse_several_keys(http)
         job_id = await intake.accept(request, idempotency_key=idempotency_key, trace=trace)
         status_url = f"{http.scope.get('root_path', '')}/api/jobs/{job_id}"
         response.headers["Location"] = status_url
         return JobAccepted(job_id=job_id, status_url=status_url)
 
     return router
+
+
+def _refuse_several_keys(http: Request) -> None:
+    """Refuse a header that is given twice, of which one would be passed over. Raises RequestValidationError."""
+    if len(set(http.headers.getlist(_HEADER))) > 1:
+        why = ValueError("is given more than once; send one key")
+        raise RequestValidationError([{"type": "value_error", "loc": ("header", _HEADER), "ctx": {"error": why}}])

@@ -5,7 +5,8 @@
 | structured | the whole event, as JSON | nothing that counts |
 | binary | the data alone, as JSON | `ce_<attribute>` or `ce-<attribute>`, and perhaps `content-type` |
 
-An attribute that is null is absent. `data_base64` is decoded to the JSON that it holds. A byte order mark is skipped.
+An attribute that is null is absent, and so is an optional one that is blank. `data_base64` is decoded to the JSON that
+it holds. A byte order mark is skipped.
 Sources: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md and
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 """
@@ -17,21 +18,41 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import from_json
 
 from infra.errors import InvalidEvent
 
-# Type and subtype in RFC 6838's characters; the subtype is `json` or ends in `+json`, in any case, whatever follows.
+# Type and subtype in RFC 6838's characters; the subtype is `json`, or `x-json` as it once was, or ends in `+json`, in
+# any case, whatever follows.
 _NAME: Final = r"[A-Za-z0-9!#$&^_.+-]+"
-_JSON: Final = rf"^{_NAME}/([A-Za-z0-9!#$&^_.+-]+\+)?[jJ][sS][oO][nN][ \t]*(;[^\x00-\x08\x0a-\x1f\x7f]*)?$"
-JsonMediaType: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=_JSON)]
+_JSON: Final = rf"^{_NAME}/({_NAME}\+|[xX]-)?[jJ][sS][oO][nN][ \t]*(;[^\x00-\x08\x0a-\x1f\x7f]*)?$"
+_LONGEST_MEDIA_TYPE: Final = 256
+
+
+def _json_media_type(text: str) -> str:
+    # A header that was folded is one line.
+    text = " ".join(text.split())
+    if len(text) > _LONGEST_MEDIA_TYPE or not re.match(_JSON, text):
+        raise ValueError(
+            f"must be a JSON media type, such as application/json, of at most {_LONGEST_MEDIA_TYPE} characters; send "
+            "the data as JSON, or leave this out"
+        )
+    return text
+
+
+JsonMediaType: TypeAlias = Annotated[
+    str,
+    AfterValidator(_json_media_type),
+    WithJsonSchema({"type": "string", "maxLength": _LONGEST_MEDIA_TYPE, "pattern": _JSON}),
+]
 
 _STRUCTURED: Final = re.compile(r"\s*application/cloudevents(\+json)?\s*(;|$)", re.IGNORECASE)
 _PREFIXES: Final = ("ce_", "ce-")
 # Those that tell a binary event; something on the way may add others to a structured one.
 _TELLING: Final = frozenset({"specversion", "type"})
 _CONTENT_TYPES: Final = frozenset({"content-type", "content_type"})
+_OPTIONAL: Final = frozenset({"datacontenttype", "time", "idempotencykey", "traceparent", "tracestate"})
 # What Go writes for a time that was never set.
 _ZERO_TIMES: Final = re.compile(r"0001-01-01T00:00:00(\.0+)?(Z|[+-]00:00)?", re.IGNORECASE)
 _BOM: Final = b"\xef\xbb\xbf"
@@ -49,10 +70,14 @@ def read_attributes(raw: bytes | None, headers: Mapping[str, bytes]) -> dict[str
         event["data"] = _json(raw, "data") if raw else None
     else:
         event = _structured(raw)
-    event = {name: value for name, value in event.items() if value is not None}
+    event = {name: value for name, value in event.items() if not _is_absent(name, value)}
     if without_zero_time(event.get("time")) is None:
         event.pop("time", None)
     return event
+
+
+def _is_absent(name: str, value: object) -> bool:
+    return value is None or (name in _OPTIONAL and isinstance(value, str) and not value.strip())
 
 
 def header_attributes(headers: Mapping[str, bytes]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TypeAlias
 from uuid import UUID
 
+from infra.clock import is_sane
 from infra.texts import storable
 from streams.delivery.dead_letters import ERROR_TYPE, TRACEBACK, letter_id
 from streams.delivery.deliveries import Delivery, Record
@@ -165,6 +166,7 @@ def _integer(value: object) -> int | None:
 def _time(value: str | None) -> datetime | None:
     try:
         moment = datetime.fromisoformat(value or "")
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+    return moment if is_sane(moment) else None

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from infra.advice import advice_on
 from infra.clock import Moment
 from infra.errors import InvalidEvent, Permanent
 from infra.texts import STORABLE
@@ -327,16 +328,8 @@ def _explain(error: ValidationError) -> str:
         path = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("teamfit."))
         if problem["type"].startswith("union_tag"):
             path = "type"
-        complaints.append(f"{path or 'event'}: {_IN_OUR_WORDS.get(problem['type'], problem['msg'])}")
+        complaints.append(f"{path or 'event'}: {advice_on(problem)}")
     return "; ".join(complaints)
-
-
-# What Pydantic says in the terms of its classes.
-_IN_OUR_WORDS: Final[Mapping[str, str]] = {
-    "model_type": "must be a JSON object, neither a text nor a list",
-    "union_tag_invalid": "names no event of this pipeline; docs/events.md has the list",
-    "union_tag_not_found": "is missing; for a request it is teamfit.job.requested.v1",
-}
 
 
 def due_at(request: Requested, now: datetime) -> datetime | None:

@@ -192,11 +192,38 @@ async def test_each_address_says_which_methods_it_takes(api: aiohttp.ClientSessi
             assert (answer.status, answer.headers["Allow"]) == (405, allowed)
 
 
+# They begin as a string, and what the key would be is anybody's guess.
+NO_STRINGS = ('"a', '"a"b', '"a""b"', '"a", "b"', r'"a\"', r'"a\b"', '"a";', '"a";=1', '"a";p="b', '"a";p=1,2', '"')
+
+
+async def test_a_key_is_given_once(api: aiohttp.ClientSession, database: Pool) -> None:
+    """Of two keys one would be passed over; twice the same is one."""
+    for keys, status in ((("a", "b"), 422), (("a", "a"), 202)):
+        headers = [*bearer().items(), *(("Idempotency-Key", key) for key in keys)]
+        async with api.post(ROUTE, json=GOOD, headers=headers) as answer:
+            document = await answer.json(content_type=None)
+        assert answer.status == status
+        if status == 422:
+            assert document["errors"][0]["field"] == "Idempotency-Key"
+    assert await database.fetchval("SELECT count(*) FROM job_requests") == 1
+
+
 async def test_one_key_however_it_is_written(api: aiohttp.ClientSession, database: Pool) -> None:
     """Bare or quoted, with escapes or in UTF-8, up to 255 characters: the same key is the same job."""
     long = "k" * 255
     for spellings in (
-        ("offsite-7", '"offsite-7"', '  "offsite-7" '),
+        (
+            *(
+                "offsite-7",
+                '"offsite-7"',
+                '  "offsite-7" ',
+                '"offsite-7";p=1',
+                '"offsite-7" ; p',
+                '"offsite-7";a=?1;b="x;\\"y"',
+            ),
+            *('"offsite-7";q=:aGk=:', '"offsite-7";p=tok/en', '"offsite-7";*a.b-c=1.5'),
+        ),
+        ("k;p=1", '"k;p=1"', '"k;p=1";p=1'),
         (r"a\b", r'"a\\b"'),
         ('say "hi"', r'"say \"hi\""'),
         ("größe", '"größe"'),
@@ -210,8 +237,8 @@ async def test_one_key_however_it_is_written(api: aiohttp.ClientSession, databas
                 jobs.add((await answer.json())["job_id"])
         assert len(jobs) == 1, spellings
     kept = {row["idempotency_key"] for row in await database.fetch("SELECT idempotency_key FROM job_requests")}
-    assert kept == {"offsite-7", r"a\b", 'say "hi"', "größe", long}
-    for wrong in ("k" * 256, '""', '"' + "k" * 256 + '"', "", "a\tb"):
+    assert kept == {"offsite-7", "k;p=1", r"a\b", 'say "hi"', "größe", long}
+    for wrong in ("k" * 256, '""', '"' + "k" * 256 + '"', "", "a\tb", *NO_STRINGS):
         async with api.post(ROUTE, json=GOOD, headers={**bearer(), "Idempotency-Key": wrong}) as answer:
             document = await answer.json(content_type=None)
         assert (answer.status, document["errors"][0]["field"]) == (422, "Idempotency-Key")
