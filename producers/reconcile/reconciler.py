@@ -47,7 +47,7 @@ from infra.errors import DependencyDown
 from infra.postgres import DATA_ERRORS, Connection, Database
 from infra.texts import storable
 from producers.reconcile.remedies import Saved, StillRun, given_up_as, remedy, request_of_run
-from producers.reconcile.reruns import lost_reruns, read_lost_rerun
+from producers.replay.reruns import lost_reruns, read_lost_rerun
 from streams.delivery.deliveries import Record
 from streams.delivery.stage import Publisher
 from streams.jobs.completion import Usage

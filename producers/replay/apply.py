@@ -25,6 +25,7 @@ from producers.replay import records
 from producers.replay.errors import PlanAborted, PlanBusy, PlanChanged, QuotaNotReleased
 from producers.replay.plans import Plan, read_plan
 from streams.delivery.deliveries import Record
+from streams.delivery.failed_events import mark_replayed
 from streams.delivery.seal import Seal, SealedPublisher
 from streams.delivery.stage import Publisher
 from streams.jobs.events import JobId
@@ -227,9 +228,9 @@ class _Sending:
                 return 0
             await self._lock(connection, rows)
             await replays.publisher.publish([_record(row, at=self.started_at) for row in rows])
-            await _queries.note_sent(
-                connection, plan_id=self.plan.id, positions=_positions(rows), now=replays.clock.now()
-            )
+            now = replays.clock.now()
+            sent = await _queries.note_sent(connection, plan_id=self.plan.id, positions=_positions(rows), now=now)
+            await mark_replayed(connection, sent["ids"], sent["occurrences"], now=now)
         return len(rows)
 
     async def _lock(self, connection: Connection, rows: Sequence[asyncpg.Record]) -> None:

@@ -16,6 +16,7 @@ from infra.clock import Clock, Moment
 from infra.postgres import Database
 from infra.texts import STORABLE
 from producers.replay.errors import UnknownFailedEvent
+from streams.delivery.failed_events import discard
 
 _queries = aiosql.from_path(Path(__file__).with_name("failed.sql"), "asyncpg")
 
@@ -163,15 +164,7 @@ class FailedEvents:
         repeating the call changes nothing.
         """
         async with self.database.transaction() as connection:
-            discarded: int = await _queries.discard(
-                connection,
-                ids=ones.ids,
-                occurrences=ones.occurrences,
-                because=because,
-                discarded_by=by,
-                now=self.clock.now(),
-            )
-        return discarded
+            return await discard(connection, ones.ids, ones.occurrences, because=because, by=by, now=self.clock.now())
 
 
 @dataclass(frozen=True, slots=True)

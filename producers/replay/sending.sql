@@ -115,14 +115,11 @@ FROM (
 WHERE bytes_before < :max_bytes
 ORDER BY position;
 
--- name: note_sent(plan_id, positions, now)!
--- Notes that events are sent, and how often they had failed until then.
+-- name: note_sent(plan_id, positions, now)^
+-- Notes that events are sent; returns them, and how often they had failed until then.
 WITH sent AS (
     UPDATE replay_plan_items SET sent_at = :now
     WHERE plan_id = :plan_id AND position = ANY(:positions::int[])
     RETURNING failed_event_id, occurrences
 )
-UPDATE failed_events AS failed
-SET replayed_at = :now, replayed_occurrences = sent.occurrences
-FROM sent
-WHERE failed.id = sent.failed_event_id;
+SELECT array_agg(failed_event_id) AS ids, array_agg(occurrences) AS occurrences FROM sent;

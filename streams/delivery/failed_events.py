@@ -1,4 +1,4 @@
-"""The writer of `failed_events`: what a stage gave up, and what the transport buried, each entry once.
+"""The writer of `failed_events`: what a stage gave up, what the transport buried, and what became of them.
 
 A stage writes its row before anything else follows from giving up, so no run has failed of which nothing can be found.
 Repeating a write changes nothing. A row whose fields Postgres does not take is written without them: the bytes alone.
@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from uuid import UUID
 
 import aiosql
 import structlog
@@ -17,7 +18,7 @@ import structlog
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown
-from infra.postgres import Database
+from infra.postgres import Connection, Database
 from infra.texts import storable
 from streams.delivery.letters import FailedEvent
 
@@ -28,6 +29,22 @@ _queries = aiosql.from_path(Path(__file__).with_name("failed_events.sql"), "asyn
 # One statement's events are in memory several times over, here and in the server.
 _LARGEST_STATEMENT = 8 * 2**20
 _LONGEST_NAME = 200
+
+
+async def discard(
+    connection: Connection, ids: Sequence[UUID], occurrences: Sequence[int], *, because: str, by: str, now: datetime
+) -> int:
+    """Set open events aside that have failed so often and no oftener; return how many."""
+    return int(
+        await _queries.discard(connection, ids=ids, occurrences=occurrences, because=because, discarded_by=by, now=now)
+    )
+
+
+async def mark_replayed(
+    connection: Connection, ids: Sequence[UUID], occurrences: Sequence[int], *, now: datetime
+) -> None:
+    """Note that events were sent again, and how often each had failed until then."""
+    await _queries.mark_replayed(connection, ids=ids, occurrences=occurrences, now=now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,3 +53,32 @@ INSERT INTO failed_events (
 )
 VALUES (:id, :topic, :stage, 'given_up', :key, :event, :error_type, :error_message, 1, :now, :now)
 ON CONFLICT (id) DO NOTHING;
+
+-- name: discard(ids, occurrences, because, discarded_by, now)$
+-- Discards failed events that are open and have not failed again since they were looked at; returns how many. In the order
+-- of IDs, as the failures stage locks them.
+WITH looked_at AS (
+    SELECT failed.id, failed.occurrences
+    FROM failed_events AS failed
+    JOIN unnest(:ids::uuid[], :occurrences::int[]) AS seen (id, occurrences) USING (id, occurrences)
+    WHERE failed.state = 'open'
+    ORDER BY failed.id
+    FOR UPDATE OF failed
+), discarded AS (
+    UPDATE failed_events AS failed
+    SET discarded_at = :now,
+        discarded_occurrences = looked_at.occurrences,
+        discarded_because = :because,
+        discarded_by = :discarded_by
+    FROM looked_at
+    WHERE failed.id = looked_at.id
+    RETURNING 1
+)
+SELECT count(*) FROM discarded;
+
+-- name: mark_replayed(ids, occurrences, now)!
+-- Notes that events were sent again, and how often they had failed until then.
+UPDATE failed_events AS failed
+SET replayed_at = :now, replayed_occurrences = sent.occurrences
+FROM unnest(:ids::uuid[], :occurrences::int[]) AS sent (id, occurrences)
+WHERE failed.id = sent.id;

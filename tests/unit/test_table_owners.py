@@ -1,0 +1,77 @@
+"""Each table is written in one place, so that whoever looks for what changes it looks there."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# Retention and `teamfit erase` delete and blank rows of all tables; seeds of the local stack are data; a bench is none
+# of the pipeline. Migrations make what is written.
+EVERYWHERE = ("infra/migrations", "infra/local", "infra/bench", "infra/deploy", "infra/operations/erase.sql")
+RETENTION = "producers/schedule/queries.sql"
+
+OWNERS = {
+    "archive_retention": "producers/schedule",
+    "customization_jobs": "consumers/projection",
+    "customized_activities": "consumers/generation",
+    "early_cancellations": "streams/jobs/ownership.sql",
+    "failed_events": "streams/delivery/failed_events.sql",
+    "generation_attempts": "consumers/generation",
+    "job_events": "consumers/projection",
+    "job_outcomes": "streams/jobs/outcomes.sql",
+    "job_owners": "streams/jobs/ownership.sql",
+    "job_requests": "producers/intake",
+    "llm_dialects": "consumers/generation",
+    "llm_gate": "consumers/generation",
+    "llm_holds": "consumers/generation",
+    "llm_probes": "consumers/generation",
+    "organizations": "infra/operations/tenants.sql",
+    "quota_ledger": "consumers/quota",
+    "quota_usage": "consumers/quota",
+    "reemissions": "producers/reconcile",
+    "replay_plan_items": "producers/replay",
+    "replay_plans": "producers/replay",
+    "scheduled_events": "streams/delivery/scheduled.sql",
+    "subscriptions": "infra/operations/tenants.sql",
+    "teams": "infra/operations/tenants.sql",
+}
+# Others that write, and what: it can be said in no room that both may enter.
+ALSO = {
+    ("generation_attempts", "producers/replay/sending.sql"): "abandons attempts at runs that a replay ends",
+    ("quota_usage", "producers/schedule/queries.sql"): "opens a month's counters, at zero",
+}
+
+_COMMENT = re.compile(r"--[^\n]*")
+_WRITE = re.compile(r"\b(INSERT INTO|DELETE FROM|UPDATE)\s+([a-z_]+)")
+_LOCK_OR_UPSERT = re.compile(r"\b(FOR|NO KEY|DO)\s+$")
+_TEMPORARY = re.compile(r"CREATE TEMP(?:ORARY)? TABLE(?: IF NOT EXISTS)? ([a-z_]+)")
+
+
+def written() -> dict[str, set[tuple[str, str]]]:
+    """Return which files write each table, and how."""
+    found = defaultdict(set)
+    for path in (
+        path for folder in ("streams", "consumers", "producers", "infra") for path in (ROOT / folder).rglob("*.sql")
+    ):
+        name, text = str(path.relative_to(ROOT)), _COMMENT.sub("", path.read_text())
+        if name.startswith(EVERYWHERE):
+            continue
+        own = set(_TEMPORARY.findall(text))
+        for match in _WRITE.finditer(text):
+            if match[2] not in own and not _LOCK_OR_UPSERT.search(text[: match.start()]):
+                found[match[2]].add((name, match[1]))
+    return found
+
+
+def test_each_table_has_one_owner_that_writes_it() -> None:
+    """What else writes is on a list with its reason; nothing on the lists is out of date."""
+    strangers, used = [], set()
+    for table, writes in written().items():
+        for name, how in writes:
+            if (table, name) in ALSO:
+                used.add((table, name))
+            elif not name.startswith(OWNERS[table]) and not (name == RETENTION and how == "DELETE FROM"):
+                strangers.append(f"{name}: {how} {table}, which is {OWNERS[table]}'s")
+    assert strangers == []
+    assert used == ALSO.keys()
+    assert OWNERS.keys() == written().keys()
