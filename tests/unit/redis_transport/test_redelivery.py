@@ -63,10 +63,11 @@ def test_company_is_small_and_smaller_the_worse_an_entry_looks(
     fitting = redelivery.in_small_company(entries, held)
     assert fitting == [one for one in entries if one in set(fitting)], "oldest first"
     worn = max_deliveries - (2 if max_deliveries >= 4 else 1)
-    for place, one in enumerate(fitting):
+    beside = list(held)
+    for one in fitting:
         if entries[one]:
-            beside = [*held, *(entries[before] for before in fitting[:place])]
             assert sum(count >= entries[one] for count in beside) < 16 ** (worn - entries[one])
+        beside.append(entries[one])
 
 
 @given(counts=st.lists(COUNTS, min_size=1, max_size=60), max_deliveries=LIMITS)
