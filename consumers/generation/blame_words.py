@@ -136,6 +136,7 @@ FLAGGED_CODES: Final = words(
     r"sexual",
     r"violence",
     r"hate",
+    r"nsfw\w*",
     r"guardrail\w*",
     r"1301",  # Zhipu
     r"base_resp_102[67]",
@@ -151,6 +152,7 @@ FLAGGED: Final = words(
     r"flagged (as|for|by)",
     r"requires moderation",
     r"content exists risk",
+    r"\bnsfw\b",
     r"敏感|不安全|违规|违反",
 )
 LONG_CODES: Final = words(

@@ -66,9 +66,17 @@ def activities_of(choice: Choice, document: Json, usage: Usage) -> tuple[Activit
         except ValidationError:
             pass  # packed, or invalid
     found = _found(choice)
-    if found.value is None and declines(found.instead):
+    if declines(_instead(found)):
         raise LlmFailure(Permanent("llm_refusal", f"{_ENDED[Ending.REFUSED]}, in prose"), usage=usage)
     return _valid(found, usage), found.kinds
+
+
+def _instead(found: Found) -> str:
+    """Return what is said in place of activities: around them, or in an object beside an empty list."""
+    if found.value is None:
+        return found.instead
+    beside = [part for part in found.value.values() if isinstance(part, str)]
+    return "" if found.value["activities"] else " ".join(beside)
 
 
 def _check_ending(ending: Ending, reason: str, usage: Usage) -> None:

@@ -10,6 +10,7 @@ LlmFailure                 one call that gave no activities; `error` says what t
 
 import ssl
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Self
@@ -101,12 +102,21 @@ def of_no_completion(error: NoCompletion, headers: Mapping[str, str], *, url: st
     if error.hint:
         failure = _of(Verdict("configuration", "llm_misconfigured", f"{url} {error.hint}"))
     else:
-        status = error.status or (HTTPStatus.BAD_GATEWAY if error.body is None else HTTPStatus.BAD_REQUEST)
-        failure = _refused(read_refusal(status, headers, error.body), headers, url, model)
-        if error.status is None and failure.verdict is not None and failure.verdict.blame == "unknown":
-            failure = _refused(read_refusal(HTTPStatus.BAD_GATEWAY, headers, error.body), headers, url, model)
+        failure = _of_words(error, headers, url, model)
     failure.usage, failure.maybe_billed = error.usage, error.maybe_billed
     return failure
+
+
+def _of_words(error: NoCompletion, headers: Mapping[str, str], url: str, model: str) -> LlmFailure:
+    refusal = read_refusal(error.status or HTTPStatus.BAD_REQUEST, headers, error.body)
+    verdict = blame(refusal, url=url, model=model)
+    if error.status is None and verdict.blame == "unknown":
+        refusal = read_refusal(HTTPStatus.BAD_GATEWAY, headers, error.body)
+        verdict = blame(refusal, url=url, model=model)
+        if error.body is None:
+            sentence = f"{error}: if it stays so, {url} is not the address of an LLM, so check OPENAI_BASE_URL"
+            verdict = replace(verdict, sentence=sentence)
+    return _refused(refusal, verdict, headers)
 
 
 def timed_out(seconds: float) -> LlmFailure:
@@ -149,11 +159,10 @@ def _status(error: openai.APIStatusError, url: str, model: str) -> LlmFailure:
     headers = error.response.headers
     # The package hands on the inner part of a body, without what stands beside it.
     refusal = read_refusal(error.status_code, headers, error.response.content or error.body)
-    return _refused(refusal, headers, url, model)
+    return _refused(refusal, blame(refusal, url=url, model=model), headers)
 
 
-def _refused(refusal: Refusal, headers: Mapping[str, str], url: str, model: str) -> LlmFailure:
-    verdict = blame(refusal, url=url, model=model)
+def _refused(refusal: Refusal, verdict: Verdict, headers: Mapping[str, str]) -> LlmFailure:
     failure = _of(verdict, status=refusal.status, words=refusal.text)
     if verdict.blame in {"limit", "endpoint"}:
         failure.closed_for = verdict.wait or (

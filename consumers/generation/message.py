@@ -87,7 +87,8 @@ def _together(held: list[Any]) -> object:
 
 def _calls(message: Json) -> Iterator[object]:
     calls = message.get("tool_calls")
-    for call in [*(calls if isinstance(calls, list) else []), {"function": message.get("function_call")}]:
+    stated = calls if isinstance(calls, list) else [calls]
+    for call in [*stated, {"function": message.get("function_call")}]:
         if isinstance(call, dict):
             function = call.get("function")
             arguments = (function if isinstance(function, dict) else call).get("arguments")

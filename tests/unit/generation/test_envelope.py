@@ -89,6 +89,9 @@ _TEXTS = {
     "a call for each, wrapped": _dumps(
         _PLAIN | {"choices": [{"message": _calls(*(_dumps({"activities": [one]}) for one in ACTIVITIES))}]}
     ),
+    "a call that is not in a list": _dumps(
+        _PLAIN | {"choices": [{"message": {"tool_calls": {"function": {"arguments": GOOD}}}}]}
+    ),
     "a part for each": _dumps(
         _PLAIN | {"choices": [{"message": {"content": [{"type": "tool_use", "input": one} for one in ACTIVITIES]}}]}
     ),
@@ -325,6 +328,20 @@ def _failure(document: object) -> LlmFailure:
     raise AssertionError
 
 
+@pytest.mark.parametrize(
+    "body_of_another",
+    ["Ollama is running", "<html>log in</html>", '{"object": "list", "data": [{"id": "m"}]}', '{"status": "ok"}', ""],
+)
+def test_a_body_that_nobody_asked_for_names_the_address_too(body_of_another: str) -> None:
+    """It holds, as an outage may answer so; whoever reads why learns what else it may be."""
+    with pytest.raises(NoCompletion) as raised:
+        read(body_of_another.encode(), fallback_model="f")
+    failure = of_no_completion(raised.value, {}, url="http://llm.test", model="m")
+    assert isinstance(failure.error, DependencyDown)
+    assert (failure.code, failure.status, failure.maybe_billed) == ("llm_server_error", 502, True)
+    assert "OPENAI_BASE_URL" in str(failure.error)
+
+
 _SORRY = (
     "I'm sorry, I can't help with that.",
     "I\u2019m sorry, but I can\u2019t assist with that request.",
@@ -341,7 +358,11 @@ _SORRY = (
     "Mi dispiace, non posso aiutarti.",
     "抱歉,我无法提供相关内容。",
     "申し訳ありませんが、お手伝いできません。",
+    "I apologize, but I'm not comfortable creating that kind of content.",
+    "Sorry, but that's not something I can help with.",
+    "The request was rejected because it was considered high risk",
     '{"error": "I cannot help with that."}',
+    '{"activities": [], "note": "I cannot help with that."}',
 )
 
 
@@ -370,6 +391,7 @@ def test_a_refusal_that_is_the_whole_body_is_one_too() -> None:
         GOOD[:-1],
         "I cannot do more than two: " + GOOD[:200],
         "A remote hour. " * 200 + "I cannot help with that.",
+        '{"activities": []}',
     ],
 )
 def test_other_prose_is_no_refusal(text: str) -> None:
@@ -387,6 +409,7 @@ def test_other_prose_is_no_refusal(text: str) -> None:
             True,
         ),
         ({"error": "I'm sorry, I can't help with that"}, "llm_refusal", False),
+        ({"error": "NSFW content detected"}, "llm_content_filter", False),
         ({"base_resp": {"status_code": 1026, "status_msg": "input new_sensitive"}}, "llm_content_filter", True),
         ({"choices": None, "base_resp": {"status_code": 1027, "status_msg": "x"}}, "llm_content_filter", True),
         (

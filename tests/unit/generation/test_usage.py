@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.generation.usage import count, usage_of
+from consumers.generation.usage import count, stated_usage, usage_of
 from streams.jobs.completion import MOST_TOKENS, Usage
 
 _ABSURD: list[Any] = [None, -1, 0, 2**31 - 1, 2**31, 2**63, 10**400, 1e30, 12.5, float("nan"), "12", True, [], {}]
@@ -51,6 +51,42 @@ def test_an_absurd_count_is_unknown_and_the_other_is_kept(absurd: object) -> Non
 def test_tokens_that_only_the_total_has_are_counted(stated: object, known: tuple[int | None, int | None, bool]) -> None:
     """The total fills what is missing, as far as the counts agree with it."""
     assert _read(stated) == known
+
+
+_COUNTED = {"prompt_tokens": 10, "completion_tokens": 20}
+_TIMINGS = {"prompt_n": 10, "prompt_ms": 30.1, "predicted_n": 20, "predicted_ms": 900.2}
+
+
+@pytest.mark.parametrize("usage", [{}, {"usage": None}, {"usage": {}}, {"usage": {"prompt_tokens": 0}}])
+@pytest.mark.parametrize(
+    ("beside", "known"),
+    [
+        ({"x_groq": {"id": "r", "usage": _COUNTED}}, (10, 20, False)),
+        ({"timings": _TIMINGS}, (10, 20, False)),
+        # What came from the cache was sent all the same.
+        ({"timings": _TIMINGS | {"prompt_n": 1, "cache_n": 9}}, (10, 20, False)),
+        (
+            {"usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 30}},
+            (10, 20, False),
+        ),
+        ({"prompt_eval_count": 10, "eval_count": 20}, (10, 20, False)),
+        ({"timings": {"prompt_n": 10}}, (10, None, True)),
+        ({"timings": {"prompt_n": 0, "predicted_n": 0}}, (None, None, True)),
+        ({"x_groq": {"usage": None}, "timings": None}, (None, None, True)),
+        ({"x_groq": {"usage": {"prompt_tokens": -1, "completion_tokens": "20"}}}, (None, None, True)),
+        ({"timings": _TIMINGS | {"predicted_n": 2**40}}, (10, None, True)),
+    ],
+)
+def test_a_cost_that_stands_elsewhere_is_counted(
+    usage: dict[str, Any], beside: dict[str, Any], known: tuple[int | None, int | None, bool]
+) -> None:
+    """Where `usage` says nothing, the other places are read; where none says anything, it is unknown, never zero."""
+    assert _read(stated_usage(usage | beside)) == known
+
+
+def test_usage_counts_before_any_other_place() -> None:
+    """Timings leave out what was cached."""
+    assert _read(stated_usage({"timings": {"prompt_n": 1, "predicted_n": 2}, "usage": _COUNTED})) == (10, 20, False)
 
 
 def test_an_answer_without_a_text_may_have_cost_no_tokens() -> None:
