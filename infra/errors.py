@@ -43,7 +43,7 @@ class ForgedEvent(InvalidEvent):
 
 
 class Refused(TeamfitError):
-    """A rule said no to whoever asked. `infra.problems` has each code's HTTP status.
+    """A rule said no to whoever asked. `infra.api.problems` has each code's HTTP status.
 
     Attributes:
         code: stable and machine-readable, e.g. ``quota_exceeded``.

@@ -6,15 +6,12 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-import consumers.projection.api
-import producers.cancel.api
-import producers.intake.api
-import producers.replay.api
-from infra.api import failures, health
+from infra.api import failures
 from infra.api.behind_proxy import BehindProxy
 from infra.api.body_limit import BodyLimit
 from infra.api.docs_page import add_docs_page
 from infra.api.head import Head
+from infra.api.routes import cancel, health, intake, jobs, operators
 from infra.auth import signing_key
 from infra.postgres import Database
 from infra.settings import Settings
@@ -48,7 +45,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     settings = settings or process_settings()
     key = signing_key(settings)
     database = Database(settings.database_url, size=settings.database_pool_size)
-    operators = Database(settings.database_url, size=OPERATORS_CONNECTIONS)
+    operators_database = Database(settings.database_url, size=OPERATORS_CONNECTIONS)
     broker = Broker(settings, name="api")
     gauges = Gauges(settings, broker.backlogs)
 
@@ -60,7 +57,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
             await gauges.close()
             await broker.close()
             await database.close()
-            await operators.close()
+            await operators_database.close()
 
     api = FastAPI(
         title="TEAMFIT activities",
@@ -80,11 +77,11 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     # A request holds a connection until the broker has answered (decision 7). With a slow broker they would soon hold
     # all of the process, and reading a job would wait for the broker too; so a quarter of the pool is not theirs.
     of_requests = settings.database_pool_size - max(settings.database_pool_size // 4, 1)
-    intake = Intake(database, broker, database.clock, settings.trust_threshold, Turns(of_requests))
-    api.include_router(producers.intake.api.create_router(intake, key))
+    requests = Intake(database, broker, database.clock, settings.trust_threshold, Turns(of_requests))
+    api.include_router(intake.create_router(requests, key))
     cancellation = Cancellation(database, broker, database.clock)
-    api.include_router(producers.cancel.api.create_router(cancellation, key))
-    api.include_router(consumers.projection.api.create_router(database, key))
-    api.include_router(producers.replay.api.create_router(operators, broker, key))
-    api.include_router(health.create_router({"database": intake.probe, "broker": broker.probe}, gauges.refresh))
+    api.include_router(cancel.create_router(cancellation, key))
+    api.include_router(jobs.create_router(database, key))
+    api.include_router(operators.create_router(operators_database, broker, key))
+    api.include_router(health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh))
     return api

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.problems import ProblemResponse
+from infra.api.problems import ProblemResponse
 
 # A client that hears 413 while it still sends may lose the answer with the connection, so up to here it is let finish.
 _PATIENCE = 4 * 1024 * 1024

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request
 from pydantic.json_schema import models_json_schema
 from starlette.routing import compile_path
 
-from infra.problems import ProblemDocument
+from infra.api.problems import ProblemDocument
 
 _SCHEMAS = "#/components/schemas/"
 # FastAPI's own form of a 422, which no route answers.

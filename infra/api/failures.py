@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.advice import advice_on
 from infra.api.document import describe, known_names, methods
+from infra.api.problems import PROBLEMS, RETRY_AFTER_S, FieldProblem, Problem, ProblemResponse
 from infra.errors import DependencyDown, Refused
-from infra.problems import PROBLEMS, RETRY_AFTER_S, FieldProblem, Problem, ProblemResponse
 
 log = structlog.get_logger(__name__)
 

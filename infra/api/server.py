@@ -14,9 +14,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from infra.api.app import create_api
+from infra.api.problems import ProblemResponse
 from infra.auth import signing_key
 from infra.ports import require_free
-from infra.problems import ProblemResponse
 from infra.settings import Settings
 from infra.telemetry import start_logging
 

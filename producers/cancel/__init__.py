@@ -1,1 +1,1 @@
-"""The way to withdraw a job over HTTP."""
+"""The way to withdraw a job."""

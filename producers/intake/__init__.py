@@ -1,1 +1,1 @@
-"""The way in over HTTP: a request is checked, recorded and published before its caller hears 202."""
+"""The way in for requests: each is checked, recorded and published before its caller hears that it is accepted."""

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from infra.problems import PROBLEMS
+from infra.api.problems import PROBLEMS
 from streams.jobs.admission import Standing, next_period, period_of, refusal
 
 NOW = datetime(2031, 12, 31, 23, 59, tzinfo=UTC)

@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import pytest
 
-from consumers.projection.event_stream import NAMES
+from consumers.projection.archive import KINDS
 from infra.api import create_api
-from infra.problems import MEDIA_TYPE, PROBLEMS
+from infra.api.problems import MEDIA_TYPE, PROBLEMS
 from streams.jobs.error_codes import ERROR_CODES
 from streams.jobs.events import JobEvent
 from tests.api_server import api_settings
@@ -133,4 +133,4 @@ def test_the_page_for_front_ends_has_every_name_of_a_server_sent_event() -> None
     """They are the kinds of event that the archive keeps."""
     types = [one.model_fields["type"].default for one in get_args(JobEvent)]
     kinds = {one.removeprefix("teamfit.job.").removesuffix(".v1") for one in types}
-    assert rows_under("Server-sent events").keys() == set(NAMES) == kinds - {"accepted"}
+    assert rows_under("Server-sent events").keys() == set(KINDS) == kinds - {"accepted"}

@@ -8,10 +8,10 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from infra.api.bearer import Authenticated
+from infra.api.problems import BODY, TOKEN, Problem, responses
 from infra.auth import OPERATOR, Caller
-from infra.bearer import Authenticated
 from infra.postgres import Database
-from infra.problems import BODY, TOKEN, Problem, responses
 from producers.replay.apply import Replays
 from producers.replay.failed import (
     FailedEventDetails,

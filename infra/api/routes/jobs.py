@@ -10,15 +10,16 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Response
 
+from consumers.projection.archive import KINDS
 from consumers.projection.changes import Changes
-from consumers.projection.event_stream import NAMES, EventStream
 from consumers.projection.status import JobStatus, find_job
-from consumers.projection.stream_limits import StreamLimits
+from infra.api.bearer import Authenticated
+from infra.api.event_stream import EventStream
+from infra.api.problems import TOKEN, responses
+from infra.api.stream_limits import StreamLimits
 from infra.auth import JOBS, Caller
-from infra.bearer import Authenticated
 from infra.errors import JobNotFound
 from infra.postgres import Database
-from infra.problems import TOKEN, responses
 
 # Proxies give up on an answer after a minute or so.
 LONGEST_WAIT = timedelta(seconds=50)
@@ -32,7 +33,7 @@ _MESSAGE = {
     "type": "object",
     "properties": {
         "id": {"type": "string"},
-        "event": {"type": "string", "enum": list(NAMES)},
+        "event": {"type": "string", "enum": list(KINDS)},
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
 }

@@ -6,11 +6,11 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
+from infra.api.bearer import Authenticated
+from infra.api.problems import BODY, TOKEN, responses
+from infra.api.trace_headers import CallersTrace
 from infra.auth import JOBS, Caller
-from infra.bearer import Authenticated
-from infra.problems import BODY, TOKEN, responses
 from producers.cancel.cancellation import Cancellation
-from producers.trace_headers import CallersTrace
 from streams.jobs.events import DEFAULT_REASON, JobId, Reason
 
 _PROBLEMS = responses(

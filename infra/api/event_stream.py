@@ -4,30 +4,24 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, NamedTuple
 from uuid import UUID
 
-import aiosql
-import asyncpg
 import orjson
 import structlog
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from consumers.projection.archive import ArchivedEvent, Told, events_of
 from consumers.projection.changes import Changes
-from consumers.projection.status import find_job
-from consumers.projection.stream_limits import StreamLimits
+from infra.api.stream_limits import StreamLimits
 from infra.auth import Caller
 from infra.errors import DependencyDown, JobNotFound
 from infra.postgres import Database
 
 log = structlog.get_logger(__name__)
-
-_queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
 # A client whose stream ends comes back by itself, and shows its token again.
 _LONGEST_S = 600.0
@@ -35,9 +29,6 @@ _LONGEST_S = 600.0
 _KEEP_ALIVE_S = 15.0
 # No proxy keeps, gathers or compresses what is to arrive at once.
 _HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
-_ENDS = ("completed", "failed", "rejected", "cancelled")
-NAMES: Final = ("requested", "started", "progressed", "cancel-requested", *_ENDS)
-"""The kinds of event that the archive keeps, as which they are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +51,20 @@ class EventStream:
         """
         self.limits.admit(self.caller.organization_id)
         found = await self._read(after)
-        if not found.exists:
+        if found is None:
             raise JobNotFound(self.job_id)
-        if found.over and not found.rows:
+        if found.over and not found.events:
             return Response(status_code=204, headers=_HEADERS)
         return _Held(self, self._lines(found, after))
 
-    async def _lines(self, found: "_Found", after: int) -> AsyncIterator[bytes]:
+    async def _lines(self, found: Told | None, after: int) -> AsyncIterator[bytes]:
         end = asyncio.get_running_loop().time() + _LONGEST_S
         yield b"retry: 2000\n\n"
         with self.changes.of(self.job_id) as changed:
-            while asyncio.get_running_loop().time() < end:
-                for row in found.rows:
-                    after = row["sequence"]
-                    yield _message(row)
+            while found is not None and asyncio.get_running_loop().time() < end:
+                for event in found.events:
+                    after = event.sequence
+                    yield _message(event)
                 if found.over:
                     return
                 try:
@@ -88,28 +79,9 @@ class EventStream:
                     log.warning("events.cut_off", job_id=str(self.job_id), why=str(error))
                     return  # the client comes back, and is told by a status
 
-    async def _read(self, after: int) -> "_Found":
-        """Return the events after this one, and whether they are the last that the job's newest run will have.
-
-        The status may say sooner than the archive that a job has ended: a cancellation is decided before it is told.
-        """
+    async def _read(self, after: int) -> Told | None:
         async with self.database.transaction() as connection:
-            job = await find_job(connection, self.job_id, self.caller)
-            found = _queries.events(connection, job_id=self.job_id, organization_id=self.caller.organization_id)
-            rows = [row async for row in found]
-        run = job.run if job is not None and job.has_ended else None
-        ended = job is None or any(row["run"] == run and _kind(row) in _ENDS for row in rows)
-        # Of a job of the Celery days, or one whose events are past their retention, there is nothing to send.
-        over = ended or (run is not None and not rows)
-        return _Found(job is not None, [row for row in rows if row["sequence"] > after], over)
-
-
-class _Found(NamedTuple):
-    """What a look at a job found: its events after the last one sent, and whether no more will come."""
-
-    exists: bool
-    rows: Sequence[asyncpg.Record]
-    over: bool
+            return await events_of(connection, self.job_id, self.caller, after=after)
 
 
 class _Held(StreamingResponse):
@@ -125,11 +97,5 @@ class _Held(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def _kind(row: asyncpg.Record) -> str:
-    """Return "completed" of "teamfit.job.completed.v1"."""
-    kind: str = row["type"].removeprefix("teamfit.job.").rpartition(".")[0]
-    return kind
-
-
-def _message(row: asyncpg.Record) -> bytes:
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (row["sequence"], _kind(row).encode(), orjson.dumps(row["event"]))
+def _message(event: ArchivedEvent) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.sequence, event.kind.encode(), orjson.dumps(event.event))

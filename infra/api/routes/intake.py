@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from infra.api.bearer import Authenticated
+from infra.api.problems import BODY, TOKEN, Problem, responses
+from infra.api.trace_headers import CallersTrace
 from infra.auth import JOBS, Caller
-from infra.bearer import Authenticated
-from infra.problems import BODY, TOKEN, Problem, responses
 from producers.intake.intake import Intake
-from producers.trace_headers import CallersTrace
 from streams.jobs.events import MAX_IDEMPOTENCY_KEY, Requested
 
 _HEADER = "Idempotency-Key"
