@@ -7,6 +7,7 @@ the activities alone. All of it becomes one shape here, so that whoever reads an
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -22,6 +23,9 @@ Json: TypeAlias = Mapping[str, Any]
 
 # Cloudflare, gateways and functions put an answer into one more object, or as a text into one.
 _DEEPEST: Final = 3
+# A hostile body costs no more than this: a wrapper has few fields, and nobody asks for a second choice.
+_MOST_FIELDS: Final = 100
+_MOST_CHOICES: Final = 8
 _NOTHING: Final = "the endpoint's answer is no chat completion"
 _CHOICE_FIELDS: Final = frozenset({"message", "delta", "text", "content", "finish_reason"})
 
@@ -105,7 +109,7 @@ def _opened(document: Json, depth: int) -> Envelope | None:
         return Envelope(document, [_choice(one) for one in other.choices], {other.kind}, other.hint)
     if depth == 0:
         return None
-    parts = {name: _object(part) for name, part in document.items()}
+    parts = {name: _object(part) for name, part in islice(document.items(), _MOST_FIELDS)}
     opened = {name: one for name, part in parts.items() if part and (one := _opened(part, depth - 1))}
     if len(opened) != 1:
         return None
@@ -128,9 +132,9 @@ def _object(part: object) -> Json:
 def _choices(stated: object) -> list[Any] | None:
     match stated:
         case list():
-            return stated or [{}]
+            return stated[:_MOST_CHOICES] or [{}]
         case dict():
-            return [stated] if _CHOICE_FIELDS & stated.keys() else list(stated.values()) or [{}]
+            return [stated] if _CHOICE_FIELDS & stated.keys() else list(stated.values())[:_MOST_CHOICES] or [{}]
     return None
 
 

@@ -21,11 +21,12 @@ _DECODER: Final = json.JSONDecoder(strict=False)
 _DEEPEST: Final = 12
 # A hostile stream costs no more than this; three activities have a few thousand pieces.
 _MOST_PIECES: Final = 20_000
+_MOST_LINES: Final = 5 * _MOST_PIECES
 
 
 def pieces_in(text: str) -> list[object]:
     """Return the JSON values in a text that is more than one of them, or one with comments around it."""
-    lines = _LINE_END.split(text)
+    lines = _LINE_END.split(text, _MOST_LINES)[:_MOST_LINES]
     if any(line.startswith("data:") for line in lines):
         return list(islice(_events(lines), _MOST_PIECES))
     return list(islice(_values("\n".join(line for line in lines if not line.startswith(":"))), _MOST_PIECES))

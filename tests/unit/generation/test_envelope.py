@@ -540,6 +540,9 @@ def test_whatever_comes_has_an_outcome(parts: list[object], cut: int) -> None:
         '{"a":' * 50_000,
         ": ping\n" * 200_000,
         "x\ndata: " * 50_000,
+        "data: {\n" * 200_000,
+        _dumps({"choices": [{"message": {"content": "no"}}] * 50_000}),
+        _dumps({f"k{at}": '{"choices": 1}' for at in range(50_000)}),
     ],
 )
 def test_a_hostile_stream_is_a_failure(text: str) -> None:
