@@ -11,11 +11,11 @@ import aiosql
 from consumers.projection.status import find_job
 from infra.auth import Caller
 from infra.postgres import Connection
+from streams.jobs.events import TERMINAL_KINDS
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
-_ENDS: Final = ("completed", "failed", "rejected", "cancelled")
-KINDS: Final = ("requested", "started", "progressed", "cancel-requested", *_ENDS)
+KINDS: Final = ("requested", "started", "progressed", "cancel-requested", *TERMINAL_KINDS)
 """The kinds of event that the archive keeps."""
 
 
@@ -58,7 +58,7 @@ async def events_of(connection: Connection, job_id: UUID, caller: Caller, *, aft
     rows = _queries.events(connection, job_id=job_id, organization_id=caller.organization_id)
     events = [ArchivedEvent(**row) async for row in rows]
     run = job.run if job.has_ended else None
-    ended = any(one.run == run and one.kind in _ENDS for one in events)
+    ended = any(one.run == run and one.kind in TERMINAL_KINDS for one in events)
     # Of a job of the Celery days, or one whose events are past their retention, there is nothing to send.
     over = ended or (run is not None and not events)
     return Told([one for one in events if one.sequence > after], over)

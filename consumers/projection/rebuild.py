@@ -25,7 +25,7 @@ from consumers.projection.fold import JobState
 from consumers.projection.refold import COLUMNS, Folded, Gaps, Session, absorb, find_gaps, fold_archive, queries
 from infra.errors import DependencyDown
 from infra.postgres import behind_pooler
-from streams.jobs.events import JobId
+from streams.jobs.events import TERMINAL_TYPES, JobId
 
 Step: TypeAlias = Literal["fold", "examine", "repair"]
 # Told how far a step is: events done, and how many there are.
@@ -108,7 +108,7 @@ async def rebuild(connection: Session, *, dry_run: bool = False, progress: Progr
             "a rebuild keeps temporary tables from one transaction to the next, which a pooler may put on another "
             "server: run it with DATABASE_URL of Postgres itself",
         )
-    await connection.execute(queries.make_shadow.sql)
+    await queries.make_shadow(connection)
     try:
         events = await _fold(connection, progress)
         before = await _examine(connection, events, progress)
@@ -125,7 +125,7 @@ async def rebuild(connection: Session, *, dry_run: bool = False, progress: Progr
         return Rebuilt(events, before, repaired, await _examine(connection, events, progress))
     finally:
         if not connection.is_closed():
-            await connection.execute(queries.empty_shadow.sql)
+            await queries.empty_shadow(connection)
 
 
 async def _fold(connection: Session, progress: Progress) -> int:
@@ -136,7 +136,7 @@ async def _fold(connection: Session, progress: Progress) -> int:
         await _write_shadow(connection, page.jobs)
         done += page.events
         progress("fold", done, max(done, total))
-    await connection.execute(queries.analyze_shadow.sql)
+    await queries.analyze_shadow(connection)
     return done
 
 
@@ -145,13 +145,11 @@ async def _examine(connection: Session, events: int, progress: Progress) -> Comp
     async with connection.transaction(isolation="repeatable_read"):
         await _catch_up(connection, queries.news.sql)
         await connection.execute("TRUNCATE differing_jobs")
-        await connection.execute(queries.compare.sql)
+        await queries.compare(connection)
         await _keep_what_the_archive_does_not_tell(connection)
-        totals = await connection.fetchrow(queries.totals.sql)
-        differences = await connection.fetchrow(queries.differences.sql, _EXAMPLES)
+        totals = await queries.totals(connection)
+        differences = await queries.differences(connection, size=_EXAMPLES)
         gaps = await find_gaps(connection, examples=_EXAMPLES)
-    if totals is None or differences is None:  # pragma: no cover - an aggregate always gives a row
-        raise AssertionError
     progress("examine", events, events)
     return Comparison(
         jobs=totals["jobs"],
@@ -172,11 +170,11 @@ async def _examine(connection: Session, events: int, progress: Progress) -> Comp
 async def _repair(connection: Session) -> int:
     async with connection.transaction():
         await connection.execute(_LOCK_TIMEOUT)
-        await connection.execute(queries.add_missing_rows.sql)
-        await connection.fetchval(queries.lock_differing.sql)
+        await queries.add_missing_rows(connection)
+        await queries.lock_differing(connection)
         # This statement begins after the locks were taken, so it sees all that their former holders committed.
         await _catch_up(connection, queries.news_of_differing.sql)
-        return int(await connection.fetchval(queries.repair.sql))
+        return int(await queries.repair(connection))
 
 
 async def _catch_up(connection: Session, news: str) -> None:
@@ -196,10 +194,10 @@ async def _absorb(connection: Session, rows: Sequence[asyncpg.Record]) -> None:
         return
     job_ids = list({row["job_id"] for row in rows})
     known = {}
-    for row in await connection.fetch(queries.shadow_states.sql, job_ids):
+    async for row in queries.shadow_states(connection, job_ids=job_ids):
         state = JobState(**{name: row[name] for name in COLUMNS})
         known[JobId(row["job_id"])] = Folded(state, row["last_sequence"], row["unreadable"])
-    await connection.execute(queries.forget.sql, job_ids)
+    await queries.forget(connection, job_ids=job_ids)
     await _write_shadow(connection, list(absorb(rows, known)))
 
 
@@ -216,8 +214,8 @@ async def _write_shadow(connection: Session, jobs: Sequence[Folded]) -> None:
 
 async def _keep_what_the_archive_does_not_tell(connection: Session) -> None:
     after = UUID(int=0)
-    while rows := await connection.fetch(queries.differing_rows.sql, after, _CHUNK):
+    while rows := [row async for row in queries.differing_rows(connection, job_id=after, size=_CHUNK)]:
         job_ids = [row["job_id"] for row in rows]
-        kept = await connection.fetch(queries.kept.sql, job_ids)
-        await connection.execute(queries.keep.sql, [row["job_id"] for row in kept])
+        kept = [row["job_id"] async for row in queries.kept(connection, job_ids=job_ids, terminal_types=TERMINAL_TYPES)]
+        await queries.keep(connection, job_ids=kept)
         after = job_ids[-1]

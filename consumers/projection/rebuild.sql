@@ -18,7 +18,7 @@ SELECT
 FROM customization_jobs
 WHERE job_id = ANY(:job_ids::uuid[]);
 
--- name: kept(job_ids)
+-- name: kept(job_ids, terminal_types)
 -- Those of these rows that hold more than the archive tells, which a rebuild must not overwrite.
 -- `older`: the row was there before the pipeline (Celery wrote it, or its first events were removed): it is older than the
 -- archive, none of its events gave it its time, and none is its own organization's request for the first run.
@@ -43,17 +43,14 @@ FROM (
         )
         AND NOT EXISTS (
             SELECT FROM job_events AS event
-            WHERE event.job_id = live.job_id AND event.run >= live.run AND event.type IN (
-                'teamfit.job.completed.v1', 'teamfit.job.failed.v1', 'teamfit.job.rejected.v1',
-                'teamfit.job.cancelled.v1'
-            )
+            WHERE event.job_id = live.job_id AND event.run >= live.run AND event.type = ANY(:terminal_types::text[])
         ) AS ended
     FROM customization_jobs AS live
     WHERE live.job_id = ANY(:job_ids::uuid[])
 ) AS judged
 WHERE older OR ended;
 
--- name: gaps(size)
+-- name: gaps(size, terminal_types)^
 -- What the read model shows and the archive misses: how many rows were looked at, how many gaps there are, and some of
 -- them. Rows that are older than the archive (see `kept`), or whose events retention removed, may well have no events.
 WITH start AS (
@@ -71,10 +68,7 @@ WITH start AS (
             SELECT FROM job_events AS event
             WHERE event.job_id = live.job_id AND (
                 live.status NOT IN ('completed', 'failed', 'cancelled', 'SUCCESS', 'FAILURE', 'REVOKED')
-                OR (event.run = live.run AND event.type IN (
-                    'teamfit.job.completed.v1', 'teamfit.job.failed.v1', 'teamfit.job.rejected.v1',
-                    'teamfit.job.cancelled.v1'
-                ))
+                OR (event.run = live.run AND event.type = ANY(:terminal_types::text[]))
             )
         )
         AND NOT (
@@ -202,7 +196,7 @@ WITH kept AS (
 )
 DELETE FROM differing_jobs WHERE job_id = ANY(:job_ids::uuid[]);
 
--- name: totals()
+-- name: totals()^
 -- Counts and fingerprints of both sides, without the rows that are kept. A fingerprint comes from the sum of
 -- the rows' hashes, so it does not depend on their order.
 SELECT
@@ -224,7 +218,7 @@ SELECT
 FROM rebuilt_jobs AS rebuilt
 LEFT JOIN customization_jobs AS live ON live.job_id = rebuilt.job_id;
 
--- name: differences(size)
+-- name: differences(size)^
 -- How many jobs differ, and some of them.
 SELECT
     count(*) FILTER (WHERE missing) AS missing,

@@ -16,7 +16,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from consumers.projection.fold import JobState, fold
 from infra.errors import InvalidEvent
-from streams.jobs.events import JobId, parse_event
+from streams.jobs.events import TERMINAL_TYPES, JobId, parse_event
 
 # A connection of one's own, or one of a pool.
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -74,7 +74,7 @@ async def fold_archive(connection: Session, *, page: int = _PAGE) -> AsyncIterat
     """
     current: Folded | None = None
     job_id, sequence = UUID(int=0), 0
-    while rows := await connection.fetch(queries.page.sql, job_id, sequence, page):
+    while rows := [row async for row in queries.page(connection, job_id=job_id, sequence=sequence, size=page)]:
         folded = list(absorb(rows, {current.state.job_id: current} if current else {}))
         if current and folded[0].state.job_id != current.state.job_id:
             folded.insert(0, current)
@@ -115,7 +115,7 @@ async def differing_columns(connection: Session, jobs: Sequence[Folded]) -> dict
     A job without a row differs in `job_id`. Rows that are older than the archive are not judged by it.
     """
     job_ids = [folded.state.job_id for folded in jobs]
-    rows = {row["job_id"]: row for row in await connection.fetch(queries.live_states.sql, job_ids)}
+    rows = {row["job_id"]: row async for row in queries.live_states(connection, job_ids=job_ids)}
     differing: dict[JobId, Sequence[str]] = {}
     for folded in jobs:
         if folded.unreadable is not None:
@@ -125,7 +125,7 @@ async def differing_columns(connection: Session, jobs: Sequence[Folded]) -> dict
         if columns:
             differing[folded.state.job_id] = columns
     if differing:
-        for row in await connection.fetch(queries.kept.sql, list(differing)):
+        async for row in queries.kept(connection, job_ids=list(differing), terminal_types=TERMINAL_TYPES):
             if row["older"]:
                 del differing[JobId(row["job_id"])]
     return differing
@@ -136,7 +136,5 @@ async def find_gaps(connection: Session, *, examples: int) -> Gaps:
 
     That is a job newer than the archive without any event, and a run that ended without its terminal fact.
     """
-    row = await connection.fetchrow(queries.gaps.sql, examples)
-    if row is None:  # pragma: no cover - an aggregate always gives a row
-        raise AssertionError
+    row = await queries.gaps(connection, size=examples, terminal_types=TERMINAL_TYPES)
     return Gaps(row["checked"], row["found"], row["examples"])

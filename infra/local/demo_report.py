@@ -7,9 +7,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, JsonValue
 
+from streams.jobs.events import TERMINAL_TYPES
+
 WayIn: TypeAlias = Literal["http", "client", "xadd"]
 
-_LAST = frozenset(f"teamfit.job.{kind}.v1" for kind in ("completed", "failed", "rejected", "cancelled"))
 _SETTLED = frozenset({"charged", "released", "rejected"})
 
 
@@ -46,7 +47,7 @@ class Job(BaseModel):
     @property
     def ended(self) -> bool:
         """Whether its last event is archived and its quota settled."""
-        return any(moment.type in _LAST for moment in self.timeline) and self.quota in _SETTLED
+        return any(moment.type in TERMINAL_TYPES for moment in self.timeline) and self.quota in _SETTLED
 
     @property
     def complaint(self) -> str | None:

@@ -278,6 +278,8 @@ JobEvent: TypeAlias = (
 # What ends a run: each run has one.
 TerminalFact: TypeAlias = JobCompleted | JobFailed | JobRejected | JobCancelled
 TERMINAL: Final = get_args(TerminalFact)
+TERMINAL_TYPES: Final[tuple[str, ...]] = tuple(str(one.model_fields["type"].default) for one in TERMINAL)
+TERMINAL_KINDS: Final = tuple(name.split(".")[2] for name in TERMINAL_TYPES)
 _ANY_EVENT: TypeAdapter[JobEvent] = TypeAdapter(Annotated[JobEvent, Field(discriminator="type")])
 
 

@@ -114,10 +114,10 @@ class Gauges:
 
     async def _look_at_postgres(self) -> Readings:
         async with self._database.transaction() as connection:
-            failed = await connection.fetch(_queries.failed_events_open.sql)
-            gates = await connection.fetch(_queries.gates.sql)
-            jobs = await connection.fetch(_queries.oldest_live_jobs.sql)
-            due = await connection.fetch(_queries.scheduled_due.sql)
+            failed = [row async for row in _queries.failed_events_open(connection)]
+            gates = [row async for row in _queries.gates(connection)]
+            jobs = [row async for row in _queries.oldest_live_jobs(connection)]
+            due = [row async for row in _queries.scheduled_due(connection)]
         return {
             telemetry.FAILED_EVENTS_OPEN: _column(failed, "events", of=[stage.name for stage in STAGES if stage.reads]),
             telemetry.GATE_CLOSED_UNTIL: _column(gates, "closed_until_s", of=()),

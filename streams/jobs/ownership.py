@@ -33,9 +33,9 @@ from infra.errors import ForgedEvent
 from infra.postgres import Connection, Database
 from streams.delivery.batching import Batcher
 from streams.jobs.events import (
+    TERMINAL,
     JobCancelled,
     JobCancelRequested,
-    JobCompleted,
     JobEvent,
     JobFailed,
     JobRejected,
@@ -48,7 +48,6 @@ from streams.jobs.outcomes import RunOutcome
 
 _queries = aiosql.from_path(Path(__file__).with_name("ownership.sql"), "asyncpg")
 
-_ENDS: Final = (JobCompleted, JobFailed, JobRejected, JobCancelled)
 _LARGEST_BATCH: Final = 500
 
 
@@ -188,7 +187,7 @@ def _objection_to_fact(event: JobEvent, evidence: Evidence) -> str | None:
     run = f"job {event.job_id} run {event.run}"
     if event.id != fact_id(event.job_id, event.run, kind):
         return f"id: {event.id!r} is not the one that a fact of this kind has; nobody but the stages writes facts"
-    if not isinstance(event, _ENDS):
+    if not isinstance(event, TERMINAL):
         entered = evidence.entered_for == event.data.organization_id
         return None if entered else f"subject: quota has not entered {run} for {event.data.organization_id}"
     # A replay ends a run that nobody could read before, and so nobody has claimed; the kept fact says whose it is.
