@@ -36,14 +36,27 @@ _SESSIONS = ("any", "read-write", "read-only", "primary", "standby", "prefer-sta
 # What asyncpg reads by itself, given as a URL of nothing else.
 _FOR_ASYNCPG = (
     *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl", "sslnegotiation"),
-    *("ssl_min_protocol_version", "ssl_max_protocol_version", "passfile", "service", "krbsrvname", "gsslib"),
+    *("ssl_min_protocol_version", "ssl_max_protocol_version", "passfile", "krbsrvname", "gsslib"),
+)
+_QUOTES = ("'", '"', "`", "\N{LEFT SINGLE QUOTATION MARK}", "\N{LEFT DOUBLE QUOTATION MARK}")
+# What people paste in a URL's place, and what it is.
+_PASTED = {
+    r"psql\b": "is a command of psql's; keep what is within its quotation marks",
+    r"(export\s+)?DATABASE_URL\s*=": "repeats its own name; keep what is behind the =",
+    r"jdbc:": "is an address for JDBC",
+    r"(host|user|dbname|port)\s*=": "is a list of parameters, not a URL",
+}
+# Switches of the server, as `-c name=value`; and `name=value` alone, which poolers of managed services read.
+_VALUE = r"(?:[^\s\\]|\\.)*"
+_OPTIONS = re.compile(
+    rf"(?:\s*(?:-c\s*[\w.]+={_VALUE}|--[\w.-]+={_VALUE}|[\w.-]+={_VALUE}|-[A-Zabd-z]\S*(?:\s+\w+)?)(?=\s|$))*\s*"
 )
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 # A pooler refuses those that it does not know, so no more than these are sent.
 _SERVER_SETTINGS = ("application_name", "options", "search_path")
 _PLACES = ("host", "port", "user", "password", "dbname", "database")
 _STATEMENT_CACHES = ("statement_cache_size", "prepared_statement_cache_size", "prepare_threshold")
-_OURS = ("connect_timeout", "target_session_attrs", "pgbouncer", "ssl", "requiressl", *_STATEMENT_CACHES)
+_OURS = ("connect_timeout", "service", "target_session_attrs", "pgbouncer", "ssl", "requiressl", *_STATEMENT_CACHES)
 # libpq's own that mean nothing to asyncpg. `channel_binding` is the one that managed services set.
 _WITHOUT_EFFECT = (
     *("channel_binding", "client_encoding", "fallback_application_name", "gssencmode", "gssdelegation", "hostaddr"),
@@ -80,7 +93,7 @@ def read_database_url(url: str) -> DatabaseAddress:
     """
     scheme = _SCHEME.match(url)
     if scheme is None:
-        raise _wrong("does not begin with postgresql:// (or postgres://); write postgresql://USER:PASSWORD@HOST/NAME")
+        raise _wrong(_instead_of_a_url(url))
     before, _, query = url[scheme.end() :].partition("?")
     authority, _, path = before.partition("/")
     if "@" in path and "@" not in authority:
@@ -89,13 +102,17 @@ def read_database_url(url: str) -> DatabaseAddress:
     user, _, password = credentials.partition(":")
     given = _parameters(query)
     _refuse_misspelt(given)
+    _refuse_what_cannot_be_followed(given)
     tls = _tls(given)
     arguments: dict[str, Any] = {
         **_hosts(hosts or given.get("host", ""), given.get("port", "")),
         **tls,
         "user": _decoded(user, "the user's name") or given.get("user") or _own_name(),
         "password": _decoded(password, "the password") or given.get("password") or None,
-        "database": _decoded(path, "the database's name") or given.get("dbname") or given.get("database") or None,
+        "database": _bare(_decoded(path, "the database's name"), "the database's name")
+        or given.get("dbname")
+        or given.get("database")
+        or None,
         "target_session_attrs": _one_of(given, "target_session_attrs", _SESSIONS),
         "server_settings": {name: given[name] for name in _SERVER_SETTINGS if name in given},
         "timeout": (timeout_s := _timeout(given)),
@@ -107,6 +124,40 @@ def read_database_url(url: str) -> DatabaseAddress:
 
 def _wrong(what: str) -> InvalidSetting:
     return InvalidSetting(VARIABLE, what)
+
+
+def _instead_of_a_url(text: str) -> str:
+    """Say what a value is that is no URL, as people paste them. It may hold a password, so none of it is repeated."""
+    fix = "write postgresql://USER:PASSWORD@HOST/NAME"
+    if text[:1] in _QUOTES:
+        return f"begins with a quotation mark; leave the quotation marks out, {fix}"
+    for pasted, what in _PASTED.items():
+        if re.match(pasted, text, re.IGNORECASE):
+            return f"{what}; {fix}"
+    return f"does not begin with postgresql:// (or postgres://); {fix}"
+
+
+def _bare(text: str, what: str) -> str:
+    if text[:1] in _QUOTES and len(text) > 1:
+        raise _wrong(f"has {what} in quotation marks; leave them out")
+    return text
+
+
+def _refuse_what_cannot_be_followed(given: Mapping[str, str]) -> None:
+    """Refuse parameters that the server or a file would be asked about later, in words that name no parameter."""
+    for name, value in given.items():
+        if name != "password":
+            _bare(value, f"the value of {name}")
+    if "service" in given:
+        raise _wrong(
+            "has service=…, which names a section of a file that other machines lack; write that section's host, port, "
+            "user, password and dbname into the URL"
+        )
+    if "options" in given and not _OPTIONS.fullmatch(given["options"]):
+        raise _wrong(
+            "has options=… that the server cannot read; write options=-c%20NAME%3DVALUE, with %20 for each space "
+            "(a + stays a +)"
+        )
 
 
 def _decoded(text: str, what: str) -> str:

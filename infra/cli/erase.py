@@ -35,7 +35,8 @@ def erase(
     texts = with_database(lambda database: find_texts(database, organization))
     typer.echo(
         f"{organization}: {texts.jobs} jobs, {texts.activities} activities, {texts.events} events, "
-        f"{texts.failed_events} failed events; {len(texts.live)} jobs have not ended and are cancelled first",
+        f"{texts.failed_events} failed events, {texts.cancellations} early cancellations; {len(texts.live)} jobs have "
+        "not ended and are cancelled first",
         err=as_json,
     )
     if not yes:

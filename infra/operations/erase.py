@@ -27,7 +27,7 @@ ERASED: Final = "[erased]"  # stands where a text stood; events need one to stay
 
 
 class NothingKnown(TeamfitError):
-    """No job and no failed event belongs to the organization."""
+    """No job, no failed event and no early cancellation belongs to the organization."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Texts:
 
     Attributes:
         live: jobs that have not ended; they are cancelled first.
+        cancellations: those that came before their job was asked for.
     """
 
     organization_id: str
@@ -44,20 +45,23 @@ class Texts:
     events: int
     activities: int
     failed_events: int
+    cancellations: int
 
 
 async def find_texts(database: Database, organization_id: str) -> Texts:
     """Return what an erasure would touch.
 
     Raises:
-        NothingKnown: the organization has no job and no failed event.
+        NothingKnown: the organization has no job, no failed event and no early cancellation.
         DependencyDown: Postgres is away.
     """
     async with database.transaction() as connection:
         live = [JobId(row["job_id"]) async for row in _queries.live_jobs(connection, organization_id=organization_id)]
         counts = await _queries.counts(connection, organization_id=organization_id)
     if not live and not any(counts.values()):
-        raise NothingKnown(f"organization {organization_id}: no job and no failed event is known; check the ID")
+        raise NothingKnown(
+            f"organization {organization_id}: no job, failed event or cancellation is known; check the ID"
+        )
     return Texts(organization_id, live, **counts)
 
 

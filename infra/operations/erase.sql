@@ -29,7 +29,8 @@ SELECT
         SELECT count(*) FROM failed_events
         WHERE organization_id = :organization_id
             OR job_id IN (SELECT job.job_id FROM customization_jobs AS job WHERE job.organization_id = :organization_id)
-    ) AS failed_events;
+    ) AS failed_events,
+    (SELECT count(*) FROM early_cancellations WHERE organization_id = :organization_id) AS cancellations;
 
 -- name: erase_requests(organization_id, erased)!
 -- The requests that the intake accepted.

@@ -18,6 +18,7 @@ _TYPES: Final = {
     "job-requests": ("requested", "cancel-requested"),
     "job-events": ("started", "progressed", "completed", "failed", "rejected", "cancelled"),
     "job-accepted": ("accepted",),
+    "job-accepted-priority": ("accepted",),
     "dead-letters": ("requested", "accepted"),
 }
 TOPICS: Final = tuple(_TYPES)
@@ -154,7 +155,7 @@ def _headers(topic: str, who: Iterator[Sender]) -> Iterator[BadEntry]:
     for value in HOSTILE_BYTES[:-1]:
         job_id = uuid4()
         event = json.dumps(next(who).event(next(kinds), job_id)).encode()
-        forged = topic in {"job-events", "job-accepted"}
+        forged = topic in {"job-events", "job-accepted", "job-accepted-priority"}
         yield replace(_entry(f"h:x = {value!r:.20}", topic, event, job_id, b"h:x", value), forged=forged)
 
 

@@ -90,7 +90,17 @@ async def _with_texts(pipeline: Pipeline, pool: Pool, organization_id: str) -> J
         *(str(broken.job_id).encode(), word.encode(), json.dumps({"note": word}), word),
         *(broken.job_id, organization_id),
     )
+    await withdraw_early(pool, organization_id, word)
     return live
+
+
+async def withdraw_early(pool: Pool, organization_id: str, reason: str) -> None:
+    """Leave a cancellation of a job that nobody has asked for."""
+    event = {"run": 1, "data": {"organization_id": organization_id, "reason": reason}}
+    await pool.execute(
+        "INSERT INTO early_cancellations (job_id, organization_id, event) VALUES (gen_random_uuid(), $1, $2)",
+        *(organization_id, json.dumps(event)),
+    )
 
 
 async def _tables_with(pool: Pool, word: str) -> set[str]:
@@ -111,14 +121,14 @@ async def test_no_table_keeps_an_erased_organizations_word(
     live = await _with_texts(pipeline, database, "acme")
     await _with_texts(pipeline, database, "birch")
     assert await _tables_with(database, "secret-acme") == await _tables_with(database, "secret-birch")
-    assert len(await _tables_with(database, "secret-birch")) == 7
+    assert len(await _tables_with(database, "secret-birch")) == 8
     charged = (await usage(database))[1]
 
     said = await erase("--organization", "acme", "--yes", "--json")
     assert said.exit_code == 0, said.output
     assert json.loads(said.stdout)["live"] == [str(live.job_id)]
     assert await _tables_with(database, "secret-acme") == set()
-    assert len(await _tables_with(database, "secret-birch")) == 7
+    assert len(await _tables_with(database, "secret-birch")) == 8
     assert (await usage(database))[1] == charged
     outcome = await database.fetchval("SELECT outcome FROM job_outcomes WHERE job_id = $1", live.job_id)
     assert outcome == "cancelled"
@@ -135,8 +145,19 @@ async def test_an_erasure_asks_first(erase: Run, pipeline: Pipeline, database: P
     await _with_texts(pipeline, database, "acme")
     said = await erase("--organization", "acme", answer="n\n")
     assert said.exit_code == 1
-    assert "acme: 3 jobs, 3 activities, 5 events, 1 failed events; 1 jobs have not ended" in said.output
-    assert len(await _tables_with(database, "secret-acme")) == 7
+    assert "acme: 3 jobs, 3 activities, 5 events, 1 failed events, 1 early cancellations; 1 jobs have" in said.output
+    assert len(await _tables_with(database, "secret-acme")) == 8
     said = await erase("--organization", "nowhere", "--yes")
     assert said.exit_code == 1
-    assert "organization nowhere: no job and no failed event is known; check the ID" in said.output
+    assert "organization nowhere: no job, failed event or cancellation is known; check the ID" in said.output
+
+
+@pytest.mark.usefixtures("pipeline")
+async def test_an_organization_that_has_only_withdrawn_is_erased(erase: Run, database: Pool) -> None:
+    """Its cancellations came before any request of its, and hold its words as well; the row goes on cancelling."""
+    await withdraw_early(database, "acme", "secret-acme")
+    said = await erase("--organization", "acme", "--yes", "--json")
+    assert (said.exit_code, json.loads(said.stdout)["cancellations"]) == (0, 1), said.output
+    assert await _tables_with(database, "secret-acme") == set()
+    kept = await database.fetchval("SELECT event #>> '{data,reason}' FROM early_cancellations")
+    assert kept == "[erased]"

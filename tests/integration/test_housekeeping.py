@@ -228,6 +228,21 @@ async def test_failed_events_go_when_they_were_dealt_with_long_ago(postgres: Dat
     assert [row[0] for row in await database.fetch("SELECT state FROM replay_plans")] == ["applying"]
 
 
+async def test_old_cancellations_of_jobs_that_nobody_asked_for_go(postgres: Database, database: Pool) -> None:
+    """One that still may meet its request stays, whosever it is."""
+    for name, days in (("old", 401), ("recent", 399), ("new", 0)):
+        await database.execute(
+            "INSERT INTO early_cancellations (job_id, organization_id, event, received_at)"
+            " VALUES (gen_random_uuid(), $1, '{}', now() - $2::interval)",
+            *(name, timedelta(days=days)),
+        )
+    retention = Retention(postgres, MovingClock(), keep=timedelta(days=400))
+    for _ in range(2):
+        await retention.delete_settled()
+        kept = await database.fetch("SELECT organization_id FROM early_cancellations")
+        assert {row[0] for row in kept} == {"recent", "new"}
+
+
 def test_the_crontabs_are_for_the_leader() -> None:
     """The schedule's app has its crontabs and timers, and takes part in the election of a leader."""
     app = create(Settings(_env_file=None))

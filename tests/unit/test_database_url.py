@@ -222,3 +222,49 @@ def _said(url: str) -> str:
     except InvalidSetting as error:
         return str(error)
     return ""
+
+
+URL = "postgresql://u:s3cret@h/db"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        *[(f"{mark}{URL}{mark}", "quotation mark") for mark in "'\"`"],
+        (f"\N{LEFT DOUBLE QUOTATION MARK}{URL}\N{RIGHT DOUBLE QUOTATION MARK}", "quotation mark"),
+        (f"psql '{URL}'", "psql"),
+        (f"DATABASE_URL={URL}", "its own name"),
+        (f"export DATABASE_URL={URL}", "its own name"),
+        ("jdbc:postgresql://h/db?user=u&password=s3cret", "JDBC"),
+        ("host=h dbname=db user=u password=s3cret", "list of parameters"),
+        (f"{URL}?sslmode='require'", "sslmode"),
+        ("postgresql://u:s3cret@h/'db'", "the database's name"),
+        (f"{URL}?service=s3cret", "service"),
+        *[
+            (f"{URL}?options={options}", "options")
+            for options in ("'-c%20a%3Db'", "s3cret", "-c", "-c%20", "-c+a%3Db", "-c%20a", "--a", "-c%20a%3Db%20s3cret")
+        ],
+    ],
+)
+def test_what_is_no_url_or_cannot_be_followed_is_named(url: str, says: str) -> None:
+    """One sentence names the part and the fix, and repeats no secret."""
+    with pytest.raises(InvalidSetting) as refused:
+        read_database_url(url)
+    told = str(refused.value)
+    assert told.startswith("DATABASE_URL ")
+    assert says in told
+    assert ";" in told
+    assert "s3cret" not in told
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *("-c a=b", "-ca=b", "-c  a.b=c -c d=e", "--search_path=x", "-c a=b\\ c", "endpoint=ep-x", "-c a=", ""),
+        *("-c timezone=Europe/Berlin", "-c statement_timeout=5s --geqo=off", "-B 16", "-e"),
+    ],
+)
+def test_options_that_servers_and_poolers_read_are_sent(options: str) -> None:
+    """As libpq would send them."""
+    sent = read_database_url(f"{URL}?options={quote(options)}").arguments["server_settings"].get("options", "")
+    assert sent == options.strip()
