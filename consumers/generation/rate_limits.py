@@ -10,10 +10,14 @@ from typing import Final
 LONGEST_WAIT: Final = timedelta(hours=1)
 
 _PART: Final = re.compile(
-    r"(\d{1,12}(?:\.\d{1,12})?)\s*(milliseconds?|ms|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s)"
+    r"(\d{1,12}(?:\.\d{1,12})?)\s*(milliseconds?|ms|days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s)"
 )
 _LONGEST_TEXT: Final = 64
 _DURATION: Final = re.compile(rf"(?:{_PART.pattern}\s*)+")
+# As ISO 8601 has it: PT1M30S.
+_ISO_DURATION: Final = re.compile(rf"p((?:{_PART.pattern})?)t?((?:{_PART.pattern})*)")
+# A header that was sent twice, joined on the way.
+_JOINED: Final = re.compile(r"\d{1,12}(?:\s*,\s*\d{1,12})+")
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 # "Please try again in 1.2s", "Please retry in 45.8s.", "retry after 20 seconds", "Try again in 6m0s"
 _SPOKEN: Final = re.compile(
@@ -37,14 +41,17 @@ def wait_of(text: str | None) -> timedelta | None:
     """Return the wait that a value names: seconds, a duration with units, a point in time as a number or a date."""
     if text is None:
         return None
-    text = text.strip()[:_LONGEST_TEXT]
+    text = text.strip()[:_LONGEST_TEXT].strip("\"'").removesuffix(".").strip()
+    if _JOINED.fullmatch(text):
+        text = max(text.split(","), key=float)
     number = _number(text)
     if number is not None:
         if number >= _EPOCH_S:
             number = number / (1000 if number >= _EPOCH_MS else 1) - datetime.now(UTC).timestamp()
         return bounded(number)
-    if _DURATION.fullmatch(text):
-        return bounded(_seconds(text))
+    lowered = text.lower()
+    if _DURATION.fullmatch(lowered) or (_ISO_DURATION.fullmatch(lowered) and _PART.search(lowered)):
+        return bounded(_seconds(lowered))
     return _until(text)
 
 
@@ -96,7 +103,7 @@ def _seconds(text: str) -> float:
 def _unit(unit: str) -> float:
     if unit.startswith(("ms", "milli")):
         return 0.001
-    return {"h": 3600.0, "m": 60.0, "s": 1.0}[unit[0]]
+    return {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0}[unit[0]]
 
 
 def _until(text: str) -> timedelta | None:

@@ -50,7 +50,9 @@ class BrokerAddress:
         parts = [_split(part) for part in _with_scheme(re.split("[,;]", text.strip()))]
         scheme = _one("scheme", {part.scheme for part in parts}) or ""
         if scheme not in _SCHEMES:
-            raise InvalidSettings(f"broker URL: {scheme}:// is not Redis; known are {', '.join(_SCHEMES)}")
+            raise InvalidSettings(
+                f"broker URL: {scheme}:// is not Redis; write redis:// (Valkey too), rediss:// with TLS, or unix://"
+            )
         pairs = [pair for part in parts for pair in parse_qsl(part.query, keep_blank_values=True)]
         settings = RedisSettings.from_query(scheme, pairs)
         username, password = _credentials(parts)
@@ -71,6 +73,10 @@ class BrokerAddress:
 def _with_scheme(parts: Sequence[str]) -> list[str]:
     """Give each host the scheme of the first, as Faust does."""
     begin = _SCHEME.match(parts[0])
+    if parts[0][:1] in {"'", '"', "`"}:
+        raise InvalidSettings("broker URL: it is in quotation marks; leave them out")
+    if not all(parts):
+        raise InvalidSettings("broker URL: it has an empty host; remove the , or ; that nothing stands beside")
     if begin is None:
         raise InvalidSettings("broker URL: it must begin with redis://, rediss:// or unix://")
     return [part if _SCHEME.match(part) else f"{begin[1]}://{part}" for part in parts]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from .errors import InvalidSettings
 
@@ -233,6 +233,17 @@ class RedisSettings:
         return cls(**values)
 
 
+# Parameters that other clients take, and where ours has them.
+_OTHER_CLIENTS: Final = {
+    "db": "write the database behind the host, as in redis://host/2",
+    "ssl": "write rediss:// for TLS",
+    "tls": "write rediss:// for TLS",
+    "protocol": "remove it, the transport chooses",
+    "password": "write it before the host, as in redis://user:password@host",
+    "username": "write it before the host, as in redis://user:password@host",
+}
+
+
 def _read(values: dict[str, Any], scheme: str, name: str, text: str) -> None:
     """Put one parameter of the query into `values`.
 
@@ -244,6 +255,7 @@ def _read(values: dict[str, Any], scheme: str, name: str, text: str) -> None:
     if item is None:
         meant = get_close_matches(name.lower(), known, n=1)
         hint = f"did you mean {meant[0]}?" if meant else f"known are {', '.join(sorted(known))}"
+        hint = _OTHER_CLIENTS.get(name.lower(), hint)
         raise InvalidSettings(f"broker URL: unknown parameter {name!r}; {hint}")
     if name.startswith("ssl_") and scheme != "rediss":
         raise InvalidSettings(f"broker URL: {name} needs rediss://, not {scheme}://")

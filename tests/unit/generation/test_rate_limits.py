@@ -108,6 +108,27 @@ def test_a_wait_may_stand_in_a_sentence(words: str, seconds: float | None) -> No
     assert spoken_wait(words) == (None if seconds is None else timedelta(seconds=seconds))
 
 
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        *[
+            (text, 5)
+            for text in ("5", " 5 ", "5.0", "+5", "5.", '"5"', "'5'", "5s", "5 s", "5S", "5 Seconds", "5 sec.")
+        ],
+        *[(text, 90) for text in ("1m30s", "1m 30s", "1M30S", "PT1M30S", "pt90s", "90000ms", "1.5 minutes", "30, 90")],
+        *[(text, 3_600) for text in ("1d", "1 day", "P1D", "P1DT1H", "PT2H", "3601")],
+        *[(text, 0) for text in ("0", "-1", "PT0S")],
+        *[
+            (text, None)
+            for text in ("", "P", "PT", "five", "0x10", "1_000", "inf", "nan", "5;x", "00:01:30", "soon, 5")
+        ],
+    ],
+)
+def test_a_wait_in_any_spelling_is_read(written: str, seconds: float | None) -> None:
+    """Seconds, units in any case, ISO durations, quoted or sent twice, the longest then; what is none says nothing."""
+    assert retry_after({"retry-after": written}) == (None if seconds is None else timedelta(seconds=seconds))
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["retry-after", "retry-after-ms", "x-ratelimit-reset", "x-ratelimit-remaining"]),
