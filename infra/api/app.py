@@ -1,7 +1,7 @@
 """Composes the API from the routers of producers and consumers, and opens and closes what they need."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -49,21 +49,11 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     broker = Broker(settings, name="api")
     gauges = Gauges(settings, broker.backlogs)
 
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            await gauges.close()
-            await broker.close()
-            await database.close()
-            await operators_database.close()
-
     api = FastAPI(
         title="TEAMFIT activities",
         version=version("teamfit-pipeline"),
         description=_DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=_closing(gauges.close, broker.close, database.close, operators_database.close),
         # A redirect to the address without its slash would go to the host and scheme that a proxy hides.
         redirect_slashes=False,
         docs_url=None,
@@ -74,14 +64,35 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     failures.install(api)
     api.add_middleware(BehindProxy, root_path=settings.root_path, trusted=settings.trusted_proxies)
     add_docs_page(api)
+    requests = _intake(settings, database, broker)
+    cancellation = Cancellation(database, broker, database.clock)
+    for router in (
+        intake.create_router(requests, key),
+        cancel.create_router(cancellation, key),
+        jobs.create_router(database, key),
+        operators.create_router(operators_database, broker, key),
+        health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh),
+    ):
+        api.include_router(router)
+    return api
+
+
+def _closing(*closes: Callable[[], Awaitable[None]]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Return a lifespan that calls these in their order when the API ends."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            for close in closes:
+                await close()
+
+    return lifespan
+
+
+def _intake(settings: Settings, database: Database, broker: Broker) -> Intake:
     # A request holds a connection until the broker has answered (decision 7). With a slow broker they would soon hold
     # all of the process, and reading a job would wait for the broker too; so a quarter of the pool is not theirs.
     of_requests = settings.database_pool_size - max(settings.database_pool_size // 4, 1)
-    requests = Intake(database, broker, database.clock, settings.trust_threshold, Turns(of_requests))
-    api.include_router(intake.create_router(requests, key))
-    cancellation = Cancellation(database, broker, database.clock)
-    api.include_router(cancel.create_router(cancellation, key))
-    api.include_router(jobs.create_router(database, key))
-    api.include_router(operators.create_router(operators_database, broker, key))
-    api.include_router(health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh))
-    return api
+    return Intake(database, broker, database.clock, settings.trust_threshold, Turns(of_requests))

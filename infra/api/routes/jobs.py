@@ -68,13 +68,6 @@ def create_router(database: Database, signing_key: str) -> APIRouter:
     authenticated = Authenticated(signing_key, scope=JOBS)
     changes, limits = Changes(database), StreamLimits()
 
-    async def read(job_id: UUID, caller: Caller) -> JobStatus:
-        async with database.transaction() as connection:
-            job = await find_job(connection, job_id, caller)
-        if job is None:
-            raise JobNotFound(job_id)
-        return job
-
     @router.get("/{job_id}", response_model=JobStatus, responses=_NOT_MODIFIED | responses(*_PROBLEMS))
     async def get_job(
         job_id: UUID,
@@ -86,7 +79,7 @@ def create_router(database: Database, signing_key: str) -> APIRouter:
 
         A job that was just accepted is `pending`. A job of another organization is as unknown as one that never was.
         """
-        answer = _Answer(await read(job_id, caller))
+        answer = _Answer(await _read(database, job_id, caller))
         headers = dict(_CACHE)
         if wait := _wait_of(prefer):
             headers["Preference-Applied"] = f"wait={wait.seconds}"
@@ -94,7 +87,7 @@ def create_router(database: Database, signing_key: str) -> APIRouter:
             with changes.of(job_id) as changed:
                 while not answer.is_worth_sending(if_none_match) and await _set_before(end, changed):
                     changed.clear()
-                    answer = _Answer(await read(job_id, caller))
+                    answer = _Answer(await _read(database, job_id, caller))
         headers["ETag"] = answer.etag
         if answer.matches(if_none_match):
             return Response(status_code=304, headers=headers)
@@ -114,6 +107,14 @@ def create_router(database: Database, signing_key: str) -> APIRouter:
         return await EventStream(database, changes, limits, job_id, caller).respond(after=last_event_id)
 
     return router
+
+
+async def _read(database: Database, job_id: UUID, caller: Caller) -> JobStatus:
+    async with database.transaction() as connection:
+        job = await find_job(connection, job_id, caller)
+    if job is None:
+        raise JobNotFound(job_id)
+    return job
 
 
 class _Answer:

@@ -84,10 +84,13 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
     """Return the operators' routes. They see every organization's events, so they ask for the scope `operator`."""
     router = APIRouter(prefix="/api/ops", tags=["operators"])
     authenticated = Authenticated(signing_key, scope=OPERATOR)
-    failed, plans = FailedEvents(database, database.clock), Plans(database, database.clock)
+    _add_failed_events(router, authenticated, FailedEvents(database, database.clock))
     replays = Replays(database, publisher, database.clock, patience=_WAIT_FOR_QUOTA)
-    heavy = Turns(1)
+    _add_plans(router, authenticated, Plans(database, database.clock), replays)
+    return router
 
+
+def _add_failed_events(router: APIRouter, authenticated: Authenticated, failed: FailedEvents) -> None:
     @router.get("/failed", responses=responses(*_READ), dependencies=[Depends(authenticated)])
     async def list_failed(query: Annotated[FailedEventsQuery, Query()]) -> FailedEventPage:
         """List failed events, the latest first."""
@@ -112,6 +115,10 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
         found = await failed.find_one(failed_event_id)
         await failed.discard(found, because=body.because, by=caller.subject)
         return await failed.one(failed_event_id)
+
+
+def _add_plans(router: APIRouter, authenticated: Authenticated, plans: Plans, replays: Replays) -> None:
+    heavy = Turns(1)
 
     @router.post("/replay/plans", status_code=HTTPStatus.CREATED, responses=responses(*_WRITE, "too_busy"))
     async def make_plan(chosen: Filter, caller: Annotated[Caller, Depends(authenticated)]) -> Plan:
@@ -141,8 +148,6 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
     async def abort_plan(plan_id: UUID) -> Plan:
         """End a plan before its time; what it has sent stays sent."""
         return await plans.abort(plan_id)
-
-    return router
 
 
 def _place(after: str | None) -> Place | None:
