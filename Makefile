@@ -46,7 +46,7 @@ up: $(STAMP) ## Run the whole pipeline on this machine until Ctrl-C
 	@$(BIN)/teamfit up $(ARGS)
 
 test: $(STAMP) ## Run the tests, on real servers
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fuzz: $(STAMP) ## Run the property tests with examples that no run has tried before
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m "hypothesis and not chaos" --numprocesses 2 --timeout=1200 $(ARGS)

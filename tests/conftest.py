@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -19,6 +20,8 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 _TEMPLATE = "template_migrated"
 _LOGICAL_DATABASES = 64
+_TESTS: Final = Path(__file__).parent
+_LONG_FIRST: Final = ("acceptance", "chaos", "conformance", "integration", "unit")
 # Of what a failed test printed, the end is shown: a whole log of it pushes the names of other failures out of sight.
 _CAPTURED_SHOWN: Final = 4_000
 
@@ -29,11 +32,14 @@ settings.register_profile("fuzz", max_examples=500, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share the tests out to the parallel runners: by file, but all that use the one running pipeline to one runner."""
-    for item in items:
-        uses_stack = "stack" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("the running pipeline" if uses_stack else str(item.path)))
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put what takes long first when runners share the tests, so that none is left with it when the others are done.
+
+    Last, because pytest-randomly shuffles in the same hook; within a folder its order stays.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _LONG_FIRST.index(item.path.relative_to(_TESTS).parts[0]))
 
 
 @pytest.hookimpl(wrapper=True)
