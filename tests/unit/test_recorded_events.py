@@ -1,0 +1,30 @@
+"""Events as they were once published: streams and the archive hold such bytes, so they are read for ever.
+
+There is a file for each type and version. Files are added, never changed: if one is not read any more, a deployment
+cannot read what it has written itself.
+"""
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from streams.jobs.events import JobEvent, parse_event
+
+RECORDED = sorted((Path(__file__).parents[1] / "recorded").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_a_recorded_event_is_read_without_loss(path: Path) -> None:
+    """Every attribute and data field is still known, and has the value that it had."""
+    recorded = json.loads(path.read_bytes())
+    read = parse_event(path.read_bytes()).model_dump(mode="json")
+    assert {**read, **recorded, "data": read["data"] | recorded["data"]} == read
+    assert read["type"] == path.stem
+
+
+def test_each_type_is_recorded() -> None:
+    """Whoever adds a type, or a version of one, records it: `tests/recorded/<type>.json`, in the bytes of `encode()`."""
+    types = {str(model.model_fields["type"].default) for model in get_args(JobEvent)}
+    assert types <= {path.stem for path in RECORDED}
