@@ -11,7 +11,7 @@ import aiosql
 from consumers.projection.status import find_job
 from infra.auth import Caller
 from infra.postgres import Connection
-from streams.jobs.events import TERMINAL_KINDS
+from streams.jobs.events import TERMINAL_KINDS, TERMINAL_TYPES
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
@@ -55,10 +55,9 @@ async def events_of(connection: Connection, job_id: UUID, caller: Caller, *, aft
     job = await find_job(connection, job_id, caller)
     if job is None:
         return None
-    rows = _queries.events(connection, job_id=job_id, organization_id=caller.organization_id)
-    events = [ArchivedEvent(**row) async for row in rows]
-    run = job.run if job.has_ended else None
-    ended = any(one.run == run and one.kind in TERMINAL_KINDS for one in events)
-    # Of a job of the Celery days, or one whose events are past their retention, there is nothing to send.
-    over = ended or (run is not None and not events)
-    return Told([one for one in events if one.sequence > after], over)
+    whose = {"job_id": job_id, "organization_id": caller.organization_id}
+    # Asked before the events are read: an end that is told by now is among them, or before `after`. Of a job of the
+    # Celery days, or one whose events are past their retention, there is nothing to send.
+    over = job.has_ended and await _queries.nothing_follows(connection, **whose, run=job.run, ends=list(TERMINAL_TYPES))
+    rows = _queries.events(connection, **whose, after=after)
+    return Told([ArchivedEvent(**row) async for row in rows], over)

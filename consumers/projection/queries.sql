@@ -128,9 +128,15 @@ SELECT
 FROM unnest(:job_ids::uuid[]) AS watched (job_id)
 LEFT JOIN customization_jobs AS job ON job.job_id = watched.job_id;
 
--- name: events(job_id, organization_id)
--- The archived events of an organization's job, in their order.
+-- name: events(job_id, organization_id, after)
+-- The archived events of an organization's job after one of them, in their order.
 SELECT sequence, run, type, event
 FROM job_events
-WHERE job_id = :job_id AND organization_id = :organization_id
+WHERE job_id = :job_id AND organization_id = :organization_id AND sequence > :after
 ORDER BY sequence;
+
+-- name: nothing_follows(job_id, organization_id, run, ends)$
+-- Whether the archive has told how a run ended, or has nothing of the job at all.
+SELECT coalesce(bool_or(run = :run AND type = ANY(:ends::text[])), true)
+FROM job_events
+WHERE job_id = :job_id AND organization_id = :organization_id;

@@ -25,6 +25,6 @@ def test_a_recorded_event_is_read_without_loss(path: Path) -> None:
 
 
 def test_each_type_is_recorded() -> None:
-    """Whoever adds a type, or a version of one, records it: `tests/recorded/<type>.json`, in the bytes of `encode()`."""
+    """A new type, or version of one, is recorded in `tests/recorded/<type>.json`: the bytes of its `encode()`."""
     types = {str(model.model_fields["type"].default) for model in get_args(JobEvent)}
     assert types <= {path.stem for path in RECORDED}
