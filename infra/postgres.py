@@ -7,9 +7,10 @@ pooler statements have no names. A pooler is found by asking: the process ID tha
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, TypeAlias
+from operator import attrgetter
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 import orjson
@@ -54,6 +55,14 @@ DATA_ERRORS: tuple[type[Exception], ...] = (
 )
 _COMMAND_TIMEOUT_S = 60.0
 _NAMED_STATEMENTS: Final = 100  # per connection; asyncpg's own default
+
+
+def columns(rows: Sequence[object], **attributes: str) -> dict[str, list[Any]]:
+    """Return a list of each attribute, as statements with `unnest` take their rows.
+
+    `columns(events, job_ids="job_id", team_ids="data.team_id")` has the lists `job_ids` and `team_ids`.
+    """
+    return {name: list(map(attrgetter(attribute), rows)) for name, attribute in attributes.items()}
 
 
 async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

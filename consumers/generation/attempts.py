@@ -43,7 +43,7 @@ from consumers.generation.runs import (
     patience,
 )
 from infra.clock import Clock
-from infra.postgres import Connection, Database
+from infra.postgres import Connection, Database, columns
 from infra.settings import Settings
 from streams.jobs.completion import Usage
 from streams.jobs.events import JobAccepted, JobId
@@ -88,7 +88,7 @@ class Attempts:
 
     async def _begin_once(self, connection: Connection, handovers: Sequence[Handover]) -> dict[Run, Begun]:
         events, entries = [event for event, _ in handovers], [entry for _, entry in handovers]
-        runs = {"job_ids": [event.job_id for event in events], "runs": [event.run for event in events]}
+        runs = columns(events, job_ids="job_id", runs="run")
         now = self.clock.now()
         # Three statements: each sees what another worker's begin or save, for which the one before it had to wait, did.
         known = await _queries.lock_runs(
@@ -183,8 +183,7 @@ class Attempts:
             await _queries.fail(
                 connection,
                 now=self.clock.now(),
-                error_codes=[failure.code for failure in failures],
-                maybe_billed=[failure.maybe_billed for failure in failures],
+                **columns(failures, error_codes="code", maybe_billed="maybe_billed"),
                 **_identity([failure.attempt for failure in failures]),
                 **_cost([failure.usage for failure in failures]),
             )
@@ -219,14 +218,9 @@ def _with_team(begun: Begun, event: JobAccepted, teams: Mapping[str, Team]) -> B
     return replace(begun, team=team) if team and team.organization_id == event.data.organization_id else begun
 
 
-def _identity(attempts: Sequence[Attempt]) -> dict[str, Sequence[object]]:
+def _identity(attempts: Sequence[Attempt]) -> Mapping[str, Sequence[object]]:
     # By primary key as well as by token, which has no index of its own.
-    return {
-        "job_ids": [attempt.job_id for attempt in attempts],
-        "runs": [attempt.run for attempt in attempts],
-        "attempts": [attempt.number for attempt in attempts],
-        "tokens": [attempt.token for attempt in attempts],
-    }
+    return columns(attempts, job_ids="job_id", runs="run", attempts="number", tokens="token")
 
 
 def _cost(usages: Sequence[Usage | None]) -> dict[str, Sequence[object]]:

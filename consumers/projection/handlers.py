@@ -11,7 +11,7 @@ import structlog
 from pydantic import ValidationError
 
 from consumers.projection.fold import JobState, fold, is_foreign, status_of
-from infra.postgres import Connection, Database
+from infra.postgres import Connection, Database, columns
 from infra.settings import Settings
 from streams.delivery.batching import Batcher
 from streams.delivery.deliveries import Delivery, Record
@@ -127,12 +127,10 @@ async def _archive(connection: Connection, events: Sequence[JobEvent]) -> list[J
     """Add the events to the archive and return the new ones, in its order."""
     rows = _queries.archive(
         connection,
-        job_ids=[event.job_id for event in events],
         event_ids=[archive_id(event) for event in events],
-        runs=[event.run for event in events],
-        types=[event.type for event in events],
-        organization_ids=[event.data.organization_id for event in events],
-        times=[event.time for event in events],
+        **columns(
+            events, job_ids="job_id", runs="run", types="type", organization_ids="data.organization_id", times="time"
+        ),
         events=[event.encode().decode() for event in events],
     )
     first = {(event.job_id, archive_id(event)): event for event in reversed(events)}
@@ -145,15 +143,18 @@ async def _write(connection: Connection, states: Sequence[JobState]) -> None:
         return
     await _queries.write_states(
         connection,
-        job_ids=[state.job_id for state in states],
-        organization_ids=[state.organization_id for state in states],
-        team_ids=[state.team_id for state in states],
-        requirements=[state.requirements for state in states],
-        runs=[state.run for state in states],
-        statuses=[state.status for state in states],
-        error_codes=[state.error_code for state in states],
-        error_messages=[state.error_message for state in states],
-        created_at=[state.created_at for state in states],
-        started_at=[state.started_at for state in states],
-        completed_at=[state.completed_at for state in states],
+        **columns(
+            states,
+            job_ids="job_id",
+            organization_ids="organization_id",
+            team_ids="team_id",
+            requirements="requirements",
+            runs="run",
+            statuses="status",
+            error_codes="error_code",
+            error_messages="error_message",
+            created_at="created_at",
+            started_at="started_at",
+            completed_at="completed_at",
+        ),
     )

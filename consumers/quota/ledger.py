@@ -29,7 +29,7 @@ import asyncpg
 
 from consumers.quota.decisions import Decision, LedgerState
 from infra.errors import TeamfitError
-from infra.postgres import Connection
+from infra.postgres import Connection, columns
 from streams.jobs.admission import Standing
 from streams.jobs.events import JobId, JobRequested
 from streams.jobs.outcomes import RunOutcome
@@ -65,11 +65,8 @@ async def limited_wait(connection: Connection, longest: timedelta | None) -> Asy
 
 async def standings(connection: Connection, requests: Sequence[JobRequested]) -> list[Standing]:
     """Read what the backend knows about each request, in their order."""
-    rows = _queries.standings(
-        connection,
-        organization_ids=[request.data.organization_id for request in requests],
-        team_ids=[request.data.team_id for request in requests],
-    )
+    whose = columns(requests, organization_ids="data.organization_id", team_ids="data.team_id")
+    rows = _queries.standings(connection, **whose)
     return [Standing(**row) async for row in rows]
 
 
@@ -130,14 +127,17 @@ async def enter(connection: Connection, entries: Collection[Decision], *, at: da
     ordered = sorted(entries, key=lambda entry: (entry.job_id, entry.run))
     inserted = await _queries.insert_decisions(
         connection,
-        job_ids=[entry.job_id for entry in ordered],
-        runs=[entry.run for entry in ordered],
-        organization_ids=[entry.organization_id for entry in ordered],
-        periods=[entry.period for entry in ordered],
-        states=[entry.state for entry in ordered],
-        codes=[entry.code for entry in ordered],
-        messages=[entry.message for entry in ordered],
-        priorities=[entry.priority for entry in ordered],
+        **columns(
+            ordered,
+            job_ids="job_id",
+            runs="run",
+            organization_ids="organization_id",
+            periods="period",
+            states="state",
+            codes="code",
+            messages="message",
+            priorities="priority",
+        ),
         at=at,
     )
     if inserted != len(ordered):

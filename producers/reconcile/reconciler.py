@@ -44,7 +44,7 @@ import structlog
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown
-from infra.postgres import DATA_ERRORS, Connection, Database
+from infra.postgres import DATA_ERRORS, Connection, Database, columns
 from infra.texts import storable
 from producers.reconcile.remedies import Saved, StillRun, given_up_as, remedy, request_of_run
 from producers.replay.reruns import lost_reruns, read_lost_rerun
@@ -135,11 +135,7 @@ class Reconciler:
             await self._publish([plan for plan in plans if plan.records])
             ended = [fact for plan in plans if plan.failure and (fact := await _fail(connection, plan))]
             await _queries.note(
-                connection,
-                job_ids=[plan.job_id for plan in plans],
-                runs=[plan.run for plan in plans],
-                set_aside=[plan.set_aside for plan in plans],
-                now=now,
+                connection, **columns(plans, job_ids="job_id", runs="run", set_aside="set_aside"), now=now
             )
         _tell(plans)
         if ended:

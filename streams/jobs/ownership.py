@@ -30,7 +30,7 @@ from typing import Any, Final
 import aiosql
 
 from infra.errors import ForgedEvent
-from infra.postgres import Connection, Database
+from infra.postgres import Connection, Database, columns
 from streams.delivery.batching import Batcher
 from streams.jobs.events import (
     TERMINAL,
@@ -129,21 +129,15 @@ class Ownership:
     async def _read(self, events: Sequence[JobEvent]) -> Sequence[Evidence]:
         async with self._database.transaction() as connection:
             await _claim(connection, [event for event in events if isinstance(event, JobRequested)])
-            rows = _queries.evidence(
-                connection, job_ids=[event.job_id for event in events], runs=[event.run for event in events]
-            )
+            rows = _queries.evidence(connection, **columns(events, job_ids="job_id", runs="run"))
             return [Evidence(**row) async for row in rows]
 
 
 async def _claim(connection: Connection, requests: Sequence[JobRequested]) -> None:
     claiming = [request for request in requests if _may_claim(request)]
     if claiming:
-        await _queries.claim(
-            connection,
-            job_ids=[request.job_id for request in claiming],
-            organization_ids=[request.data.organization_id for request in claiming],
-            runs=[request.run for request in claiming],
-        )
+        whose = columns(claiming, job_ids="job_id", organization_ids="data.organization_id", runs="run")
+        await _queries.claim(connection, **whose)
 
 
 def _may_claim(request: JobRequested) -> bool:
