@@ -41,6 +41,11 @@ class Delivery:
         text = self.headers.get(ATTEMPT, b"1")
         return int(text) if text.isdigit() and 0 < len(text) < 6 else 1  # noqa: PLR2004 - five digits are plenty
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether one of our processes wrote it: headers that only ours may set are taken off all other entries."""
+        return ATTEMPT in self.headers or FOR_GROUP in self.headers
+
     def is_for(self, group: str) -> bool:
         """Whether this consumer group should act on it.
 

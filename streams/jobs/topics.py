@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel
 
 from infra.errors import InvalidEvent
-from streams.delivery.deliveries import DEAD_LETTERS, Delivery, Record
+from streams.delivery.deliveries import ATTEMPT, DEAD_LETTERS, Delivery, Record
 from streams.jobs.events import (
     JobAccepted,
     JobCancelled,
@@ -72,6 +72,10 @@ def read_event(delivery: Delivery) -> JobEvent:
     if belong and not isinstance(event, belong):
         expected = " or ".join(repr(type_of(model)) for model in belong)
         raise InvalidEvent(f"type: {event.type!r} does not belong on {delivery.topic}; expected {expected}")
+    if isinstance(event, JobRequested) and event.run > 1 and not delivery.is_ours:
+        # Judged by the entry alone. By what is on record it could be refused by one stage and, when the first run has
+        # ended meanwhile, be believed by another, and the job would stand in that run for ever.
+        raise InvalidEvent("run: is for replays, which an operator makes; leave it out")
     return event
 
 
@@ -89,5 +93,9 @@ def expecting(*types: type[E]) -> Callable[[Delivery], E]:
 
 
 def record(topic: str, event: JobEvent) -> Record:
-    """Return the record that carries an event, keyed by its job."""
-    return Record(topic, event.key, event.encode())
+    """Return the record that carries an event, keyed by its job.
+
+    A request for a further run has an internal header, which is sealed when it is published: only ours ask for one.
+    """
+    further = isinstance(event, JobRequested) and event.run > 1
+    return Record(topic, event.key, event.encode(), {ATTEMPT: b"1"} if further else {})
