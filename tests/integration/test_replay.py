@@ -40,7 +40,7 @@ async def test_a_failed_generation_starts_over_as_the_next_run(scene: Scene) -> 
     event = parse_event(sent.value)
     assert isinstance(event, JobRequested)
     # Sealed, as only ours may ask for a further run.
-    assert (sent.topic, sent.key, sent.headers.keys()) == (JOB_REQUESTS, wanted.key, {"attempt", "seal"})
+    assert (sent.topic, sent.key, set(sent.headers)) == (JOB_REQUESTS, wanted.key, {"attempt", "seal"})
     assert (event.job_id, event.run, event.id) == (wanted.job_id, 2, fact_id(wanted.job_id, 2, "requested"))
     assert event.data == wanted.data
     (accepted,) = await scene.admit_replayed()
