@@ -259,6 +259,10 @@ class Database:
             except Exception as error:
                 raise down(error) from error
 
+    async def connect_apart(self) -> Session:
+        """Open a connection that is not the pool's; whoever asks closes it. Raises DependencyDown."""
+        return await connect(self._address)
+
     async def close(self) -> None:
         """Close every connection; wait for those in use at most five seconds."""
         pool, self._pool = self._pool, None

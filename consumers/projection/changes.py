@@ -1,26 +1,32 @@
 """Who waits for a job hears that something about it may have changed.
 
-However many wait, one query in each interval looks at all their jobs, and no connection is held in between. The first
-look after somebody has come always tells them: whoever subscribes, then reads, then waits, misses nothing.
+However many wait, one query looks at all their jobs: when the projection tells of one of them, and by itself now and
+then, since a `NOTIFY` is not always heard. The first look after somebody has come always tells them, and what is told
+during a look causes another: whoever subscribes, then reads, then waits, misses nothing.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
 import aiosql
 import structlog
 
+from consumers.projection.listener import Listener
 from infra.postgres import Database
 
 log = structlog.get_logger(__name__)
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
-# A person does not notice a quarter of a second, and the database does not notice four small queries a second.
-_INTERVAL_S = 0.25
+# While nothing is heard: a person does not notice a quarter of a second, nor the database four small queries a second.
+_OFTEN_S = 0.25
+# While the projection is heard. What changes without it, such as a failed event, is seen so late.
+_SELDOM_S = 2.0
+# Jobs that are told of within a moment share a look.
+_MOMENT_S = 0.005
 
 
 class Changes:
@@ -31,6 +37,8 @@ class Changes:
         # By job, who waits for it, each with the mark that it knows of; None: of no mark yet.
         self._waiting: dict[UUID, dict[asyncio.Event, tuple[object, ...] | None]] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._listener = Listener(database, self._heard)
 
     @contextmanager
     def of(self, job_id: UUID) -> Iterator[asyncio.Event]:
@@ -46,8 +54,21 @@ class Changes:
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
 
+    def _heard(self, job_ids: Collection[str]) -> None:
+        if not job_ids or any(str(job_id) in job_ids for job_id in self._waiting):
+            self._news.set()
+
     async def _look(self) -> None:
+        listening = asyncio.create_task(self._listener.run())
+        try:
+            await self._look_until_nobody_waits()
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+
+    async def _look_until_nobody_waits(self) -> None:
         while self._waiting:
+            self._news.clear()
             try:
                 marks = await self._marks(list(self._waiting))
             except Exception as error:  # noqa: BLE001 - else all who wait would hear of nothing any more
@@ -59,7 +80,10 @@ class Changes:
                     if mark is None or known != mark:
                         waiting[changed] = mark
                         changed.set()
-            await asyncio.sleep(_INTERVAL_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SELDOM_S if self._listener.is_up else _OFTEN_S):
+                    await self._news.wait()
+                    await asyncio.sleep(_MOMENT_S)
 
     async def _marks(self, job_ids: list[UUID]) -> dict[UUID, tuple[object, ...]]:
         async with self._database.transaction() as connection:

@@ -1,4 +1,4 @@
-"""Archiving events and folding them into the read model: one transaction, five statements, however large the batch."""
+"""Archiving events and folding them into the read model: one transaction, six statements, however large the batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import structlog
 from pydantic import ValidationError
 
 from consumers.projection.fold import JobState, fold, is_foreign, status_of
+from consumers.projection.listener import CHANNEL, JOBS_IN_A_PAYLOAD
 from infra.postgres import Connection, Database, columns
 from infra.settings import Settings
 from streams.delivery.batching import Batcher
@@ -73,15 +74,23 @@ async def project(connection: Connection, events: Sequence[JobEvent]) -> None:
     unheard = {job_id for job_id, state in before.items() if state.run == 0}
     asked = {event.job_id for event in events if isinstance(event, JobRequested)}
     recorded = await _recorded_requests(connection, sorted(unheard - asked))
-    for event in await _archive(connection, [*recorded, *events]):
+    news = await _archive(connection, [*recorded, *events])
+    for event in news:
         state = after[event.job_id]
         if is_foreign(state, event):
             log.warning("event.foreign", job_id=str(event.job_id), event_id=event.id, type=event.type)
         after[event.job_id] = fold(state, event)
     await _write(connection, [state for job_id, state in after.items() if state != before[job_id]])
+    await _tell(connection, sorted({str(event.job_id) for event in news}))
     unfounded = [job_id for job_id, state in after.items() if state.run == 0]
     if unfounded:
         await _queries.drop_unfounded(connection, job_ids=unfounded)
+
+
+async def _tell(connection: Connection, job_ids: Sequence[str]) -> None:
+    pages = [job_ids[at : at + JOBS_IN_A_PAYLOAD] for at in range(0, len(job_ids), JOBS_IN_A_PAYLOAD)]
+    if pages:
+        await _queries.tell(connection, channel=CHANNEL, payloads=[",".join(page) for page in pages])
 
 
 async def _recorded_requests(connection: Connection, job_ids: Sequence[JobId]) -> list[JobEvent]:

@@ -118,6 +118,10 @@ FROM customized_activities
 WHERE job_id = :job_id
 ORDER BY position;
 
+-- name: tell(channel, payloads)!
+-- Tells who listens of which jobs there is news, when this transaction commits.
+SELECT pg_notify(:channel, payload) FROM unnest(:payloads::text[]) AS told (payload);
+
 -- name: marks(job_ids)
 -- Something of each job that differs when anything about it does: an event, a repair of its row, a cancellation.
 SELECT
