@@ -1,1 +1,1 @@
-"""The ground that the rest stands on, and the tools at its top: commands, API, local stack."""
+"""The ground of the code (settings, Postgres, errors) and its top (commands, API, local stack)."""

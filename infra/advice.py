@@ -1,4 +1,4 @@
-"""What is wrong with a field and what to do about it, in our words: one table for HTTP and for events.
+"""One table words each wrong field and its fix, for HTTP and for events.
 
 Pydantic speaks of its own classes, and some of its messages quote a pattern. None of these repeats what was sent.
 """
@@ -49,6 +49,6 @@ _ADVICE: Final[Mapping[str, str]] = {
 
 
 def advice_on(complaint: Mapping[str, Any]) -> str:
-    """Return what is wrong with a field and the fix, of one of the errors of a ValidationError."""
+    """Return the problem and the fix for one error of a ValidationError."""
     sentence = _ADVICE.get(complaint["type"], "is not valid ({type})")
     return sentence.format(**{"type": complaint["type"], **complaint.get("ctx", {})})

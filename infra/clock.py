@@ -1,4 +1,4 @@
-"""The time: as a port, so that tests set it instead of sleeping through it, and as a type for what others send."""
+"""The clock is a port, so tests set it instead of sleeping. Times that others send are a type."""
 
 import math
 import re
@@ -20,7 +20,7 @@ _LEAP_SECOND: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d):60([.,]\d{1,9
 
 
 def is_sane(moment: datetime) -> bool:
-    """Whether an aware time lies in the years that this system takes."""
+    """Return true if an aware time lies in the years that this system takes."""
     return _EARLIEST <= moment < _LATEST
 
 
@@ -34,7 +34,9 @@ def _written(value: object) -> object:
 
 
 def after_leap_second(text: str) -> datetime | None:
-    """Return a time in a leap second, 23:59:60Z, as the same time in the second after it, as POSIX counts; else None.
+    """Return a time in a leap second as the second after it; else None.
+
+    23:59:60Z becomes 00:00:00Z of the next day, as POSIX counts.
 
     Source: https://www.rfc-editor.org/rfc/rfc3339#section-5.7
 
@@ -88,7 +90,7 @@ class SystemClock:
 
 
 class ServerClock:
-    """The clock of a server that the whole fleet shares, so that hosts need not agree on the time.
+    """A clock that follows the server's, so hosts need not agree on the time.
 
     What one process writes down another compares with its own time: when a retry is due, in which month a job was
     accepted, since when a run stands still. A host whose clock is wrong, or steps, must not decide that. The server is
@@ -102,7 +104,7 @@ class ServerClock:
 
     @property
     def stale(self) -> bool:
-        """Whether the server should be asked again."""
+        """Return true if the server should be asked again."""
         return monotonic() - self._answered > _REREAD_S
 
     def learn(self, answer: datetime) -> None:

@@ -1,4 +1,6 @@
-"""Reads `DATABASE_URL` for every part of the pipeline: migrations, workers, API, commands and the local stack.
+"""This reads `DATABASE_URL` for every part of the pipeline.
+
+Migrations, workers, API, commands and the local stack use it.
 
 It takes what libpq takes and what managed Postgres services hand out. Nothing of it reaches the server unread: a
 parameter of somebody else's driver is ignored with a warning, because a platform makes the URL and its owner cannot

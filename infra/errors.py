@@ -82,7 +82,7 @@ class Transient(TeamfitError):
 
 
 class Postponed(TeamfitError):
-    """Nothing failed, but the event has to wait for something that takes its time; so it waits outside the worker.
+    """Nothing failed, but the event has to wait for something slow. It waits outside the worker.
 
     Attributes:
         delay: when it is to come again.

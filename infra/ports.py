@@ -1,4 +1,4 @@
-"""A port that a server is to listen on, asked for before the server starts, so that one line says whose it is."""
+"""A port is checked before its server starts, so one line says whose it is."""
 
 import errno
 import socket
@@ -9,7 +9,7 @@ _HERE = "127.0.0.1"
 
 
 class PortTaken(TeamfitError):
-    """Another program listens on the port that was asked for, or nobody can listen on its address."""
+    """Another program listens on the port, or its address cannot be used."""
 
     def __init__(self, port: int, setting: str, host: str = _HERE, error: Exception | None = None) -> None:
         """Name the port and the setting that changes it, and why it cannot be had if nobody has it."""
@@ -23,7 +23,7 @@ class PortTaken(TeamfitError):
 
 
 def require_free(port: int, setting: str, *, host: str = _HERE) -> None:
-    """Raise PortTaken if something listens on the port already, or the address is none of this machine's."""
+    """Raise PortTaken if the port is in use, or its address is not this machine's."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:

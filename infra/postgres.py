@@ -1,4 +1,4 @@
-"""Postgres for one process: connections, a pool opened on first use, and what its outages mean.
+"""One process reaches Postgres by connections and a pool. Outages become DependencyDown.
 
 A pooler may stand before the server (pgbouncer and its kin). In its transaction mode two transactions of one connection
 may run on two servers, so nothing here outlives a transaction: locks and settings are the transaction's, and behind a
@@ -73,7 +73,7 @@ async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
 
 
 def down(error: BaseException) -> DependencyDown:
-    """Return an outage that says in one line what is wrong with the server, and where to look."""
+    """Return an outage that says in one line what is wrong and where to look."""
     return DependencyDown("postgres", " ".join(_explained(error).split()))
 
 
@@ -121,7 +121,7 @@ async def connect(address: DatabaseAddress) -> Session:
 
 
 async def behind_pooler(connection: "Session | Connection") -> bool:
-    """Whether a pooler stands between: the server's process is not the one that the connection was told."""
+    """Return true if a pooler stands between. Then the server's process is not the one that the connection was told."""
     async with connection.transaction():
         return bool(await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid())
 
@@ -206,7 +206,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
-        """Give a connection in a transaction that commits when the block ends and rolls back when it raises.
+        """Give a connection in a transaction. It commits when the block ends and rolls back when it raises.
 
         Args:
             snapshot: only read, and have every statement see the same moment.

@@ -1,4 +1,4 @@
-"""Every setting of the pipeline, read from the environment (and a `.env` file in the working directory).
+"""The pipeline reads every setting from the environment and a `.env` file. The file is in the working directory.
 
 The addresses keep their usual names (`DATABASE_URL`, `BROKER_URL`, `OPENAI_API_KEY`, `OPENAI_BASE_URL`); all others
 start with `TEAMFIT_`. Each description says what turning the value either way does.

@@ -110,7 +110,9 @@ def start_logging() -> Settings:
 
 
 def configure_logging(log_format: Literal["console", "json"], level_name: str) -> None:
-    """Send this process's log, the libraries' lines too, to standard error: one event name and its fields a line.
+    """Send this process's log to standard error, an event name and its fields a line.
+
+    The libraries' lines go there too.
 
     Args:
         log_format: for people or for machines.

@@ -32,5 +32,5 @@ STORABLE: Final = _Storable()
 
 
 def storable(text: str, longest: int) -> str:
-    """Return text of ours that a `text` or `json` column takes, cut to a length: what is no text is replaced."""
+    """Return text that a `text` or `json` column takes, cut to a length. What is no text is replaced."""
     return text[:longest].encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -58,7 +58,7 @@ Key = Annotated[SecretStr, AfterValidator(_printable)]
 
 
 class Variables(BaseSettings):
-    """Settings that are read from the environment and from a `.env` file in the working directory.
+    """Settings come from the environment and from a `.env` file. The file is in the working directory.
 
     Asking for one whose value cannot be used raises InvalidSetting, which names the variable, the problem and the fix.
     """
@@ -113,14 +113,14 @@ class Variables(BaseSettings):
 
     @classmethod
     def variable(cls, name: str) -> str:
-        """Return the environment variable of a field; a variable's own name is returned as it is."""
+        """Return the environment variable of a field. A variable's own name is returned as it is."""
         if name not in cls.model_fields:
             return name
         alias = cls.model_fields[name].validation_alias
         return alias if isinstance(alias, str) else f"{PREFIX}{name}".upper()
 
     def require(self, *names: str) -> None:
-        """Ask for settings that are used later, so that a wrong one ends the process at its start.
+        """Read settings that are used later, so that a wrong one ends the start.
 
         Raises:
             InvalidSetting: the value of one cannot be used.

@@ -1,1 +1,1 @@
-"""What emits events."""
+"""The producers emit events."""

@@ -1,4 +1,7 @@
-"""A connection to the broker for processes that only publish: a Faust app without agents, so it works on any broker."""
+"""A connection to the broker serves processes that only publish.
+
+It is a Faust app without agents, so it works on any broker.
+"""
 
 import asyncio
 from collections.abc import Sequence

@@ -177,7 +177,7 @@ class JobRequests:
         return event
 
     async def cancel(self, job_id: JobId, *, organization_id: str, reason: str = DEFAULT_REASON) -> None:
-        """Ask for a job to be cancelled; its status tells whether it was, or had ended before. Repeats are harmless.
+        """Ask for a job to be cancelled. Its status tells whether it was, or had ended before. Repeats are harmless.
 
         Args:
             job_id: what `submit` returned.

@@ -1,4 +1,4 @@
-"""For services that wish to know the ID of a job before they ask for it."""
+"""Services that know their idempotency key get the job's ID beforehand."""
 
 from streams.jobs.job_ids import job_id_for
 

@@ -1,4 +1,7 @@
-"""How many callers may use something scarce at a time; the others wait a little, and hear then that it is busy."""
+"""A limit lets N callers use something scarce at a time.
+
+The others wait a little, and are then told that it is busy.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator

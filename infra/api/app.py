@@ -1,4 +1,4 @@
-"""Composes the API from the routers of producers and consumers, and opens and closes what they need."""
+"""The API is composed of routers; this opens and closes the connections that they need."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

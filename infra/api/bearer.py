@@ -14,7 +14,7 @@ _scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="Made by 
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """Checks the bearer token of a request against the signing key, and that it has the scope a route asks for.
+    """Checks a request's bearer token: its signature, and the scope that the route asks for.
 
     Use as a dependency: `caller: Annotated[Caller, Depends(Authenticated(key, scope=JOBS))]`.
     """

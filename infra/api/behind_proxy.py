@@ -1,4 +1,4 @@
-"""What a proxy in front of the API says of a request: below which prefix it was asked, by whom, over which scheme."""
+"""A proxy's headers tell the API a request's prefix, its client and its scheme."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _PREFIX = re.compile(r"(/[\w.~%-]+)*")
 
 
 class BehindProxy:
-    """Applies the prefix below which the API is reached, and the forwarded headers of proxies that are trusted.
+    """Applies the API's prefix and the forwarded headers of trusted proxies.
 
     Addresses in answers begin with the prefix, whether the proxy removes it from the request's path or not.
     `X-Forwarded-Prefix` of a trusted proxy takes the place of `root_path`.

@@ -13,7 +13,7 @@ _PATIENCE = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BodyLimit:
-    """Answers 413 to a body of more than `limit` bytes, announced or not, and 408 to one that takes too long.
+    """Answers 413 to a body over `limit` bytes, and 408 to a slow one. An unannounced length is limited too.
 
     The body is read before the app sees the request; under the limit that costs no more than the app's own reading,
     and what is over it is thrown away as it comes.

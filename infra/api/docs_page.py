@@ -1,4 +1,4 @@
-"""The page `/docs`, with everything that it shows coming from this process: it works without the internet."""
+"""This process serves everything that the page `/docs` shows, so it works without the internet."""
 
 from importlib.resources import files
 from pathlib import Path

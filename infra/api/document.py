@@ -1,4 +1,4 @@
-"""The OpenAPI document as the API's own description of itself: what it adds to FastAPI's, and what it is asked."""
+"""The OpenAPI document describes the API. It adds the errors and the names that FastAPI leaves out."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _NOT_OURS = ("HTTPValidationError", "ValidationError")
 
 
 def describe(app: FastAPI) -> None:
-    """Add the problem document to the app's OpenAPI schemas: FastAPI adds only models that are sent as plain JSON."""
+    """Add the problem document to the app's OpenAPI schemas. FastAPI adds only models that are sent as plain JSON."""
     of_routes = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -37,7 +37,7 @@ def methods(request: Request, *, of_first_route: Iterable[str]) -> Sequence[str]
 
 
 def known_names(request: Request, place: object) -> Sequence[str]:
-    """Return the names that the request's route takes in its body, its query or its headers."""
+    """Return the names that a route takes in its body, query or headers."""
     operation = _operations(request).get(request.method.lower(), {})
     if place != "body":
         return [one["name"] for one in operation.get("parameters", []) if one["in"] == place]

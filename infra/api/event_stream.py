@@ -42,7 +42,7 @@ class EventStream:
     caller: Caller
 
     async def respond(self, *, after: int) -> Response:
-        """Return the stream of what comes after this event, or 204 if the job has ended and nothing does.
+        """Return the stream of events after this one. It is 204 if the job has ended and none follows.
 
         Raises:
             JobNotFound: the caller has no such job.

@@ -1,4 +1,4 @@
-"""HEAD, on every route that has GET: the same answer without its body (RFC 9110, section 9.3.2)."""
+"""Every route with GET answers HEAD, without the body (RFC 9110, section 9.3.2)."""
 
 import asyncio
 from dataclasses import dataclass

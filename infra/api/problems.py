@@ -1,4 +1,4 @@
-"""Errors over HTTP: RFC 9457 problem documents, each with a stable `code` that a program can act on.
+"""HTTP errors are RFC 9457 problem documents with a stable `code` for programs.
 
 A router raises `Problem`; `infra.api.failures` makes the documents of everything else (validation, routing, outages,
 bugs). `PROBLEMS` is the one list of codes: a route documents those that it may answer, and docs/front-ends.md has all.

@@ -1,4 +1,4 @@
-"""How the API is served: uvicorn, with an end to every wait of a connection.
+"""Uvicorn serves the API, and every wait of a connection has an end.
 
 Uvicorn alone waits for ever for a request that was begun, and for a client that reads no more of its answer.
 """
@@ -40,13 +40,13 @@ class BoundedConnection(H11Protocol):
     _has_begun = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """Wait for a first request as long as for a next one: load balancers open connections beforehand."""
+        """Wait for a first request as long as for a next one. Load balancers open connections beforehand."""
         super().connection_made(transport)
         _send_at_once(transport)
         self._expect_headers(self.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; whether a request's headers are complete decides how long to wait for the rest."""
+        """Take the bytes; complete headers decide how long to wait for the rest."""
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._cancel_headers()
@@ -78,7 +78,7 @@ class BoundedConnection(H11Protocol):
             self._expect_reader()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP with a problem document, unless another answer is on its way."""
+        """Answer what is not HTTP with a problem document, unless an answer has begun."""
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             answer = ProblemResponse(400, "bad_request", f"{msg} Send HTTP/1.1.", headers={"Connection": "close"})
             status = h11.Response(status_code=400, headers=answer.raw_headers, reason=b"Bad Request")

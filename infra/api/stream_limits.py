@@ -1,4 +1,4 @@
-"""Bounds the event streams of each organization, in number and in how fast they are opened.
+"""Each organization has limits on how many event streams it opens, and how fast.
 
 An open stream costs next to nothing while it waits; opening one costs a look at the database. So a client that opens
 and drops them as fast as it can is answered from memory, before anything else is done for it.
@@ -17,7 +17,7 @@ _RETRY_AFTER_S = 5.0
 
 
 class StreamLimits:
-    """What each organization may open at this process.
+    """The limits on the event streams of each organization at this process.
 
     Args:
         at_once: streams open at a time.

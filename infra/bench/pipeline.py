@@ -31,7 +31,7 @@ _WARM_UP_JOBS = 20  # opens the pools and connections that a running worker has 
 
 
 class ProcessReport(BaseModel):
-    """What one process has cost."""
+    """The CPU time and memory that one process used."""
 
     name: str
     cpu_ms_per_job: float

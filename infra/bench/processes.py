@@ -1,4 +1,4 @@
-"""What processes have cost: CPU seconds and memory, a server's own children included."""
+"""Processes are measured in CPU seconds and memory, a server's own children included."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -9,7 +9,10 @@ _MEGABYTE = 1_000_000
 
 
 class Usage:
-    """Samples named processes; `sample` now and then, because memory has peaks and CPU seconds die with a process."""
+    """Samples the use of named processes.
+
+    Call `sample` now and then: memory has peaks, and CPU seconds are lost with a process.
+    """
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         """Take the first sample."""

@@ -1,4 +1,4 @@
-"""`python -m infra.bench.transport`: the Redis Streams transport beside a raw loop, and beside what users would pick.
+"""`python -m infra.bench.transport` compares the Redis Streams transport with a raw loop and its peers.
 
 All contenders take turns on one server, round after round, and each number is the median of its rounds. A drain is
 divided by that of the raw loop of redis-py in the same round: it reads 500 entries and acknowledges each in a pipeline.
@@ -31,7 +31,7 @@ _PAPER = 120  # columns, where the table goes to a file
 
 
 class Row(BaseModel):
-    """What one contender has shown; None is what was not measured of it."""
+    """The measurements of one contender. None is what was not measured."""
 
     name: str
     kind: Kind

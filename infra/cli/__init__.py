@@ -1,4 +1,4 @@
-"""The command `teamfit`: says which module has which command, and loads a module when its command is called.
+"""The command `teamfit` loads a group's module when one of its commands is called.
 
 A module of a command loads little beside Typer until the command runs: its help is printed at once, and a worker
 carries nothing of the other commands.
@@ -66,4 +66,4 @@ def main(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """TEAMFIT's job pipeline: Faust agents on Redis Streams, a Postgres read model, activities from an LLM."""
+    """Run and operate TEAMFIT's job pipeline: Faust agents, Redis Streams, Postgres, an LLM."""

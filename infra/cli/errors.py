@@ -1,4 +1,4 @@
-"""What a user did wrong, or what is missing, said in a line instead of a traceback, and nothing else beside it."""
+"""A user's error is one line on standard error instead of a traceback."""
 
 import sys
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _INTERRUPTED = 130
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn the errors that a user can act on into a message on standard error and an exit code. Bugs pass through.
+    """Turn errors that a user can act on into a message and an exit code. Bugs pass through.
 
     What the code logs goes to standard error too: standard output is the command's own, a JSON document maybe.
     """

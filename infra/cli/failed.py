@@ -57,7 +57,7 @@ def list_failed(
 def show_failed(
     failed_event: Annotated[UUID, typer.Argument(help="The failed event's ID.")], *, as_json: AsJson = False
 ) -> None:
-    """Print everything about one failed event: where and why it failed, its headers and its bytes."""
+    """Print one failed event: where and why it failed, its headers and bytes."""
     from infra.cli.session import with_database
     from producers.replay.failed import FailedEvents
 

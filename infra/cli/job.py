@@ -39,7 +39,10 @@ _SECTIONS: Final = {
 @job_app.command("show")
 @plain_errors()
 def show_job(job: Annotated[UUID, typer.Argument(help="The job's ID.")], *, as_json: AsJson = False) -> None:
-    """Print a job's life: its status, facts, quota, calls to the LLM, what is scheduled for it, and what failed."""
+    """Print everything about one job.
+
+    That is its status, facts, quota, calls to the LLM, what is scheduled for it, and what failed.
+    """
     from infra.cli.session import with_database
     from infra.operations.jobs import life_of
 

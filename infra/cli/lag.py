@@ -21,7 +21,10 @@ _PATIENCE: Final = timedelta(seconds=10)
 @app.command()
 @plain_errors()
 def lag(*, as_json: AsJson = False) -> None:
-    """Print what waits in the broker: by topic and consumer group, what was never delivered and what is under way."""
+    """Print the entries that wait in the broker, by topic and consumer group.
+
+    They are what was never delivered and what is under way.
+    """
     import asyncio
 
     found = asyncio.run(_read())

@@ -104,7 +104,7 @@ def forget_dialect(endpoint: Endpoint = None, *, yes: Yes = False) -> None:
 @hold.command("show")
 @plain_errors()
 def show_holds(*, as_json: AsJson = False) -> None:
-    """Print which endpoints are held, who is to blame, and when the next probe is due."""
+    """Print the endpoints that are held, the cause, and the next probe's time."""
     from infra.cli.session import with_database
     from infra.operations.llm import holds
 

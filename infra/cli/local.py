@@ -1,4 +1,4 @@
-"""`teamfit up` and `teamfit demo`: the whole pipeline on this machine, to try it and to see it work."""
+"""`teamfit up` and `teamfit demo` run the whole pipeline on this machine."""
 
 import signal
 from collections import Counter
@@ -36,7 +36,7 @@ def up(
     port: Annotated[int, typer.Option(help="The API's port.", min=1, max=65535)] = 8000,
     llm_latency: Annotated[float, typer.Option(help="Seconds that the offline LLM takes to answer.", min=0)] = 1.0,
 ) -> None:
-    """Run the whole pipeline on this machine until Ctrl-C; print addresses, tokens, and commands to try.
+    """Run the whole pipeline on this machine until Ctrl-C. It prints addresses, tokens, and commands to try.
 
     OPENAI_API_KEY or OPENAI_BASE_URL, BROKER_URL and DATABASE_URL each replace their embedded part when they are set.
     Everything that was started is stopped in the end, and its data removed.
@@ -63,7 +63,7 @@ def up(
 @app.command()
 @plain_errors()
 def demo(*, as_json: AsJson = False) -> None:
-    """Start the pipeline, send jobs by all three ways in, watch them travel, print their activities, and stop.
+    """Start the pipeline, send jobs by all three ways in, and stop. It shows them travel and prints their activities.
 
     Ends with code 0 if every job ended as it should, and with a reason if not.
     """

@@ -1,4 +1,4 @@
-"""The options that several commands share: `--json`, `--yes`, and those by which failed events are chosen."""
+"""Several commands share these options: `--json`, `--yes`, and the filters of failed events."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,10 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def moment(text: str) -> datetime:
-    """Read a time: `2031-04-01T12:00`, UTC unless it says otherwise, or how long ago: `90s`, `30m`, `2h`, `7d`."""
+    """Read a time or an age.
+
+    A time is `2031-04-01T12:00`, UTC unless it says otherwise; an age is `90s`, `30m`, `2h` or `7d`.
+    """
     from pydantic import TypeAdapter
 
     from infra.clock import Moment, after_leap_second

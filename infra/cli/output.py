@@ -1,4 +1,4 @@
-"""How commands print: tables that a pipe does not squeeze, JSON, and texts of strangers that move no cursor."""
+"""Commands print tables, JSON, and texts of strangers that move no cursor. A pipe does not squeeze the tables."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -46,7 +46,7 @@ def second(moment: datetime) -> str:
 
 
 def mended(text: str) -> str:
-    """Return text that cannot move a terminal's cursor: an event's fields are whatever their sender wrote."""
+    """Return text that cannot move a terminal's cursor. An event's fields are whatever their sender wrote."""
     return "".join(character if character.isprintable() or character == "\n" else "�" for character in text)
 
 

@@ -1,4 +1,4 @@
-"""`teamfit projection rebuild`: progress while it runs, then what differed and what was done about it."""
+"""`teamfit projection rebuild` prints its progress, then the differences and the repairs."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -33,7 +33,7 @@ def rebuild(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what differs; change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fold the archive again and repair the rows of the read model that differ, while the service runs.
+    """Fold the archive again and repair the rows that differ, while the service runs.
 
     Ends with code 1 if the read model is not what the archive says in the end, or shows what the archive misses.
     """

@@ -23,7 +23,7 @@ Organization = Annotated[str, typer.Argument(help="The organization's ID.")]
 @quota_app.command("show")
 @plain_errors()
 def show_quota(organization: Organization, *, as_json: AsJson = False) -> None:
-    """Print what an organization may take and has taken, by month, and whether its counters agree with the ledger."""
+    """Print an organization's quota and its use by month. It also says if the counters agree with the ledger."""
     from dataclasses import asdict
 
     from infra.cli.session import with_database
@@ -46,7 +46,7 @@ def repair_quota(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, it is only shown.")] = False,
 ) -> None:
-    """Show which counters differ from the ledger; with --yes, count them again from the ledger, which is right.
+    """Show the counters that differ from the ledger; with --yes, count them again. The ledger is right.
 
     Safe while the service runs: admission of this organization waits for a moment.
     """

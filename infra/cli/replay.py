@@ -1,4 +1,4 @@
-"""`teamfit replay`: a plan that shows what would follow, then the act, which can be stopped and resumed."""
+"""`teamfit replay` shows a plan's effects, then applies it. It can be stopped and resumed."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -50,7 +50,7 @@ PlanId = Annotated[UUID, typer.Argument(help="The plan's ID.")]
 @plain_errors()
 @filtered
 def plan_replay(*, chosen: "Filter", as_json: AsJson = False) -> None:
-    """Choose open failed events, say what replaying them would do, and keep that as a plan. Nothing is sent."""
+    """Choose open failed events, show the effects of a replay, and keep the plan. Nothing is sent."""
     from infra.cli.session import operator, with_database
     from producers.replay.plans import Plans
 

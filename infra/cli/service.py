@@ -70,7 +70,7 @@ def api(
         str | None, typer.Option(help="Prefix below which a proxy serves it; else TEAMFIT_ROOT_PATH.")
     ] = None,
 ) -> None:
-    """Serve the HTTP API until SIGTERM or Ctrl-C, which let it finish the requests that it has begun."""
+    """Serve the HTTP API until SIGTERM or Ctrl-C. Requests that have begun are finished."""
     from infra.api.server import serve
 
     serve(host, port, root_path=root_path)

@@ -1,4 +1,4 @@
-"""What a command works with: the database, by a pool or by one connection, the broker, and the name of who runs it."""
+"""A command gets its database, its broker and its operator's name here."""
 
 import asyncio
 import getpass

@@ -1,4 +1,4 @@
-"""`teamfit verify`: a table for people, one JSON document for scripts, and the exit code for both."""
+"""`teamfit verify` prints a table or one JSON document, and sets the exit code."""
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated

@@ -1,1 +1,4 @@
-"""The local stack: every part of the pipeline on one machine, from wheels, with no Docker and no root."""
+"""The local stack runs every part of the pipeline on one machine.
+
+It comes from wheels and needs no Docker and no root.
+"""

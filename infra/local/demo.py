@@ -1,4 +1,9 @@
-"""The demo: jobs by all three ways in, one for each kind of refusal, followed through the archive until they end."""
+"""The demo sends jobs by all three ways in, with every kind of refusal.
+
+It follows them through the archive until they end.
+
+It follows them through the archive until they end.
+"""
 
 import asyncio
 import time
@@ -80,7 +85,7 @@ def require_redis(settings: Settings) -> None:
 
 
 async def run_demo(stack: Stack, show: Callable[[Sequence[Job]], None], *, deadline_s: float) -> Report:
-    """Send everything to a running stack, follow it until it has ended or the deadline is over, and report.
+    """Send everything to a running stack, follow it to its end, and report. A deadline bounds it.
 
     Args:
         stack: a running one with every part.

@@ -1,4 +1,4 @@
-"""What the demo saw, in the shape that `teamfit demo --json` prints."""
+"""The demo's report has the shape that `teamfit demo --json` prints."""
 
 from datetime import datetime
 from http import HTTPStatus
@@ -46,12 +46,12 @@ class Job(BaseModel):
 
     @property
     def ended(self) -> bool:
-        """Whether its last event is archived and its quota settled."""
+        """Return true if its last event is archived and its quota settled."""
         return any(moment.type in TERMINAL_TYPES for moment in self.timeline) and self.quota in _SETTLED
 
     @property
     def complaint(self) -> str | None:
-        """What is wrong with how it ended, or None."""
+        """Return the fault in how it ended, or None."""
         who = f"job {self.job_id} of {self.organization_id}, sent by {self.way_in}"
         if not self.ended:
             return f"{who}: did not end in time; its status is {self.status}"
@@ -64,7 +64,7 @@ class Job(BaseModel):
 
 
 class HttpRefusal(BaseModel):
-    """What HTTP answers at once to a request that the quota stage would refuse."""
+    """The answer of HTTP to a request that the quota stage would refuse."""
 
     organization_id: str
     expected_status: HTTPStatus
@@ -73,7 +73,7 @@ class HttpRefusal(BaseModel):
 
     @property
     def complaint(self) -> str | None:
-        """What is wrong with the answer, or None."""
+        """Return the fault in the answer, or None."""
         if self.status == self.expected_status:
             return None
         return f"HTTP should refuse {self.organization_id} with {self.expected_status}, but answered {self.status}"

@@ -1,4 +1,4 @@
-"""What a newcomer needs to try the local stack: addresses, tokens, and commands to paste."""
+"""A newcomer gets addresses, tokens, and commands to paste."""
 
 import json
 from datetime import UTC, datetime

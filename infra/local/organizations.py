@@ -99,7 +99,7 @@ ORGANIZATIONS: Final = (ACME, BIRCH, CEDAR, DUNE, ELM)
 
 
 async def seed(database_url: str) -> None:
-    """Put the demo organizations into a migrated database; what is there already stays as it is."""
+    """Put the demo organizations into a migrated database. Rows that are there already stay as they are."""
     database = Database(database_url, size=1)
     try:
         async with database.transaction() as connection:

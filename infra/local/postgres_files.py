@@ -1,4 +1,4 @@
-"""The files of an embedded PostgreSQL: its programs, its cluster, its password, and what they need when we are root.
+"""An embedded PostgreSQL needs its programs, its cluster, its password, and an unprivileged account.
 
 Postgres refuses to run as root. A root process therefore hands the cluster to an account that every system has, and
 makes sure that this account can reach both the data and the programs: folders in the system's temporary folder are
@@ -95,11 +95,11 @@ class PostgresFiles:
         return [str(self._programs / "postgres"), "-D", str(self._data), *settings]
 
     def ready(self, postmaster: int) -> bool:
-        """Whether this very server takes connections; a killed one leaves a file that still says so."""
+        """Return true if this very server takes connections. A killed one leaves a file that still says so."""
         return self._pid_file_line(_PID_LINE) == str(postmaster) and self._pid_file_line(_STATUS_LINE) == "ready"
 
     def kill_backends(self, postmaster: int) -> None:
-        """End a server and every process of its own by SIGKILL, the server first so that it starts no more."""
+        """End a server and all its processes by SIGKILL. The server goes first, so that it starts no more."""
         import psutil  # noqa: PLC0415 - comes with the `embedded` extra
 
         with suppress(psutil.NoSuchProcess):
@@ -113,7 +113,7 @@ class PostgresFiles:
             psutil.wait_procs(backends, timeout=5)
 
     def release(self) -> None:
-        """Remove the shared memory segment of a killed server; after a stop in good order there is none."""
+        """Remove the shared memory of a killed server. After a stop in good order there is none."""
         segment = self._pid_file_line(_SHARED_MEMORY_LINE).split()
         if len(segment) == len(("key", "id")):
             remove = 0  # IPC_RMID; it fails with an error code, which is fine, if the segment is gone

@@ -45,7 +45,7 @@ _CHILD = 'echo "$$" >&0; exec "$@" </dev/null'
 
 
 class LocalServerError(TeamfitError):
-    """The root of what goes wrong with embedded servers, but for a port that is taken (`infra.ports`).
+    """The root of all errors of embedded servers except a taken port (`infra.ports`).
 
     LocalServerError
     ├── EmbeddedPartsMissing   the `embedded` extra is not installed
@@ -73,7 +73,7 @@ class ServerFailed(LocalServerError):
 
 @dataclass(frozen=True)
 class Account:
-    """A system account that a child runs as; only a root process can switch to one."""
+    """A system account that a child process runs as. Only a root process can switch to one."""
 
     name: str
     uid: int
@@ -81,7 +81,7 @@ class Account:
 
 
 def unprivileged_account() -> Account | None:
-    """Return the account for servers that refuse to run as root, or None when this process is not root."""
+    """Return the account for servers that refuse root; None if this process is not root."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -93,7 +93,7 @@ def unprivileged_account() -> Account | None:
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago; whoever binds it must be ready to lose the race."""
+    """Return a port that was free a moment ago. Whoever binds it must be ready to lose the race."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -158,7 +158,7 @@ class GuardedProcess:
 
     @property
     def running(self) -> bool:
-        """Whether the child lives."""
+        """Return true while the child lives."""
         return self._child.poll() is None
 
     def wait_ready(self, ready: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
@@ -203,5 +203,5 @@ class GuardedProcess:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a server's folder; a file that the server's last process deletes meanwhile is no error."""
+    """Remove a server's folder. A file that the server's last process deletes meanwhile is no error."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -46,7 +46,7 @@ _PORT_TRIES = 5
 
 
 class Server(ABC):
-    """A running server: `stop` it, `kill` it as a crash would, `restart` it on the same port and data."""
+    """A running server can be stopped, killed or restarted on the same port and data."""
 
     name: str
 
@@ -81,7 +81,7 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """What a client connects to."""
+        """Return the URL that a client connects to."""
 
     @property
     def pid(self) -> int:
@@ -98,11 +98,11 @@ class Server(ABC):
 
     @property
     def running(self) -> bool:
-        """Whether the server's process lives."""
+        """Return true while the server's process lives."""
         return self._process is not None and self._process.running
 
     def stop(self) -> None:
-        """End the server in good order and remove its data if it is temporary; repeating this does nothing."""
+        """End the server in good order; remove temporary data. Repeating this does nothing."""
         self._end(crash=False)
         self._cleanup()
         if self._remove_data:
@@ -113,7 +113,7 @@ class Server(ABC):
         self._end(crash=True)
 
     def restart(self) -> None:
-        """Start again on the same port and data, after a stop in good order if the server still runs."""
+        """Start again on the same port and data. A running server is stopped in good order first."""
         self._end(crash=False)
         self._launch(self.port)
 
@@ -239,7 +239,7 @@ class Valkey(Server):
 
 
 class Postgres(Server):
-    """An embedded PostgreSQL with a superuser and a database named `teamfit`, guarded by a random password.
+    """An embedded PostgreSQL with a superuser and a database `teamfit`. A random password guards it.
 
     A superuser of Postgres can run programs as the server's account, so even on the loopback interface of a shared
     machine the door is locked. The password lives beside the data and survives restarts.

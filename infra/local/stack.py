@@ -1,4 +1,4 @@
-"""The whole pipeline on this machine: servers, stages and API as child processes, started in order, stopped together.
+"""The stack runs the whole pipeline on this machine as child processes. They start in order and stop together.
 
 Every part that the settings already name (`DATABASE_URL`, `BROKER_URL`, an LLM endpoint) is used as it is; the others
 are embedded. All children hang on this process: however it ends, they end too (see `processes`).
@@ -181,7 +181,7 @@ class Stack:
                 raise ServerFailed(server.name, "ended by itself", server.log)
 
     def close(self) -> None:
-        """Stop everything that was started, what depends on others first, and remove its files; may be repeated."""
+        """Stop everything, dependants first, and remove its files. It may be repeated."""
         children, self._children = self._children, {}
         llm = children.pop(_LLM, None)
         _all_at_once([child.stop for child in children.values()])

@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: through SQLAlchemy's asyncpg dialect, so that one driver serves all."""
+"""Alembic reaches the database through SQLAlchemy's asyncpg dialect. One driver serves all."""
 
 import asyncio
 

@@ -64,7 +64,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """How a run ended."""
+    """The way in which a run ended."""
 
     run: int
     outcome: str
@@ -135,7 +135,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Reemission:
-    """How often the reconciler sent a run on, because it stood still, and why it could not, if it could not."""
+    """The times that the reconciler sent a run on. `why` says why it could not, if it could not."""
 
     run: int
     times: int
@@ -145,7 +145,7 @@ class Reemission:
 
 @dataclass(frozen=True, slots=True)
 class JobLife:
-    """Everything that the pipeline has written about one job, at one moment, in the order in which a job meets it."""
+    """The record of one job at one moment, in the order of its steps."""
 
     job_id: UUID
     request: Request | None
@@ -193,14 +193,14 @@ async def life_of(database: Database, job_id: UUID) -> JobLife:
 
 
 async def standings(database: Database, jobs: Sequence[UUID]) -> list[tuple[UUID, Standing]]:
-    """Return what is known of each job: whose it is, its newest run, and how that ended."""
+    """Return each job's owner, its newest run, and how that ended."""
     async with database.transaction() as connection:
         return [(job, await standing(connection, JobId(job))) for job in jobs]
 
 
 @dataclass(frozen=True, slots=True)
 class CancelResult:
-    """What became of one job; `why` is for people, and only where it is not cancelled."""
+    """The result for one job. `why` is for people, and only where the job is not cancelled."""
 
     job_id: UUID
     cancelled: bool

@@ -1,4 +1,4 @@
-"""What waits in the broker, and which part of it nobody will read."""
+"""The lag is what waits in the broker, including what nobody will read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from streams.redis.backlog import TopicBacklog
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """What waits in the broker.
+    """The entries that wait in the broker.
 
     Attributes:
         topics: each with what its consumer groups have still to do.

@@ -1,4 +1,4 @@
-"""The LLM endpoints as an operator sees them: their gates, holds and dialects, and how each is undone."""
+"""Operators see and undo the gates, holds and dialects of LLM endpoints."""
 
 from collections.abc import Sequence
 

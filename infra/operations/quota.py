@@ -55,7 +55,7 @@ async def read_books(database: Database, organization_id: str) -> QuotaBooks:
 
 
 async def repair(database: Database, wrong: QuotaBooks) -> Sequence[Period]:
-    """Count the months that differ again from the ledger, which is right; return them as they are then.
+    """Count the differing months again from the ledger, which is right; return them.
 
     A repeat changes nothing. Admission of this organization waits for a moment.
     """

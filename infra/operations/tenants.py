@@ -37,7 +37,7 @@ class Organization:
 
     @property
     def may_request(self) -> bool:
-        """Whether it has the paid plan, in force, that requests need."""
+        """Return true if it has the paid plan that requests need, in force."""
         return self.plan not in {None, "free"} and self.status == "active"
 
 

@@ -1,4 +1,4 @@
-"""Running one stage in this process: its Faust app under faust.Worker, on uvloop, with our logging."""
+"""This runs one stage's Faust app in this process, on uvloop, with our logging."""
 
 import asyncio
 import os

@@ -1,4 +1,7 @@
-"""A read-only check that nothing was lost, charged twice or saved twice: the promises as invariants of the database."""
+"""A read-only check proves that nothing was lost, charged twice or saved twice.
+
+It states the promises as invariants of the database.
+"""
 
 from infra.verify.checker import CheckTimedOut, verify
 from infra.verify.report import Finding, Report

@@ -1,4 +1,4 @@
-"""The invariants that one SQL statement can check: what each says, its query, and what to do when it is broken."""
+"""One SQL statement checks each invariant. This says what each means, its query, and what to do when it is broken."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

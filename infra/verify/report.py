@@ -1,4 +1,4 @@
-"""What a check found."""
+"""A report holds the findings of a check."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -44,7 +44,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every invariant holds."""
+        """Return true if every invariant holds."""
         return not self.violated
 
     def document(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Report:
         }
 
     def explain(self) -> str:
-        """Return a paragraph for each violated invariant, with the IDs; an empty text if there is none."""
+        """Return a paragraph with the IDs for each violated invariant. It is empty if there is none."""
         return "\n".join(
             f"{one.name}: {one.statement} - {one.violations} of {one.checked} do not"
             f"{f' ({one.detail})' if one.detail else ''}:\n"

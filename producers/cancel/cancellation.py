@@ -1,4 +1,4 @@
-"""Cancelling a job, over HTTP or by an operator's command: decided in Postgres, told to the stream.
+"""An HTTP request or an operator's command cancels a job. Postgres decides; the stream is told.
 
 The decision commits first; from then on the job is cancelled, whether any worker or the broker is there or not. The
 fact is published next. If the broker is away it is kept in `scheduled_events`, and its caller hears of success all the

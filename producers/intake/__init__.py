@@ -1,1 +1,1 @@
-"""The way in for requests: each is checked, recorded and published before its caller hears that it is accepted."""
+"""The intake checks, records and publishes each request before its caller hears of the acceptance."""

@@ -1,4 +1,4 @@
-"""What a run that stands still is sent, so that it goes on: plain functions of what Postgres knows of it.
+"""Plain functions choose the event that restarts a run that stands still. They read only what Postgres knows of it.
 
 | the run | is sent | and then |
 | --- | --- | --- |
@@ -64,7 +64,7 @@ class StillRun:
 
 
 def request_of_run(event: Mapping[str, Any], run: int) -> JobRequested:
-    """Return the request for a run, made of the job's request for this or an earlier one."""
+    """Return the request for a run, made from this run's or an earlier request."""
     request = JobRequested.model_validate(event)
     if request.run == run:
         return request

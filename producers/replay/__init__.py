@@ -1,4 +1,4 @@
-"""Replay: failed events are found, understood, and brought back by a plan that shows its effects before it is applied.
+"""Replay brings failed events back by a plan that first shows its effects.
 
 A failed event is *open* until it is replayed or discarded, and open again when it fails anew. Replaying one is either
 

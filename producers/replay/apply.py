@@ -1,4 +1,4 @@
-"""Applying a plan: exactly its set is sent, at a rate, by one process at a time; stopped anywhere, it can go on.
+"""One process at a time applies a plan, at a rate. Exactly the plan's set is sent; stopped anywhere, it can go on.
 
 First the runs that nobody ended are decided as failed, and the facts that say so are published; then the events are
 sent in batches. A batch is one transaction: its failed events are locked and compared with what the plan showed, the
@@ -45,7 +45,7 @@ _LAST_POSITION: Final = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a plan is. `total` counts what is to be sent, `waiting` the jobs whose quota is still held."""
+    """The progress of a plan. `total` counts the events to send, `waiting` the jobs whose quota is still held."""
 
     total: int
     sent: int
@@ -53,7 +53,7 @@ class Progress:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left."""
+        """Return true if nothing is left."""
         return self.sent == self.total
 
 

@@ -1,4 +1,4 @@
-"""What would follow from a plan, read from what is known when it is made."""
+"""A plan's effects are predicted from what is known when the plan is made."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -22,14 +22,14 @@ _LISTED = 100
 
 
 class OrganizationCount(BaseModel):
-    """How many events are an organization's."""
+    """The number of events of an organization."""
 
     organization_id: str | None
     events: int
 
 
 class ErrorCount(BaseModel):
-    """How many events failed in a stage with an error."""
+    """The number of events that failed in a stage with an error."""
 
     stage: str
     error_type: str
@@ -57,7 +57,7 @@ class Excluded(BaseModel):
 
 
 class QuotaEffect(BaseModel):
-    """What reruns would take of an organization's quota."""
+    """The quota of an organization that reruns would take."""
 
     organization_id: str
     units: int
@@ -67,12 +67,12 @@ class QuotaEffect(BaseModel):
 
     @property
     def short(self) -> int:
-        """How many reruns would be rejected if nothing else changed."""
+        """Return how many reruns would be rejected if nothing else changed."""
         return max(0, self.units - self.given_back - self.units_left)
 
 
 class TokenEstimate(BaseModel):
-    """What the reruns would cost at the LLM. None where nothing is known."""
+    """The tokens that the reruns would cost at the LLM. None where nothing is known."""
 
     per_run: int | None
     total: int | None
@@ -80,7 +80,7 @@ class TokenEstimate(BaseModel):
 
 
 class TopicCount(BaseModel):
-    """How many records a topic gets; `group` when one consumer group alone acts on them."""
+    """The number of records that a topic gets. `group` is set when one consumer group alone acts on them."""
 
     topic: str
     group: str | None = None
@@ -97,7 +97,7 @@ class Behind(BaseModel):
 
 
 class Effects(BaseModel):
-    """What a plan would do.
+    """The effects that a plan would have.
 
     Attributes:
         ends_first: runs that have not ended, and are ended as failed before the next one starts.

@@ -1,4 +1,4 @@
-"""Why a replay is not done.
+"""These errors say why a replay is refused.
 
 ReplayError
 ├── UnknownFailedEvent   no row has this ID

@@ -28,7 +28,7 @@ _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 
 class Filter(BaseModel):
-    """Which failed events are meant: those that fit everything that is given. Times are of an event's last failure."""
+    """A choice of failed events: those that fit every given field. Times are of an event's last failure."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -169,7 +169,7 @@ class FailedEvents:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place in the order of a list, as text that a caller hands back unread."""
+    """A position in a sorted list, as text that a caller hands back unread."""
 
     last_failed_at: datetime
     id: UUID

@@ -111,7 +111,7 @@ class Plans:
             return await read_plan(connection, plan_id)
 
     async def page(self, plan_id: UUID, *, after: int = 0, limit: int = 100) -> PlanPage:
-        """Return a plan and some of its events, in the order of sending, after a position. Raises UnknownPlan."""
+        """Return a plan and the events after a position, in the order of sending. Raises UnknownPlan."""
         async with self.database.transaction() as connection:
             plan = await read_plan(connection, plan_id)
             rows = _queries.items(connection, plan_id=plan_id, after=after, limit=limit)

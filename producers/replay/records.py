@@ -21,7 +21,7 @@ KeptHeaders: TypeAlias = Mapping[str, str | Mapping[str, str]]
 
 
 def rerun(raw: bytes | None, headers: KeptHeaders, *, run: int, at: datetime) -> Record:
-    """Return the request that starts a job's next run, made of the event that started the failed one.
+    """Return the request for a job's next run, made from the event that failed.
 
     The same arguments give the same bytes.
     """
@@ -53,7 +53,7 @@ def ended(raw: bytes | None, headers: KeptHeaders, clock: Clock) -> JobFailed:
 
 
 def starts_run(raw: bytes | None, headers: KeptHeaders) -> bool:
-    """Whether a failed event is one that starts a run of a job."""
+    """Return true if a failed event is one that starts a run of a job."""
     try:
         _starting_event(raw, headers)
     except InvalidEvent:

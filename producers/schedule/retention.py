@@ -1,4 +1,6 @@
-"""Retention: old events of ended jobs, failed events that were dealt with, and, where it is asked for, whole jobs.
+"""Retention deletes old events of ended jobs and failed events that were dealt with.
+
+Whole jobs go only where a setting asks for it.
 
 An ended job's events are deleted all at once.
 The read model keeps the jobs' last state. `archive_retention.horizon` is written in the same transactions as the
@@ -66,7 +68,7 @@ class Retention:
         return deleted
 
     async def delete_settled(self) -> int:
-        """Delete failed events that were dealt with, and replay plans that ended, before the horizon; return how many.
+        """Delete the settled failed events and ended replay plans before the horizon; return how many.
 
         Open failed events stay until somebody replays or discards them. Early cancellations go with the old.
 

@@ -49,7 +49,7 @@ class Taker:
             self.held = None
 
     async def publish_due(self) -> int:
-        """Publish a batch of what is due, and forget it; return how many events there were.
+        """Publish a batch of what is due, delete its rows, and return their number.
 
         Dying in between publishes them again, which handlers tolerate.
 

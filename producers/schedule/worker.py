@@ -59,7 +59,12 @@ def create(settings: Settings) -> StageApp:
 
 
 class Duties:
-    """Does what is due, and notes what fails: a bug that a deploy must mend, while everything else goes on."""
+    """The schedule's work runs when it is due, and its failures are noted.
+
+    Everything else goes on meanwhile: a bug waits for a deploy that mends it.
+
+    A failure is noted, and everything else goes on: a bug waits for a deploy that mends it.
+    """
 
     def __init__(self) -> None:
         self._failing: dict[str, str] = {}
@@ -69,7 +74,7 @@ class Duties:
         return ", ".join(f"{name} fails: {kind}" for name, kind in self._failing.items()) or None
 
     async def survive(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
-        """Leave the work for its next time when it fails; say so in the log and on /readyz until it succeeds.
+        """Leave failed work for its next time. The log and /readyz say so until it succeeds.
 
         An exception that leaves a timer would end the worker, and with it everything else that it does.
         """

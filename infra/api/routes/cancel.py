@@ -26,7 +26,7 @@ _PROBLEMS = responses(
 
 
 class CancelRequest(BaseModel):
-    """Why a job is withdrawn; all of it may be left out."""
+    """The reason why a job is withdrawn. All of it may be left out."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,7 +34,7 @@ class CancelRequest(BaseModel):
 
 
 class JobCancelled(BaseModel):
-    """The job is cancelled: it will not run, or stops at its next safe point, and its quota is given back."""
+    """The job is cancelled. It will not run, or stops at its next safe point, and its quota is given back."""
 
     success: Literal[True] = True
     job_id: UUID

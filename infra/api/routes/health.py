@@ -1,4 +1,4 @@
-"""What orchestrators and Prometheus ask: whether the process lives, whether it can take requests, and its metrics."""
+"""Orchestrators and Prometheus ask for liveness, readiness and metrics."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,7 +26,7 @@ class Alive(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether requests can be taken now, and if not, why."""
+    """An answer that says if requests can be taken now, and if not, why."""
 
     status: Literal["ready", "unready"]
     reasons: dict[str, str] = Field(description="What is wrong with each dependency that is away or takes no writes.")

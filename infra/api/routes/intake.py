@@ -76,7 +76,7 @@ _PROBLEMS = responses(
 
 
 class GenerateRequest(Requested):
-    """What a customer's team asks for. A field that is not known is refused: misspelt, it would be missed."""
+    """A customer's request for activities. A field that is not known is refused: misspelt, it would be missed."""
 
     model_config = ConfigDict(extra="forbid")
 

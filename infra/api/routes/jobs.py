@@ -1,4 +1,4 @@
-"""What customers read over HTTP: a job's status, its activities once it is completed, its events as they come."""
+"""Customers read a job's status, its activities and its events over HTTP."""
 
 import asyncio
 import hashlib

@@ -48,7 +48,7 @@ _APPLY = responses(
 
 
 class FailedEventsQuery(Filter):
-    """Which failed events, in which state, and which page."""
+    """The query of the list of failed events: filter, state and page."""
 
     state: Literal["open", "replayed", "discarded", "all"] = "open"
     limit: int = Field(default=50, ge=1, le=_LARGEST_PAGE)
@@ -56,7 +56,7 @@ class FailedEventsQuery(Filter):
 
 
 class PlanItemsQuery(BaseModel):
-    """Which page of a plan's events."""
+    """The query for one page of a plan's events."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -65,7 +65,7 @@ class PlanItemsQuery(BaseModel):
 
 
 class Discard(BaseModel):
-    """Why a failed event is set aside for good."""
+    """The reason why a failed event is set aside for good."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -73,7 +73,7 @@ class Discard(BaseModel):
 
 
 class Apply(BaseModel):
-    """How fast to send."""
+    """The rate at which a plan's events are sent."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""The design that the pipeline replaces: one Celery task that checks the quota, asks the LLM, and saves.
+"""The pipeline replaces this design. One Celery task checks the quota, asks the LLM and saves.
 
 It exists to be measured beside the pipeline, by the same harness (`make chaos`). Nothing of ours imports it: it runs
 in a virtual environment of its own, because Celery is no dependency of the pipeline. It is set up as the guides

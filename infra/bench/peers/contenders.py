@@ -26,18 +26,18 @@ class Contender:
 
     @property
     def requirements(self) -> Path | None:
-        """What its virtual environment holds; None for what runs in this one."""
+        """Return the file of its virtual environment's requirements; None if it runs in this one."""
         path = _REQUIREMENTS / f"{self.module}.txt"
         return path if path.exists() else None
 
     @property
     def kind(self) -> Kind:
-        """Whose it is: the transport that the others are compared with, a peer, or a denominator."""
+        """Return its role: our transport, a peer, or a denominator."""
         return "ours" if self.module == "own" else "raw" if self.module == "raw" else "peer"
 
     @property
     def paced(self) -> bool:
-        """Whether its latency is measured."""
+        """Return true if its latency is measured."""
         return not self.batch and self.kind != "raw"
 
 

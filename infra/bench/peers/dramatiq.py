@@ -27,7 +27,7 @@ def job(argument: str) -> None:
 
 
 def work() -> None:
-    """Run the worker's threads in this process, as the command does in each of its own."""
+    """Run the worker's threads in this process. The command does so in each of its processes."""
     # An idle queue is asked again after at most `worker_timeout` ms.
     dramatiq.Worker(broker, worker_threads=1, worker_timeout=10).start()
     threading.Event().wait()

@@ -17,7 +17,7 @@ class NotInstalled(RuntimeError):
 
 
 def environment(peer: str, requirements: Path, folder: Path) -> Path:
-    """Return the peer's Python; its environment is made at the first need, and again when its requirements change.
+    """Return the peer's Python. Its environment is made when it is missing or its requirements have changed.
 
     Raises:
         NotInstalled: the installer failed.

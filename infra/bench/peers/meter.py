@@ -69,7 +69,7 @@ async def send_jobs(
     *,
     at_once: int = 100,
 ) -> None:
-    """Send what the role asks for: all jobs with `send_all` (by default `at_once` sends together), or paced ones."""
+    """Send the jobs of a role: all of them, or paced. `send_all` sends all; by default `at_once` sends together."""
     if _ROLE == "pace":
         await _pace(send)
         return

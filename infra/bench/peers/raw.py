@@ -1,4 +1,4 @@
-"""The raw loop of redis-py, the denominator: reads 500 entries, acknowledges them, and does nothing else at all.
+"""The raw loop of redis-py is the denominator. It reads 500 entries, acknowledges them, and does nothing else.
 
 Variants: `pipeline` acknowledges entry by entry in one pipeline; `variadic` all of them in one command.
 """

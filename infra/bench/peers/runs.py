@@ -1,4 +1,4 @@
-"""One run of one contender: jobs are written, one worker process drains them, and both are looked at from outside."""
+"""A run writes the jobs and lets one worker process drain them. Both are watched from outside."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ class RunFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Drained:
-    """What a drain has shown. `sent_per_s` is how fast the jobs were written before."""
+    """The measurements of a drain. `sent_per_s` is how fast the jobs were written before."""
 
     per_s: float
     sent_per_s: float
@@ -47,13 +47,13 @@ class Paced:
 
 @dataclass(frozen=True)
 class Grounds:
-    """Where runs take place: a server of their own, which each run empties."""
+    """A server for the runs. Each run empties it."""
 
     url: str
     folder: Path
 
     def drain(self, contender: Contender, python: Path) -> Drained:
-        """Write the jobs, then start the worker; the clock runs from its first job to its last."""
+        """Write the jobs, then start the worker. The clock runs from its first job to its last."""
         with self._run(contender, python, jobs=contender.jobs) as run:
             with run.start("enqueue") as sender:
                 sent = run.report("enqueue", sender)

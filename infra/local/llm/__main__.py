@@ -1,4 +1,4 @@
-"""`python -m infra.local.llm --port N [--latency S]`: run the offline server until it is told to stop.
+"""`python -m infra.local.llm --port N [--latency S]` runs the offline server until it is stopped.
 
 How it is told to misbehave: see `infra/local/llm/misbehaviour.py`, or `--help`.
 """
@@ -16,7 +16,7 @@ from infra.ports import PortTaken, require_free
 
 
 def main() -> int:
-    """Serve until a signal ends it; a port that is taken is a plain message and exit code 2."""
+    """Serve until a signal ends it. A port that is taken is a plain message and exit code 2."""
     parser = argparse.ArgumentParser(
         prog="python -m infra.local.llm",
         description="An OpenAI-compatible server that composes activities offline.",

@@ -1,4 +1,6 @@
-"""Three activities from a prompt's words: a small catalog, ranked by setting and theme, fitted to size and time.
+"""The composer picks three activities from a catalog by the words of a prompt.
+
+It ranks by setting and theme, and fits size and time.
 
 The same prompt always gives the same answer, and another team's prompt most likely another. The prompt is data: its
 words choose among our texts, and none of them is repeated in the answer.
@@ -41,7 +43,7 @@ _SIZE = re.compile(
 
 
 class GroupSize(TypedDict):
-    """How many people an activity suits."""
+    """The number of people that an activity suits."""
 
     min: int
     max: int

@@ -1,4 +1,4 @@
-"""How the offline server is told to fail, and what it counts.
+"""An order tells the offline server how to fail; a tally counts its calls.
 
 `PUT /control` with a JSON object sets what the next calls meet; `GET /control` says what is set and what was counted;
 `DELETE /control` sets everything back, counts included.
@@ -21,7 +21,7 @@ _SLOW_S = 30.0
 
 
 class Mode(StrEnum):
-    """What a call meets."""
+    """The answer that a call gets."""
 
     OK = "ok"
     RATE_LIMITED = "429"
@@ -40,7 +40,7 @@ class Mode(StrEnum):
 
 
 class Order(BaseModel):
-    """What the next calls meet, as `PUT /control` takes it."""
+    """The answers for the next calls, as `PUT /control` takes them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,7 +56,7 @@ class Order(BaseModel):
 
 
 class Tally(BaseModel):
-    """What was counted since the start or the last `DELETE /control`."""
+    """The counts since the start or the last `DELETE /control`."""
 
     received: int = 0
     in_flight: int = 0

@@ -1,4 +1,4 @@
-"""The tables of the TEAMFIT backend that admission and the prompt read; created only where they are missing."""
+"""This migration creates the TEAMFIT backend's tables where they are missing. Admission and the prompt read them."""
 
 from infra.migrations.sql import run_file
 

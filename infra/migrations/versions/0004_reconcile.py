@@ -1,4 +1,4 @@
-"""What the reconciler and the schedules need: indexes on what is live, and what they remember."""
+"""The reconciler and the schedules get indexes on live rows, and a memory."""
 
 from infra.migrations.sql import run_file
 

@@ -1,4 +1,4 @@
-"""What tells a repeated event from one whose worker was lost."""
+"""A mark tells a repeated event from one whose worker was lost."""
 
 from infra.migrations.sql import run_file
 

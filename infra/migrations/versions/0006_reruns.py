@@ -1,4 +1,4 @@
-"""What tells a replayed run that arrived from one that was lost on its way."""
+"""A mark tells a replayed run that arrived from a lost one."""
 
 from infra.migrations.sql import run_file
 

@@ -1,4 +1,4 @@
-"""What tells times that were written by a clock that has been set back since."""
+"""A mark tells times that a clock wrote before it was set back."""
 
 from infra.migrations.sql import run_file
 

@@ -1,4 +1,4 @@
-"""How far the retention of whole jobs went."""
+"""A table notes how far the retention of whole jobs went."""
 
 from infra.migrations.sql import run_file
 

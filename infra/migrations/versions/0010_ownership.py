@@ -1,4 +1,4 @@
-"""Whose each job is, and what was lost of jobs that were withdrawn before they were archived."""
+"""A table says whose each job is. Another keeps withdrawals of jobs that were not archived."""
 
 from infra.migrations.sql import run_file
 

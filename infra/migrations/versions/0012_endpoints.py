@@ -1,4 +1,7 @@
-"""What the fleet learns about LLM endpoints: how each is asked, why one is held, what probes have cost."""
+"""The fleet keeps what it learns about LLM endpoints.
+
+It keeps how each is asked, why one is held, and what probes have cost.
+"""
 
 from infra.migrations.sql import run_file
 
