@@ -52,7 +52,7 @@ from streams.delivery.deliveries import Record
 from streams.delivery.stage import Publisher
 from streams.jobs.completion import Usage
 from streams.jobs.events import JobFailed, JobId, parse_event
-from streams.jobs.outcomes import decide_outcome, terminal_fact
+from streams.jobs.outcomes import fail_runs
 from streams.jobs.stages import RUN_ENTRIES, RUN_STAGES
 
 log = structlog.get_logger(__name__)
@@ -133,7 +133,7 @@ class Reconciler:
                 return 0
             plans = [self._plan(row, now) for row in await self._find(connection, now)]
             await self._publish([plan for plan in plans if plan.records])
-            ended = [fact for plan in plans if plan.failure and (fact := await _fail(connection, plan))]
+            ended = await _fail(connection, [plan for plan in plans if plan.failure])
             await _queries.note(
                 connection, **columns(plans, job_ids="job_id", runs="run", set_aside="set_aside"), now=now
             )
@@ -228,15 +228,23 @@ class _Plan:
         self.set_aside = storable(f"{type(error).__name__}: {error}", _LONGEST_REASON)
 
 
-async def _fail(connection: Connection, plan: _Plan) -> Record | None:
-    """End the run as failed; return the fact that stands, which may be of a stage that was faster since the look."""
+async def _fail(connection: Connection, plans: Sequence[_Plan]) -> Sequence[Record]:
+    """End the runs as failed; return the facts that stand, which may be of a stage that was faster since the look.
+
+    A run whose fact Postgres does not take is set aside, and the others go on.
+    """
+    if not plans:
+        return ()
     try:
         async with connection.transaction():
-            decided = await decide_outcome(connection, plan.job_id, plan.run, "failed", fact=plan.failure)
+            decided = await fail_runs(connection, [plan.failure for plan in plans if plan.failure])
     except DATA_ERRORS as error:
-        plan.put_aside(error)
-        return None
-    return await terminal_fact(connection, plan.job_id, plan.run) if decided == "failed" else None
+        if len(plans) == 1:
+            plans[0].put_aside(error)
+            return ()
+        half = len(plans) // 2
+        return [*await _fail(connection, plans[:half]), *await _fail(connection, plans[half:])]
+    return [end.fact for end in decided.values() if end.fact and end.outcome == "failed"]
 
 
 def _read(row: asyncpg.Record) -> StillRun:

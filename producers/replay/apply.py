@@ -28,8 +28,7 @@ from streams.delivery.deliveries import Record
 from streams.delivery.failed_events import mark_replayed
 from streams.delivery.seal import Seal, SealedPublisher
 from streams.delivery.stage import Publisher
-from streams.jobs.events import JobId
-from streams.jobs.outcomes import decide_outcome, terminal_fact
+from streams.jobs.outcomes import fail_runs
 from streams.jobs.topics import JOB_EVENTS, record
 
 _queries = aiosql.from_path(Path(__file__).with_name("sending.sql"), "asyncpg")
@@ -201,17 +200,20 @@ class _Sending:
             runs=[row["run"] for row in rows],
             now=clock.now(),
         )
-        facts = []
-        for row in rows:
-            job_id, run, fact = JobId(row["job_id"]), row["run"], records.ended(row["event"], row["headers"], clock)
-            outcome = await decide_outcome(connection, job_id, run, "failed", fact=fact)
-            if outcome != "failed":
-                raise PlanChanged(
-                    self.plan.id, [f"{row['failed_event_id']}: job {job_id} run {run} has ended as {outcome}"]
-                )
-            facts.append(await terminal_fact(connection, job_id, run) or record(JOB_EVENTS, fact))
+        facts = [records.ended(row["event"], row["headers"], clock) for row in rows]
+        decided = await fail_runs(connection, facts)
+        ends = [decided[fact.job_id, fact.run] for fact in facts]
+        others = [(row, end.outcome) for row, end in zip(rows, ends, strict=True) if end.outcome != "failed"]
+        if others:
+            raise PlanChanged(
+                self.plan.id,
+                [
+                    f"{row['failed_event_id']}: job {row['job_id']} run {row['run']} has ended as {outcome}"
+                    for row, outcome in others
+                ],
+            )
         await _queries.note_outcome(connection, plan_id=self.plan.id, positions=_positions(rows))
-        return facts
+        return [end.fact or record(JOB_EVENTS, fact) for end, fact in zip(ends, facts, strict=True)]
 
     async def _send_batch(self, size: int) -> int:
         """Send the next events that can be sent; return how many."""

@@ -4,7 +4,8 @@ Completing, failing, rejecting and cancelling a run all pass through here, insid
 two stages can never both end a run: the second one reads what the first has decided.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -12,7 +13,7 @@ import aiosql
 import orjson
 
 from infra.clock import Clock
-from infra.postgres import Connection, Database
+from infra.postgres import Connection, Database, columns
 from streams.delivery.deliveries import Record
 from streams.delivery.policy import error_code
 from streams.jobs.error_codes import sentence_for_customer
@@ -21,6 +22,15 @@ from streams.jobs.facts import fact_after
 from streams.jobs.topics import JOB_EVENTS, record
 
 RunOutcome: TypeAlias = Literal["completed", "failed", "rejected", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """How a run ended, and the fact that was kept with that."""
+
+    outcome: RunOutcome
+    fact: Record | None
+
 
 _queries = aiosql.from_path(Path(__file__).with_name("outcomes.sql"), "asyncpg")
 
@@ -48,9 +58,11 @@ async def decide_outcome(
 async def terminal_fact(connection: Connection, job_id: JobId, run: int) -> Record | None:
     """Return the fact that was kept with a run's outcome, to be published again; None if there is none."""
     row = await _queries.outcome_of(connection, job_id=job_id, run=run)
-    if row is None or row["fact"] is None:
-        return None
-    return Record(JOB_EVENTS, str(job_id).encode(), orjson.dumps(row["fact"]))
+    return None if row is None else _kept(job_id, row["fact"])
+
+
+def _kept(job_id: JobId, fact: object) -> Record | None:
+    return None if fact is None else Record(JOB_EVENTS, str(job_id).encode(), orjson.dumps(fact))
 
 
 async def reject_runs(connection: Connection, runs: Sequence[tuple[JobId, int]]) -> None:
@@ -66,6 +78,21 @@ async def complete_runs(connection: Connection, runs: Sequence[tuple[JobId, int]
     return {(JobId(row["job_id"]), row["run"]) async for row in rows if row["outcome"] == "completed"}
 
 
+async def fail_runs(connection: Connection, facts: Sequence[JobFailed]) -> Mapping[tuple[JobId, int], Decided]:
+    """Decide that the runs of these facts failed, unless they are decided; return what stands of each.
+
+    Like `decide_outcome` for each of them, in two statements however many they are.
+    """
+    runs = columns(facts, job_ids="job_id", runs="run")
+    kept = [fact.model_dump(mode="json", exclude_none=True) for fact in facts]
+    await _queries.fail_each(connection, **runs, facts=kept)
+    rows = _queries.outcomes_of(connection, **runs)
+    return {
+        (JobId(row["job_id"]), row["run"]): Decided(row["outcome"], _kept(row["job_id"], row["fact"]))
+        async for row in rows
+    }
+
+
 async def fail_run(
     database: Database, clock: Clock, event: JobRequested | JobAccepted, error: Exception
 ) -> Sequence[Record]:
@@ -78,10 +105,8 @@ async def fail_run(
     """
     fact = job_failed(event, error, clock)
     async with database.transaction() as connection:
-        if await decide_outcome(connection, event.job_id, event.run, "failed", fact=fact) != "failed":
-            return ()
-        kept = await terminal_fact(connection, event.job_id, event.run)
-    return (kept or record(JOB_EVENTS, fact),)
+        (decided,) = (await fail_runs(connection, [fact])).values()
+    return (decided.fact or record(JOB_EVENTS, fact),) if decided.outcome == "failed" else ()
 
 
 def job_failed(event: JobEvent, error: Exception, clock: Clock) -> JobFailed:

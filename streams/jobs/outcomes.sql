@@ -9,6 +9,21 @@ ON CONFLICT (job_id, run) DO NOTHING;
 -- The outcome of one run and the fact kept with it; no row while the run is undecided.
 SELECT outcome, fact FROM job_outcomes WHERE job_id = :job_id AND run = :run;
 
+-- name: fail_each(job_ids, runs, facts)!
+-- Writes that runs failed, each with its own fact; a run that is decided keeps its first outcome. Sorted, so that two
+-- writers cannot deadlock.
+INSERT INTO job_outcomes (job_id, run, outcome, fact)
+SELECT job_id, run, 'failed', fact
+FROM unnest(:job_ids::uuid[], :runs::int[], :facts::jsonb[]) AS undecided (job_id, run, fact)
+ORDER BY job_id, run
+ON CONFLICT (job_id, run) DO NOTHING;
+
+-- name: outcomes_of(job_ids, runs)
+-- The outcomes of runs and the facts kept with them; no row for a run that is undecided.
+SELECT job_id, run, outcome, fact
+FROM job_outcomes
+WHERE (job_id, run) IN (SELECT * FROM unnest(:job_ids::uuid[], :runs::int[]));
+
 -- name: complete(job_ids, runs)
 -- Writes that runs were completed and returns the outcome that stands. Sorted, so that two writers cannot deadlock.
 INSERT INTO job_outcomes (job_id, run, outcome)
