@@ -66,13 +66,15 @@ class Settings(Variables):
         default=120.0,
         gt=0,
         le=_DAY_S,
-        description="Longest one generation may take. Longer: patient with slow models; shorter: a hung call ends.",
+        description="Longest that one call to the LLM may take. Longer: slow models can finish; "
+        "shorter: a hung call ends sooner.",
     )
     materials_token_budget: int = Field(
         default=2_000,
         ge=0,
         le=10_000_000,
-        description="Most tokens of team materials put in a prompt. Higher: better informed and dearer answers.",
+        description="Most tokens of team materials put in a prompt. Higher: better informed and "
+        "more expensive answers.",
     )
     max_completion_tokens: int = Field(
         default=4_000,
@@ -86,7 +88,7 @@ class Settings(Variables):
         le=10**12,
         description="Spend cap: a job whose calls, of all its attempts and runs, have used so many tokens gets no "
         "further one and fails with `spend_cap_reached`; 0: no cap. A call of unknown cost counts as a full answer. "
-        "Higher: more patience with a job that keeps failing, and more cost.",
+        "Higher: a job that keeps failing is tried for longer, at more cost.",
     )
 
     batch_size: int = Field(
@@ -100,7 +102,8 @@ class Settings(Variables):
         default=3,
         ge=1,
         le=1_000,
-        description="Tries of a stage before it gives a job up. Higher: more patience, more cost.",
+        description="Tries of a stage before it gives a job up. Higher: fewer jobs fail "
+        "for a passing fault, and more cost.",
     )
     retry_base_s: float = Field(
         default=2.0, gt=0, le=_DAY_S, description="Delay before the second try; doubled for each next one."
@@ -110,7 +113,9 @@ class Settings(Variables):
         default=30.0,
         gt=0,
         le=_DAY_S,
-        description="Longest a quota, projection or failures handler may take before it is retried.",
+        description="Longest that one transaction of a stage may take; a try may take four of them. "
+        "Longer: a slow database "
+        "is waited for; shorter: a hung query is tried again sooner.",
     )
     stall_threshold_s: float = Field(
         default=600.0,
@@ -162,8 +167,8 @@ class Settings(Variables):
     )
     worker_host: str = Field(
         default="127.0.0.1",
-        description="Address on which it does. The port asks for no token: open it to no more than your probes and "
-        "Prometheus, `0.0.0.0` in a container whose network is its own.",
+        description="Address on which the worker answers. The port asks for no token: open it to no more than your "
+        "probes and Prometheus, `0.0.0.0` in a container whose network is its own.",
     )
     root_path: str = Field(
         default="",
@@ -173,7 +178,7 @@ class Settings(Variables):
     trusted_proxies: str = Field(
         default="127.0.0.1,::1",
         description="Addresses and networks of proxies, separated by commas, whose `X-Forwarded-For`, `-Proto` and "
-        "`-Prefix` the API believes; `*`: everybody's.",
+        "`-Prefix` the API believes; `*`: all addresses.",
     )
     keep_alive_s: int = Field(
         default=75,
@@ -185,7 +190,7 @@ class Settings(Variables):
     log_format: Literal["console", "json"] = Field(default="json", description="Log lines for people or for machines.")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = Field(
         default="info",
-        description="Which lines a worker and the API write: `warning` and `error` leave out what goes as it should.",
+        description="Least severe lines that a worker and the API write. `debug` writes most; `error` writes least.",
     )
 
 

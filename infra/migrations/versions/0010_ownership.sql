@@ -25,7 +25,7 @@ CREATE FUNCTION job_owner(job uuid) RETURNS text LANGUAGE sql STABLE AS $$
 $$;
 
 -- What is known of a job: its latest run, at least `known_run`; how that ended, or NULL; whether any run completed; whose it
--- is. The body is text, so that it finds `customization_jobs` by name after a rebuild has swapped that table.
+-- is. The body is text, so that it finds its tables by name when it runs.
 CREATE OR REPLACE FUNCTION job_standing(job uuid, known_run integer)
 RETURNS TABLE (latest_run integer, latest_outcome text, completed boolean, owner text)
 LANGUAGE sql STABLE AS $$
