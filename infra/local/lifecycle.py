@@ -1,4 +1,7 @@
-"""A server as a child process: started, stopped, killed as by a crash, restarted on the same port and data."""
+"""A server runs as a child process: started, stopped, killed, or restarted on its port.
+
+A kill is as by a crash, and a restart keeps the data.
+"""
 
 import tempfile
 from abc import ABC, abstractmethod
