@@ -3,8 +3,8 @@
 | who is to blame | what follows |
 | --- | --- |
 | account, configuration | if a probe is refused too, the fleet is held: nobody calls, one worker probes |
-| endpoint | the fleet is held; while it answers others, this job waits alone, and is to blame from the second time |
-| limit | the same, but this job is to blame only after many times |
+| endpoint | if a probe fails too, the fleet is held; else this job waits alone, and is to blame from the second time |
+| limit | the fleet is held; while it answers others, this job waits alone, and is to blame after many times |
 | prompt, unknown | its job fails alone, once another call has shown that the endpoint works; else the fleet is held |
 
 While an endpoint that says account or configuration answers others, this job waits alone, and fails the second time.
@@ -151,7 +151,7 @@ class Endpoint:
                 is_worn_out = self._evidence.times_failed(run) > _LIMITED_ALONE
                 if is_suspect and (verdict.blame == "endpoint" or is_worn_out):
                     failure.error = Transient(verdict.code, verdict.sentence)
-                elif is_suspect or self._evidence.works_since(began):
+                elif is_suspect or await self._answers_others(verdict, began):
                     delay = self._retries.delay(self._evidence.times_failed(run), None)
                     failure.error = Postponed(f"{verdict.sentence}; it answers others", delay=delay)
                 else:
@@ -161,6 +161,16 @@ class Endpoint:
                 if (is_one_of_many or not verdict.certain) and (refuted := await self._works(began)) is not None:
                     return await self._hold_fleet(failure, _lock_out(refuted), began)
         return verdict
+
+    async def _answers_others(self, verdict: Verdict, began: float) -> bool:
+        """Return whether the endpoint has answered somebody since then.
+
+        One that fails is asked a harmless thing before all wait: one organization's wishes may be what it fails at. A
+        limit that is reached is not asked again.
+        """
+        if self._evidence.works_since(began):
+            return True
+        return verdict.blame == "endpoint" and await self._works(began) is None
 
     async def _hold_fleet(self, failure: LlmFailure, verdict: Verdict, began: float) -> Verdict:
         failure.verdict, failure.code = verdict, verdict.code

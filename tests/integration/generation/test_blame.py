@@ -242,7 +242,7 @@ async def test_an_unknown_refusal_is_decided_by_the_neighbours(
 async def test_a_held_endpoint_is_probed_once_by_the_fleet_and_never_with_a_job(
     start_stage: Starter, scripted: Scripted, database: Pool, team: str
 ) -> None:
-    """Two workers whose jobs come again and again: one call for a job, and then one probe a wait, ever more rarely."""
+    """However often the jobs come again: one call for a job, a probe before all wait, and one probe a wait, ever rarer."""
     workers = [await start_stage(openai_base_url=scripted.url) for _ in range(2)]
     scripted.script = always("503-loading-no-retry-after")
     jobs = [accepted() for _ in range(6)]
@@ -256,7 +256,7 @@ async def test_a_held_endpoint_is_probed_once_by_the_fleet_and_never_with_a_job(
         assert held["probes"] == probes
         assert held["next_probe_at"] - began >= timedelta(seconds=0.5 * 2**probes)
         await hold_is_due(*workers)
-    assert (len(scripted.jobs), len(scripted.asked)) == (1, 4)
+    assert (len(scripted.jobs), len(scripted.asked)) == (1, 5)
     scripted.script = lambda _: None
     for number, job in enumerate(jobs):
         assert await eventually(workers[number % 2], job)
@@ -272,13 +272,27 @@ async def test_a_job_that_the_endpoint_fails_alone_is_tried_as_often_as_any(
     poison, others = accepted(team_id=team), [accepted() for _ in range(3)]
     is_poison = iter([True, False, True, False, True])
     scripted.script = lambda body: (500, {}, "") if not is_probe(body) and next(is_poison) else None
-    with pytest.raises(DependencyDown):
+    with pytest.raises(Postponed, match="it answers others"):
         await stage.handle(poison)
-    assert await eventually(stage, others[0])
+    assert await stage.handle(others[0])
     with pytest.raises(Transient) as raised:
         await stage.handle(poison)
     assert raised.value.code == "llm_server_error"
     assert await stage.handle(others[1])  # it holds nobody
+
+
+@pytest.mark.parametrize("answer", [(200, {}, ""), (502, {}, "<html>"), (500, {}, "{}"), (529, {}, "")])
+async def test_wishes_that_an_endpoint_fails_at_hold_no_other(
+    start_stage: Starter, scripted: Scripted, database: Pool, team: str, answer: Answer
+) -> None:
+    """However many of one organization's wishes it fails at, in whatever order: the others' jobs complete at once."""
+    stage = await start_stage(openai_base_url=scripted.url)
+    scripted.script = lambda body: answer if "XBADX" in str(body) else None
+    for _ in range(4):
+        with pytest.raises(Postponed, match="it answers others"):
+            await stage.handle(accepted(requirements="XBADX"))
+        assert await stage.handle(accepted(organization_id="org-2", team_id="team-2"))
+    assert not await database.fetchval("SELECT count(*) FROM llm_holds")
 
 
 async def test_while_others_are_answered_a_failure_holds_nobody(

@@ -13,8 +13,9 @@ from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest
     ("mode", "error", "code", "has_usage", "maybe_billed"),
     [
         ("429", DependencyDown, "llm_rate_limited", False, False),
-        ("503", DependencyDown, "llm_server_error", False, False),
         # Once may be the end of an outage, and a harmless question is answered: nobody is held, nothing is spent.
+        ("503", Postponed, "llm_server_error", False, False),
+        ("reset", Postponed, "llm_connection_lost", False, True),
         ("401", Postponed, "llm_misconfigured", False, False),
         ("rubbish", Transient, "llm_invalid_output", True, False),
         ("two_activities", Transient, "llm_invalid_output", True, False),
@@ -22,7 +23,6 @@ from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest
         ("truncated", Permanent, "llm_truncated", True, False),
         ("refusal", Permanent, "llm_refusal", True, False),
         ("content_filter", Permanent, "llm_content_filter", True, False),
-        ("reset", DependencyDown, "llm_connection_lost", False, True),
     ],
 )
 async def test_each_misbehaviour_has_its_class_and_its_record(
