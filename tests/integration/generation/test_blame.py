@@ -242,7 +242,7 @@ async def test_an_unknown_refusal_is_decided_by_the_neighbours(
 async def test_a_held_endpoint_is_probed_once_by_the_fleet_and_never_with_a_job(
     start_stage: Starter, scripted: Scripted, database: Pool, team: str
 ) -> None:
-    """However often the jobs come again: one call for a job, a probe before all wait, and one probe a wait, ever rarer."""
+    """However often jobs come again: one call for a job, a probe before all wait, and one a wait, ever more rarely."""
     workers = [await start_stage(openai_base_url=scripted.url) for _ in range(2)]
     scripted.script = always("503-loading-no-retry-after")
     jobs = [accepted() for _ in range(6)]
