@@ -1,1 +1,1 @@
-"""What reacts to events: one folder per consumer group."""
+"""This package reacts to events, with one folder for each consumer group."""

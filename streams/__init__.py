@@ -1,1 +1,1 @@
-"""Events in motion: what is known about jobs, the stage wrapper, and the Redis Streams transport for Faust."""
+"""This package holds what moves: job events, the stage wrapper, and the Redis transport."""

@@ -1,4 +1,4 @@
-"""The failures stage: keeps every dead letter as a row of `failed_events`, where it can be found and replayed from.
+"""The failures stage keeps each dead letter as a row of `failed_events`. There it is found and replayed from.
 
 `faust -A consumers.failures worker` runs it.
 """

@@ -25,7 +25,7 @@ class Letters:
         self._poison = Poison(database, clock)
 
     async def handle(self, letter: FailedEvent, _delivery: Delivery) -> Sequence[Record]:
-        """Keep a letter in `failed_events`, and return the fact that its run failed, if it is poison.
+        """Keep a letter in `failed_events`; return the run's failure if it is poison.
 
         Raises:
             DependencyDown: Postgres is away.

@@ -42,7 +42,7 @@ class Poison:
         self.ownership = Ownership(self.database, timeout=_TIMEOUT)
 
     async def end_run(self, letter: FailedEvent) -> Sequence[Record]:
-        """Return the JobFailed of the letter's run if it is poison to a stage that the job needs; else nothing.
+        """Return the JobFailed of a poison letter's run. Nothing is returned if the job does not need the stage.
 
         Repeating the call returns the same fact; a run that has ended otherwise stays as it is.
 

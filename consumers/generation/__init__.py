@@ -1,4 +1,4 @@
-"""The generation stage: an accepted job becomes exactly three activities, by one call to an LLM.
+"""The generation stage turns an accepted job into three activities, by one LLM call.
 
 `faust -A consumers.generation worker` runs it.
 """

@@ -1,4 +1,4 @@
-"""What the LLM must answer: exactly three activities, and the JSON Schema that asks for them."""
+"""The LLM must answer with three activities, and a JSON Schema asks for them."""
 
 from typing import Annotated, Any, Final, Self, TypeAlias
 
@@ -33,7 +33,7 @@ class _Answered(BaseModel):
 
 
 class GroupSize(_Answered):
-    """How many people an activity suits, both ends included."""
+    """An activity suits this many people, both ends included."""
 
     min: _People = Field(description="Smallest number of participants, at least 1.")
     max: _People = Field(description="Largest number of participants, not below min.")

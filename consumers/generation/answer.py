@@ -1,4 +1,4 @@
-"""What the body of an answer with status 200 holds: activities and their cost, or why there are none.
+"""The body of an answer with status 200 holds activities and cost, or a failure.
 
 Servers agree on the outline of a chat completion and on little else, so it is read field by field, and a field of
 another type counts as absent. What decides, in this order: whether it is a completion at all (NoCompletion), how it

@@ -1,4 +1,4 @@
-"""The record of every attempt at a run, and the token that decides whose result counts.
+"""The stage records every attempt at a run. A token decides whose result counts.
 
 started ──▶ saved        its activities are in `customized_activities`, and the run is completed
         ├─▶ failed       the call gave nothing, or the run had ended before the answer came
@@ -66,7 +66,9 @@ class Attempts:
     hold: Hold = field(default_factory=Hold)
 
     async def begin(self, handovers: Sequence[Handover]) -> list[Begun]:
-        """Begin an attempt at each run and read its team, unless it has ended, is under way, or its job is at its cap.
+        """Begin an attempt at each run and read its team.
+
+        A run that ended, is under way, or is at its job's cap gets none.
 
         Two entries of one run in the same batch are begun one after the other: the second finds the first under way.
 
@@ -147,7 +149,7 @@ class Attempts:
         }
 
     async def save(self, answers: Sequence[tuple[Attempt, Completion]]) -> list[Saved | None]:
-        """Save the activities and decide that the runs are completed, for each attempt that still holds its run.
+        """Save activities and complete the runs of attempts that still hold their run.
 
         Returns:
             None for an attempt that does not: nothing but its own cost was recorded.
@@ -205,7 +207,7 @@ class Attempts:
         return closing
 
     async def give_up(self, job_id: JobId, run: int, *, error_code: str) -> None:
-        """End what is left unfinished of a run that the stage gives up; none of its attempts can save any more."""
+        """End the unfinished attempts of a run that the stage gives up. None can save any more."""
         async with self.database.transaction() as connection:
             await _queries.give_up(connection, job_id=job_id, run=run, error_code=error_code, now=self.clock.now())
 

@@ -1,4 +1,4 @@
-"""Who is to blame for a refused call: the account, the configuration, the endpoint, its limit, or this one prompt.
+"""This module finds the cause of a refused call. It is the account, configuration, endpoint, limit, or this one prompt.
 
 A status alone does not tell: no credit comes as 402, 403, 429 or 400, a flagged prompt as 400 or 403, a wrong key as
 400 or 401. So codes and words decide, then the status; the first that fits counts. Where nothing tells, the verdict is

@@ -1,4 +1,4 @@
-"""Bounds what is read of an answer's body, so that an endpoint cannot fill a worker's memory.
+"""This module bounds an answer's body, so that no endpoint fills a worker's memory.
 
 The rest of a longer body is not read, and its connection is closed. What is left of it is no JSON, and is treated so.
 """
@@ -16,7 +16,7 @@ _EITHER_HEADER: Final = zlib.MAX_WBITS | 32
 
 
 async def bound(response: httpx2.Response) -> None:
-    """Make a response yield its first bytes alone, decompressed; a hook of the HTTP client, called before it reads."""
+    """Limit a response to its first bytes, decompressed. The HTTP client calls this hook before it reads."""
     encoding = response.headers.pop("content-encoding", "identity").strip().lower()
     if isinstance(response.stream, httpx2.AsyncByteStream):
         response.stream = _Bounded(response.stream, compressed=encoding in {"gzip", "x-gzip", "deflate"})

@@ -1,4 +1,4 @@
-"""What one choice of a completion holds: activities, or how it ended, whether it refuses, or what is wrong in it."""
+"""A completion's choice holds activities, an ending, a refusal, or a fault."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,12 +37,12 @@ class Choice:
 
     @property
     def says_something(self) -> bool:
-        """Whether a text or a value stands in it, in any place."""
+        """Return whether the choice holds a text or a value, in any place."""
         return next(sources(self.fields, self.message), None) is not None
 
     @property
     def holds_json(self) -> bool:
-        """Whether a JSON object stands in it, or begins to."""
+        """Return whether a JSON object stands in it, or begins to."""
         return any("{" in str(source.held) for source in sources(self.fields, self.message))
 
 

@@ -53,7 +53,7 @@ _APOSTROPHES: Final = str.maketrans("\u2018\u2019\u02bc", "'''")
 
 
 def declines(text: str) -> bool:
-    """Return whether a short text without activities says that its writer will not or may not help."""
+    """Return whether a short text without activities refuses to help."""
     text = text.strip()
     if len(text) > _LONGEST_CHARS:
         return False

@@ -1,4 +1,6 @@
-"""How an endpoint is asked for JSON, strongest form first, and what is left when a part of the form is refused.
+"""A dialect is the form in which an endpoint is asked for JSON.
+
+Forms stand strongest first; a refused part leaves a rest.
 
 json_schema ──▶ json_schema_unbounded ──▶ json_object_with_schema ──▶ json_object_schema_in_prompt ──▶ prompt
 
@@ -41,7 +43,7 @@ _LIMITS: Final[tuple[AnswerLimit, ...]] = get_args(AnswerLimit)
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What one endpoint and model take.
+    """One endpoint and model take this form of request.
 
     Attributes:
         form: how the answer's form is asked for.
@@ -80,7 +82,7 @@ def strongest(setting: CompletionFormat) -> Dialect:
 
 
 def without(dialect: Dialect, refused: frozenset[str], setting: CompletionFormat) -> Dialect | None:
-    """Return what is left when the endpoint names the parts that it refuses, or None if none of them is to spare."""
+    """Return the form without the named parts, or None if no part can go."""
     left = dialect
     if dialect.answer_limit in refused:
         left = replace(left, answer_limit=_LIMITS[_LIMITS.index(dialect.answer_limit) + 1])
@@ -96,7 +98,7 @@ def without(dialect: Dialect, refused: frozenset[str], setting: CompletionFormat
 
 
 def weaker(dialect: Dialect, setting: CompletionFormat) -> Dialect | None:
-    """Return what is tried next when the endpoint refuses without a name: the parameter that most take, then forms."""
+    """Return the next form after a refusal that names nothing. The parameter that most take goes first, then forms."""
     if dialect.answer_limit == "max_completion_tokens":
         return replace(dialect, answer_limit="max_tokens")
     forms = _FORMS[setting]

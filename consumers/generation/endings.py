@@ -1,4 +1,4 @@
-"""How an answer ended: what the many spellings of a finish reason mean."""
+"""This module maps the many spellings of a finish reason to one meaning."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum, auto
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 
 class Ending(Enum):
-    """What a finish reason says about the answer."""
+    """A finish reason says this about the answer."""
 
     WHOLE = auto()
     TRUNCATED = auto()

@@ -1,4 +1,4 @@
-"""Asks the endpoint, and decides by evidence who is to blame when it does not answer.
+"""This module asks the endpoint, and judges by evidence who is to blame for failure.
 
 | who is to blame | what follows |
 | --- | --- |
@@ -75,7 +75,7 @@ class Endpoint:
         self._was_held = False
 
     def turn(self) -> AbstractAsyncContextManager[None]:
-        """Let a job call; the first of a fleet, which finds out how the endpoint is asked, goes ahead of the others."""
+        """Let a job call. The first of a fleet, which finds out how the endpoint is asked, goes ahead of the others."""
         return self._learning.turn()
 
     async def complete(self, run: Run, user: str) -> Completion:

@@ -1,4 +1,4 @@
-"""Finds the completion in the body of an answer with status 200, whatever stands around it.
+"""This module finds the completion in an answer's body with status 200. Anything may stand around it.
 
 A body is one JSON object with `choices`; or the pieces of a stream, a wrapper around it, the body of another API, or
 the activities alone. All of it becomes one shape here, so that whoever reads an answer reads choices and messages.

@@ -1,4 +1,4 @@
-"""What the calls of this process say about whether the endpoint works, and whether one job is to blame."""
+"""This process's calls show whether the endpoint works, or one job is to blame."""
 
 import time
 from collections import OrderedDict
@@ -36,7 +36,7 @@ class Evidence:
         return self._success_began > began
 
     def failed(self, run: Hashable) -> bool:
-        """Note that the endpoint failed a run; return whether it failed it before and answered others in between."""
+        """Note a run's failure at the endpoint; return whether others passed since an earlier one."""
         at, times = self._failed.pop(run, (float("inf"), 0))
         is_suspect = self._succeeded > at
         self._failed[run] = self.clock(), times + 1
@@ -49,7 +49,7 @@ class Evidence:
         return self._failed.get(run, (0.0, 0))[1]
 
     def refused(self, run: Hashable) -> bool:
-        """Note that a prompt was refused; return whether others were too, with no success in between."""
+        """Note that a prompt was refused. Return whether others were too, with no success in between."""
         if len(self._refused) < _MOST_REMEMBERED:
             self._refused.add(run)
         return len(self._refused) > _ALIKE

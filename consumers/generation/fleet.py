@@ -1,4 +1,6 @@
-"""What the fleet knows of an LLM endpoint, in Postgres: how it is asked, why it is held, what its probes have cost.
+"""The fleet keeps its knowledge of an LLM endpoint in Postgres.
+
+It has the form to ask in, holds, and the cost of probes.
 
 A hold is for the workers that share endpoint, model and key. While it stands nobody calls; when its time is over one
 worker of the fleet probes with a prompt of our own. A probe that succeeds ends the hold, one that fails doubles the
@@ -46,7 +48,7 @@ class HeldEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class LearnedDialect:
-    """How an endpoint is asked, as an operator sees it."""
+    """An operator sees this form in which the endpoint is asked."""
 
     endpoint: str
     model: str
@@ -76,7 +78,7 @@ class Fleet:
         return Dialect(row["form"], row["answer_limit"], row["takes_system"], self._is_auto) if row else None
 
     async def begin_learning(self, lease: timedelta) -> bool:
-        """Return whether this worker has the turn to find out, for as long as the lease."""
+        """Return whether this worker has the turn to learn, for the lease's time."""
         async with self._database.transaction() as connection:
             return bool(await _queries.begin_learning(connection, **self._asked, lease=lease))
 

@@ -1,4 +1,4 @@
-"""The gate that the fleet shares, as an operator sees it: see `gate` for what it does."""
+"""An operator sees the fleet's shared gate here. See `gate` for its rules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The gate before the LLM endpoint, which the fleet shares: while it is closed nobody calls, and no attempt is spent.
+"""The fleet shares a gate before the LLM endpoint. While it is closed no call is made, and no attempt is spent.
 
 open ──an answer says when to come back──▶ closed ──that time comes, or an operator opens it──▶ open
 
@@ -27,7 +27,7 @@ _ASK_AGAIN_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """What the fleet has to hear. `until` is by this process's clock and means nothing to others."""
+    """The fleet must hear of this closing. `until` is by this process's clock and means nothing to others."""
 
     wait: timedelta
     reason: str
@@ -36,7 +36,7 @@ class Closing:
 
 @dataclass
 class Gate:
-    """What this process knows of the gate.
+    """This process keeps its own copy of the gate's state.
 
     Attributes:
         endpoint: what the gate stands before, as the fleet names it.
@@ -57,7 +57,7 @@ class Gate:
             self._closed_until, self._reason, self._heard = until, reason, self.clock()
 
     def learn(self, wait: timedelta | None) -> None:
-        """Note what the fleet says: for how long the gate is closed yet, or that it is open.
+        """Note the fleet's answer: the time that the gate stays closed, or none.
 
         That it is open counts only when this process has asked again. What was read while another transaction of this
         process was about to tell of a closing says "open" too, and knows no better.
@@ -88,7 +88,7 @@ class Gate:
             self._heard = self.clock()
 
     def knock(self) -> None:
-        """Pass if the gate is open, or if it is time to ask the fleet again, whose answer `check` then knows.
+        """Pass if the gate is open, or if the fleet must be asked again. `check` then knows the answer.
 
         Raises:
             DependencyDown: as `check`.

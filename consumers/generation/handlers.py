@@ -1,4 +1,4 @@
-"""What the generation stage does with one accepted job. Neither Faust nor redis is known here.
+"""The generation stage turns one accepted job into activities or a failure. Neither Faust nor redis is known here.
 
 A run takes four steps: begin an attempt, say that it started, call the LLM, save. The first and the last share their
 transactions with whatever other jobs are in flight, so that hundreds of jobs cost a few round trips.
@@ -119,7 +119,7 @@ class Generation:
                 return await self._saved(turn, event, begun, await self._answer(event, begun))
 
     async def give_up(self, event: JobAccepted, _delivery: Delivery, error: Exception) -> Sequence[Record]:
-        """End the run as failed, and return the JobFailed that follows; nothing if it had ended in another way.
+        """Fail the run and return the JobFailed that follows. Nothing is returned if it had ended in another way.
 
         Nothing follows from an event that must not be believed either: what failed may be that check.
 

@@ -1,4 +1,4 @@
-"""What this process knows of a hold: see `fleet`. Every begin of an attempt reads whether one stands."""
+"""This process keeps its own copy of a hold; see `fleet`. Every begin of an attempt reads whether one stands."""
 
 import hashlib
 import random
@@ -68,7 +68,7 @@ class Hold:
         self.sentence, self.blame, self._until = sentence, blame, now + (wait or timedelta()).total_seconds()
 
     def knock(self) -> None:
-        """Pass if no hold stands, or if it is time to ask Postgres, whose answer `check` then knows.
+        """Pass if no hold stands, or if Postgres must be asked again. `check` then knows the answer.
 
         Raises:
             DependencyDown: as `check`.

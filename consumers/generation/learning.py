@@ -1,4 +1,4 @@
-"""How the endpoint is asked: the strongest form that it takes, learned once for the fleet by one job at a time.
+"""The fleet learns once the strongest form of request that the endpoint takes. One job at a time finds it out.
 
 unknown ──a job has the turn, and asks for less until it is answered──▶ known ──a known form is refused──▶ learned anew
 
@@ -80,12 +80,15 @@ class Learning:
 
     @property
     def form(self) -> Dialect:
-        """The form that the next call is made in: the one that is known, or the one that is being tried."""
+        """Return the form of the next call, the one known or the one being tried."""
         return self.known or self._trying
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Let a job call: at once when the form is known, else after a while that another job has to find out."""
+        """Let a job call.
+
+        It calls at once when the form is known, else after a while that another job has to find out.
+        """
         await self._read()
         if self.known is not None or not await self._take_turn():
             yield

@@ -1,4 +1,4 @@
-"""One call to the LLM: a prompt goes in, three validated activities or an LlmFailure come out."""
+"""One LLM call turns a prompt into three validated activities or an LlmFailure."""
 
 import asyncio
 import time
@@ -152,7 +152,7 @@ class Llm:
 
 
 def endpoint_of(settings: Settings) -> str:
-    """Return the endpoint's address as the fleet names it, without what may be secret in it."""
+    """Return the endpoint's address as the fleet names it, without its secrets."""
     configured = (settings.openai_base_url or _OPENAI).strip()
     try:
         return str(httpx2.URL(configured).copy_with(userinfo=b"", query=None, fragment=None))

@@ -1,4 +1,4 @@
-"""Where the `openai` package's errors become ours.
+"""This module turns the `openai` package's errors into ours.
 
 LlmFailure                 one call that gave no activities; `error` says what the stage does about it:
 ├── Transient              llm_invalid_output; llm_server_error, llm_timeout, llm_connection_lost of one prompt alone
@@ -95,7 +95,7 @@ def misconfigured(sentence: str) -> LlmFailure:
 
 
 def of_no_completion(error: NoCompletion, headers: Mapping[str, str], *, url: str, model: str) -> LlmFailure:
-    """Return the failure that a body under status 200 reports, as if it had come under the status that belongs to it.
+    """Return the failure that a body under status 200 reports. It is judged as if under the status that belongs to it.
 
     Where it names no status its words decide, as under any 4xx; where they say nothing either, its server has failed.
     """

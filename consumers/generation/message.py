@@ -1,4 +1,4 @@
-"""Where in a message the answer may stand: its text, the parts of it, a tool call, or a reasoning field."""
+"""The answer may stand in several places of a message. They are its text, parts, a tool call, or a reasoning field."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ _PART_VALUES: Final = ("json", "parsed", "input", "arguments")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A place with a text or a JSON value, and the kind of packing that it is; None for the usual place."""
+    """A source is a place with a text or a JSON value. Its kind of packing is None for the usual place."""
 
     held: object
     kind: str | None = None
@@ -115,7 +115,7 @@ def _is_thought(part: object) -> bool:
 
 
 def refusal_in(message: Json) -> bool:
-    """Return whether the model refuses in so many words, in a field or a part of its own."""
+    """Return whether the model refuses in a field or a part of its own."""
     content = message.get("content")
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     stated = [message.get("refusal"), *(part.get("refusal") for part in parts)]

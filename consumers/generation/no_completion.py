@@ -1,4 +1,4 @@
-"""A body under status 200 that is no answer of the LLM: an error, a page, or nothing that is known."""
+"""A body under status 200 may be no answer of the LLM. It is then an error, a page, or nothing that is known."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _KEPT: Final = 1027
 
 
 class NoCompletion(Exception):
-    """A body under status 200 that reports an error, or is no chat completion at all.
+    """A body under status 200 reports an error, or is no chat completion.
 
     Attributes:
         status: the status that it stands for, or None if it names none.
@@ -45,7 +45,7 @@ class NoCompletion(Exception):
 
 
 def reports(part: Mapping[str, Any]) -> bool:
-    """Return whether a part of a body reports an error; some servers send an empty one with each answer."""
+    """Return whether a part of a body reports an error. Some servers send an empty one with each answer."""
     error = part.get("error")
     says_something = any(error.values()) if isinstance(error, dict) else bool(error)
     has_failed = part.get("success") is False and bool(part.get("errors"))
@@ -53,7 +53,7 @@ def reports(part: Mapping[str, Any]) -> bool:
 
 
 def reported(part: Mapping[str, Any], usage: Usage) -> NoCompletion:
-    """Return what a part of a body reports, if it reports anything, and what it cost all the same."""
+    """Return what a part of a body reports, if anything, and its cost."""
     error = part.get("error") or part
     stated = [_mapping(one).get(name) for one in (error, part) for name in _STATUSES]
     statuses = [int(one) for one in map(str, stated) if re.fullmatch("[45][0-9]{2}", one)]

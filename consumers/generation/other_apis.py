@@ -1,4 +1,4 @@
-"""Reads the bodies of other APIs than chat completions, as endpoints and gateways under a wrong address give them.
+"""This module reads bodies of other APIs than chat completions. Endpoints and gateways under a wrong address give them.
 
 What they answer is used, since it is paid for, and three valid activities are what they are in any form. Where they
 hold none, the address is what has to be mended, and a sentence says how.
@@ -13,7 +13,7 @@ Json: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class OtherBody:
-    """What such a body holds, as the choices of a chat completion. `hint`: which address to set, if this is wrong."""
+    """Such a body holds this, as the choices of a chat completion. `hint`: which address to set, if this is wrong."""
 
     choices: list[dict[str, Any]]
     kind: str
@@ -21,7 +21,7 @@ class OtherBody:
 
 
 def other_body(document: Json) -> OtherBody | None:
-    """Return what the body of another API holds, or None if it is of none that is known."""
+    """Return the content of another API's body, or None if it is unknown."""
     responses = _responses(document)
     if responses is not None:
         return OtherBody(responses, "responses")

@@ -37,7 +37,7 @@ _DECODER: Final = json.JSONDecoder(strict=False)
 
 @dataclass
 class Found:
-    """What was found in an answer: an object with activities, or why there is none, and what was taken off.
+    """An answer gave an object with activities, or a reason why none. What was taken off is noted.
 
     `instead`: what is said where there are none, without the reasoning.
     """
@@ -149,7 +149,7 @@ def _last(values: Sequence[_Value]) -> tuple[Found, list[tuple[int, int]]]:
 
 
 def wanted_in(value: object, kinds: set[str], depth: int = 0) -> dict[str, Any] | None:
-    """Return the object with activities that a JSON value is or wraps, and note how it was wrapped."""
+    """Return the activities object that a JSON value is or wraps; note the wrapping."""
     if depth > _DEEPEST:
         return None
     match value:

@@ -52,7 +52,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """What the prompt says about a team. Materials come most relevant first."""
+    """The prompt says this about a team. Materials come most relevant first."""
 
     team_id: str
     organization_id: str
@@ -73,7 +73,7 @@ def approximate_tokens(text: str) -> int:
 
 
 def within_budget(materials: Sequence[Material], tokens: int) -> list[Material]:
-    """Return the materials that fit into the budget, in order; the first that does not fit is cut, the rest left out.
+    """Return the materials that fit into the budget, in order. The first that does not fit is cut, the rest left out.
 
     Titles and contents count. A material of which not even a word fits is left out.
     """
@@ -95,7 +95,7 @@ def within_budget(materials: Sequence[Material], tokens: int) -> list[Material]:
 
 
 def system_message(dialect: Dialect) -> str:
-    """Return our instructions, with the answer's form spelled out unless the operator relies on the schema alone."""
+    """Return our instructions. They spell out the answer's form unless the operator relies on the schema alone."""
     match dialect.form:
         case "json_schema" | "json_schema_unbounded":
             # Some endpoints take a schema and ignore it.
@@ -128,7 +128,7 @@ def user_message(requirements: str, team: Team, *, materials_token_budget: int) 
 
 
 def messages(dialect: Dialect, user: str) -> list[ChatCompletionMessageParam]:
-    """Return the messages of a call: ours and the customer's, in one where the endpoint takes no system message."""
+    """Return a call's messages, ours and the customer's. They are one where the endpoint takes no system message."""
     system = system_message(dialect)
     if not dialect.takes_system:
         return [{"role": "user", "content": f"{system}\n\n{user}"}]

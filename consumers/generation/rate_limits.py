@@ -30,7 +30,10 @@ _EPOCH_MS: Final = 1e11
 
 
 def retry_after(headers: Mapping[str, str]) -> timedelta | None:
-    """Return how long the endpoint asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
+    """Return how long the endpoint asks to wait.
+
+    It says so by `retry-after-ms`, or `Retry-After` in seconds or as a date.
+    """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return bounded(milliseconds / 1000)
@@ -38,7 +41,10 @@ def retry_after(headers: Mapping[str, str]) -> timedelta | None:
 
 
 def wait_of(text: str | None) -> timedelta | None:
-    """Return the wait that a value names: seconds, a duration with units, a point in time as a number or a date."""
+    """Return the wait that a value names.
+
+    It is seconds, a duration with units, or a point in time as a number or a date.
+    """
     if text is None:
         return None
     text = text.strip()[:_LONGEST_TEXT].strip("\"'").removesuffix(".").strip()
@@ -62,7 +68,7 @@ def spoken_wait(text: str) -> timedelta | None:
 
 
 def exhausted_for(headers: Mapping[str, str]) -> timedelta | None:
-    """Return how long no further call will be answered, because the limit of requests or of tokens is used up.
+    """Return the time without further answers, because a limit is used up. The limit is of requests or of tokens.
 
     OpenAI says so with every answer: `x-ratelimit-remaining-requests: 0`, `x-ratelimit-reset-requests: 1m30.5s`.
     https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
@@ -71,12 +77,12 @@ def exhausted_for(headers: Mapping[str, str]) -> timedelta | None:
 
 
 def named_reset(headers: Mapping[str, str]) -> timedelta | None:
-    """Return how long a 429 asks to wait by the resets that it names, of limits used up or of which it says no more."""
+    """Return the wait that a 429 names by its resets. They are of limits used up, or of which it says no more."""
     return _longest(headers, unless_left=False)
 
 
 def bounded(seconds: float) -> timedelta:
-    """Return so many seconds as a wait that is neither negative nor longer than an hour."""
+    """Return these seconds as a wait between zero and one hour."""
     return timedelta(seconds=min(max(seconds, 0.0), LONGEST_WAIT.total_seconds()))
 
 

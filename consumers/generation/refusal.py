@@ -1,4 +1,4 @@
-"""What an error response says, in whatever shape: its codes, the parameters that it names, its words, a wait.
+"""An error response names codes, parameters, words, and a wait, in whatever shape.
 
 Providers nest errors as objects, lists, strings and numbers, and name the same thing in ten ways. All of it is read
 into one flat record, bounded and cleaned, so that whoever decides who is to blame looks at words, never at shapes.
@@ -64,7 +64,7 @@ class Refusal:
 
 
 def read_refusal(status: int, headers: Mapping[str, str], body: object) -> Refusal:
-    """Return what an error response says; `body` is its bytes, or the JSON that was read from them. Raises nothing."""
+    """Return what an error response says. `body` is its bytes, or the JSON that was read from them. Raises nothing."""
     document = body
     if isinstance(body, bytes):
         try:
@@ -84,7 +84,7 @@ def read_refusal(status: int, headers: Mapping[str, str], body: object) -> Refus
 
 
 def clean(text: str, *, chars: int = _SHOWN_CHARS) -> str:
-    """Return a foreign text as one bounded line that a log, a page and Postgres can keep, without keys."""
+    """Return a foreign text as one bounded line without keys. A log, a page and Postgres can keep it."""
     # Controls, half surrogate pairs, and code points that Unicode has not assigned.
     printable = "".join(one if one.isprintable() else " " for one in text[: 2 * chars])
     return _SECRET.sub("[key]", printable).strip()[:chars]

@@ -1,4 +1,4 @@
-"""What the stage knows of a run: how it was handed over, the attempt that was begun, or why none was."""
+"""The stage keeps a run's delivery and its attempt, or why it has none."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ Handover: TypeAlias = tuple[JobAccepted, str | None]
 
 
 def patience(settings: Settings) -> timedelta:
-    """Return how long an attempt may last: its call has a limit, and Postgres and the broker have another."""
+    """Return the time limit of an attempt. Its call has a limit, and Postgres and the broker have another."""
     return timedelta(seconds=settings.generation_timeout_s + settings.stage_timeout_s)
 
 
@@ -62,7 +62,7 @@ class Capped:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How the call of an attempt failed."""
+    """An attempt's call failed in this way."""
 
     attempt: Attempt
     code: str
@@ -72,7 +72,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """A run that is not begun, because an attempt for another entry may be alive for so long yet."""
+    """A run cannot begin while another entry's attempt may be alive. The field says for how long that is."""
 
     wait: timedelta
 

@@ -1,4 +1,6 @@
-"""Joins an answer that comes in pieces, though it was asked for whole: server-sent events, or an object a line.
+"""This module joins an answer that comes in pieces, though asked for whole.
+
+They are server-sent events, or an object a line.
 
 Some servers and gateways stream whatever is asked for, and some send comments or blank lines to keep a connection open
 before the answer.
@@ -25,7 +27,7 @@ _MOST_LINES: Final = 5 * _MOST_PIECES
 
 
 def pieces_in(text: str) -> list[object]:
-    """Return the JSON values in a text that is more than one of them, or one with comments around it."""
+    """Return the JSON values in a text that is more than one of them. Or the text is one with comments around it."""
     lines = _LINE_END.split(text, _MOST_LINES)[:_MOST_LINES]
     if any(line.startswith("data:") for line in lines):
         return list(islice(_events(lines), _MOST_PIECES))

@@ -1,4 +1,7 @@
-"""What an answer says that it cost. What it does not say, or cannot mean, is unknown: never zero, never a guess."""
+"""This module reads the cost that an answer states.
+
+What it does not say, or cannot mean, is unknown: never zero, never a guess.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -32,7 +35,9 @@ _DEEPEST: Final = 2
 
 
 def stated_usage(document: Mapping[str, Any], parts: Sequence[Mapping[str, Any]] = ()) -> object:
-    """Return where a body states its cost: `usage`, or the first other place with a count that can be believed.
+    """Return the place where a body states its cost.
+
+    It is `usage`, or the first other place with a count to be believed.
 
     Args:
         document: the body.

@@ -48,7 +48,7 @@ class Told:
 
 
 async def events_of(connection: Connection, job_id: UUID, caller: Caller, *, after: int) -> Told | None:
-    """Return the events after this one, or None if the caller's organization has no such job.
+    """Return the events after this one, or None if the organization lacks the job.
 
     The status may say sooner than the archive that a job has ended: a cancellation is decided before it is told.
     """

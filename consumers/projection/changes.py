@@ -42,7 +42,7 @@ class Changes:
 
     @contextmanager
     def of(self, job_id: UUID) -> Iterator[asyncio.Event]:
-        """Give an event that is set when the job may have changed, or cannot be read; whoever waits clears it."""
+        """Give an event that is set when the job may have changed, or is unreadable. Its waiter clears it."""
         changed = asyncio.Event()
         self._waiting.setdefault(job_id, {})[changed] = None
         if self._looking is None or self._looking.done():

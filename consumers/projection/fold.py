@@ -69,7 +69,7 @@ def fold_all(state: JobState, events: Iterable[JobEvent]) -> JobState:
 
 
 def fold(state: JobState, event: JobEvent) -> JobState:
-    """Return what the event makes of the job's state: a pure function, so that a rebuild follows the same rules."""
+    """Return the job's state after the event. The function is pure, so that a rebuild follows the same rules."""
     if is_foreign(state, event):
         return state
     state = _with_lasting_facts(state, event)
@@ -85,12 +85,15 @@ def fold(state: JobState, event: JobEvent) -> JobState:
 
 
 def is_foreign(state: JobState, event: JobEvent) -> bool:
-    """Whether the event speaks for another organization than the job's: nobody may take over another's job."""
+    """Return whether the event is of another organization than the job.
+
+    An organization cannot take over another's job.
+    """
     return state.organization_id is not None and state.organization_id != event.data.organization_id
 
 
 def status_of(text: str) -> Status:
-    """Return the status that a row's text stands for: one of ours, or one that Celery wrote.
+    """Return the status of a row's text, one of ours or of Celery's.
 
     An unknown word counts as processing: a client that polls goes on, and nobody is told of an end that nobody knows.
     """

@@ -1,4 +1,7 @@
-"""Archiving events and folding them into the read model: one transaction, six statements, however large the batch."""
+"""This module archives events and folds them into the read model.
+
+It takes one transaction and six statements a batch.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
 
 class Events:
-    """Takes the events of all topics into the read model, as far as they may be believed."""
+    """This handler takes the believable events of all topics into the read model."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._ownership = Ownership(database, timeout=timedelta(seconds=settings.stage_timeout_s))

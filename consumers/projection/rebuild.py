@@ -39,7 +39,7 @@ _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '15s'"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How the read model compares with the archive at one moment.
+    """The read model compares with the archive like this at one moment.
 
     Attributes:
         jobs: that the archive tells of.
@@ -68,13 +68,13 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether there is nothing to repair and nothing that cannot be."""
+        """Return whether there is nothing to repair and nothing beyond repair."""
         return not (self.missing or self.different or self.unreadable_jobs or self.gaps.found)
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild found and did. `after` is None if nothing was to be repaired, or nothing should be."""
+    """A rebuild found and did this. `after` is None if nothing was to be repaired, or nothing should be."""
 
     events: int
     before: Comparison
@@ -83,7 +83,7 @@ class Rebuilt:
 
     @property
     def agrees(self) -> bool:
-        """Whether the read model is now the fold of the archive, without gaps."""
+        """Return whether the read model is now the fold of the archive, without gaps."""
         return (self.after or self.before).agrees
 
 
@@ -92,7 +92,7 @@ def _no_progress(_step: Step, _done: int, _total: int) -> None:
 
 
 async def rebuild(connection: Session, *, dry_run: bool = False, progress: Progress = _no_progress) -> Rebuilt:
-    """Make the read model the fold of the archive; with `dry_run`, only say what would change.
+    """Make the read model the fold of the archive. With `dry_run`, only say what would change.
 
     Needs a session outside of a transaction, without a time limit on its statements (in a large archive, those over all
     of it take minutes), and the right to make temporary tables. It may be stopped at any moment and repeated: until the

@@ -1,4 +1,4 @@
-"""Folding the archive again, from its first event, in memory that does not grow with it.
+"""This module folds the archive from its first event, in constant memory.
 
 The archive is read by pages of events, ordered by job and then as the projection folded them. So at any time one job
 is unfinished, and a job with more events than a page holds is carried over from one page to the next.
@@ -31,7 +31,7 @@ _PAGE = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """What the archive says about a job.
+    """The archive says this about a job.
 
     Attributes:
         last_sequence: of the last event in it.
@@ -45,7 +45,7 @@ class Folded:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Jobs that are folded to their last event, and how many events were read for it."""
+    """These jobs are folded to their last event. The number of events read for them is counted."""
 
     jobs: Sequence[Folded]
     events: int
@@ -53,7 +53,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """What the read model shows and the archive misses.
+    """The read model shows these jobs and events, and the archive misses them.
 
     Attributes:
         checked: rows of the read model.
@@ -86,7 +86,7 @@ async def fold_archive(connection: Session, *, page: int = _PAGE) -> AsyncIterat
 
 
 def absorb(rows: Iterable[asyncpg.Record], known: dict[JobId, Folded]) -> Iterable[Folded]:
-    """Fold rows of the archive, which come job by job, onto what is known of their jobs."""
+    """Fold rows of the archive onto what is known of their jobs. The rows come job by job."""
     current: Folded | None = None
     for row in rows:
         job_id = JobId(row["job_id"])
@@ -110,7 +110,7 @@ def _fold_row(folded: Folded, row: asyncpg.Record) -> Folded:
 
 
 async def differing_columns(connection: Session, jobs: Sequence[Folded]) -> dict[JobId, Sequence[str]]:
-    """Compare rows of the read model with what the archive says; return the columns in which they differ.
+    """Compare rows of the read model with the archive's; return the differing columns.
 
     A job without a row differs in `job_id`. Rows that are older than the archive are not judged by it.
     """

@@ -37,7 +37,7 @@ _KNOWN_CODES = WithJsonSchema({"anyOf": [{"type": "string", "enum": list(ERROR_C
 
 
 class GroupSize(BaseModel):
-    """How many people an activity suits, both ends included."""
+    """An activity suits this many people, both ends included."""
 
     min: int
     max: int
@@ -88,7 +88,7 @@ class JobStatus(BaseModel):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the newest run has ended, in whichever way."""
+        """Return whether the newest run has ended, in any way."""
         return self.status in {"completed", "failed", "cancelled"}
 
 

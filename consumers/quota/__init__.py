@@ -1,4 +1,4 @@
-"""The quota stage: admits or refuses job requests, holds a unit of quota for each admitted run, and settles it.
+"""The quota stage admits or refuses job requests. It holds a unit for each admitted run, and settles it.
 
 `faust -A consumers.quota worker` runs it.
 """

@@ -1,4 +1,4 @@
-"""Admission: each requested run is admitted, with a unit of quota held for it, or refused with a stable code."""
+"""Each requested run is admitted or refused. An admitted run has a unit of quota held; a refusal has a stable code."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Admissions:
     trust_threshold: float
 
     async def admit(self, requests: Sequence[JobRequested], wait: timedelta | None = None) -> Sequence[Admission]:
-        """Decide a batch in one transaction with a fixed number of statements, and return what each request comes to.
+        """Decide a batch in one transaction, and return the result of each request. The number of statements is fixed.
 
         The first decision about a run stands: a repeat gets the same facts again, byte for byte, as long as the run
         still waits for them. A run that ended meanwhile gets none.

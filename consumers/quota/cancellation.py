@@ -1,4 +1,6 @@
-"""Cancellation by event: what `POST /api/jobs/{id}/cancel` does over HTTP, for services that write into the stream.
+"""This module cancels jobs by event, for services that write into the stream.
+
+`POST /api/jobs/{id}/cancel` does so over HTTP.
 
 A request and its cancellation travel on one topic but are not handled in order: many deliveries are in hand at once,
 and either may be tried again. So the cancellation of a job that nobody has heard of is decided all the same, and the
@@ -30,7 +32,7 @@ class Cancellations:
     clock: Clock
 
     async def cancel(self, event: JobCancelRequested) -> Sequence[Record]:
-        """Cancel the newest run of a job and return the JobCancelled that follows; nothing if it ended in another way.
+        """Cancel a job's newest run and return the JobCancelled. Nothing is returned if it ended in another way.
 
         A repeat returns the same fact again.
 

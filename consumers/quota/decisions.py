@@ -1,4 +1,4 @@
-"""Deciding about new runs in the order of the stream, as plain functions of what is known."""
+"""Plain functions decide about new runs in the order of the stream."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def decide(
     trust_threshold: float,
     at: datetime,
 ) -> list[Decision]:
-    """Decide about new runs in the order given, which is the stream's: with k units left, the first k are admitted.
+    """Decide about new runs in the given order. It is the stream's: with k units left, the first k are admitted.
 
     Args:
         requests: each run once.

@@ -1,4 +1,7 @@
-"""Requests with a `run_at` that came straight into the stream wait in `scheduled_events`, as those over HTTP do."""
+"""A request with a `run_at` waits in `scheduled_events`.
+
+Those written straight into the stream wait as those over HTTP do.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ class Delays:
     clock: Clock
 
     def delayed(self, request: JobRequested) -> bool:
-        """Whether the request is to be decided later.
+        """Return whether the request is decided later.
 
         Raises:
             RunAtTooFar: much later than anybody may ask for.
@@ -26,7 +29,7 @@ class Delays:
         return due_at(request.data, self.clock.now()) is not None
 
     async def keep(self, requests: Sequence[JobRequested]) -> Sequence[None]:
-        """Keep a batch of delayed requests, each until it is due and once, however often this is repeated.
+        """Keep a batch of delayed requests until each is due. Each is kept once, however often this is repeated.
 
         When it is due the very same event comes again, and is then decided.
 

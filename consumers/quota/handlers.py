@@ -1,4 +1,4 @@
-"""Which part of the stage handles which event."""
+"""This module gives each event to the part of the stage that handles it."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -88,7 +88,7 @@ class Facts:
         )
 
     async def handle(self, event: JobEvent, _delivery: Delivery) -> Sequence[Record]:
-        """Settle the run that an event ends; nothing follows from it, nor from any other event.
+        """Settle the run that an event ends. Nothing follows from it, nor from any other event.
 
         Raises:
             ForgedEvent: it must not be believed.

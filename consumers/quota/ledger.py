@@ -50,7 +50,7 @@ class Locked(TeamfitError):
 
 @asynccontextmanager
 async def limited_wait(connection: Connection, longest: timedelta | None) -> AsyncIterator[None]:
-    """Let the transaction's statements wait for a lock for so long at most; without a limit for None.
+    """Limit the time that the transaction's statements wait for a lock. With None there is no limit.
 
     Raises:
         Locked: one had to wait longer.
@@ -71,7 +71,7 @@ async def standings(connection: Connection, requests: Sequence[JobRequested]) ->
 
 
 async def open_usage(connection: Connection, organization_ids: Collection[str], period: str) -> dict[str, int]:
-    """Lock the counters of these organizations, made where they are missing; return the units taken of each."""
+    """Lock these organizations' counters and return the units taken of each. Missing counters are made."""
     if not organization_ids:
         return {}
     await _queries.open_usage(connection, organization_ids=sorted(organization_ids), period=period)
@@ -80,7 +80,10 @@ async def open_usage(connection: Connection, organization_ids: Collection[str], 
 
 
 async def free_usage(connection: Connection, organization_ids: Collection[str], period: str) -> dict[str, int]:
-    """Lock those of the counters of these organizations that exist and are free, as `lock_free_usage` does."""
+    """Lock the free counters of these organizations, as `lock_free_usage` does.
+
+    A counter that does not exist is left out.
+    """
     used = await lock_free_usage(connection, [(organization_id, period) for organization_id in organization_ids])
     return {organization_id: units for (organization_id, _), units in used.items()}
 
@@ -91,7 +94,10 @@ async def lock_usage(connection: Connection, keys: Iterable[UsageKey]) -> dict[U
 
 
 async def lock_free_usage(connection: Connection, keys: Iterable[UsageKey]) -> dict[UsageKey, int]:
-    """Lock those counters that nobody else holds until the transaction ends; return the units taken of each."""
+    """Lock the counters that are free, and return the units taken of each.
+
+    They stay locked until the transaction ends.
+    """
     return await _units(_queries.lock_free_usage(connection, **_columns(keys)))
 
 

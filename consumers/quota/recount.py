@@ -1,4 +1,4 @@
-"""An organization's quota as an operator sees it, and the repair of counters that somebody changed by hand.
+"""An operator reads an organization's quota here, and repairs counters changed by hand.
 
 The ledger is right: it has a row for each run. The counters in `quota_usage` are its sums, kept so that admission locks
 one row; nothing in the pipeline moves one without the other.
@@ -17,7 +17,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("recount.sql"), "asyncpg")
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What an organization may take: None where the backend has no subscription for it."""
+    """An organization may take this much. A field is None where the backend has no subscription for it."""
 
     name: str
     plan: str | None
@@ -39,7 +39,7 @@ class Period:
 
     @property
     def differs(self) -> bool:
-        """Whether the counters are not the sums of the ledger."""
+        """Return whether the counters differ from the sums of the ledger."""
         return (self.reserved, self.charged) != (self.ledger_reserved, self.ledger_charged)
 
 
@@ -55,7 +55,7 @@ async def books(connection: Connection, organization_id: str) -> list[Period]:
 
 
 async def recount(connection: Connection, organization_id: str, periods: Sequence[str]) -> None:
-    """Set the counters of these periods to the sums of the ledger; repeating it changes nothing.
+    """Set the counters of these periods to the sums of the ledger. Repeating it changes nothing.
 
     Admission of this organization waits until the caller's transaction ends. Whoever changes a reservation holds the
     counter's lock, so that what is counted here under the same lock is neither old nor half done.

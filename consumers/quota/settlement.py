@@ -1,4 +1,4 @@
-"""Settlement: a run that completed is charged the unit held for it; one that ended in any other way gives it back."""
+"""Settlement charges a completed run's unit and gives back that of any other run."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,10 @@ class Settlements:
         return [None] * len(facts)
 
     async def settle_free(self, facts: Sequence[TerminalFact]) -> Sequence[Locked | None]:
-        """Settle what can be settled without waiting for a counter, as `settle` does; hand back the rest as Locked."""
+        """Settle what needs no wait for a counter; hand back the rest.
+
+        `settle` does the same, with waiting, and the rest is Locked.
+        """
         aside = await self._settle_all(facts, ledger.lock_free_usage, None)
         return [
             Locked(f"the counter of {fact.data.organization_id} is locked")

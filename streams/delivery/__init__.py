@@ -1,1 +1,1 @@
-"""The stage wrapper: it takes every delivery to one durable outcome, and what it needs for that."""
+"""The stage wrapper takes every delivery to one durable outcome."""

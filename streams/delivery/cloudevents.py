@@ -1,4 +1,4 @@
-"""Reading a CloudEvent as its sender wrote it: one mapping of attributes and `data`, whatever the mode.
+"""This module reads a CloudEvent as its sender wrote it, in either mode. It gives one mapping of attributes and `data`.
 
 | mode | the value holds | the headers hold |
 | --- | --- | --- |
@@ -81,7 +81,7 @@ def _is_absent(name: str, value: object) -> bool:
 
 
 def header_attributes(headers: Mapping[str, bytes]) -> dict[str, str]:
-    """Return the attributes of an event in binary mode, whatever their bytes; none of another event."""
+    """Return the attributes of an event in binary mode, whatever their bytes. Another event has none."""
     return {name: value.decode(errors="replace") for name, value in _in_headers(headers).items()}
 
 

@@ -1,4 +1,4 @@
-"""Dead letters: the original entry, byte for byte, and in its headers where it came from and why it failed.
+"""A dead letter keeps the original entry byte for byte. Its headers say where it came from and why it failed.
 
 stage ──▶ failed_events, then dead-letters (for whoever else reads that topic)
 transport, for an entry that kills its workers ──▶ dead-letters ──▶ failures ──▶ failed_events
@@ -62,7 +62,7 @@ def _traceback(error: Exception) -> str:
 
 
 def letter_id(topic: str, stage: str, key: bytes | None, event: bytes | None, headers: Mapping[str, bytes]) -> UUID:
-    """Return the identity of a letter: the same entry failing at a stage again, or told of again, has the same.
+    """Return the identity of a letter. The same entry failing at a stage again, or told of again, has the same.
 
     Of the headers those count in which an event in binary mode has its attributes; others change on the way.
     """

@@ -37,17 +37,17 @@ class Delivery:
 
     @property
     def attempt(self) -> int:
-        """Which try of the stage this is: 1, 2, … A header that is no number counts as 1."""
+        """Return the number of this try by the stage, from 1. A header that is no number counts as 1."""
         text = self.headers.get(ATTEMPT, b"1")
         return int(text) if text.isdigit() and 0 < len(text) < 6 else 1  # noqa: PLR2004 - five digits are plenty
 
     @property
     def is_ours(self) -> bool:
-        """Whether one of our processes wrote it: headers that only ours may set are taken off all other entries."""
+        """Return whether one of ours wrote it. Headers that only ours may set are taken off other entries."""
         return ATTEMPT in self.headers or FOR_GROUP in self.headers
 
     def is_for(self, group: str) -> bool:
-        """Whether this consumer group should act on it.
+        """Return whether this consumer group should act on it.
 
         A dead letter carries the headers of its original, and those were addressed to the group that gave it up.
         """
@@ -56,7 +56,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is to be written to a topic."""
+    """A record is one entry that will be written to a topic."""
 
     topic: str
     key: bytes | None
@@ -73,7 +73,10 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """This try failed, or came too early; another is scheduled after the delay, as the attempt of this number."""
+    """This try failed or came too early, and another follows after the delay.
+
+    The next one has this attempt's number.
+    """
 
     error: Exception
     delay: timedelta
@@ -82,7 +85,7 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """The stage gives up: the original is kept as a dead letter, and the job fails."""
+    """The stage gives up. The original is kept as a dead letter, and the job fails."""
 
     error: Exception
 

@@ -1,4 +1,4 @@
-"""The writer of `failed_events`: what a stage gave up, what the transport buried, and what became of them.
+"""This module writes `failed_events`. A row is what a stage gave up or the transport buried, and what became of it.
 
 A stage writes its row before anything else follows from giving up, so no run has failed of which nothing can be found.
 Repeating a write changes nothing. A row whose fields Postgres does not take is written without them: the bytes alone.
@@ -96,7 +96,7 @@ class FailedEvents:
         return [None] * len(letters)
 
     async def keep_one(self, letter: FailedEvent) -> None:
-        """Keep one letter, whatever it holds: at the least its bytes, its stage and the kind of its error.
+        """Keep one letter, whatever it holds. At the least its bytes, its stage and the kind of its error are kept.
 
         Raises:
             DependencyDown: Postgres is away.

@@ -1,4 +1,4 @@
-"""Telling a bad deploy from bad jobs: how the recent tries of a stage went, over several organizations.
+"""The failure window tells a bad deploy from bad jobs. It holds how recent tries went, over several organizations.
 
 closed ──most recent tries failed, of several organizations──▶ open ──a success──▶ closed
 

@@ -1,4 +1,4 @@
-"""Reading a dead letter, whatever it is: bytes that are no event, no JSON, no UTF-8; headers that are missing or wrong.
+"""This module reads any dead letter. Its bytes may be no event, no JSON, no UTF-8; its headers missing or wrong.
 
 Nothing here raises for what it reads. The original key and event are kept byte for byte. What is said about them goes
 to text columns, which take neither NUL nor half a surrogate pair and should not take a megabyte: such text is mended
@@ -105,7 +105,7 @@ def _original_headers(headers: Mapping[str, bytes]) -> dict[str, Header]:
 
 
 def failed_event_of(letter: Record) -> FailedEvent:
-    """Return the row of a dead letter that is about to be written to its topic. Raises nothing."""
+    """Return the row of a dead letter that will be written to its topic. Raises nothing."""
     return read_dead_letter(Delivery(letter.topic, letter.key, letter.value, letter.headers))
 
 

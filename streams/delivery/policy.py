@@ -1,4 +1,4 @@
-"""How a stage fails: which outcome each class of error leads to. infra/errors.py draws the classes."""
+"""The retry policy maps each class of error to an outcome. infra/errors.py draws the classes."""
 
 import random
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class RetryPolicy:
         )
 
     def delay(self, attempt: int, retry_after: timedelta | None) -> timedelta:
-        """Return how long to wait after this failed attempt: exponential, with jitter of half either way."""
+        """Return the wait after this failed attempt. It grows exponentially, with jitter of half either way."""
         doubled: int = 2 ** min(attempt - 1, 30)
         backoff = min(self.base * doubled, self.cap) * random.uniform(0.5, 1.5)
         return max(backoff, retry_after or timedelta())
@@ -69,7 +69,7 @@ class RetryPolicy:
 
 
 def is_data_error(error: Exception) -> bool:
-    """Whether what the event holds caused the error, decided by its class: trying again cannot help."""
+    """Return whether the event's content caused the error, by the error's class. Trying again cannot help then."""
     return isinstance(error, DATA_ERRORS)
 
 

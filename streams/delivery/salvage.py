@@ -1,4 +1,4 @@
-"""Finding the fields of an event in bytes that are none, or nearly: to whom a dead letter is told, and how it is found.
+"""This module finds the fields of an event in bytes that are barely one. They say who is told of a dead letter.
 
 Senders break events in few ways: JSON inside a JSON string, Base64 of the wrong alphabet, a batch of one, attributes
 in headers without data, JSON that is cut off. What is found is what the sender wrote, unchecked. Nothing here raises.
@@ -25,7 +25,7 @@ _OTHER_ALPHABET: Final = str.maketrans("-_", "+/")
 
 
 def find_fields(raw: bytes | None, headers: Mapping[str, bytes]) -> dict[str, object]:
-    """Return the attributes of an event by their names, and its `organization_id`, as far as they can be found."""
+    """Return the attributes of an event by name, and its `organization_id`, as far as found."""
     try:
         document = read_attributes(raw, headers)
     except InvalidEvent:

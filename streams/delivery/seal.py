@@ -50,7 +50,7 @@ class Seal:
         return [_with_seal(record, key) for record in records]
 
     async def opened(self, delivery: Delivery) -> Delivery:
-        """Return the delivery with the internal headers that are ours, and without those that are not.
+        """Return the delivery with our own internal headers, and without all others.
 
         A dead letter's headers say where it came from and are checked by whoever reads it.
 

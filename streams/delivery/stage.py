@@ -1,4 +1,4 @@
-"""The stage wrapper: it takes every delivery to exactly one durable outcome before the delivery is acknowledged.
+"""The stage wrapper takes each delivery to one durable outcome before it is acknowledged.
 
 Faust drops what its codec cannot read and acknowledges in a `finally` what an agent's body gave up, so neither decoding
 nor failing is left to it. A handler writes to Postgres in one transaction and returns the records that follow; they are
@@ -88,7 +88,7 @@ class FailedEventStore(Protocol):
 
 
 def stay_cancelled(error: Exception) -> None:
-    """Raise CancelledError if the worker is stopping: the error may come of that, and is nobody's fault.
+    """Raise CancelledError if the worker is stopping, since the stop may have caused the error.
 
     A driver that is cancelled in the middle of a statement may raise an error of its own instead. That would be taken
     for an outage, or for the job's failure, and would keep the agent from stopping.

@@ -12,7 +12,7 @@ _TRACESTATE = re.compile(r"[ -~]{1,512}")  # the length that everybody has to pa
 
 
 def trace_id_of(traceparent: object) -> str | None:
-    """Return the 32 hexadecimal digits of a trace that this names, or None if it is no valid `traceparent`."""
+    """Return a trace's 32 hexadecimal digits, or None if this is no valid `traceparent`."""
     match = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
     return match.group(1) if match else None
 

@@ -1,4 +1,4 @@
-"""What a worker tells its orchestrator over HTTP: that it lives, whether it can work, and its metrics."""
+"""A worker serves its liveness, readiness and metrics to its orchestrator over HTTP."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,1 +1,1 @@
-"""What all stages know about a job: its events, topics, ownership, outcomes, and the apps that read them."""
+"""This package holds what all stages know about a job. That is its events, topics, ownership, outcomes, and apps."""

@@ -13,7 +13,7 @@ from infra.errors import Refused
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the backend's tables say about a request's organization, team and subscription.
+    """The backend's tables give a request's organization, team and subscription.
 
     Attributes:
         organization_id, team_id: whom the request names.
@@ -70,7 +70,7 @@ def ineligible(standing: Standing, *, trust_threshold: float) -> Refused | None:
 
 
 def quota_exceeded(standing: Standing, *, at: datetime) -> Refused:
-    """Return the refusal of a request that finds no unit left in the period of a moment."""
+    """Return the refusal of a request when its period has no unit left."""
     return Refused(
         "quota_exceeded",
         f"organization {standing.organization_id} has used its monthly quota (0 of {standing.monthly_quota} left in "

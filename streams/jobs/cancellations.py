@@ -1,4 +1,4 @@
-"""Cancelling a job: its newest run ends as `cancelled`, unless it has ended in another way.
+"""Cancelling ends a job's newest run as `cancelled`, unless it has ended already.
 
 The decision is a row in `job_outcomes` and the JobCancelled fact in it, and nothing else. It needs no worker. Whoever
 is about to work on the run reads that row first (quota before it reserves, generation before it calls the LLM and again
@@ -27,7 +27,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("cancellations.sql"), "asyn
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is known of a job.
+    """A job's current run and outcome, as far as they are known, stand here.
 
     Attributes:
         run: its newest run.
@@ -44,7 +44,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a run ended: as `cancelled`, with the fact that says so, or before in another way."""
+    """A run ended as `cancelled`, or earlier in another way. The fact that says so comes with it."""
 
     run: int
     outcome: RunOutcome

@@ -1,4 +1,4 @@
-"""What is told of a completed run. One constructor makes what goes into Postgres and into the event.
+"""This module builds the fact about a completed run. One constructor makes what goes into Postgres and into the event.
 
 A count of tokens is known or unknown. Whatever an endpoint sends becomes one of the two here, so that nothing is saved
 that cannot be published, and the same holds for what an earlier version has saved.
@@ -26,7 +26,7 @@ def token_count(stated: object) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one call cost, as far as it is known.
+    """One call has this cost, as far as it is known.
 
     Attributes:
         model: as the endpoint names it, printable and of bounded length.
@@ -53,7 +53,7 @@ class Usage:
 def job_completed(
     job_id: JobId, run: int, *, organization_id: str, usage: Usage, at: datetime, trace: Trace
 ) -> JobCompleted:
-    """Build the fact from what is saved alone, so that a repeat gives the same bytes."""
+    """Build the fact from saved data alone, so that a repeat gives the same bytes."""
     data = Completed(
         organization_id=organization_id,
         model=usage.model,

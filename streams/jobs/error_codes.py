@@ -1,4 +1,4 @@
-"""Every code with which a run ends as failed, rejected or cancelled: what customers see as a job's `error_code`.
+"""A run that failed, was rejected or cancelled has one code. Customers see it as a job's `error_code`.
 
 Stages raise them where they arise; a test holds this list against what they raise, and against docs/front-ends.md.
 """

@@ -97,7 +97,7 @@ class _Wish(_Data):
 
 
 class Requested(_Wish):
-    """What a customer's team asks for."""
+    """A customer's team asks for these activities."""
 
     run_at: Annotated[Moment | None, BeforeValidator(without_zero_time)] = Field(
         default=None,
@@ -303,7 +303,7 @@ _NO_HEADERS: Final[Mapping[str, bytes]] = MappingProxyType({})
 def parse_event(
     raw: bytes | None, headers: Mapping[str, bytes] = _NO_HEADERS, *, written_at: datetime | None = None
 ) -> JobEvent:
-    """Read one event from the bytes and headers of a stream entry, in CloudEvents' structured or binary mode.
+    """Read one event from a stream entry's bytes and headers. Both CloudEvents modes, structured and binary, are read.
 
     Args:
         raw: the entry's value.

@@ -49,7 +49,7 @@ def fact(
 
 
 def fact_after(event: JobEvent, kind: type[F], data: BaseModel, *, at: datetime) -> F:
-    """Build the fact that follows from an event: of the same job and run, in the same trace."""
+    """Build the fact that follows an event, for the same job, run and trace."""
     return fact(kind, event.job_id, event.run, data, at=at, trace=Trace(event.traceparent, event.tracestate))
 
 
@@ -76,6 +76,6 @@ def job_requested(
 
 
 def next_run(request: JobRequested, run: int, *, at: datetime | None = None) -> JobRequested:
-    """Return the request of another run: the wish as it was, with whatever else it says."""
+    """Return the request of another run, with the same content and the given changes."""
     again = {"id": fact_id(request.job_id, run, "requested"), "run": run}
     return request.model_copy(update=again if at is None else {**again, "time": at})

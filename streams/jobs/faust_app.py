@@ -124,14 +124,14 @@ class StageApp(faust.App):
         self.agent(source, name=f"{stage.group}:{topic}", concurrency=concurrency)(consume)
 
     def watch(self, *held: Callable[[], str | None]) -> None:
-        """Have /readyz ask these too: each says why something besides the stages stands still, or None."""
+        """Have /readyz ask these too. Each says why something besides the stages stands still, or None."""
         self.watched += held
 
     def _create_directories(self) -> None:
         """Make no folders for Faust's tables: there are none, and the working directory may be read-only."""
 
     async def on_stop(self) -> None:
-        """Have held stages give back what they wait with, so that the drain is left to what is being worked on."""
+        """Have held stages give back waiting deliveries, so that only current work is drained."""
         for stage in self.stages:
             stage.stop()
         await super().on_stop()
@@ -182,7 +182,7 @@ def check_broker_url(url: str) -> None:
 
 
 def create_app(group: str, settings: Settings, *, leads: bool = False) -> StageApp:
-    """Return the Faust app of a consumer group, with a database and a publisher of its own; it connects to nothing yet.
+    """Return a consumer group's Faust app, with its own database and publisher. It connects to nothing yet.
 
     The app's ID is the group's name; the broker is the settings' URL.
 

@@ -1,4 +1,4 @@
-"""The gauges of /metrics that are read when somebody scrapes: what waits, stands still, failed, or is late.
+"""This module reads the gauges of /metrics at each scrape. They count what waits, stands still, failed, or is late.
 
 Each process tells those of the whole fleet, so that one is left to tell them whichever dies. Reading them is cheap, is
 done at most once in five seconds, and is never waited for longer than a scrape can: when a source does not answer in
@@ -104,7 +104,7 @@ class Gauges:
             self._sources.append(_Source("broker", self._look_at_broker))
 
     async def refresh(self) -> None:
-        """Bring the gauges up to date, as far as their sources answer; returns within about two seconds."""
+        """Update the gauges whose sources answer, within about two seconds."""
         await asyncio.gather(*(source.refresh() for source in self._sources))
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the sender of an invalid request is told, so that it does not poll for ever.
+"""The sender of an invalid request gets an answer and need not poll for ever.
 
 An entry of `job-requests` that is no valid request of a first run makes no job: it claims no job ID and decides
 nothing. It is kept in `failed_events`; as long as nobody has asked for the job that it names, the organization that it
@@ -23,7 +23,7 @@ CODE: Final = "invalid_event"
 
 @dataclass(frozen=True, slots=True)
 class InvalidRequest:
-    """Why an organization's latest request for a job is none, and when its requests for it were first and last read."""
+    """An organization's latest request for a job is invalid for this reason. First and last reading of it are kept."""
 
     message: str
     first_failed_at: datetime
@@ -31,6 +31,6 @@ class InvalidRequest:
 
 
 async def invalid_request(connection: Connection, job_id: UUID, organization_id: str) -> InvalidRequest | None:
-    """Return why a job that nobody has asked for is not there, if an entry named it in this organization's name."""
+    """Return why a job is missing, if an invalid request named it. The request must be in this organization's name."""
     row = await _queries.latest(connection, job_id=job_id, organization_id=organization_id)
     return None if row is None else InvalidRequest(**row)

@@ -1,4 +1,4 @@
-"""Which job a request is, decided by its caller's idempotency key.
+"""The caller's idempotency key decides which job a request belongs to.
 
 Such an ID can be computed by anybody who guesses the key, but claimed by nobody else: it is a UUID of version 8, and
 the request that claims one carries the key from which it follows for its own organization (see
@@ -15,7 +15,7 @@ _MADE_OF_A_KEY: Final = 8  # of the versions of RFC 9562, the one whose content 
 
 
 def job_id_for(organization_id: str, idempotency_key: str | None) -> JobId:
-    """Return the ID of a request's job: with a key a function of both, so that every repeat is the same job.
+    """Return the ID of a request's job. With a key it is a function of both, so that every repeat is the same job.
 
     That holds whichever way the request comes in, however its characters are composed, and even for a repeat of a
     request whose first try crashed between publishing and recording it.
@@ -29,5 +29,5 @@ def job_id_for(organization_id: str, idempotency_key: str | None) -> JobId:
 
 
 def needs_proof(job_id: JobId) -> bool:
-    """Whether only whoever names its idempotency key may claim this ID."""
+    """Return whether only the sender who names its idempotency key may claim this ID."""
     return job_id.version == _MADE_OF_A_KEY

@@ -1,4 +1,4 @@
-"""Each run of a job ends in exactly one way, decided by whoever first writes its row in `job_outcomes`.
+"""Each run of a job ends in exactly one way. The first to write its row in `job_outcomes` decides it.
 
 Completing, failing, rejecting and cancelling a run all pass through here, inside the transaction of their effect, so
 two stages can never both end a run: the second one reads what the first has decided.
@@ -26,7 +26,7 @@ RunOutcome: TypeAlias = Literal["completed", "failed", "rejected", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """How a run ended, and the fact that was kept with that."""
+    """A run's end, and the fact that was kept with it."""
 
     outcome: RunOutcome
     fact: Record | None
@@ -56,7 +56,7 @@ async def decide_outcome(
 
 
 async def terminal_fact(connection: Connection, job_id: JobId, run: int) -> Record | None:
-    """Return the fact that was kept with a run's outcome, to be published again; None if there is none."""
+    """Return the fact kept with a run's outcome, or None. It can be published again."""
     row = await _queries.outcome_of(connection, job_id=job_id, run=run)
     return None if row is None else _kept(job_id, row["fact"])
 
@@ -73,13 +73,13 @@ async def reject_runs(connection: Connection, runs: Sequence[tuple[JobId, int]])
 
 
 async def complete_runs(connection: Connection, runs: Sequence[tuple[JobId, int]]) -> set[tuple[JobId, int]]:
-    """Decide that these runs were completed, unless they are decided; return those whose outcome is `completed`."""
+    """Complete these runs unless they are decided. Return those whose outcome is `completed`."""
     rows = _queries.complete(connection, job_ids=[job_id for job_id, _ in runs], runs=[run for _, run in runs])
     return {(JobId(row["job_id"]), row["run"]) async for row in rows if row["outcome"] == "completed"}
 
 
 async def fail_runs(connection: Connection, facts: Sequence[JobFailed]) -> Mapping[tuple[JobId, int], Decided]:
-    """Decide that the runs of these facts failed, unless they are decided; return what stands of each.
+    """Decide that the runs of these facts failed; return what stands of each. A decision that was made before stands.
 
     Like `decide_outcome` for each of them, in two statements however many they are.
     """
@@ -96,7 +96,7 @@ async def fail_runs(connection: Connection, facts: Sequence[JobFailed]) -> Mappi
 async def fail_run(
     database: Database, clock: Clock, event: JobRequested | JobAccepted, error: Exception
 ) -> Sequence[Record]:
-    """Decide that a run failed and return the JobFailed fact, or nothing if the run had ended in another way.
+    """Fail a run and return the JobFailed fact. Nothing is returned if the run had ended in another way.
 
     A repeat returns the fact of the first decision.
 

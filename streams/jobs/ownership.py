@@ -1,4 +1,4 @@
-"""Who may say what about a job: the one check that every stage makes of an event before it acts on it.
+"""Every stage checks an event's ownership before it acts on the event.
 
 Whoever may write to a topic can name any job there. So an event is not believed for its words, but for what is on
 record in Postgres, where our own stages commit before they publish:
@@ -53,7 +53,7 @@ _LARGEST_BATCH: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is on record about the run of an event.
+    """The database has this on record about the run of an event.
 
     Attributes:
         owner: whose the job is; None while nobody has asked for it.
@@ -98,7 +98,7 @@ class Ownership:
         return evidence
 
     async def allows(self, event: JobEvent) -> bool:
-        """Whether an event may be believed. Raises DependencyDown."""
+        """Return whether an event may be believed. Raises DependencyDown."""
         try:
             await self.check(event)
         except ForgedEvent:
@@ -106,7 +106,7 @@ class Ownership:
         return True
 
     async def cancels_now(self, event: JobCancelRequested) -> bool:
-        """Whether a cancellation can be decided; before its job is asked for, it is kept until then.
+        """Return whether a cancellation can be decided. Before its job is asked for, it is kept until then.
 
         It is kept first, and the owner looked for once more: whoever claims the job meanwhile sees the one or is seen
         by the other.
@@ -148,7 +148,7 @@ def _may_claim(request: JobRequested) -> bool:
 
 
 def early_cancellation(request: JobRequested, evidence: Evidence) -> JobCancelRequested | None:
-    """Return the cancellation that came before this request, if the run that it is about has not gone on since."""
+    """Return the cancellation that came before this request. It counts only while the run has not gone on since."""
     if evidence.cancelled_before is None or evidence.outcome not in {None, "cancelled"}:
         return None
     event = JobCancelRequested.model_validate(evidence.cancelled_before)

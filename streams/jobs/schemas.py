@@ -1,4 +1,4 @@
-"""Writes the contract of the events for people and programs that do not read Python: `python -m streams.jobs.schemas`.
+"""This module writes the events' contract for readers without Python: `python -m streams.jobs.schemas`.
 
 From the Pydantic models it makes a JSON Schema for each event type in `docs/schemas/`, and `docs/asyncapi.json`, an
 AsyncAPI 3 document that says which of them travel on which topic. `--check` writes nothing and fails if a file is not
@@ -106,7 +106,7 @@ def _json(document: Json) -> bytes:
 
 
 def outdated(docs: Path) -> list[Path]:
-    """Return the files that are not as the models would have them, and schemas of events that are no more."""
+    """Return files that differ from the models, and schemas of events that are gone."""
     expected = {docs / name: content for name, content in documents()}
     stale = [path for path, content in expected.items() if not path.is_file() or path.read_bytes() != content]
     return stale + [path for path in (docs / "schemas").glob("*.json") if path not in expected]

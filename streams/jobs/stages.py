@@ -1,4 +1,4 @@
-"""Which consumer groups there are, what each reads, and which of them a run passes through.
+"""This registry lists the consumer groups, their topics, and a run's path through them.
 
 All else follows from this list: what `teamfit worker` offers, what the local stack starts, whose acknowledgements trim
 a topic, which failed events start a run when they are replayed, and whose poison ends one.
@@ -65,7 +65,7 @@ RUN_STAGES: Final = frozenset(name for _, name, _ in RUN_ENTRIES)
 
 
 def app_on_demand(module: str) -> Callable[[str], object]:
-    """Return the `__getattr__` of a package whose `app` is made when the `faust` command asks for it.
+    """Return a package's `__getattr__` that makes `app` when the `faust` command asks.
 
     Importing the package needs neither settings nor a broker, nor Faust.
     """

@@ -32,7 +32,7 @@ JOB_EVENTS: Final = "job-events"
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a topic is for, and the events that may travel on it."""
+    """A topic has a purpose, and a set of events that may travel on it."""
 
     what: str
     carries: tuple[type[BaseModel], ...] = ()
@@ -80,7 +80,7 @@ def read_event(delivery: Delivery) -> JobEvent:
 
 
 def expecting(*types: type[E]) -> Callable[[Delivery], E]:
-    """Return how a stage reads its deliveries: events of these types, and InvalidEvent for any other."""
+    """Return a reader of deliveries that accepts these event types. It raises InvalidEvent for any other."""
 
     def decode(delivery: Delivery) -> E:
         event = read_event(delivery)

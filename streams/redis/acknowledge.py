@@ -1,4 +1,4 @@
-"""Sends acknowledgements: entry by entry in meaning, in batches on the wire, and only for what is still owned."""
+"""This module acknowledges entries in batches, and only those that are still owned."""
 
 from __future__ import annotations
 

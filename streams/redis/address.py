@@ -1,4 +1,4 @@
-"""The broker URL, read once for all: by the transport, and by clients that only write.
+"""This module reads the broker URL for the transport and for clients that only write.
 
     redis://user:password@host:6379/0?lease=15s                       a server
     redis://:password@one:26379;two:26379/0?sentinel=mymaster         a master, found by asking Sentinels
@@ -28,7 +28,7 @@ _SENTINEL_PORT = 26379
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerAddress:
-    """Where a broker is, how to log in, and the transport's settings."""
+    """An address holds the broker's place, its login, and the transport's settings."""
 
     scheme: str
     hosts: tuple[tuple[str, int], ...] = ()

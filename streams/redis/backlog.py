@@ -1,4 +1,4 @@
-"""What waits in the streams, by topic and consumer group: the numbers that tell an operator where work piles up."""
+"""The backlog counts waiting entries by topic and consumer group. It tells an operator where work piles up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["GroupBacklog", "TopicBacklog", "read_backlogs"]
 
 @dataclass(frozen=True, slots=True)
 class GroupBacklog:
-    """What a consumer group has still to do in a topic.
+    """A consumer group has this much left to do in a topic.
 
     Attributes:
         group: its name.

@@ -1,4 +1,4 @@
-"""The agents' side: which channels read a topic, how much they can take, and how messages get there."""
+"""The channels of the agents take messages from a topic. They say how much they can take."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Channels:
         return [channel for channel in found if channel.is_iterator]
 
     def demand(self, tps: Iterable[TP]) -> tuple[int, int]:
-        """How many messages of a topic wait for an agent, and how many agents wait for a message.
+        """Return how many messages of a topic wait, and how many agents wait for one.
 
         With several agents on one topic each gets every message: the longest queue counts, and the most idle agents.
         """

@@ -1,4 +1,4 @@
-"""The commands that the transport sends, by purpose: the least that a user of the server must be allowed.
+"""This module lists the commands that the transport sends, by purpose. A server user needs no other permission.
 
 Those that scripts call are among them, since the server checks each. A test runs everything that there is to do and
 compares: the lists hold every command that the server then has executed, and no other.

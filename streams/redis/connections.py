@@ -73,7 +73,7 @@ def _improved(base: type[AbstractConnection]) -> type[AbstractConnection]:
 
 
 def go_on_without_login(pool: ConnectionPool) -> None:
-    """Have the pool's connections stay as they are when the server refuses the user and password.
+    """Keep the pool's connections as they are when the server refuses the login.
 
     A server that asks for a login refuses the first command instead, and says so.
     """

@@ -1,4 +1,4 @@
-"""The consumer: what Faust asks of a transport's reading side, in terms of streams, groups and leases."""
+"""The consumer implements Faust's reading side with streams, groups and leases."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ class Consumer(PositionlessConsumer):
     # Stopping
 
     async def wait_empty(self) -> None:
-        """Let agents finish what they have started, for at most the drain time; hand back everything else at once."""
+        """Let agents finish started work within the drain time; hand back everything else."""
         await self._hand_back(self.under_way.deliveries())
         deadline = monotonic() + self.settings.drain.total_seconds()
         while self.under_way and monotonic() < deadline:  # noqa: ASYNC110 - nobody sets an event
@@ -281,7 +281,7 @@ class Consumer(PositionlessConsumer):
             await self.hand_backs.tell()
 
     def entry_of(self, message: Message) -> str | None:
-        """Which entry a message is: the same at each delivery, in any worker, which its offset is not.
+        """Return the entry of a message. It is the same at each delivery, in any worker, unlike its offset.
 
         None when another consumer has taken the entry over already.
         """
@@ -298,11 +298,11 @@ class Consumer(PositionlessConsumer):
         return list(self._partitions.values())
 
     def topic_partitions(self, topic: str) -> int | None:
-        """How many partitions a topic has."""
+        """Return the number of a topic's partitions."""
         return self._layout.partitions(topic)
 
     def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
-        """Which partition a key belongs to."""
+        """Return the partition of a key."""
         if partition is not None:
             return partition
         return self._layout.partition_for(topic, key)

@@ -46,7 +46,7 @@ REASON_MAX_DELIVERIES = "max_deliveries"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """Why an entry became a dead letter."""
+    """An entry became a dead letter for this reason."""
 
     topic: str
     group: str
@@ -57,7 +57,7 @@ class DeadLetter:
     time: datetime | None = None
 
     def headers(self) -> dict[str, bytes]:
-        """The headers to add to the original ones; `time` is now when it was not given."""
+        """Return the headers to add to the original ones. `time` is now when it was not given."""
         time = (self.time or datetime.now(UTC)).astimezone(UTC)
         return {
             DEAD_LETTER_TOPIC: self.topic.encode(),

@@ -80,7 +80,7 @@ class DeliveryTags:
             self._held.pop(entry_id, None)
 
     def lose(self, entry_ids: Iterable[bytes]) -> int:
-        """Other consumers own these entries now; returns how many of them were still being worked on.
+        """Note that other consumers own these entries now. Returns how many of them were still being worked on.
 
         Their tags stay valid to acknowledge, to no effect.
         """
@@ -99,11 +99,11 @@ class DeliveryTags:
         return self._delivered.get(tag)
 
     def holds(self, entry_id: bytes) -> bool:
-        """Whether the entry is held."""
+        """Return whether the entry is held."""
         return entry_id in self._held
 
     def deliveries(self, entry_id: bytes) -> int:
-        """How often a held entry has been delivered; 0 if it is not held."""
+        """Return how often a held entry has been delivered; 0 if it is not held."""
         return self._held.get(entry_id, 0)
 
     def held(self) -> list[bytes]:
@@ -116,12 +116,12 @@ class DeliveryTags:
 
     @property
     def acknowledged(self) -> int:
-        """How many acknowledgements wait to be sent."""
+        """Return the number of acknowledgements that wait to be sent."""
         return len(self._acknowledged)
 
     @property
     def delivered_total(self) -> int:
-        """How many deliveries there have been."""
+        """Return the number of deliveries so far."""
         return self._next - 1
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong between Faust and the server.
+"""The transport raises these errors between Faust and the server.
 
 TransportError
 ├── InvalidSettings     the broker URL has an unknown or malformed parameter; raised at start
@@ -36,7 +36,7 @@ class InvalidSettings(TransportError, ValueError):
 
 
 class UnsupportedFeature(TransportError):
-    """The app uses a Faust feature that needs Kafka; the message says what to use instead."""
+    """The app uses a Faust feature that needs Kafka. The message says what to use instead."""
 
 
 class BrokerUnavailable(TransportError, ConnectionError):
@@ -66,7 +66,7 @@ class NotAllSent(TransportError):
 
 
 class WritesRefused(TransportError):
-    """The server answers, but takes no entries now: it is full, read-only, or short of replicas or disk.
+    """The server answers but takes no entries now. It is full, read-only, or short of replicas or disk.
 
     Attributes:
         code: the server's word for it, such as `OOM` or `NOREPLICAS`, or redis-py's.

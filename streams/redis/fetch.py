@@ -44,7 +44,7 @@ _SWEEP_LEASES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """What the readers of one worker share.
+    """The readers of one worker share this.
 
     Attributes:
         channels: where entries go.
@@ -134,7 +134,7 @@ class TopicReader:
         self._next_scan = min(self._next_scan, self._not_before)
 
     async def unblock(self) -> None:
-        """End a read that waits on the server, so that stopping need not wait for it."""
+        """End a blocking read on the server, so that stopping need not wait for it."""
         await self._unblock.end_read()
 
     def _distrust(self, error: Exception) -> None:

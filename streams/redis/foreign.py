@@ -1,4 +1,4 @@
-"""Streams of a topic that nobody reads, since their writer counts the topic's partitions differently than its readers.
+"""No reader reads a stream whose writer counts the topic's partitions differently.
 
 Nothing is wrong with what is in them, and nobody will ever see it. The server cannot know, and neither can the writer.
 So readers look, every few leases, whether such a stream exists, and say so.
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 async def foreign_streams(client: Client, keys: Iterable[str]) -> list[str]:
-    """Which of these keys exist; those that may not be looked at do not count."""
+    """Return which of these keys exist. Those that may not be looked at do not count."""
     return [key for key in keys if await _exists(client, key)]
 
 

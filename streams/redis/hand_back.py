@@ -1,4 +1,4 @@
-"""Handing back: other workers take at once what this one will not do, without waiting for the lease to run out.
+"""A worker hands back what it will not do. Others take it at once, without waiting for the lease to run out.
 
 They hear of it by a stream of one entry, `<app>:handed-back`, on which each worker waits. So nobody need look for it
 every second on streams where nothing happens.
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class HandBacks:
-    """Tells the other workers of the group that there is something to take, and hears it from them."""
+    """Tells the group's other workers of entries to take, and hears it from them."""
 
     def __init__(self, client: Client, waiting: Client, key: str, block: timedelta, health: Health) -> None:
         """Send nothing yet.
@@ -55,7 +55,7 @@ class HandBacks:
             await self._client.execute_command("XADD", self._key, "MAXLEN", "1", "*", "handed", "back")
 
     async def run(self, look: Callable[[], Awaitable[None]]) -> None:
-        """Call `look` whenever another worker tells, until cancelled; the last time it did may be told once more."""
+        """Call `look` whenever another worker tells, until cancelled. The last tell before may be told once more."""
         while not self._stopped:
             with self._loop:
                 await self._listen(look)
@@ -89,7 +89,7 @@ class HandBacks:
 
 
 async def hand_back(client: Client, partition: Partition, lease_s: float, started: AbstractSet[tuple[TP, int]]) -> int:
-    """Let other workers take what this one holds of a partition; returns how many entries that were.
+    """Let other workers take this one's entries of a partition; return their number.
 
     The deliveries are not counted: a worker that stops in order was not killed by what it held, and one restart after
     another must not make a dead letter of an entry that takes longer than the drain time.

@@ -1,4 +1,4 @@
-"""Whether the transport's loops still turn, answered without any I/O."""
+"""Health says whether the transport's loops still turn, without any I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Health:
         self._errors: dict[str, str] = {}
 
     def expect(self, loop: str, every: float) -> None:
-        """From now on `loop` must show a sign of life at least every so many seconds."""
+        """Require a sign of life from `loop` at least every so many seconds."""
         self._loops[loop] = (self._clock(), every)
 
     def alive(self, loop: str) -> None:
@@ -37,7 +37,7 @@ class Health:
         self._errors.pop(loop, None)
 
     def problems(self) -> list[str]:
-        """What is wrong now, one sentence each; empty when all is well."""
+        """Return one sentence for each current problem; empty when all is well."""
         now = self._clock()
         found = [f"{loop} fails: {error}" for loop, error in self._errors.items()]
         for loop, (last, every) in self._loops.items():

@@ -1,4 +1,4 @@
-"""Which stream holds a topic's partition, and which partition holds a key.
+"""This module maps a topic's partition to its stream, and a key to its partition.
 
 Keys hash as Kafka's default partitioner does (murmur2 of the key's bytes, sign bit cleared, modulo the number of
 partitions), so moving a topic to Kafka keeps every key where its neighbours are. Nothing here needs Faust or redis-py.
@@ -28,7 +28,7 @@ def stream_keys(topic: str, partitions: int = 1, prefix: str = "") -> list[str]:
 
 
 def foreign_stream_keys(topic: str, partitions: int, prefix: str = "") -> list[str]:
-    """Keys that betray a writer who counts the topic's partitions differently: no reader of this many looks there.
+    """Return the keys of a writer with another partition count. No reader of this many partitions looks there.
 
     With fewer partitions than here, every entry is read; with more, some key comes to the one after the last.
     """

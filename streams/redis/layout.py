@@ -1,4 +1,4 @@
-"""The partition layout: how many partitions a topic has, which streams they are, and which of them a key belongs to.
+"""The layout maps topics to partitions, partitions to streams, and keys to partitions.
 
 The broker URL decides, then the topic itself, then the app's `topic_partitions`.
 """
@@ -13,7 +13,10 @@ __all__ = ["Layout"]
 
 
 class Layout:
-    """Where the entries of each topic are. What was found out is kept, as every entry that is sent asks for it."""
+    """A layout says where the entries of each topic are.
+
+    What was found out is kept, as every entry that is sent asks for it.
+    """
 
     def __init__(self, settings: RedisSettings, topics: Topics) -> None:
         self._settings = settings
@@ -33,7 +36,7 @@ class Layout:
         self._streams.clear()
 
     def partitions(self, topic: str) -> int:
-        """How many partitions a topic has."""
+        """Return the number of a topic's partitions."""
         known = self._partitions.get(topic)
         if known is None:
             known = self._partitions[topic] = self._count(topic)
@@ -60,7 +63,7 @@ class Layout:
         return [self.stream(topic, partition) for partition in range(self.partitions(topic))]
 
     def foreign_stream_keys(self, topic: str) -> list[str]:
-        """Where a writer would write who counts this topic's partitions differently."""
+        """Return the keys that a writer with another partition count would use."""
         return foreign_stream_keys(topic, self.partitions(topic), self._settings.prefix)
 
     def partition_for(self, topic: str, key: bytes | None) -> int:

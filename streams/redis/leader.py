@@ -54,11 +54,11 @@ class Leader:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this worker is the leader at this moment."""
+        """Return whether this worker is the leader at this moment."""
         return self._clock() < self._until
 
     def ask(self) -> bool:
-        """Whether this worker is the leader; for some time from now on it tries to be, needed or not."""
+        """Return whether this worker is the leader. For some time from now on it tries to be, needed or not."""
         if self._clock() >= self._asked_until:
             self.wake()
         self._asked_until = self._clock() + self._ttl_s
@@ -112,7 +112,7 @@ class Leader:
             await self._client.pexpire(self._lock.name, ttl_ms)
 
     async def resign(self) -> bool:
-        """Give the lock back for good, so that another worker leads at once; returns whether this one led."""
+        """Give the lock back for good, so that another worker leads at once. Returns whether this one led."""
         led = self.is_leader
         self._resigned = True
         self._until = 0.0

@@ -39,7 +39,7 @@ class Lease:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last renewal failed: what others hold may be as late, and looks expired."""
+        """Return whether the last renewal failed. What others hold may then be as late, and look expired."""
         return self._loop.error is not None
 
     async def run(self) -> None:

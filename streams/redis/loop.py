@@ -1,4 +1,4 @@
-"""What every background loop does about a failure: it says so, waits, and tries again.
+"""Every background loop handles a failure alike: it logs, waits, and tries again.
 
 No error of the server may end a worker, whichever it is and wherever it comes, also in the middle of recovering from
 another one. So a loop does its work in *rounds* that may fail at any line:
@@ -52,7 +52,9 @@ class Backoff:
 
 
 class Loop:
-    """A background loop, or a part of one that may fail by itself: a context that swallows the failure of a round.
+    """A background loop swallows the failure of a round.
+
+    It is a context, for a whole loop or a part that may fail alone.
 
     Attributes:
         error: why the last round failed; None if it did not.
@@ -77,7 +79,7 @@ class Loop:
             health.expect(name, alive_every_s)
 
     def wait_s(self, normally: float = 0.0) -> float:
-        """In how many seconds to begin the next round: soon, and later from failure to failure, if the last failed."""
+        """Return the seconds until the next round. They grow from failure to failure, and are few after a success."""
         return normally if self.error is None else self._backoff.wait()
 
     def end(self) -> None:
@@ -123,7 +125,7 @@ class Loop:
 
 
 async def each(items: Iterable[T], work: Callable[[T], Awaitable[object]]) -> None:
-    """Do the work for each item, also after one that failed; raises the first failure in the end.
+    """Do the work for each item, and raise the first failure in the end.
 
     A stream of the wrong type, or on a node that is away, must not keep the others from being renewed, acknowledged or
     trimmed.

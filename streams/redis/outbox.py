@@ -48,7 +48,7 @@ class Outgoing(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many bytes there are to write."""
+        """Return the number of bytes to write."""
         return sum(map(len, self.parts))
 
 
@@ -224,5 +224,5 @@ def _no_id(answer: Any) -> TransportError:
 
 
 def not_an_id(answer: Any) -> BrokerUnavailable:
-    """The error for an answer that says neither where an entry was written nor why it was not."""
+    """Return the error for an answer without an ID and without a reason."""
     return BrokerUnavailable(f"the broker answered {answer!r} instead of an entry's ID", maybe_written=True)

@@ -31,7 +31,7 @@ class Partition:
     tags: DeliveryTags
 
     async def fenced(self, client: Client, script: str, entry_ids: list[bytes], *args: str | int) -> list[Any]:
-        """Run a script on entries that this consumer should own; returns what the script returned, by chunk."""
+        """Run a script on entries that this consumer should own. Returns what the script returned, by chunk."""
         results = []
         for start in range(0, len(entry_ids), CHUNK):
             chunk = sorted(entry_ids[start : start + CHUNK])
@@ -39,7 +39,7 @@ class Partition:
         return results
 
     def lost(self, entry_ids: list[bytes]) -> None:
-        """Other consumers have taken these entries over; what this one still does for them has no effect."""
+        """Note that other consumers have taken these entries over. What this one still does for them has no effect."""
         unfinished = self.tags.lose(entry_ids)
         if entry_ids:
             log.warning(

@@ -1,4 +1,7 @@
-"""What Faust asks a consumer about positions. Redis keeps them itself, so these answers have little to say."""
+"""This module answers Faust's questions about a consumer's positions.
+
+Redis keeps them itself, so these answers have little to say.
+"""
 
 from __future__ import annotations
 

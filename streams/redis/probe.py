@@ -1,4 +1,4 @@
-"""The probe: whether the server takes entries now, asked as near to the truth as can be without writing one."""
+"""The probe asks whether the server takes entries now, without writing one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The producer: what Faust asks of a transport's writing side, and honest answers about each entry."""
+"""The producer implements Faust's writing side, and reports the result of each entry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["EntryMetadata", "Producer"]
 
 
 class EntryMetadata(RecordMetadata):
-    """Where an entry was written. `offset` holds its ID as one number, `entry_id` as Redis writes it."""
+    """An entry was written at this place. `offset` holds its ID as one number, `entry_id` as Redis writes it."""
 
     __slots__ = ()
 
@@ -125,7 +125,7 @@ class Producer(FaustProducer):
         await self._outbox.flush()
 
     def partitions(self, topic: str) -> int:
-        """How many partitions a topic has."""
+        """Return the number of a topic's partitions."""
         return self._layout.partitions(topic)
 
     async def create_topic(self, topic: str, partitions: int, replication: int, **kwargs: Any) -> None:
@@ -133,7 +133,7 @@ class Producer(FaustProducer):
         self._layout.declare(topic, partitions)
 
     def key_partition(self, topic: str, key: bytes) -> TP:
-        """Which partition a key belongs to."""
+        """Return the partition of a key."""
         return TP(topic, self._layout.partition_for(topic, key))
 
     def supports_headers(self) -> bool:
@@ -144,13 +144,13 @@ class Producer(FaustProducer):
 def entry_parts(
     key: bytes | None, value: bytes | None, headers: HeadersArg | None, timestamp: float | None
 ) -> list[bytes]:
-    """An entry as the outbox wants it: how many fields and values there are, and then those."""
+    """Return an entry as the outbox wants it: a count, then fields and values."""
     fields = encode_flat(key, value, headers, timestamp)
     return [b"%d" % len(fields), *fields]
 
 
 def outcome(tp: TP, answer: Answer) -> EntryMetadata | TransportError:
-    """Where an entry was written, as Faust says it, or why it was not or nobody knows."""
+    """Return Faust's metadata of a written entry, or the error of a refused one."""
     if not isinstance(answer, bytes):
         return answer
     milliseconds, _, sequence = answer.partition(b"-")

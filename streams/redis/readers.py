@@ -19,7 +19,7 @@ __all__ = ["Readers"]
 
 
 class Readers:
-    """One reader for each topic; on a Cluster one for each partition, as one command cannot read on several nodes."""
+    """Each topic has one reader. On a Cluster each partition has one, as one command cannot read on several nodes."""
 
     def __init__(self, worker: Worker, server: Server, layout: Layout, client: Client) -> None:
         """Read nothing yet.

@@ -43,7 +43,7 @@ class Claimed(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a scan of a partition came to."""
+    """A scan of a partition found this."""
 
     claimed: list[Claimed]
     more: bool
@@ -80,7 +80,7 @@ class Reclaimer:
         )
 
     async def claim_one_for_trial(self, partition: Partition) -> Claimed | None:
-        """Take over the oldest expired entry that is to be tried, for a worker that is clear."""
+        """Claim the oldest expired entry that needs a trial, for a worker that is clear."""
         expired = (await self._silent(partition)).expired
         for entry_id, fields in await self._take(partition, self._redelivery.to_try(expired)[:1]):
             deliveries = expired[entry_id] + 1
@@ -92,7 +92,7 @@ class Reclaimer:
         return None
 
     async def withdraw(self, partition: Partition, entry_id: bytes) -> None:
-        """Have the delivery that is under way not count: its worker is not alone with the entry any longer."""
+        """Take back the count of the current delivery. Its worker is not alone with the entry any longer."""
         before = partition.tags.deliveries(entry_id) - 1
         await partition.fenced(self._client, "hand_back", [entry_id], 0, before)
 
@@ -116,7 +116,7 @@ class Reclaimer:
         return sorted(claimed, key=lambda entry: list(unread).index(entry.entry_id))
 
     async def count_in(self, partition: Partition) -> None:
-        """Have the server count this consumer as one of the group, and as heard of just now.
+        """Register this consumer in its group on the server, as heard of just now.
 
         A read of new entries does so by itself on Valkey and from Redis 7.2. Before that it does when it finds some,
         and a worker for whom nothing comes is none. A read of one's own entries does everywhere.
@@ -180,7 +180,7 @@ class Reclaimer:
         return taken
 
     async def bury(self, partition: Partition, entry_id: bytes, deliveries: int) -> None:
-        """Write the dead letter, then acknowledge: a crash in between repeats the dead letter, and loses nothing."""
+        """Write the dead letter, then acknowledge. A crash in between repeats the dead letter, and loses nothing."""
         taken = await self._take(partition, [entry_id])
         for _, fields in taken:
             letter = DeadLetter(

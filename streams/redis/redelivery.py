@@ -1,4 +1,4 @@
-"""What becomes of an entry that has lost its owner: delivered again, tried alone, or buried. Decided without a server.
+"""An entry that lost its owner is delivered again, tried alone, or buried. Decided without a server.
 
 Claiming an entry counts as a delivery. One that has been delivered `max_deliveries` times goes to the dead letters, and
 this is safe because its last two deliveries were trials, alone in its worker: see `trial.py`. All deliveries before
@@ -88,15 +88,15 @@ class Redelivery:
         return [(entry_id, deliveries) for entry_id, deliveries in expired.items() if deliveries >= self._limit]
 
     def was_trial(self, deliveries: int) -> bool:
-        """Whether a delivery counts against the entry: it was to have its worker to itself."""
+        """Return whether a delivery counts against the entry. It does if it was to have its worker to itself."""
         return deliveries > self._worn
 
     def without_trial(self, deliveries: int) -> int:
-        """How often an entry has been delivered if its last delivery, a trial, does not count."""
+        """Return the entry's delivery count without its last delivery, a trial."""
         return min(deliveries - 1, self._limit)
 
     def until_next(self, silent: Silent) -> float:
-        """In how many seconds to look again: nothing that this look did not see can have expired by then."""
+        """Return the seconds until the next look. Nothing that this look did not see can have expired by then."""
         if silent.next_ms is not None:
             return min((silent.next_ms + 1) / 1000, self._scan_s)
         return self._scan_s if silent.expired else self.ahead_ms / 1000

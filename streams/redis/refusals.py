@@ -1,4 +1,4 @@
-"""Refusals: what Redis Streams cannot carry fails at start, with what to use instead, rather than work by halves."""
+"""The app fails at start if it needs what Redis Streams cannot carry. The error says what to use instead."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def refuse_unsupported(app: AppT) -> None:
 
 
 def refuse_topics(app: AppT, unread: AbstractSet[str]) -> None:
-    """Fail if a topic of the app's agents is declared in a way that streams cannot honour.
+    """Fail if a declared topic of the app's agents cannot be a stream.
 
     Args:
         app: whose topics.

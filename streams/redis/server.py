@@ -66,7 +66,9 @@ _SENTINEL_S = 1.0  # how long one Sentinel may take to answer before the next on
 
 
 def is_missing_group(error: BaseException) -> bool:
-    """Whether the stream or its group is gone: a flush, a failover to an empty server, something else under its key.
+    """Return whether the stream or its group is gone.
+
+    A flush does it, a failover to an empty server, another type of key.
 
     Redis says it only in text, where 6.2 puts a sentence about the script before the code. Nothing is pending then.
     """
@@ -143,7 +145,7 @@ class Server:
     def open(
         self, *, block: timedelta | None = None, retry: Retry | None = None, retry_on: Sequence[type[Exception]] = ()
     ) -> Client:
-        """A client of its own, that connects on first use and by default never repeats a command by itself.
+        """Open a client that connects on first use. By default it never repeats a command by itself.
 
         Repeating is the caller's decision: a repeated XADD may write twice, a repeated XREADGROUP may lose a reply.
 

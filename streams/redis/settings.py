@@ -204,7 +204,7 @@ class RedisSettings:
 
     @property
     def tls(self) -> dict[str, Any]:
-        """What redis-py is to know of TLS; it has the same names."""
+        """Return the TLS options for redis-py, which has the same names."""
         return {
             "ssl_ca_certs": self.ssl_ca_certs,
             "ssl_certfile": self.ssl_certfile,

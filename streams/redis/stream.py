@@ -1,4 +1,4 @@
-"""A stream that goes back to the event loop when it must, not once for every event.
+"""This stream yields to the event loop when it must, not for every event.
 
 Faust's own iterator sleeps for zero seconds before each event, so that agents which never wait for anything leave room
 for others. That is a round of the event loop for each event, which costs more than everything else an event needs.
@@ -53,7 +53,7 @@ class Stream(FaustStream[Any]):
         return iterator
 
     def take(self, max_: int, within: Seconds) -> AsyncGenerator[Sequence[Any], None]:
-        """Batches of at most `max_` values, each complete or closed `within` that time of its first value.
+        """Yield batches of at most `max_` values. Each is complete, or closed `within` that time of its first value.
 
         As Faust's own, every event of a batch is acknowledged when the next batch is asked for. Taken straight from the
         queue, where Faust's passes each event through a second task; streams with processors use Faust's.

@@ -1,4 +1,4 @@
-"""What an app says about its topics, beside what the broker URL says about them."""
+"""An app declares facts about its topics, beside those in the broker URL."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Topics:
         return [channel for channel in self._app.topics if topic in channel.topics]
 
     def partitions(self, topic: str) -> int | None:
-        """How many partitions a topic itself says that it has."""
+        """Return the number of partitions that a topic itself declares."""
         return next((int(channel.partitions) for channel in self.channels(topic) if channel.partitions), None)
 
     def default_partitions(self) -> int:
-        """How many partitions a topic has of which nobody says anything.
+        """Return the number of partitions of a topic that declares none.
 
         Faust's own default of 8 is made for Kafka: unless the app sets it, a topic has one.
         """
@@ -42,14 +42,14 @@ class Topics:
         return int(conf.topic_partitions) if explicit or conf.topic_partitions != _FAUST_PARTITIONS else 1
 
     def retention_s(self, topic: str) -> float:
-        """How many seconds a topic keeps what every group has acknowledged."""
+        """Return for how many seconds a topic keeps what every group has acknowledged."""
         for channel in self.channels(topic):
             if channel.retention is not None:
                 return float(want_seconds(channel.retention))
         return self._settings.retention.total_seconds()
 
     def groups(self, topic: str) -> set[str]:
-        """The groups that must see every entry of a topic, though they may not have started yet."""
+        """Return the groups that must see every entry of a topic. They may not have started yet."""
         groups = set(self._settings.groups.get(topic, ()))
         for channel in self.channels(topic):
             declared = (channel.config or {}).get("groups", ())

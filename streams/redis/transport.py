@@ -64,7 +64,7 @@ class Transport(base.Transport):
                 conf.Stream = cast("Any", Stream)
 
     def health(self) -> list[str]:
-        """What is wrong now, one sentence each; empty when all is well. Asks nobody: safe on every request."""
+        """Return one sentence for each current problem; empty when all is well. Asks nobody: safe on every request."""
         return self._health.problems()
 
     async def probe(self, topic: str) -> None:

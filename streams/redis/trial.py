@@ -69,17 +69,17 @@ class Trial:
             self._applicant = self._entry = None
 
     def apply(self, reader: object) -> None:
-        """The reader knows an entry that is to be tried: have all readers stand still, unless it is not the time."""
+        """Stop all readers for the trial of an entry, unless it is too early."""
         if self._applicant is None and self._clock() >= self._rested and self._is_leader():
             self._applicant, self._began = reader, self._clock()
 
     @property
     def is_open(self) -> bool:
-        """Whether a reader of this worker has the others stand still, or an entry is being tried."""
+        """Return whether this worker's readers stand still for a trial, or a trial runs."""
         return self._applicant is not None
 
     def stands(self, reader: object) -> bool:
-        """Whether the reader must hand out nothing in this round."""
+        """Return whether the reader must hand out nothing in this round."""
         if self._entry is not None and not self._is_held(self._entry):
             self._entry = None
         if self._applicant is None or self.is_clear(reader) or self.is_overdue(reader):
@@ -89,7 +89,7 @@ class Trial:
         return True
 
     def is_clear(self, reader: object) -> bool:
-        """Whether the reader may hand over one entry to be tried, now."""
+        """Return whether the reader may hand over one entry to be tried, now."""
         return (
             self._applicant is reader
             and self._entry is None
@@ -98,16 +98,16 @@ class Trial:
         )
 
     def is_overdue(self, reader: object) -> bool:
-        """Whether the reader must end the clearing, or withdraw the trial, because it has taken too long."""
+        """Return whether the clearing or the trial has taken too long. The reader then ends or withdraws it."""
         since = self._began if self._entry is None else self._entry_began
         return self._applicant is reader and self._clock() - since > self._patience_s
 
     def begin(self, partition: Partition, entry_id: bytes) -> None:
-        """The entry has been claimed, its delivery is counted, and it will be handed over in this step."""
+        """Start the trial of a claimed entry. Its delivery is counted, and it will be handed over in this step."""
         self._entry, self._entry_began = (partition, entry_id), self._clock()
 
     def withdraw(self) -> tuple[Partition, bytes] | None:
-        """Which entry is on trial, and must not be any longer."""
+        """Return the entry on trial that must not be on trial any longer."""
         if self._entry is not None:
             partition, _ = self._entry
             log.warning("trial.withdrawn stream=%s: it takes too long", partition.stream.decode())

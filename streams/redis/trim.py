@@ -1,4 +1,4 @@
-"""Trimming: removes what every group has acknowledged, and never what a group has still to see.
+"""Trimming removes what every group has acknowledged, and never what a group must see.
 
 `MAXLEN` on write would be simpler, and under backlog it deletes work that nobody saw. Instead each worker asks the
 server now and then for the oldest entry that some group still needs, and trims below it; one script, so that no group

@@ -1,4 +1,4 @@
-"""Ending a read that waits on the server, so that nothing has to wait for it."""
+"""This module ends a read that blocks on the server. Nothing then has to wait for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Unblock:
         self._client_id: int | None = None
 
     async def is_possible(self) -> bool:
-        """Whether the next read could be ended; to be asked before it begins."""
+        """Return whether the next read could be ended. Ask before it begins."""
         if self._client_id is None and isinstance(self._waiting, Redis):
             try:
                 self._client_id = int(await self._waiting.execute_command("CLIENT ID"))

@@ -1,4 +1,4 @@
-"""What agents have started and not acknowledged."""
+"""This module tracks what agents have started and not acknowledged."""
 
 from __future__ import annotations
 

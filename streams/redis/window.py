@@ -1,4 +1,4 @@
-"""How many entries of one topic a worker asks for.
+"""The window says how many entries of one topic a worker asks for.
 
 Fast agents need entries by the hundred, or the round trips cost more than the work; slow ones must not hoard a backlog
 while other workers idle. So the window, what may wait for an agent in this process, is 50 ms of the rate at which the
@@ -46,7 +46,7 @@ class Window:
         self._since, self._started = now, started_total
 
     def room(self, queued: int, idle_agents: int) -> int:
-        """How many entries to ask for, when `queued` wait already and `idle_agents` have nothing to do.
+        """Return how many entries to ask for. `queued` entries wait already, and `idle_agents` have nothing to do.
 
         Zero until a good part of the window is free: asking for one at a time would cost a round trip each.
         """

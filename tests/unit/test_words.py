@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("infra", "producers")
+FOLDERS = ("streams", "consumers", "producers", "infra")
 _MOST_WORDS = 15
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 _QUESTION = re.compile(r"(What|Whether|How|Why|Which|Where)\b")
