@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import Final
 
 import aiosql
+import structlog
 
 from consumers.generation.blame import Verdict
 from consumers.generation.dialect import Dialect
 from consumers.generation.hold import Caller
+from infra.errors import DependencyDown
 from infra.postgres import Connection, Database
 from infra.settings import Settings
 from streams.jobs.completion import Usage
+
+log = structlog.get_logger(__name__)
 
 _queries = aiosql.from_path(Path(__file__).with_name("fleet.sql"), "asyncpg")
 
@@ -70,6 +74,7 @@ class Fleet:
         self._asked = {**self._model, "completion_format": settings.completion_format}
         self._is_auto = settings.completion_format == "auto"
         self._caller = {**self._model, "credential": caller.credential}
+        self._uncounted: list[tuple[Usage | None, bool]] = []
 
     async def dialect(self) -> Dialect | None:
         """Return how the endpoint is asked, if that is known."""
@@ -127,15 +132,22 @@ class Fleet:
             await _queries.calls_succeed(connection, **self._caller)
 
     async def count_probe(self, usage: Usage | None, *, maybe_billed: bool) -> None:
-        """Record a call that was made for no job."""
-        async with self._database.transaction() as connection:
-            await _queries.count_probe(
-                connection,
-                **self._model,
-                maybe_billed=maybe_billed,
-                prompt_tokens=(usage and usage.prompt_tokens) or 0,
-                completion_tokens=(usage and usage.completion_tokens) or 0,
-            )
+        """Record a call that was made for no job; while Postgres is away, with the next one."""
+        self._uncounted.append((usage, maybe_billed))
+        counting, self._uncounted = self._uncounted, []
+        try:
+            async with self._database.transaction() as connection:
+                for cost, is_unknown in counting:
+                    await _queries.count_probe(
+                        connection,
+                        **self._model,
+                        maybe_billed=is_unknown,
+                        prompt_tokens=(cost and cost.prompt_tokens) or 0,
+                        completion_tokens=(cost and cost.completion_tokens) or 0,
+                    )
+        except DependencyDown as error:
+            self._uncounted += counting
+            log.warning("llm.probe_not_counted", why=str(error))
 
 
 def _of(verdict: Verdict) -> dict[str, object]:

@@ -354,8 +354,8 @@ SELECT
 FROM total;
 
 -- name: recorded_calls()$
--- Calls to the LLM on record: each attempt makes one at most.
-SELECT count(*) FROM generation_attempts;
+-- Calls to the LLM on record: each attempt makes one at most, and probes are counted.
+SELECT (SELECT count(*) FROM generation_attempts) + coalesce((SELECT sum(calls)::bigint FROM llm_probes), 0);
 
 -- name: findable(size, patience)
 -- What a stage gave up can be found and replayed: the run that it failed has a failed event. Runs that nobody handled to the
