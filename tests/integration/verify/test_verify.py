@@ -317,7 +317,7 @@ async def test_a_spend_that_drifts_is_reported(jobs: Jobs, database: Pool, check
 async def test_a_call_without_a_record_is_reported(jobs: Jobs, check: Checker, database: Pool) -> None:
     """The provider counted more calls than there are attempts and probes."""
     assert await violations(check, llm_calls=4) == {"calls are recorded": "1 calls without a record"}
-    await database.execute("INSERT INTO llm_probes (endpoint, model, period, calls) VALUES ('e', 'm', '2031-04', 1)")
+    await database.execute("INSERT INTO llm_probes VALUES ('e', 'm', '2031-04', 1, 0, 7, 1)")
     assert await violations(check, llm_calls=4) == {}
     assert await violations(check, llm_calls=3) == {}
 
