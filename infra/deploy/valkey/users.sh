@@ -26,8 +26,8 @@ user admin '~* &* +@all'
 user upstream "+select $(streams job-requests)+xadd"
 user api "+select ($(streams $ALL)$WRITE) ($(streams $ALL)$COUNT)"
 user operator "+select +ping ($(streams $ALL)$WRITE) ($(streams $ALL)$COUNT)"
-stage quota 'job-requests job-events' 'job-accepted job-accepted-priority job-events dead-letters'
-stage generation 'job-accepted job-accepted-priority' 'job-events dead-letters'
+stage quota 'job-requests job-events' 'job-accepted job-events dead-letters'
+stage generation 'job-accepted job-accepted-priority' 'job-accepted job-events dead-letters'
 stage projection 'job-requests job-events' 'dead-letters'
 stage failures 'dead-letters' 'job-events dead-letters'
 stage schedule '' "$ALL"
