@@ -132,7 +132,7 @@ class Fleet:
             await _queries.calls_succeed(connection, **self._caller)
 
     async def count_probe(self, usage: Usage | None, *, maybe_billed: bool) -> None:
-        """Record a call that was made for no job; while Postgres is away, with the next one."""
+        """Record a call that was made for no job. While Postgres is away, it is kept for the next one."""
         self._uncounted.append((usage, maybe_billed))
         counting, self._uncounted = self._uncounted, []
         try:

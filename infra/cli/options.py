@@ -1,7 +1,7 @@
 """Several commands share these options: `--json`, `--yes`, and the filters of failed events."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from inspect import Parameter, signature
@@ -13,6 +13,7 @@ import typer
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
+_TRACE = re.compile(r"[0-9a-f]{32}")
 _AGO = re.compile(r"(\d{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -36,11 +37,41 @@ def moment(text: str) -> datetime:
         raise typer.BadParameter("give a time such as 2031-04-01T12:00, or how long ago, such as 2h or 7d") from error
 
 
+def _one_of(kind: str, choices: Callable[[], Sequence[str]]) -> Callable[[str], str]:
+    """Return what reads one of a few names; a misspelt one would find nothing, which looks like good news."""
+
+    def read(text: str) -> str:
+        if text not in choices():
+            raise typer.BadParameter(f"there is no {kind} {text!r}; there are {', '.join(choices())}")
+        return text
+
+    return read
+
+
+def _stages() -> Sequence[str]:
+    from streams.jobs.stages import STAGES
+
+    return [stage.name for stage in STAGES]
+
+
+def _trace(text: str) -> str:
+    if not _TRACE.fullmatch(text):
+        raise typer.BadParameter("a trace ID has 32 hexadecimal digits, in lower case")
+    return text
+
+
 # Each option: the field of the filter that it sets, and what Typer is told of it.
 _OPTIONS: Final[dict[str, tuple[str, Any]]] = {
     "stage": (
         "stage",
-        Annotated[str | None, typer.Option(help="The consumer group that failed them, e.g. generation.")],
+        Annotated[
+            str | None,
+            typer.Option(
+                parser=_one_of("stage", _stages),
+                metavar="STAGE",
+                help="The consumer group that failed them, e.g. generation.",
+            ),
+        ],
     ),
     "error": ("error_type", Annotated[str | None, typer.Option(help="The error's type, e.g. Permanent.")]),
     "organization": ("organization_id", Annotated[str | None, typer.Option(help="The organization whose they are.")]),
@@ -63,9 +94,21 @@ _OPTIONS: Final[dict[str, tuple[str, Any]]] = {
     ),
     "reason": (
         "reason",
-        Annotated[str | None, typer.Option(help="given_up (by a stage) or max_deliveries (by the broker).")],
+        Annotated[
+            str | None,
+            typer.Option(
+                parser=_one_of("reason", lambda: ("given_up", "max_deliveries")),
+                metavar="REASON",
+                help="given_up (by a stage) or max_deliveries (by the broker).",
+            ),
+        ],
     ),
-    "trace": ("trace_id", Annotated[str | None, typer.Option(help="The trace ID: 32 hexadecimal digits.")]),
+    "trace": (
+        "trace_id",
+        Annotated[
+            str | None, typer.Option(parser=_trace, metavar="TRACE", help="The trace ID: 32 hexadecimal digits.")
+        ],
+    ),
 }
 
 

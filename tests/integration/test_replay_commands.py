@@ -58,6 +58,15 @@ async def test_failed_events_are_listed(teamfit: Run, scene: Scene) -> None:
     assert (await teamfit("failed", "list", "--since", "yesterday")).exit_code == 2
 
 
+@pytest.mark.parametrize(("option", "names"), [("--stage", "generation"), ("--reason", "given_up"), ("--trace", "32")])
+@pytest.mark.parametrize("command", [("failed", "list"), ("failed", "discard", "--because", "x"), ("replay", "plan")])
+async def test_a_misspelt_filter_is_refused(teamfit: Run, command: tuple[str, ...], option: str, names: str) -> None:
+    """It would find nothing, which looks like good news; the answer has what there is."""
+    result = await teamfit(*command, option, "misspelt")
+    assert result.exit_code == 2
+    assert names in result.output
+
+
 async def test_one_failed_event_is_shown(teamfit: Run, scene: Scene) -> None:
     """Everything is printed; bytes that are no text are in hexadecimal, and none of them reaches the terminal raw."""
     identity = await scene.pool.fetchval("SELECT id FROM failed_events WHERE stage = 'quota'")
