@@ -149,13 +149,15 @@ def test_a_process_without_a_name_says_that_the_user_is_missing(monkeypatch: pyt
 
 
 _text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
+# What begins with a quotation mark is taken for something that was pasted in its quotation marks.
+_bare = _text.filter(lambda text: text[0] not in "'\"`\N{LEFT SINGLE QUOTATION MARK}\N{LEFT DOUBLE QUOTATION MARK}")
 _host = st.one_of(
     st.from_regex(r"[a-z][a-z0-9-]{0,20}(\.[a-z]{2,8}){0,3}", fullmatch=True),
     st.ip_addresses(v=4).map(str),
     st.ip_addresses(v=6).map(lambda address: f"[{address}]"),
     st.from_regex(r"/[a-z]{1,8}(/[a-z:.]{1,8})?", fullmatch=True).map(lambda path: quote(path, safe="")),
 )
-_value = st.one_of(_text.map(lambda text: quote(text, safe="")), st.just(""))
+_value = st.one_of(_bare.map(lambda text: quote(text, safe="")), st.just(""))
 _parameter = st.one_of(
     st.sampled_from(
         [
@@ -182,7 +184,7 @@ class Written:
 
 @st.composite
 def _urls(draw: st.DrawFn) -> Written:
-    user, password, database = draw(_text), draw(_text), draw(_text)
+    user, password, database = draw(_bare), draw(_text), draw(_bare)
     hosts = draw(st.lists(_host, min_size=1, max_size=3))
     ports = [draw(st.one_of(st.none(), st.integers(1, 65_535))) for _ in hosts]
     places = ",".join(host + ("" if port is None else f":{port}") for host, port in zip(hosts, ports, strict=True))
