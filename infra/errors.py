@@ -3,7 +3,8 @@
 TeamfitError
 ├── InvalidSetting      a setting cannot be used: the process that needs it ends with one line
 ├── InvalidEvent        dead letter at once: the bytes are not an event this stage can read
-│   └── ForgedEvent     they are, and say what their sender may not say of this job: nothing follows from it
+│   ├── ForgedEvent     they are, and say what their sender may not say of this job: nothing follows from it
+│   └── JobIdReused     they ask for a job with another wish than it was asked for before: nothing follows from it
 ├── Refused             a refusal with a stable `code`: a JobRejected fact, or the answer to a caller; no failure
 │   └── JobNotFound     whoever asks has no such job
 ├── Transient           this job may succeed later: tried again with backoff, at most `max_attempts` times
@@ -40,6 +41,10 @@ class InvalidEvent(TeamfitError):
 
 class ForgedEvent(InvalidEvent):
     """An event about another organization's job, or of what nobody decided."""
+
+
+class JobIdReused(InvalidEvent):
+    """A second request of an organization for its own job, with another wish. The first one holds."""
 
 
 class Refused(TeamfitError):

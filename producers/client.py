@@ -10,20 +10,31 @@ organization and idempotency key are the same job and the same event.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import cast
+from typing import Final, cast
 
+from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import BusyLoadingError, ReadOnlyError
 
-from infra.errors import DependencyDown
-from streams.jobs.events import DEFAULT_REASON, CancelRequested, JobCancelRequested, JobId, JobRequested, due_at
+from infra.errors import DependencyDown, TeamfitError
+from streams.jobs.events import (
+    DEFAULT_REASON,
+    CancelRequested,
+    IdempotencyKey,
+    JobCancelRequested,
+    JobId,
+    JobRequested,
+    Requested,
+    due_at,
+    explained,
+)
 from streams.jobs.facts import fact, job_requested
 from streams.jobs.job_ids import job_id_for
 from streams.jobs.topics import JOB_REQUESTS
@@ -35,6 +46,14 @@ from streams.redis.server import Server, close
 _CHUNK = 500  # requests in one round trip: more gain little, and hold up whoever shares the server
 _RETRIES = 3
 _CONNECTIONS = 50  # who finds all of them in use waits for one; nothing is wrong with the broker then
+
+
+# What events call the arguments of ours that have other names.
+_ARGUMENTS: Final[Mapping[str, str]] = {"subject": "job_id", "idempotencykey": "idempotency_key"}
+
+
+class InvalidArgument(TeamfitError, ValueError):
+    """A value is out of its bounds, and nothing was sent. The message names each argument and the fix."""
 
 
 class SubmitFailed(DependencyDown):
@@ -62,6 +81,12 @@ class Request:
     requirements: str
     idempotency_key: str | None = None
     run_at: datetime | None = None
+
+
+class _Asked(Requested):
+    """A request's values, checked under the names of the arguments."""
+
+    idempotency_key: IdempotencyKey | None = None
 
 
 class JobRequests:
@@ -126,7 +151,7 @@ class JobRequests:
             run_at: begin the job no earlier than this (with a time zone, at most 366 days ahead); None or past: now.
 
         Raises:
-            pydantic.ValidationError: a value is out of its bounds; nothing was sent.
+            InvalidArgument: a value is out of its bounds; nothing was sent.
             RunAtTooFar: `run_at` is more than 366 days ahead; nothing was sent.
             SubmitFailed: the broker did not confirm. Submit again, with an idempotency key, to be sure.
         """
@@ -143,7 +168,7 @@ class JobRequests:
         """Return the jobs of the requests, in their order, once the broker has them all. Sent in few round trips.
 
         Raises:
-            pydantic.ValidationError: a value of any request is out of its bounds; nothing was sent.
+            InvalidArgument: a value of any request is out of its bounds; nothing was sent.
             RunAtTooFar: the `run_at` of any is more than 366 days ahead; nothing was sent.
             SubmitFailed: the broker did not confirm them all. Submit all again, with idempotency keys, to be sure.
         """
@@ -163,16 +188,18 @@ class JobRequests:
 
     def _event(self, request: Request) -> JobRequested:
         now = datetime.now(UTC)
-        event = job_requested(
-            job_id=job_id_for(request.organization_id, request.idempotency_key),
-            organization_id=request.organization_id,
-            team_id=request.team_id,
-            requirements=request.requirements,
-            at=now,
-            source=self._source,
-            run_at=request.run_at,
-            idempotency_key=request.idempotency_key,
-        )
+        with _naming_arguments():
+            asked = _Asked.model_validate(asdict(request))
+            event = job_requested(
+                job_id=job_id_for(asked.organization_id, asked.idempotency_key),
+                organization_id=asked.organization_id,
+                team_id=asked.team_id,
+                requirements=asked.requirements,
+                at=now,
+                source=self._source,
+                run_at=asked.run_at,
+                idempotency_key=asked.idempotency_key,
+            )
         due_at(event.data, now)
         return event
 
@@ -185,11 +212,12 @@ class JobRequests:
             reason: why, for people who read the job's status.
 
         Raises:
-            pydantic.ValidationError: a value is out of its bounds; nothing was sent.
+            InvalidArgument: a value is out of its bounds; nothing was sent.
             SubmitFailed: the broker did not confirm. Cancel again to be sure.
         """
-        data = CancelRequested(organization_id=organization_id, reason=reason)
-        event = fact(JobCancelRequested, job_id, 1, data, at=datetime.now(UTC), source=self._source)
+        with _naming_arguments():
+            data = CancelRequested(organization_id=organization_id, reason=reason)
+            event = fact(JobCancelRequested, job_id, 1, data, at=datetime.now(UTC), source=self._source)
         try:
             await self._write([event])
         except Exception as error:  # whatever the connection raises, the broker did not confirm
@@ -208,6 +236,18 @@ class JobRequests:
                 fields = encode_entry(event.key, event.encode())
                 pipeline.execute_command("XADD", stream, "*", *(part for pair in fields.items() for part in pair))
             await pipeline.execute()
+
+
+@contextmanager
+def _naming_arguments() -> Iterator[None]:
+    """Raise InvalidArgument in place of Pydantic's error, which repeats values and says of none how to mend it."""
+    try:
+        yield
+    except ValidationError as error:
+        message = explained(error)
+        for field, argument in _ARGUMENTS.items():
+            message = message.replace(f"{field}: ", f"{argument}: ")
+        raise InvalidArgument(message) from None
 
 
 def _address(broker_url: str) -> BrokerAddress:

@@ -13,7 +13,7 @@ import aiosql
 import structlog
 
 from infra.clock import Clock
-from infra.errors import ForgedEvent, InvalidEvent, Permanent
+from infra.errors import InvalidEvent, Permanent
 from infra.postgres import Database
 from streams.delivery.deliveries import Record
 from streams.delivery.letters import FailedEvent
@@ -71,7 +71,7 @@ class Poison:
         """
         try:
             evidence = await self.ownership.check(event)
-        except ForgedEvent:
+        except InvalidEvent:
             return False
         async with self.database.transaction() as connection:
             wish = await _queries.recorded_wish(

@@ -1,8 +1,9 @@
-"""Bounds every request body in length and in time, before anything is made of it."""
+"""Bounds every request body in length and in time, before anything is made of it. A compressed one has no bounds."""
 
 import asyncio
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.api.problems import ProblemResponse
@@ -13,7 +14,9 @@ _PATIENCE = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BodyLimit:
-    """Answers 413 to a body over `limit` bytes, and 408 to a slow one. An unannounced length is limited too.
+    """It answers 413 to a body over `limit` bytes, 408 to a slow one.
+
+    A compressed one gets 415: its own length says nothing. An unannounced length is limited too.
 
     The body is read before the app sees the request; under the limit that costs no more than the app's own reading,
     and what is over it is thrown away as it comes.
@@ -41,6 +44,12 @@ class BodyLimit:
         if not messages:
             detail = f"body: has more than {self.limit} bytes; send a shorter one"
             refusal = ProblemResponse(413, "body_too_large", detail, headers={"Connection": "close"})
+            await refusal(scope, receive, send)
+            return
+        coding = Headers(scope=scope).get("content-encoding", "").strip().lower()
+        if coding not in {"", "identity"} and any(message.get("body") for message in messages):
+            detail = "Content-Encoding: compressed bodies are not read; send the JSON as it is, without this header"
+            refusal = ProblemResponse(415, "content_encoding", detail, headers={"Accept-Encoding": "identity"})
             await refusal(scope, receive, send)
             return
         messages.reverse()

@@ -44,6 +44,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "plan_aborted": (409, "The plan was aborted."),
     "quota_not_released": (409, "Jobs still hold quota for the run that failed; apply the plan again later."),
     "body_too_large": (413, "The body is longer than any valid one."),
+    "content_encoding": (415, "The body is compressed; send it as it is, without Content-Encoding."),
     "invalid_request": (422, "Fields are wrong; `errors` names each with what is wrong."),
     "idempotency_key_reused": (422, "The Idempotency-Key was used for a request with another body."),
     "run_at_too_far": (422, "`run_at` is more than 366 days ahead."),
@@ -58,7 +59,14 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
 
 TOKEN: Final = ("unauthenticated", "token_invalid", "token_expired", "insufficient_scope")
 """What a route that asks for a token may answer."""
-BODY: Final = ("bad_request", "invalid_json", "invalid_request", "request_timeout", "body_too_large")
+BODY: Final = (
+    "bad_request",
+    "invalid_json",
+    "invalid_request",
+    "request_timeout",
+    "body_too_large",
+    "content_encoding",
+)
 """What a route that reads a body may answer."""
 _ANY: Final = (
     "bad_request",
@@ -66,6 +74,7 @@ _ANY: Final = (
     "method_not_allowed",
     "request_timeout",
     "body_too_large",
+    "content_encoding",
     "internal_error",
 )
 

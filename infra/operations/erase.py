@@ -83,6 +83,8 @@ async def erase_texts(database: Database, cancellation: Cancellation, texts: Tex
         whose = {"organization_id": texts.organization_id, "erased": ERASED}
         await _queries.erase_jobs(connection, **whose)
         await _queries.erase_events(connection, **whose)
+    async with database.transaction() as connection:
+        await _queries.erase_wishes(connection, organization_id=texts.organization_id)
     for erase in (
         _queries.erase_requests,
         _queries.erase_early,

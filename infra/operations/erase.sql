@@ -38,6 +38,10 @@ UPDATE job_requests
 SET event = jsonb_set(event, '{data,requirements}', to_jsonb(:erased::text))
 WHERE organization_id = :organization_id AND event #>> '{data,requirements}' <> :erased;
 
+-- name: erase_wishes(organization_id)!
+-- The digests of wishes: whoever guesses a text could tell from one whether it was that.
+UPDATE job_owners SET wish = NULL WHERE organization_id = :organization_id AND wish IS NOT NULL;
+
 -- name: erase_events(organization_id, erased)!
 -- The archived events: wishes, reasons and messages. Types, times and numbers stay, so that the archive still folds.
 UPDATE job_events

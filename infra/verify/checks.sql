@@ -257,15 +257,22 @@ SELECT
 FROM told;
 
 -- name: forged(size)
--- Nobody says of a job what is not theirs to say. What was refused is an open failed event, malformed or not; a cancellation
--- that came before the job was asked for, from another organization, was never applied.
+-- Nobody says of a job what is not theirs to say: about another organization's job, or as a stage of ours. What was refused is an
+-- open failed event, malformed or not, of each stage that met it, and counts once; a cancellation that came before the job was
+-- asked for, from another organization, was never applied.
 WITH refused AS MATERIALIZED (
-    SELECT job_id, coalesce(organization_id, 'nobody') || ': ' || coalesce(event_type, topic) || ' ' || coalesce(event_id, '')
-        || ', refused by ' || stage || ': ' || error_message AS what, first_failed_at AS at
+    SELECT job_id, coalesce(organization_id, 'nobody') || ': ' || coalesce(event_type, min(topic)) || ' '
+        || coalesce(event_id, '') || ', refused by ' || string_agg(DISTINCT stage, ' and ' ORDER BY stage) || ': '
+        || min(error_message) AS what, min(first_failed_at) AS at
     FROM failed_events
-    WHERE state = 'open' AND (
-        error_type = 'ForgedEvent' OR (error_type = 'InvalidEvent' AND organization_id <> job_owner(job_id))
+    WHERE state = 'open' AND error_type IN ('InvalidEvent', 'ForgedEvent', 'JobIdReused') AND (
+        organization_id <> job_owner(job_id)
+        OR (
+            error_type = 'ForgedEvent'
+            AND event_type NOT IN ('teamfit.job.requested.v1', 'teamfit.job.cancel-requested.v1')
+        )
     )
+    GROUP BY job_id, organization_id, event_type, event_id, event
     UNION ALL
     SELECT early.job_id, early.organization_id || ': teamfit.job.cancel-requested.v1 ' || (early.event ->> 'id')
         || ', before the job was asked for by ' || owner.organization_id, early.received_at
@@ -275,6 +282,30 @@ WITH refused AS MATERIALIZED (
 SELECT
     (SELECT count(*) FROM job_owners) AS checked,
     (SELECT count(*) FROM refused) AS found,
+    ARRAY(SELECT coalesce(job_id::text, 'no job') || ' ' || what FROM refused ORDER BY at, job_id LIMIT :size) AS examples;
+
+-- name: mistaken(size)
+-- What senders got wrong about nobody's job but their own, each event once. It is refused and has no effect, so it breaks
+-- nothing; its senders should hear of it.
+WITH refused AS MATERIALIZED (
+    SELECT job_id, coalesce(organization_id, 'nobody') || ': ' || coalesce(event_type, min(topic)) || ' '
+        || coalesce(event_id, '') || ', ' || min(error_message) AS what, min(first_failed_at) AS at
+    FROM failed_events
+    WHERE state = 'open' AND error_type IN ('InvalidEvent', 'ForgedEvent', 'JobIdReused')
+        AND (organization_id <> job_owner(job_id)) IS NOT TRUE
+        AND (
+            error_type = 'ForgedEvent'
+            AND event_type NOT IN ('teamfit.job.requested.v1', 'teamfit.job.cancel-requested.v1')
+        ) IS NOT TRUE
+    GROUP BY job_id, organization_id, event_type, event_id, event
+)
+SELECT
+    (SELECT count(*) FROM refused) AS checked,
+    0::bigint AS found,
+    CASE (SELECT count(*) FROM refused)
+        WHEN 0 THEN 'none is open'
+        ELSE 'teamfit failed list has them; tell their senders'
+    END AS detail,
     ARRAY(SELECT coalesce(job_id::text, 'no job') || ' ' || what FROM refused ORDER BY at, job_id LIMIT :size) AS examples;
 
 -- name: records(size)

@@ -92,10 +92,16 @@ INVARIANTS: Sequence[Invariant] = (
     Invariant(
         name="nothing forged",
         query="forged",
-        statement="nobody has said of a job what is not theirs to say",
+        statement="nobody has said what is another organization's, or a stage's, to say of a job",
         next_step="Nothing followed from these events, and each names its sender in `source` (teamfit failed show). "
         "See who may write to the topic (docs/deploying.md), then set them aside: teamfit failed discard --error "
         "ForgedEvent.",
+    ),
+    Invariant(
+        name="mistakes of senders",
+        query="mistaken",
+        statement="what a sender gets wrong about a job of its own has no effect",
+        next_step="Tell the senders what teamfit failed list says of their events, then discard them.",
     ),
     Invariant(
         name="records are whole",

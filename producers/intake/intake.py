@@ -26,7 +26,7 @@ from streams.delivery.traces import Trace
 from streams.jobs.admission import Standing, period_of, refusal
 from streams.jobs.events import JobId, JobRequested, Requested, RunAtTooFar, due_at
 from streams.jobs.facts import job_requested
-from streams.jobs.job_ids import job_id_for
+from streams.jobs.job_ids import digest_of, job_id_for
 from streams.jobs.topics import JOB_REQUESTS, record
 
 log = structlog.get_logger(__name__)
@@ -114,12 +114,14 @@ class Intake:
             period=period_of(begins),
         )
         columns = dict(row)
-        used, withdrawn = columns.pop("used"), columns.pop("withdrawn")
+        used, withdrawn, first_wish = (columns.pop(name) for name in ("used", "withdrawn", "first_wish"))
         if withdrawn is not None:
             raise Refused(
                 "job_cancelled",
                 f"the job of this Idempotency-Key was cancelled before it was asked for ({withdrawn}); use a new key",
             )
+        if first_wish not in {None, digest_of(request)}:
+            raise _key_reused()
         refused = refusal(Standing(**columns), used=used, trust_threshold=self.trust_threshold, at=begins)
         if refused is not None:
             raise refused
@@ -151,11 +153,15 @@ async def _repeated(connection: Connection, event: JobRequested) -> JobId | None
     if row is None:
         return None
     if JobRequested.model_validate(row["event"]).data != event.data:
-        raise Refused(
-            "idempotency_key_reused",
-            "this Idempotency-Key was used for a request with another body; use a new key for a new request",
-        )
+        raise _key_reused()
     return JobId(row["job_id"])
+
+
+def _key_reused() -> Refused:
+    return Refused(
+        "idempotency_key_reused",
+        "this Idempotency-Key was used for a request with another body; use a new key for a new request",
+    )
 
 
 async def _record(connection: Connection, event: JobRequested) -> bool:

@@ -1,6 +1,7 @@
 -- name: standing(job_id, organization_id, team_id, period)^
 -- What the early check must know about a request's organization, team, subscription and used quota, and whether the job was
--- cancelled by its organization: before it was asked for, or after a first try of which only the stream knows. Nothing is locked.
+-- cancelled by its organization: before it was asked for, or after a first try of which only the stream knows; and what such a
+-- first try asked for. Nothing is locked.
 SELECT
     asked.organization_id,
     asked.team_id,
@@ -22,7 +23,11 @@ SELECT
             WHERE ended.job_id = :job_id AND ended.run = 1 AND ended.outcome = 'cancelled'
                 AND ended.fact #>> '{data,organization_id}' = asked.organization_id
         )
-    ) AS withdrawn
+    ) AS withdrawn,
+    (
+        SELECT claim.wish FROM job_owners AS claim
+        WHERE claim.job_id = :job_id AND claim.organization_id = asked.organization_id
+    ) AS first_wish
 FROM (SELECT :organization_id::text AS organization_id, :team_id::text AS team_id) AS asked
 LEFT JOIN organizations ON organizations.id = asked.organization_id
 LEFT JOIN teams ON teams.id = asked.team_id AND teams.organization_id = asked.organization_id

@@ -93,7 +93,7 @@ SELECT
             AND failed.organization_id = still.organization_id AND failed.stage = ANY (:run_stages)
             AND failed.event_type = ANY (:run_types)
             -- Anybody can write an event that is malformed or forged, and name this job in it.
-            AND failed.error_type NOT IN ('InvalidEvent', 'ForgedEvent')
+            AND failed.error_type NOT IN ('InvalidEvent', 'ForgedEvent', 'JobIdReused')
     ) AS dead_lettered,
     saved.model,
     saved.prompt_tokens,

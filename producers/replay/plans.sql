@@ -21,7 +21,7 @@ WITH candidate AS (
                 AS start (topic, stage, type)
             WHERE (start.topic, start.stage, start.type) = (failed.topic, failed.stage, failed.event_type)
         ) AS starts_run,
-        failed.error_type NOT IN ('InvalidEvent', 'ForgedEvent') AS is_readable
+        failed.error_type NOT IN ('InvalidEvent', 'ForgedEvent', 'JobIdReused') AS is_readable
     FROM failed_events AS failed
     WHERE failed.id = ANY(:failed_event_ids::uuid[]) AND failed.state = 'open'
 ), known AS (

@@ -28,6 +28,7 @@ from infra.advice import advice_on
 from infra.clock import Moment
 from infra.errors import InvalidEvent, Permanent
 from infra.texts import STORABLE
+from infra.uuids import GivenUuid
 from streams.delivery.cloudevents import JsonMediaType, read_attributes, without_zero_time
 from streams.delivery.traces import TraceParent, TraceState, trace_id_of
 
@@ -170,7 +171,7 @@ class _Envelope(BaseModel):
     specversion: Literal["1.0"] = "1.0"
     id: Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_ID), STORABLE]
     source: Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_SOURCE), STORABLE] = DEFAULT_SOURCE
-    subject: UUID = Field(description="The job ID.")
+    subject: GivenUuid = Field(description="The job ID.")
     time: Moment = Field(description="When it happened; left out, or never set by the sender, when it was written.")
     datacontenttype: JsonMediaType = "application/json"
     run: int = Field(default=1, ge=1, le=2**31 - 1)
@@ -319,11 +320,11 @@ def parse_event(
     try:
         return _ANY_EVENT.validate_python(attributes)
     except ValidationError as error:
-        raise InvalidEvent(_explain(error)) from error
+        raise InvalidEvent(explained(error)) from error
 
 
-def _explain(error: ValidationError) -> str:
-    """Say which fields are wrong and why, without repeating the input: it may be long or private."""
+def explained(error: ValidationError) -> str:
+    """Say which fields are wrong and why. The input is not repeated: it may be long or private."""
     complaints = []
     for problem in error.errors(include_url=False, include_input=False, include_context=True):
         # The union puts the event's type in front of the path of each field; the reader knows the type.

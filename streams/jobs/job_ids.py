@@ -6,10 +6,11 @@ the request that claims one carries the key from which it follows for its own or
 """
 
 import hashlib
+from datetime import UTC
 from typing import Final
 from uuid import UUID, uuid4
 
-from streams.jobs.events import JobId, composed_key
+from streams.jobs.events import JobId, Requested, composed_key
 
 _MADE_OF_A_KEY: Final = 8  # of the versions of RFC 9562, the one whose content is the application's
 
@@ -26,6 +27,16 @@ def job_id_for(organization_id: str, idempotency_key: str | None) -> JobId:
     number = int.from_bytes(hashlib.sha256(named.encode(errors="surrogatepass")).digest()[:16])
     number = number & ~(0xF << 76) | _MADE_OF_A_KEY << 76
     return JobId(UUID(int=number & ~(0b11 << 62) | 0b10 << 62))
+
+
+def digest_of(wish: Requested) -> bytes:
+    """Return a digest of what a request asks for. It tells a repeat from another wish under the same job ID.
+
+    It is the same in each version of the pipeline, whatever its models become.
+    """
+    run_at = "" if wish.run_at is None else wish.run_at.astimezone(UTC).isoformat()
+    parts = (wish.organization_id, wish.team_id, wish.requirements, run_at)
+    return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).digest()
 
 
 def needs_proof(job_id: JobId) -> bool:

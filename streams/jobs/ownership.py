@@ -5,7 +5,7 @@ record in Postgres, where our own stages commit before they publish:
 
 | event | is believed if |
 | --- | --- |
-| requested | its organization's request for the job was the first, and its run follows the last one that is known |
+| requested | its organization's request for the job was the first, with this wish; its run follows the last one known |
 | cancel-requested | the job is its organization's; before anybody has asked for the job, it is kept until then |
 | accepted, started, progressed | the job is its organization's, and quota has entered the run for it |
 | completed, failed, rejected, cancelled | the same job, and `job_outcomes` has decided so, in the same words |
@@ -15,6 +15,9 @@ Facts also carry the ID that follows from what they say, so that none takes anot
 Only a request claims a job: a valid one, of its first run. A job ID that is made from an idempotency key is claimed
 only by who names the key. Whatever else speaks of an unknown job, malformed or not, claims nothing and decides nothing,
 so it never stands in the way of the request; what its sender reads meanwhile is in `streams.jobs.invalid_requests`.
+
+A first request is also remembered by a digest of its wish. Its repeats are harmless, whatever their own IDs; one with
+another wish under the same job ID is a mistake of its sender's, who would wait for it in vain: `JobIdReused`.
 
 What is on record never becomes less: an owner stays, an outcome stays, an entry of the ledger stays. So an event that
 was believed may be acted on in a later transaction. What is not believed is a dead letter with nothing that follows
@@ -29,7 +32,7 @@ from typing import Any, Final
 
 import aiosql
 
-from infra.errors import ForgedEvent
+from infra.errors import ForgedEvent, InvalidEvent, JobIdReused
 from infra.postgres import Connection, Database, columns
 from streams.delivery.batching import Batcher
 from streams.jobs.events import (
@@ -43,7 +46,7 @@ from streams.jobs.events import (
     fact_id,
     kind_of,
 )
-from streams.jobs.job_ids import job_id_for, needs_proof
+from streams.jobs.job_ids import digest_of, job_id_for, needs_proof
 from streams.jobs.outcomes import RunOutcome
 
 _queries = aiosql.from_path(Path(__file__).with_name("ownership.sql"), "asyncpg")
@@ -61,6 +64,7 @@ class Evidence:
         outcome: how the run ended, and `fact` the event that was kept with it.
         latest_run: the newest run that was entered or has ended; 0 before the first.
         cancelled_before: the owner's cancellation that came before its request.
+        wish: the digest of what the owner's first request asked for; None where it is not on record.
     """
 
     owner: str | None
@@ -71,6 +75,7 @@ class Evidence:
     fact: Mapping[str, Any] | None
     latest_run: int
     cancelled_before: Mapping[str, Any] | None
+    wish: bytes | None
 
 
 class Ownership:
@@ -90,18 +95,24 @@ class Ownership:
 
         Raises:
             ForgedEvent: it must not be believed; the message says why.
+            JobIdReused: it asks for the organization's own job with another wish.
             DependencyDown: Postgres is away.
         """
         evidence = await self._batcher.submit(event)
         if (why := objection(event, evidence)) is not None:
             raise ForgedEvent(why)
+        if isinstance(event, JobRequested) and event.run == 1 and evidence.wish not in {None, digest_of(event.data)}:
+            raise JobIdReused(
+                f"subject: job {event.job_id} was asked for before with another wish, which holds; use a new UUID (or "
+                "idempotency key) for each job"
+            )
         return evidence
 
     async def allows(self, event: JobEvent) -> bool:
         """Return whether an event may be believed. Raises DependencyDown."""
         try:
             await self.check(event)
-        except ForgedEvent:
+        except InvalidEvent:
             return False
         return True
 
@@ -137,7 +148,9 @@ async def _claim(connection: Connection, requests: Sequence[JobRequested]) -> No
     claiming = [request for request in requests if _may_claim(request)]
     if claiming:
         whose = columns(claiming, job_ids="job_id", organization_ids="data.organization_id", runs="run")
-        await _queries.claim(connection, **whose)
+        # What a replay starts may ask for something else than a first request that nobody could read.
+        wishes = [digest_of(request.data) if request.run == 1 else None for request in claiming]
+        await _queries.claim(connection, **whose, wishes=wishes)
 
 
 def _may_claim(request: JobRequested) -> bool:

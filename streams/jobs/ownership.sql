@@ -1,13 +1,16 @@
--- name: claim(job_ids, organization_ids, runs)!
+-- name: claim(job_ids, organization_ids, runs, wishes)!
 -- Gives jobs to the organizations that ask for them, unless they are somebody's; of several the first in the order given.
 -- Sorted, so that two that claim cannot deadlock. Jobs that older versions took in are whose `job_owner` says. A later run
 -- claims only what a replay started: a job whose first run nobody could decide, and which a replay has ended as failed.
-INSERT INTO job_owners (job_id, organization_id)
-SELECT first.job_id, coalesce(job_owner(first.job_id), first.organization_id)
+INSERT INTO job_owners (job_id, organization_id, wish)
+SELECT
+    first.job_id,
+    coalesce(older.owner, first.organization_id),
+    CASE WHEN older.owner IS NULL THEN first.wish END
 FROM (
-    SELECT DISTINCT ON (asked.job_id) asked.job_id, asked.organization_id
-    FROM unnest(:job_ids::uuid[], :organization_ids::text[], :runs::int[])
-        WITH ORDINALITY AS asked (job_id, organization_id, run, place)
+    SELECT DISTINCT ON (asked.job_id) asked.job_id, asked.organization_id, asked.wish
+    FROM unnest(:job_ids::uuid[], :organization_ids::text[], :runs::int[], :wishes::bytea[])
+        WITH ORDINALITY AS asked (job_id, organization_id, run, wish, place)
     WHERE asked.run = 1 OR EXISTS (
         SELECT FROM job_outcomes AS ended
         WHERE ended.job_id = asked.job_id AND ended.run < asked.run
@@ -15,12 +18,13 @@ FROM (
     )
     ORDER BY asked.job_id, asked.place
 ) AS first
+CROSS JOIN LATERAL (SELECT job_owner(first.job_id) AS owner OFFSET 0) AS older
 ORDER BY first.job_id
 ON CONFLICT (job_id) DO NOTHING;
 
 -- name: evidence(job_ids, runs)
 -- What is on record about runs, in the order asked: whose the job is, what quota entered, how the run ended, how many runs
--- there have been, and a cancellation that the owner sent before its request.
+-- there have been, a cancellation that the owner sent before its request, and what that request asked for.
 SELECT
     job_owner(asked.job_id) AS owner,
     entry.organization_id AS entered_for,
@@ -36,7 +40,8 @@ SELECT
     (
         SELECT early.event FROM early_cancellations AS early
         WHERE early.job_id = asked.job_id AND early.organization_id = job_owner(asked.job_id)
-    ) AS cancelled_before
+    ) AS cancelled_before,
+    (SELECT claim.wish FROM job_owners AS claim WHERE claim.job_id = asked.job_id) AS wish
 FROM unnest(:job_ids::uuid[], :runs::int[]) WITH ORDINALITY AS asked (job_id, run, place)
 LEFT JOIN quota_ledger AS entry ON entry.job_id = asked.job_id AND entry.run = asked.run
 LEFT JOIN job_outcomes AS ended ON ended.job_id = asked.job_id AND ended.run = asked.run

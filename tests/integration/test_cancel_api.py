@@ -17,7 +17,7 @@ from producers.cancel.cancellation import Cancellation
 from streams.delivery.deliveries import Record
 from streams.delivery.publisher import BrokerDown
 from streams.jobs.cancellations import cancel_run
-from streams.jobs.events import CancelRequested, JobCancelled, JobCancelRequested, JobId, parse_event
+from streams.jobs.events import DEFAULT_REASON, CancelRequested, JobCancelled, JobCancelRequested, JobId, parse_event
 from streams.jobs.job_ids import job_id_for
 from streams.jobs.ownership import Ownership
 from tests.api_server import api_settings, bearer, serving
@@ -25,6 +25,7 @@ from tests.conftest import Pool
 from tests.organizations import add_organizations
 from tests.stream_entries import entries_of
 
+JSON = {"Content-Type": "application/json"}
 REQUEST = "/api/activities/generate-custom"
 
 
@@ -327,3 +328,15 @@ async def test_a_post_whose_first_try_only_the_stream_knows_says_that_its_job_wa
     async with api.post(REQUEST, json=body, headers=bearer() | {"Idempotency-Key": "k"}) as answer:
         assert (answer.status, (await answer.json())["code"]) == (409, "job_cancelled")
     assert not await database.fetchval("SELECT count(*) FROM job_requests")
+
+
+@pytest.mark.parametrize("body", [None, {}, {"reason": None}], ids=str)
+async def test_no_reason_may_be_written_in_any_way(
+    api: aiohttp.ClientSession, redis_url: str, body: dict[str, None] | None
+) -> None:
+    """`null` is what many serializers write for nothing."""
+    job_id = await ask(api)
+    async with api.post(f"/api/jobs/{job_id}/cancel", data=orjson.dumps(body), headers=JSON | bearer()) as answer:
+        assert answer.status == 200, await answer.text()
+    (fact,) = await cancelled_facts(redis_url)
+    assert fact.data.reason == DEFAULT_REASON

@@ -1,12 +1,12 @@
 """The client for upstream services, on a real server."""
 
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
-from pydantic import ValidationError
 
-from producers.client import JobRequests, Request, SubmitFailed
+from producers.client import InvalidArgument, JobRequests, Request, SubmitFailed
 from producers.job_ids import job_id_for
 from streams.jobs.events import JobRequested, RunAtTooFar, parse_event
 from tests.api_server import UNUSED_URL
@@ -67,7 +67,7 @@ async def test_nothing_is_sent_when_one_request_is_invalid(redis_url: str) -> No
         Request(organization_id="acme", team_id="", requirements="bad"),
     ]
     async with JobRequests.connect(redis_url) as requests:
-        with pytest.raises(ValidationError, match="team_id"):
+        with pytest.raises(InvalidArgument, match=r"^team_id: must have at least 1"):
             await requests.submit_many(wanted)
     assert await requests_in(redis_url) == []
 
@@ -141,6 +141,57 @@ async def test_what_the_pipeline_would_refuse_is_not_sent(redis_url: str) -> Non
             await requests.submit(organization_id="acme", team_id="t1", requirements="walk", run_at=far)
         for key in ("", "k" * 256, "a\0b", "\ud800"):
             request = Request(organization_id="acme", team_id="t1", requirements="walk", idempotency_key=key)
-            with pytest.raises(ValidationError, match="idempotencykey"):
+            with pytest.raises(InvalidArgument, match=r"^idempotency_key: "):
                 await requests.submit_many([request])
     assert not await requests_in(redis_url, "job-requests")
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no organization": ({"organization_id": None}, "organization_id: is missing; add it"),
+    "an organization's number": ({"organization_id": 7}, "organization_id: must be a string"),
+    "an empty team": ({"team_id": ""}, "team_id: must have at least 1 character"),
+    "a long team": ({"team_id": "t" * 65}, "team_id: has more than 64 characters; shorten it"),
+    "spaces": ({"requirements": "  "}, "requirements: must have at least 1 character"),
+    "a long wish": ({"requirements": "w" * 10_001}, "requirements: has more than 10000 characters; shorten it"),
+    "NUL": ({"requirements": "a\0b"}, "requirements: holds the character NUL"),
+    "half a character": ({"requirements": "a\ud800"}, "requirements: holds "),
+    "bytes": ({"requirements": b"\xff"}, "requirements: "),
+    "a list": ({"requirements": ["walk"]}, "requirements: must be a string"),
+    "a time without a zone": ({"run_at": datetime(2031, 4, 1)}, "run_at: must say its time zone"),  # noqa: DTZ001
+    "a number for a time": ({"run_at": 1_900_000_000}, "run_at: must be a time such as"),
+    "no time": ({"run_at": "tomorrow"}, "run_at: must be a time such as"),
+    "the year 9999": ({"run_at": datetime.max.replace(tzinfo=UTC)}, "run_at: is not between the years"),
+    "a key's number": ({"idempotency_key": 42}, "idempotency_key: must be a string"),
+    "two at once": ({"team_id": None, "requirements": ""}, "team_id: is missing; add it; requirements: must have"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_a_wrong_argument_is_named_with_its_fix(redis_url: str, name: str) -> None:
+    """The client's own error says it in a sentence; it repeats no value, and nothing was sent."""
+    changes, says = WRONG[name]
+    async with JobRequests.connect(redis_url) as requests:
+        with pytest.raises(InvalidArgument) as caught:
+            await requests.submit(**{"organization_id": "acme", "team_id": "t1", "requirements": "walk", **changes})
+    assert str(caught.value).startswith(says)
+    assert "pydantic" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert await requests_in(redis_url) == []
+
+
+@pytest.mark.parametrize(
+    ("job_id", "more", "says"),
+    [
+        ("order-42", {}, "job_id: must be a UUID"),
+        (UUID(int=0), {}, "job_id: is a UUID that names nothing"),
+        (uuid4(), {"reason": "r" * 501}, "reason: has more than 500 characters"),
+        (uuid4(), {"organization_id": ""}, "organization_id: must have at least 1 character"),
+    ],
+    ids=str,
+)
+async def test_a_wrong_cancellation_is_named_too(redis_url: str, job_id: Any, more: dict[str, str], says: str) -> None:
+    """As a request is."""
+    async with JobRequests.connect(redis_url) as requests:
+        with pytest.raises(InvalidArgument) as caught:
+            await requests.cancel(job_id, **{"organization_id": "acme", **more})
+    assert str(caught.value).startswith(says)

@@ -1,7 +1,10 @@
 """Requesting activities over HTTP, with a real broker and a real Postgres."""
 
 import asyncio
+import gzip
+import io
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +21,9 @@ from streams.delivery.deliveries import Record
 from streams.delivery.publisher import BrokerDown
 from streams.delivery.traces import Trace
 from streams.jobs.events import JobRequested, Requested, parse_event
+from streams.jobs.facts import job_requested
+from streams.jobs.job_ids import job_id_for
+from streams.jobs.ownership import Ownership
 from tests.api_server import UNUSED_URL, api_settings, bearer, serving
 from tests.conftest import Pool
 from tests.organizations import add_organizations
@@ -146,6 +152,43 @@ async def test_a_key_is_not_used_for_another_request(api: aiohttp.ClientSession,
     async with api.post(ROUTE, json=body(requirements="Something else"), headers=headers) as answer:
         assert (answer.status, (await answer.json())["code"]) == (422, "idempotency_key_reused")
     assert len(await published(redis_url)) == 1
+
+
+async def test_a_key_is_not_used_again_for_what_only_the_stream_knows(
+    api: aiohttp.ClientSession, database: Pool, database_url: str
+) -> None:
+    """The first try was published, or came by the client, and was never recorded: another body would not be run."""
+    headers = {**bearer(), "Idempotency-Key": "order-42"}
+    event = job_requested(
+        job_id=job_id_for("acme", "order-42"), at=SystemClock().now(), idempotency_key="order-42", **body()
+    )
+    stage = Database(database_url, size=1)
+    await Ownership(stage, timeout=timedelta(seconds=5)).check(event)
+    await stage.close()
+    async with api.post(ROUTE, json=body(requirements="Something else"), headers=headers) as answer:
+        assert (answer.status, (await answer.json())["code"]) == (422, "idempotency_key_reused")
+    assert await database.fetchval("SELECT count(*) FROM job_requests") == 0
+    async with api.post(ROUTE, json=body(), headers=headers) as answer:
+        assert (answer.status, (await answer.json())["job_id"]) == (202, str(event.job_id))
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "gzip, gzip", "GZIP"])
+async def test_a_compressed_body_is_refused_by_its_header(api: aiohttp.ClientSession, coding: str) -> None:
+    """It is said what to leave out, also without a token; `identity` and an empty header mean nothing."""
+    packed = gzip.compress(orjson.dumps(body()))
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+    for more in ({}, bearer()):
+        async with api.post(ROUTE, data=io.BytesIO(packed), headers=headers | more) as answer:
+            document = await answer.json()
+            assert (answer.status, document["code"]) == (415, "content_encoding")
+            assert document["detail"].startswith("Content-Encoding: ")
+            assert answer.headers["Accept-Encoding"] == "identity"
+    for plain in ("identity", "Identity"):
+        headers = {**bearer(), "Content-Type": "application/json", "Content-Encoding": plain}
+        async with api.post(ROUTE, data=io.BytesIO(orjson.dumps(body())), headers=headers) as answer:
+            assert answer.status == 202
+    async with api.get("/healthz", headers={"Content-Encoding": coding}) as answer:
+        assert answer.status == 200
 
 
 @pytest.mark.usefixtures("customers")

@@ -1,12 +1,15 @@
 """Whose a job is: only a valid request of its first run claims it; nothing else about an unknown job has an effect."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from infra.errors import ForgedEvent
+from infra.errors import ForgedEvent, InvalidEvent, JobIdReused
 from infra.postgres import Database
 from streams.jobs.events import (
     Accepted,
@@ -55,6 +58,11 @@ def asked(job_id: JobId, *, run: int = 1, organization: str = "acme", key: str |
         run=run,
         idempotency_key=key,
     )
+
+
+def wished(request: JobRequested, **changes: object) -> JobRequested:
+    """The request with another wish, under another event ID."""
+    return request.model_copy(update={"id": str(uuid4()), "data": request.data.model_copy(update=changes)})
 
 
 def withdrawn(job_id: JobId, *, run: int = 1) -> JobCancelRequested:
@@ -130,3 +138,48 @@ async def test_a_replay_goes_on_with_what_nobody_had_claimed(
     assert await owner_of(database, job_id) is None
     await ownership.check(asked(job_id, run=2))
     assert await owner_of(database, job_id) == "acme"
+
+
+async def test_the_first_wish_holds(ownership: Ownership) -> None:
+    """A repeat is believed under any ID of its own; another wish, team or time for the same job is not."""
+    first = asked(JobId(uuid4()))
+    for event in (first, first, wished(first)):
+        await ownership.check(event)
+    for changes in ({"requirements": "more"}, {"team_id": "u"}, {"run_at": NOW}, {"requirements": "puzzles "}):
+        with pytest.raises(JobIdReused, match="use a new UUID"):
+            await ownership.check(wished(first, **changes))
+        assert not await ownership.allows(wished(first, **changes))
+    await ownership.check(first)
+
+
+async def test_of_two_wishes_at_once_one_holds(ownership: Ownership) -> None:
+    """They are read in one batch, or by two workers: one of them is believed, and the same one ever after."""
+    first = asked(JobId(uuid4()))
+    wishes = [wished(first, requirements=f"wish {n}") for n in range(10)]
+    found = await asyncio.gather(*(ownership.check(wish) for wish in wishes), return_exceptions=True)
+    held = [wish for wish, one in zip(wishes, found, strict=True) if not isinstance(one, BaseException)]
+    assert len(held) == 1
+    assert {type(one) for one in found if isinstance(one, BaseException)} == {JobIdReused}
+    await ownership.check(held[0])
+
+
+async def test_jobs_whose_wish_is_not_on_record_are_not_compared(ownership: Ownership, database: Pool) -> None:
+    """Those that an older version claimed, and those whose texts were erased."""
+    first = asked(JobId(uuid4()))
+    await ownership.check(first)
+    await database.execute("UPDATE job_owners SET wish = NULL WHERE job_id = $1", first.job_id)
+    await ownership.check(wished(first, requirements="more"))
+
+
+def test_sql_knows_every_error_of_an_event_that_was_not_believed() -> None:
+    """Statements that tell such events apart by their errors' names list each class of them."""
+    names = {InvalidEvent.__name__, *(one.__name__ for one in InvalidEvent.__subclasses__())}
+    root = Path(__file__).parents[2]
+    listing = [
+        (path.name, set(re.findall(r"'(\w+)'", found)))
+        for folder in ("consumers", "infra", "producers", "streams")
+        for path in (root / folder).rglob("*.sql")
+        for found in re.findall(r"IN \(('InvalidEvent'[^)]*)\)", path.read_text())
+    ]
+    assert len(listing) >= 4
+    assert [one for one in listing if one[1] != names] == []

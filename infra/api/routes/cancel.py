@@ -10,6 +10,7 @@ from infra.api.bearer import Authenticated
 from infra.api.problems import BODY, TOKEN, responses
 from infra.api.trace_headers import CallersTrace
 from infra.auth import JOBS, Caller
+from infra.uuids import GivenUuid
 from producers.cancel.cancellation import Cancellation
 from streams.jobs.events import DEFAULT_REASON, JobId, Reason
 
@@ -30,7 +31,9 @@ class CancelRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: Reason = Field(default=DEFAULT_REASON, description="Why, for people who read the job's status.")
+    reason: Reason | None = Field(
+        default=None, description=f"Why, for people who read the job's status. None, or null: {DEFAULT_REASON}."
+    )
 
 
 class JobCancelled(BaseModel):
@@ -49,7 +52,7 @@ def create_router(cancellation: Cancellation, signing_key: str) -> APIRouter:
 
     @router.post("/{job_id}/cancel", responses=_PROBLEMS)
     async def cancel_job(
-        job_id: UUID,
+        job_id: GivenUuid,
         caller: Annotated[Caller, Depends(authenticated)],
         trace: CallersTrace,
         request: Annotated[CancelRequest | None, Body()] = None,
@@ -59,7 +62,7 @@ def create_router(cancellation: Cancellation, signing_key: str) -> APIRouter:
         A job that has ended in another way stays as it is: 409, whose `code` says how it ended (`job_completed`,
         `job_failed`, `job_rejected`).
         """
-        reason = (request or CancelRequest()).reason
+        reason = (request or CancelRequest()).reason or DEFAULT_REASON
         end = await cancellation.cancel(
             JobId(job_id), organization_id=caller.organization_id, reason=reason, trace=trace
         )

@@ -20,6 +20,7 @@ from infra.api.stream_limits import StreamLimits
 from infra.auth import JOBS, Caller
 from infra.errors import JobNotFound
 from infra.postgres import Database
+from infra.uuids import GivenUuid
 
 # Proxies give up on an answer after a minute or so.
 LONGEST_WAIT = timedelta(seconds=50)
@@ -70,7 +71,7 @@ def create_router(database: Database, signing_key: str) -> APIRouter:
 
     @router.get("/{job_id}", response_model=JobStatus, responses=_NOT_MODIFIED | responses(*_PROBLEMS))
     async def get_job(
-        job_id: UUID,
+        job_id: GivenUuid,
         caller: Annotated[Caller, Depends(authenticated)],
         if_none_match: IfNoneMatch = None,
         prefer: Prefer = None,
@@ -97,7 +98,7 @@ def create_router(database: Database, signing_key: str) -> APIRouter:
         "/{job_id}/events", response_class=Response, responses=_STREAM | responses(*_PROBLEMS, "too_many_streams")
     )
     async def get_events(
-        job_id: UUID, caller: Annotated[Caller, Depends(authenticated)], last_event_id: LastEventId = 0
+        job_id: GivenUuid, caller: Annotated[Caller, Depends(authenticated)], last_event_id: LastEventId = 0
     ) -> Response:
         """Send the job's events as they come, as server-sent events, until the job has ended.
 
