@@ -1,6 +1,7 @@
 """The Faust app of the failures stage."""
 
 from consumers.failures.handlers import HoldPolicy, Letters
+from infra.postgres import Database
 from infra.settings import Settings
 from streams.delivery.deliveries import DEAD_LETTERS
 from streams.delivery.letters import read_dead_letter
@@ -11,9 +12,9 @@ from streams.jobs.stages import FAILURES
 _CONCURRENCY = 50
 
 
-def create(settings: Settings) -> StageApp:
-    """Make the stage's app."""
-    app = create_app(FAILURES, settings)
+def create(settings: Settings, database: Database | None = None) -> StageApp:
+    """Make the stage's app, on this pool, or on one of its own."""
+    app = create_app(FAILURES, settings, database)
     letters = Letters(app.database, app.database.clock, settings)
     stage = app.stage(read_dead_letter, letters.handle, policy=HoldPolicy.of(settings))
     app.feed(DEAD_LETTERS, stage, concurrency=_CONCURRENCY)

@@ -3,6 +3,7 @@
 from consumers.generation.handlers import Generation
 from consumers.generation.llm import Llm
 from consumers.generation.runs import patience
+from infra.postgres import Database
 from infra.settings import Settings
 from streams.jobs.events import JobAccepted
 from streams.jobs.faust_app import StageApp, create_app
@@ -12,8 +13,8 @@ from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, expecting
 _TOPICS = (JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY)
 
 
-def create(settings: Settings) -> StageApp:
-    """Make the stage's app.
+def create(settings: Settings, database: Database | None = None) -> StageApp:
+    """Make the stage's app, on this pool, or on one of its own.
 
     Raises:
         InvalidSetting: one that a call needs is missing. It ends the worker now instead of failing jobs then.
@@ -21,7 +22,7 @@ def create(settings: Settings) -> StageApp:
     settings.require("openai_api_key", "openai_base_url", "model", "completion_format", "generation_timeout_s")
     settings.require("materials_token_budget", "max_completion_tokens", "max_tokens_per_job")
     llm = Llm(settings, connections=len(_TOPICS) * settings.generation_concurrency)
-    app = create_app(GENERATION, settings)
+    app = create_app(GENERATION, settings, database)
     generation = Generation(
         database=app.database, llm=llm, publisher=app.publisher, clock=app.database.clock, settings=settings
     )

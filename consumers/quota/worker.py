@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from consumers.quota.handlers import Facts, Request, Requests
+from infra.postgres import Database
 from infra.settings import Settings
 from streams.delivery.deliveries import Delivery
 from streams.jobs.events import JobCancelRequested, JobRequested
@@ -11,9 +12,9 @@ from streams.jobs.stages import QUOTA
 from streams.jobs.topics import JOB_EVENTS, JOB_REQUESTS, expecting, read_event
 
 
-def create(settings: Settings) -> StageApp:
-    """Make the stage's app."""
-    app = create_app(QUOTA, settings)
+def create(settings: Settings, database: Database | None = None) -> StageApp:
+    """Make the stage's app, on this pool, or on one of its own."""
+    app = create_app(QUOTA, settings, database)
     requests = Requests(app.database, app.database.clock, settings)
     ends = Facts(app.database, app.database.clock, settings)
     read_request: Callable[[Delivery], Request] = expecting(JobRequested, JobCancelRequested)

@@ -35,6 +35,8 @@ _STYLES: Final = {"completed": "green", "failed": "red", "rejected": "yellow", "
 def up(
     port: Annotated[int, typer.Option(help="The API's port.", min=1, max=65535)] = 8000,
     llm_latency: Annotated[float, typer.Option(help="Seconds that the offline LLM takes to answer.", min=0)] = 1.0,
+    *,
+    one_worker: Annotated[bool, typer.Option("--one-worker", help="Run all stages in one process.")] = False,
 ) -> None:
     """Run the whole pipeline on this machine until Ctrl-C. It prints addresses, tokens, and commands to try.
 
@@ -44,12 +46,13 @@ def up(
     import threading
 
     from infra.local.instructions import instructions
-    from infra.local.stack import Stack
+    from infra.local.stack import ALL, API, WORKERS, Stack
     from infra.settings import settings
 
     _end_on_signals()
     console = Console(soft_wrap=True, highlight=False)
-    stack = Stack(settings(), api_port=port, llm_latency_s=llm_latency, report=_stepwise(console))
+    parts = (*((ALL,) if one_worker else WORKERS), API)
+    stack = Stack(settings(), api_port=port, llm_latency_s=llm_latency, parts=parts, report=_stepwise(console))
     try:
         with stack:
             console.print(instructions(stack), markup=False)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand
@@ -12,6 +12,9 @@ from typer.core import TyperCommand
 from infra.cli.errors import plain_errors
 
 app = typer.Typer()
+
+
+_ALL: Final = "all"
 
 
 class Scope(StrEnum):
@@ -27,8 +30,8 @@ class _Worker(TyperCommand):
     def format_help(self, *arguments: Any) -> None:  # noqa: ANN401 - handed on to Typer
         """Name the stages that there are."""
         for one in self.params:
-            if one.name == "stage":
-                one.help = f"Which stage to run: {', '.join(_stages())}."  # type: ignore[attr-defined] # an argument's
+            if one.name == "stages":
+                one.help = f"Which stages to run: {', '.join(_stages())}, or {_ALL}."  # type: ignore[attr-defined] # an argument's
         super().format_help(*arguments)
 
 
@@ -39,26 +42,27 @@ def _stages() -> Sequence[str]:
 
 
 def _stage(name: str) -> str:
-    if name not in _stages():
-        raise typer.BadParameter(f"there is no stage {name!r}; there are {', '.join(_stages())}")
+    if name != _ALL and name not in _stages():
+        raise typer.BadParameter(f"there is no stage {name!r}; there are {', '.join(_stages())}, and {_ALL}")
     return name
 
 
 @app.command(cls=_Worker)
 @plain_errors()
 def worker(
-    stage: Annotated[str, typer.Argument(parser=_stage, metavar="STAGE", help="Which stage to run.")],
+    stages: Annotated[list[str], typer.Argument(parser=_stage, metavar="STAGE...", help="Which stages to run.")],
     ready_file: Annotated[
-        Path | None, typer.Option(help="A file to make once the stage consumes, and to remove when it stops.")
+        Path | None, typer.Option(help="A file to make once all stages consume, and to remove when they stop.")
     ] = None,
 ) -> None:
-    """Run one stage until SIGTERM or Ctrl-C, which let it finish what it has begun.
+    """Run stages until SIGTERM or Ctrl-C, which let them finish what they have begun.
 
-    The same as `faust -A consumers.STAGE worker`, with this project's log format.
+    One is the same as `faust -A consumers.STAGE worker`, with this project's log format. Several share this process,
+    one pool of connections and one port; `teamfit worker all` suits small installations.
     """
-    from infra.operations.worker import run_stage
+    from infra.operations.worker import run_stages
 
-    run_stage(stage, ready_file=ready_file)
+    run_stages(_stages() if _ALL in stages else stages, ready_file=ready_file)
 
 
 @app.command()

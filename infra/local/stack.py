@@ -34,6 +34,7 @@ from streams.jobs.stages import STAGES
 
 WORKERS: Final = tuple(stage.name for stage in STAGES)
 API: Final = "api"
+ALL: Final = "all"  # every stage in one worker
 _LLM: Final = "llm"
 
 # Generous: a cold disk and a busy machine may take long to import everything; a child that dies ends the wait at once.
@@ -76,7 +77,8 @@ class Stack:
             llm_latency_s: how long the offline LLM takes for each answer.
             broker_parameters: the query of the embedded broker's URL, such as "lease=2s".
             durable: whether the embedded database survives a crash of the machine; off is faster.
-            parts: which stages to run, and whether the API. A name with a number is one more of the same: "quota-2".
+            parts: which stages to run (or `ALL` in one process), and whether the API. A name with a number
+                is one more of the same: "quota-2".
             variables: called with the name of a part; more environment variables for it.
             report: called with each step of the start, for people to read.
         """

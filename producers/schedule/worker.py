@@ -10,6 +10,7 @@ from datetime import UTC, timedelta
 import structlog
 
 from infra.errors import DependencyDown
+from infra.postgres import Database
 from infra.settings import Settings
 from producers.reconcile.reconciler import Reconciler
 from producers.schedule.periods import Periods
@@ -28,9 +29,9 @@ _INTERVAL_S = 0.25
 _LOOKS_IN_A_THRESHOLD = 10
 
 
-def create(settings: Settings) -> StageApp:
+def create(settings: Settings, database: Database | None = None) -> StageApp:
     """Make the app. It reads no topic, but joins its group all the same: that is how Faust elects a leader."""
-    app = create_app(SCHEDULE, settings, leads=True)
+    app = create_app(SCHEDULE, settings, database, leads=True)
     database, clock = app.database, app.database.clock
     publisher = SealedPublisher(app.publisher, Seal(database))
     taker = Taker(database, publisher, FailedEvents(database, clock), clock=clock)

@@ -49,6 +49,7 @@ class StageApp(faust.App):
         database: the pool that all of its handlers share.
         publisher: writes to topics.
         stages: those that agents feed.
+        beside: apps that run in the same process, and whose health this one's web server tells too.
     """
 
     settings: Settings
@@ -57,6 +58,7 @@ class StageApp(faust.App):
     stages: list[Stage[Any]]
     watched: list[Callable[[], str | None]]
     resources: list[Callable[[], Awaitable[None]]]
+    beside: list["StageApp"]
 
     def close_at_last(self, *close: Callable[[], Awaitable[None]]) -> None:
         """Have these called, in order, when no agent runs any more.
@@ -127,6 +129,11 @@ class StageApp(faust.App):
         """Have /readyz ask these too. Each says why something besides the stages stands still, or None."""
         self.watched += held
 
+    def tell_also(self, app: "StageApp") -> None:
+        """Serve the health of another app of this process, whose own web server stays off."""
+        app.boot_strategy.enable_web = False
+        self.beside.append(app)
+
     def _create_directories(self) -> None:
         """Make no folders for Faust's tables: there are none, and the working directory may be read-only."""
 
@@ -147,7 +154,7 @@ class StageApp(faust.App):
         held = [f"{stage.group} is held: {stage.held}" for stage in self.stages if stage.held is not None]
         held += [why for ask in self.watched if (why := ask()) is not None]
         health = getattr(self.transport, "health", list)  # Kafka's transport does not tell
-        return [*held, *health()]
+        return [*held, *health(), *(problem for app in self.beside for problem in app.problems())]
 
     def tell_held(self) -> None:
         """Bring the gauge that says which stage stands still, and why, up to date."""
@@ -158,6 +165,8 @@ class StageApp(faust.App):
             reasons.add(_BROKER)
         for reason in (_POSTGRES, _BROKER, _LLM, _STAGE, BUG, _TIMER):
             telemetry.STAGE_HELD.labels(self.conf.id, reason).set(reason in reasons)
+        for app in self.beside:
+            app.tell_held()
 
     async def backlogs(self) -> Sequence[TopicBacklog]:
         """Ask the broker what waits in each topic.
@@ -181,7 +190,7 @@ def check_broker_url(url: str) -> None:
         BrokerAddress.parse(url)
 
 
-def create_app(group: str, settings: Settings, *, leads: bool = False) -> StageApp:
+def create_app(group: str, settings: Settings, database: Database | None = None, *, leads: bool = False) -> StageApp:
     """Return a consumer group's Faust app, with its own database and publisher. It connects to nothing yet.
 
     The app's ID is the group's name; the broker is the settings' URL.
@@ -191,6 +200,7 @@ def create_app(group: str, settings: Settings, *, leads: bool = False) -> StageA
     Args:
         group: the consumer group.
         settings: of this process.
+        database: the pool of a process that runs several apps, which closes it; the app's own if None.
         leads: whether one of its workers runs timers for all; electing it costs the broker some commands a second.
 
     Raises:
@@ -209,15 +219,18 @@ def create_app(group: str, settings: Settings, *, leads: bool = False) -> StageA
         topic_disable_leader=not leads,
     )
     app.settings = settings
-    app.database = Database(settings.database_url, size=settings.database_pool_size)
+    app.database = database or Database(settings.database_url, size=settings.database_pool_size)
     app.publisher = FaustPublisher(app)
     app.stages = []
     app.resources = []
     app.watched = []
+    app.beside = []
     # The `faust` command turns the web server on by default, and two workers of one machine would want the same port.
     app.boot_strategy.enable_web = settings.worker_port is not None
     gauges = Gauges(settings, app.backlogs)
-    app.close_at_last(gauges.close, app.database.close)
+    app.close_at_last(gauges.close)
+    if database is None:
+        app.close_at_last(app.database.close)
 
     async def refresh() -> None:
         app.tell_held()

@@ -15,7 +15,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ResponseErr
 
 from infra.local.organizations import BIRCH
 from infra.local.servers import Postgres, start_valkey
-from infra.local.stack import API, WORKERS, Stack
+from infra.local.stack import ALL, API, WORKERS, Stack
 from infra.migrations import upgrade
 from infra.settings import Settings
 from producers.broker import Broker
@@ -25,7 +25,7 @@ from tests.acceptance.running import running
 from tests.conftest import run_apart
 
 _DEPLOY = Path(__file__).parents[2] / "infra" / "deploy"
-USERS = ("admin", "upstream", "api", "operator", *WORKERS)
+USERS = ("admin", "upstream", "api", "operator", ALL, *WORKERS)
 TOPICS = ("job-requests", "job-accepted", "job-accepted-priority", "job-events", "dead-letters")
 WRITES = {
     "upstream": {"job-requests"},
@@ -36,12 +36,14 @@ WRITES = {
     "projection": {"dead-letters"},
     "failures": {"job-events", "dead-letters"},
     "schedule": set(TOPICS),
+    ALL: set(TOPICS),
 }
 READS = {
     "quota": {"job-requests", "job-events"},
     "generation": {"job-accepted", "job-accepted-priority"},
     "projection": {"job-requests", "job-events"},
     "failures": {"dead-letters"},
+    ALL: set(TOPICS),
 }
 
 
@@ -97,8 +99,8 @@ def postgres(postgres_server: Postgres) -> Iterator[str]:
     run_apart(execute(postgres_server.url, "DROP ROLE teamfit_migrate, teamfit_app"))
 
 
-@pytest.fixture(scope="module")
-def pipeline(valkey: str, postgres: str) -> Iterator[Stack]:
+@pytest.fixture(scope="module", params=[WORKERS, (ALL,)], ids=["a worker a stage", "one worker"])
+def pipeline(valkey: str, postgres: str, request: pytest.FixtureRequest) -> Iterator[Stack]:
     """Each process as its own user of the broker, and all as the application's role of the database."""
     urls = {
         "database_url": as_user(postgres, "teamfit_app", "of-database"),
@@ -107,7 +109,8 @@ def pipeline(valkey: str, postgres: str) -> Iterator[Stack]:
     made = Stack(
         Settings.model_validate(urls),
         llm_latency_s=0.2,
-        variables=lambda part: {"BROKER_URL": as_user(valkey, part)} if part in {*WORKERS, API} else {},
+        parts=(*request.param, API),
+        variables=lambda part: {"BROKER_URL": as_user(valkey, part)} if part in {*request.param, API} else {},
     )
     with Redis.from_url(as_user(valkey, "admin")) as admin:
         admin.acl_log_reset()  # of what other tests were refused
@@ -127,7 +130,8 @@ async def test_the_pipeline_needs_no_more(pipeline: Stack, valkey: str) -> None:
         async with http.get("/metrics") as answer:
             assert 'teamfit_source_up{source="broker"} 1.0' in await answer.text()
     # What a worker does when it stops: hand back, resign, tell, leave. Nothing needs them any more.
-    await asyncio.gather(*(asyncio.to_thread(pipeline.stop, stage) for stage in WORKERS))
+    workers = [part for part in pipeline.pids() if part in USERS and part != API]
+    await asyncio.gather(*(asyncio.to_thread(pipeline.stop, worker) for worker in workers))
     broker = Broker(Settings.model_validate({"broker_url": as_user(valkey, "operator")}), name="lag")
     assert {backlog.topic for backlog in await broker.backlogs()} == set(TOPICS)
     await broker.close()

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 import infra.telemetry  # noqa: F401 - importing it registers the metrics
 from infra.cli import app
+from infra.local.stack import ALL
 from infra.settings import Settings
 from streams.jobs.stages import STAGES
 from streams.redis.commands import WORKER
@@ -115,8 +116,8 @@ def test_each_service_runs_a_command_that_exists() -> None:
         parsed = parse(service.command) if name != "operator" else {}
         assert service.command[0] in {"api", "migrate", "worker", "--help"}
         if service.command[0] == "worker":
-            assert parsed["stage"] == name
-    assert set(_ours()) == {"api", "migrate", "operator", *_STAGES}
+            assert parsed["stages"] == [name]
+    assert set(_ours()) == {"api", "migrate", "operator", ALL, *_STAGES}
 
 
 def test_services_wait_for_what_they_need_and_say_when_they_work() -> None:
@@ -163,9 +164,10 @@ _SECRETS = {
     "api": {"DATABASE_PASSWORD", "BROKER_PASSWORD_API", "TEAMFIT_SIGNING_KEY"},
     "operator": {"DATABASE_PASSWORD", "BROKER_PASSWORD_OPERATOR"},
     "migrate": {"MIGRATE_PASSWORD"},
-    **{stage: {"DATABASE_PASSWORD", f"BROKER_PASSWORD_{stage.upper()}"} for stage in _STAGES},
+    **{stage: {"DATABASE_PASSWORD", f"BROKER_PASSWORD_{stage.upper()}"} for stage in {*_STAGES, ALL}},
 }
-_SECRETS["generation"] |= {"OPENAI_API_KEY"}
+for _name in ("generation", ALL):
+    _SECRETS[_name] |= {"OPENAI_API_KEY"}
 
 
 def test_each_process_gets_only_the_secrets_that_it_needs() -> None:
@@ -259,6 +261,7 @@ def test_the_image_holds_what_the_project_is_made_of() -> None:
     ("unit", "instance", "said"),
     [
         ("teamfit-worker@.service", "generation", ["worker", "generation", "--ready-file", "ready"]),
+        ("teamfit-worker@.service", "all", ["worker", "all", "--ready-file", "ready"]),
         ("teamfit-worker@.service", "generation-2", ["worker", "generation", "--ready-file", "ready"]),
         ("teamfit-api.service", "", ["api", "--host", "127.0.0.1", "--port", "8000"]),
         ("teamfit-verify.service", "", ["verify"]),
@@ -337,7 +340,7 @@ def test_prometheus_finds_the_services_at_their_ports() -> None:
     (scrape,) = yaml.safe_load((_DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     found = {(name, str(one["port"])) for one in scrape["dns_sd_configs"] for name in one["names"]}
     services = _ours()
-    expected = {(name, services[name].environment["TEAMFIT_WORKER_PORT"]) for name in _STAGES}
+    expected = {(name, services[name].environment["TEAMFIT_WORKER_PORT"]) for name in {*_STAGES, ALL}}
     assert found == expected | {("api", services["api"].command[-1])}
 
 

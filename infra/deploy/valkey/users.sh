@@ -14,10 +14,15 @@ OWN="$SCRIPTS +set +get +pttl +pexpire +del +xadd +xread" # the leader's lock, a
 ALL='job-requests job-accepted job-accepted-priority job-events dead-letters'
 
 # What a stage reads, what it writes, what is its own; and all streams may be counted, for /metrics.
-stage() {
-    reads=${2:+"($(streams $2)$READ) "}
-    user "$1" "+select +client|id +client|unblock +script|load" \
-        "$reads($(streams $3)$WRITE) (~$1:* $OWN) ($(streams $ALL)$COUNT)"
+rights() { echo "${2:+"($(streams $2)$READ) "}($(streams $3)$WRITE) (~$1:* $OWN)"; }
+worker() { user "$1" "+select +client|id +client|unblock +script|load" "$2" "($(streams $ALL)$COUNT)"; }
+stage() { worker "$1" "$(rights "$@")"; }
+each_stage() {
+    "$1" quota 'job-requests job-events' 'job-accepted job-accepted-priority job-events dead-letters'
+    "$1" generation 'job-accepted job-accepted-priority' 'job-events dead-letters'
+    "$1" projection 'job-requests job-events' 'dead-letters'
+    "$1" failures 'dead-letters' 'job-events dead-letters'
+    "$1" schedule '' "$ALL"
 }
 
 echo 'user default off'
@@ -26,8 +31,6 @@ user admin '~* &* +@all'
 user upstream "+select $(streams job-requests)+xadd"
 user api "+select ($(streams $ALL)$WRITE) ($(streams $ALL)$COUNT)"
 user operator "+select +ping ($(streams $ALL)$WRITE) ($(streams $ALL)$COUNT)"
-stage quota 'job-requests job-events' 'job-accepted job-accepted-priority job-events dead-letters'
-stage generation 'job-accepted job-accepted-priority' 'job-events dead-letters'
-stage projection 'job-requests job-events' 'dead-letters'
-stage failures 'dead-letters' 'job-events dead-letters'
-stage schedule '' "$ALL"
+each_stage stage
+# One worker that runs all stages; printed where it has a password.
+test -z "${BROKER_PASSWORD_ALL-}" || worker all "$(each_stage rights | tr '\n' ' ')"
