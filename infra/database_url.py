@@ -44,10 +44,13 @@ _QUOTES = ("'", '"', "`", "\N{LEFT SINGLE QUOTATION MARK}", "\N{LEFT DOUBLE QUOT
 # What people paste in a URL's place, and what it is.
 _PASTED = {
     r"psql\b": "is a command of psql's; keep what is within its quotation marks",
-    r"(export\s+)?DATABASE_URL\s*=": "repeats its own name; keep what is behind the =",
+    r"(export\s+|set\s+|env\s+)*\w+\s*(=|:\s)\s*['\"]?postgres": "repeats its own name, or another's; keep the rest",
+    r"\$\{?\w+\}?$|\{\{": "holds a placeholder that nobody has filled in; write what it stands for",
     r"jdbc:": "is an address for JDBC",
     r"(host|user|dbname|port)\s*=": "is a list of parameters, not a URL",
 }
+# What templates and examples of services hold.
+_PLACEHOLDER = re.compile(r"\$\{\w+\}|\{\{|<\w[\w-]*>|\[YOUR-", re.IGNORECASE)
 # Switches of the server, as `-c name=value`; and `name=value` alone, which poolers of managed services read.
 _VALUE = r"(?:[^\s\\]|\\.)*"
 _OPTIONS = re.compile(
@@ -96,7 +99,11 @@ def read_database_url(url: str) -> DatabaseAddress:
     scheme = _SCHEME.match(url)
     if scheme is None:
         raise _wrong(_instead_of_a_url(url))
+    if _PLACEHOLDER.search(url):
+        raise _wrong("holds a placeholder that nobody has filled in, such as ${HOST}; write what it stands for")
     before, _, query = url[scheme.end() :].partition("?")
+    if "://" in before:
+        raise _wrong("has :// twice; keep one of the two, and write %3A%2F%2F within a password")
     authority, _, path = before.partition("/")
     if "@" in path and "@" not in authority:
         raise _wrong(f"has an @ behind its first /: {_ENCODE}")

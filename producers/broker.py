@@ -36,7 +36,7 @@ class Broker:
         timeout: longest a publish may take; after it nobody knows whether the records were written.
 
     Raises:
-        InvalidSettings: the broker's URL cannot be meant.
+        InvalidSetting: the broker's URL cannot be meant.
     """
 
     def __init__(self, settings: Settings, *, name: str, timeout: timedelta = timedelta(seconds=3)) -> None:

@@ -42,6 +42,7 @@ from streams.redis.address import BrokerAddress
 from streams.redis.entry import encode_entry
 from streams.redis.keys import partition_for, stream_key
 from streams.redis.server import Server, close
+from streams.redis.wrong_url import advice_on
 
 _CHUNK = 500  # requests in one round trip: more gain little, and hold up whoever shares the server
 _RETRIES = 3
@@ -179,11 +180,8 @@ class JobRequests:
             while chunk := list(islice(remaining, _CHUNK)):
                 await self._write(chunk)
         except Exception as error:  # whatever the connection raises, the broker did not confirm
-            message = (
-                f"Connection to broker failed: {type(error).__name__}: {error}; the requests may or may not have been "
-                "taken, so submit them again with the same idempotency keys"
-            )
-            raise SubmitFailed(message, job_ids) from error
+            fix = "the requests may or may not have been taken, so submit them again with the same idempotency keys"
+            raise SubmitFailed(f"{_unconfirmed(error)}; {fix}", job_ids) from error
         return job_ids
 
     def _event(self, request: Request) -> JobRequested:
@@ -221,11 +219,8 @@ class JobRequests:
         try:
             await self._write([event])
         except Exception as error:  # whatever the connection raises, the broker did not confirm
-            message = (
-                f"Connection to broker failed: {type(error).__name__}: {error}; job {job_id} may or may not be "
-                "cancelled, so cancel it again"
-            )
-            raise SubmitFailed(message, [job_id]) from error
+            fix = f"job {job_id} may or may not be cancelled, so cancel it again"
+            raise SubmitFailed(f"{_unconfirmed(error)}; {fix}", [job_id]) from error
 
     async def _write(self, events: Sequence[JobRequested | JobCancelRequested]) -> None:
         async with self._free_connections:
@@ -248,6 +243,10 @@ def _naming_arguments() -> Iterator[None]:
         for field, argument in _ARGUMENTS.items():
             message = message.replace(f"{field}: ", f"{argument}: ")
         raise InvalidArgument(message) from None
+
+
+def _unconfirmed(error: Exception) -> str:
+    return f"Connection to broker failed: {type(error).__name__}: {error}{advice_on(error)}"
 
 
 def _address(broker_url: str) -> BrokerAddress:

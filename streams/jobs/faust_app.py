@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, cast
+from urllib.parse import urlsplit
 
 import faust
 from faust.streams import Stream
@@ -10,6 +11,7 @@ from faust.types import EventT, Message, StreamT
 
 from infra import telemetry
 from infra.clock import is_sane
+from infra.errors import InvalidSetting
 from infra.postgres import Database
 from infra.settings import Settings
 from streams.delivery.deliveries import Delivery, Record
@@ -24,7 +26,7 @@ from streams.jobs.gauges import Gauges
 from streams.jobs.stages import CONSUMER_GROUPS
 from streams.redis.address import BrokerAddress
 from streams.redis.backlog import TopicBacklog
-from streams.redis.errors import UnsupportedFeature
+from streams.redis.errors import InvalidSettings, UnsupportedFeature
 from streams.redis.transport import Transport
 
 # What a stage may wait for: the dependencies of `DependencyDown`, and a timer whose own dependency is away.
@@ -184,10 +186,16 @@ def check_broker_url(url: str) -> None:
     """Read the broker's URL, which Faust does only when it is first needed.
 
     Raises:
-        InvalidSettings: it cannot be meant; the message says which part. Faust itself reads the URLs of Kafka.
+        InvalidSetting: it cannot be meant; the message says which part. Faust itself reads the URLs of Kafka.
     """
-    if not url.startswith(_KAFKA):
+    if url.startswith(_KAFKA):
+        if not urlsplit(url.replace(";", ",")).netloc.strip(",:"):
+            raise InvalidSetting("BROKER_URL", "cannot be used: it has no host; write kafka://HOST:9092")
+        return
+    try:
         BrokerAddress.parse(url)
+    except InvalidSettings as error:
+        raise InvalidSetting("BROKER_URL", f"cannot be used: {str(error).removeprefix('broker URL: ')}") from error
 
 
 def create_app(group: str, settings: Settings, database: Database | None = None, *, leads: bool = False) -> StageApp:
@@ -204,7 +212,7 @@ def create_app(group: str, settings: Settings, database: Database | None = None,
         leads: whether one of its workers runs timers for all; electing it costs the broker some commands a second.
 
     Raises:
-        InvalidSettings: the broker's URL cannot be meant.
+        InvalidSetting: the broker's URL cannot be meant.
     """
     check_broker_url(settings.broker_url)
     app = StageApp(

@@ -26,6 +26,26 @@ _PORT = 6379
 _SENTINEL_PORT = 26379
 
 
+# What people paste in a URL's place, and what it is.
+_PASTED = {
+    r".*(\$\{?\w+\}?$|\$\{\w+\}|\{\{|<\w[\w-]*>|\[YOUR-)": "holds a placeholder that nobody has filled in; fill it in",
+    r"[\w.-]+:\d+,.*=": "is .NET's; write rediss://:PASSWORD@HOST:PORT, with %2B %2F %3D for + / =",
+    r"(export\s+|set\s+|env\s+)*\w+\s*(=|:\s)": "begins with a variable's name; keep what is behind that",
+    r"(redis|valkey)-cli\b": "is a command of redis-cli's; keep the URL behind -u, and write rediss:// for --tls",
+    r"[\w.-]+:\d+$": "has no scheme: it must begin with redis://, or rediss:// with TLS",
+}
+
+
+# Schemes of other clients and services, by a part of them.
+_OF_OTHERS = {
+    "http": " (the service has an address for it beside that for HTTP)",
+    "sentinel": ", with the Sentinels' hosts and ?sentinel=<master's name>",
+    "cluster": ", with ?cluster=true",
+    "unix": " alone",
+    "sock": ", as in unix:///run/valkey.sock",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class BrokerAddress:
     """An address holds the broker's place, its login, and the transport's settings."""
@@ -47,11 +67,13 @@ class BrokerAddress:
             InvalidSettings: a part of it is malformed, unknown, said twice, or means nothing here; the message says
                 which, and never holds a password.
         """
+        _refuse_pasted(text.strip())
         parts = [_split(part) for part in _with_scheme(re.split("[,;]", text.strip()))]
         scheme = _one("scheme", {part.scheme for part in parts}) or ""
         if scheme not in _SCHEMES:
+            hint = next((hint for part, hint in _OF_OTHERS.items() if part in scheme), "")
             raise InvalidSettings(
-                f"broker URL: {scheme}:// is not Redis; write redis:// (Valkey too), rediss:// with TLS, or unix://"
+                f"broker URL: {scheme}:// is not Redis; write redis:// (Valkey too), rediss:// with TLS, or unix://{hint}"
             )
         pairs = [pair for part in parts for pair in parse_qsl(part.query, keep_blank_values=True)]
         settings = RedisSettings.from_query(scheme, pairs)
@@ -70,12 +92,20 @@ class BrokerAddress:
         )
 
 
+def _refuse_pasted(text: str) -> None:
+    for pasted, what in _PASTED.items():
+        if re.match(pasted, text, re.IGNORECASE | re.DOTALL):
+            raise InvalidSettings(f"broker URL: it {what}")
+
+
 def _with_scheme(parts: Sequence[str]) -> list[str]:
     """Give each host the scheme of the first, as Faust does."""
     begin = _SCHEME.match(parts[0])
+    if parts[0].count("://") > 1:
+        raise InvalidSettings("broker URL: it has :// twice; keep one of the two")
     if parts[0][:1] in {"'", '"', "`"}:
         raise InvalidSettings("broker URL: it is in quotation marks; leave them out")
-    if not all(parts):
+    if len(parts) > 1 and not all(parts):
         raise InvalidSettings("broker URL: it has an empty host; remove the , or ; that nothing stands beside")
     if begin is None:
         raise InvalidSettings("broker URL: it must begin with redis://, rediss:// or unix://")
@@ -99,7 +129,12 @@ def _host(part: SplitResult, default_port: int) -> tuple[str, int]:
         raise InvalidSettings(
             "broker URL: a port must be a number up to 65535; in a password write %2C, %2F, %3A, %3B, %40 for , / : ; @"
         ) from None
-    host = part.hostname or "127.0.0.1"
+    host = part.hostname
+    if not host:
+        raise InvalidSettings(
+            f"broker URL: it has no host; write {part.scheme}://HOST:{port or default_port}, or 127.0.0.1 as the host "
+            "if it is this machine"
+        )
     if port == 0 or re.fullmatch(r"[\w.:%-]+", host) is None:
         raise InvalidSettings(f"broker URL: {host!r} is not a host, or its port is 0")
     return host, port or default_port

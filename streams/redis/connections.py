@@ -1,4 +1,4 @@
-"""Six things that redis-py's asyncio connections lack.
+"""Seven things that redis-py's asyncio connections lack.
 
 Their loss is an error that redis-py's callers know, on every event loop: uvloop raises RuntimeError ("the handler is
 closed") when a command is written to a connection that the server or the network reset a moment ago. redis-py
@@ -10,7 +10,8 @@ one is made to whoever the name stands for by then.
 Commands are packed by hiredis, as redis-py's blocking connections do; its asyncio ones do it in Python, which for a
 command with five hundred entries costs as much as everything else about it.
 
-A server whose certificate is not trusted is an error that says which setting to look at.
+A server whose certificate is not trusted is an error that says which setting to look at, and so is one that speaks TLS
+where the URL says that it does not, or the other way round.
 
 They do not begin by telling the server redis-py's version: that takes two commands and a permission of its own.
 
@@ -20,14 +21,22 @@ Sentinels may have no password though their master has one, and then refuse to b
 from __future__ import annotations
 
 from ssl import SSLCertVerificationError
-from typing import Any, cast
+from time import monotonic
+from typing import Any, Final, cast
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection, ConnectionPool, SSLConnection
 from redis.exceptions import AuthenticationError, MasterDownError, ReadOnlyError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from .wrong_url import tls_advice
 
 __all__ = ["go_on_without_login", "improve"]
+
+
+# So seldom is it looked whether the URL is wrong about TLS, since most lost connections have other reasons.
+_LOOK_EVERY_S: Final = 60.0
 
 
 def improve(pool: ConnectionPool) -> None:
@@ -37,9 +46,19 @@ def improve(pool: ConnectionPool) -> None:
 
 def _improved(base: type[AbstractConnection]) -> type[AbstractConnection]:
     class Improved(base):  # type: ignore[misc, valid-type]  # each kind of connection has its own base
+        looked_at = -_LOOK_EVERY_S
+        advice = ""
+        has_answered = False
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.driver_info = self.lib_name = self.lib_version = None  # named differently before redis-py 7.2
+
+        async def connect(self) -> None:
+            try:
+                await super().connect()
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                raise await self._advised(error) from error
 
         def pack_command(self, *args: Any) -> list[bytes]:
             name, *rest = args
@@ -58,10 +77,27 @@ def _improved(base: type[AbstractConnection]) -> type[AbstractConnection]:
 
         async def read_response(self, *args: Any, **kwargs: Any) -> Any:
             try:
-                return await super().read_response(*args, **kwargs)
+                response = await super().read_response(*args, **kwargs)
             except (ReadOnlyError, MasterDownError):
                 await self.disconnect(nowait=True)
                 raise
+            except RedisConnectionError as error:
+                raise await self._advised(error) from error
+            Improved.has_answered = True
+            return response
+
+        async def _advised(self, error: RedisConnectionError | RedisTimeoutError) -> Exception:
+            """Return the error, of a server that has never answered with a look at whether it speaks TLS."""
+            host, port = getattr(self, "host", None), getattr(self, "port", None)
+            if Improved.has_answered or host is None or port is None:
+                return error
+            if type(error) not in {RedisConnectionError, RedisTimeoutError}:
+                return error
+            if monotonic() - Improved.looked_at >= _LOOK_EVERY_S:
+                Improved.looked_at = monotonic()
+                Improved.advice = await tls_advice(host, int(port), tls=isinstance(self, SSLConnection))
+            said = not Improved.advice or Improved.advice in str(error)
+            return error if said else type(error)(f"{error}{Improved.advice}")
 
         def _error_message(self, exception: BaseException) -> str:
             message: str = super()._error_message(exception)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
+from .wrong_url import advice_on
+
 __all__ = ["Health"]
 
 
@@ -29,7 +31,7 @@ class Health:
 
     def failing(self, loop: str, error: BaseException) -> None:
         """The loop could not do its round."""
-        self._errors[loop] = f"{type(error).__name__}: {error}"
+        self._errors[loop] = f"{type(error).__name__}: {error}{advice_on(error)}"
 
     def forget(self, loop: str) -> None:
         """The loop has ended as it should."""

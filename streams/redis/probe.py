@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from redis.exceptions import ResponseError
 
-from .errors import WritesRefused
+from .errors import BrokerUnavailable, WritesRefused
 from .server import Client, Server, close, translate
+from .wrong_url import advice_on
 
 __all__ = ["probe"]
 
@@ -38,6 +39,8 @@ async def _probe(client: Client, stream: bytes) -> None:
     except ResponseError as error:
         if "must be greater than 0-0" in str(error):  # Redis says it in text only
             return
+        if advice := advice_on(error):
+            raise BrokerUnavailable(f"Connection to broker failed: {error}{advice}", maybe_written=False) from error
         # redis-py has a class for some of the codes, and leaves the others, such as NOREPLICAS, in the text.
         code = str(error).partition(" ")[0] if type(error) is ResponseError else type(error).__name__
         raise WritesRefused(code) from error

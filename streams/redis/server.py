@@ -40,6 +40,7 @@ from redis.exceptions import (
 from .address import BrokerAddress
 from .connections import go_on_without_login, improve
 from .errors import BrokerUnavailable, EntryRefused, TransportError
+from .wrong_url import advice_on
 
 __all__ = ["AWAY", "Client", "Server", "is_missing_group", "translate"]
 
@@ -95,18 +96,18 @@ def translate(error: BaseException, *, sent: bool) -> TransportError:
     if isinstance(error, TransportError):
         return error
     if isinstance(error, _NOT_NOW_ERRORS):
-        return BrokerUnavailable(f"Connection to broker failed: {error}", maybe_written=False)
+        return BrokerUnavailable(f"Connection to broker failed: {error}{advice_on(error)}", maybe_written=False)
     if isinstance(error, (ResponseError, DataError)):
         return translate_reply(str(error))
     # No reply of the server: a lost connection, a Cluster without a node, whatever a client may raise.
-    return BrokerUnavailable(f"Connection to broker failed: {error}", maybe_written=sent)
+    return BrokerUnavailable(f"Connection to broker failed: {error}{advice_on(error)}", maybe_written=sent)
 
 
 def translate_reply(message: str) -> TransportError:
     """As `translate`, for an error that came back as text from within a script."""
     if message.split(" ", 1)[0] in _NOT_NOW:
         return BrokerUnavailable(f"Connection to broker failed: {message}", maybe_written=False)
-    return EntryRefused(f"the server refused the entry: {message}")
+    return EntryRefused(f"the server refused the entry: {message}{advice_on(message)}")
 
 
 @cache

@@ -75,6 +75,7 @@ def _file(text: str) -> str:
 
 
 def _verification(text: str) -> str:
+    text = text.lower().removeprefix("cert_")  # as Celery and `ssl` have it
     if text not in {"required", "optional", "none"}:
         raise ValueError("required, optional or none")
     return text
