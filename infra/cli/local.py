@@ -40,6 +40,8 @@ def up(
 ) -> None:
     """Run the whole pipeline on this machine until Ctrl-C. It prints addresses, tokens, and commands to try.
 
+    A part that ends by itself is started again, which is said. One that ends soon after each start ends the whole.
+
     OPENAI_API_KEY or OPENAI_BASE_URL, BROKER_URL and DATABASE_URL each replace their embedded part when they are set.
     Everything that was started is stopped in the end, and its data removed.
     """
@@ -47,6 +49,7 @@ def up(
 
     from infra.local.instructions import instructions
     from infra.local.stack import ALL, API, WORKERS, Stack
+    from infra.local.supervision import Supervisor
     from infra.settings import settings
 
     _end_on_signals()
@@ -56,9 +59,10 @@ def up(
     try:
         with stack:
             console.print(instructions(stack), markup=False)
+            supervisor = Supervisor(stack, lambda what: console.print(what, markup=False))
             look = threading.Event()
             while not look.wait(_LOOK_S):
-                stack.check()
+                supervisor.look()
     except KeyboardInterrupt:
         console.print("Stopped; nothing is left behind.")
 

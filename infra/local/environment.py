@@ -1,6 +1,7 @@
 """Settings as the environment variables that a child process reads them from."""
 
 import os
+from collections.abc import Iterable
 
 from pydantic import SecretStr
 
@@ -12,9 +13,14 @@ def environment(settings: Settings) -> dict[str, str]:
 
     A child runs in another folder, so it would not find the `.env` file that this process has read.
     """
-    given = {}
-    for name in settings.model_fields_set:
-        value = getattr(settings, name)
-        if value is not None:
-            given[Settings.variable(name)] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-    return {**os.environ, **given}
+    return {**os.environ, **variables(settings, settings.model_fields_set)}
+
+
+def variables(settings: Settings, names: Iterable[str]) -> dict[str, str]:
+    """Return settings that have a value, as variables. The names are those of the fields."""
+    found = {name: getattr(settings, name) for name in names}
+    return {
+        Settings.variable(name): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in found.items()
+        if value is not None
+    }

@@ -1,15 +1,24 @@
 """A newcomer gets addresses, tokens, and commands to paste."""
 
 import json
+import shlex
+import shutil
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from infra.local.environment import variables
 from infra.local.organizations import ACME, BIRCH
 from infra.local.stack import Stack
+from infra.settings import Settings
 from streams.jobs.events import JobId
 from streams.jobs.facts import job_requested
 from streams.jobs.topics import JOB_REQUESTS
+
+_ADDRESSES: Final = ("database_url", "broker_url", "signing_key", "openai_base_url", "openai_api_key")
 
 
 def instructions(stack: Stack) -> str:
@@ -35,8 +44,32 @@ curl -sS {stack.api_url}/api/activities/generate-custom -H 'Authorization: Beare
 -H 'Content-Type: application/json' -d '{body}'
 
 {_by_entry(stack, acme)}
+{_other_terminal(stack)}
 Ctrl-C stops everything.
 """
+
+
+def _other_terminal(stack: Stack) -> str:
+    """Return lines that let every command work in another terminal. What its user has set is not repeated."""
+    own = sorted(Settings.variable(name) for name in stack.given & set(_ADDRESSES))
+    made = {name: value for name, value in variables(stack.settings, _ADDRESSES).items() if name not in own}
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in made.items())
+    more = f"\n({', '.join(own)}: set as here; they are your own.)" if own else ""
+    teamfit = _program()
+    return f"""Commands in another terminal need this first:
+export {exports}{more}
+
+{teamfit} lag
+{teamfit} failed list
+{teamfit} verify
+{teamfit} token --organization {ACME.id} --scope operator    # for {stack.api_url}/api/ops/…
+"""
+
+
+def _program() -> str:
+    """Return how another terminal calls the command: by its path where none of its name would be found."""
+    beside = Path(sys.executable).with_name("teamfit")
+    return "teamfit" if shutil.which("teamfit") or not beside.exists() else shlex.quote(str(beside))
 
 
 def _by_entry(stack: Stack, token: str) -> str:

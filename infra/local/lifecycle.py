@@ -74,6 +74,11 @@ class Server(ABC):
         """Return true while the server's process lives."""
         return self._process is not None and self._process.running
 
+    @property
+    def ending(self) -> str:
+        """Return how the server's process ended, for people to read."""
+        return "is stopped" if self._process is None else self._process.ending
+
     def stop(self) -> None:
         """End the server in good order; remove temporary data. Repeating this does nothing."""
         self._end(crash=False)

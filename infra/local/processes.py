@@ -161,6 +161,14 @@ class GuardedProcess:
         """Return true while the child lives."""
         return self._child.poll() is None
 
+    @property
+    def ending(self) -> str:
+        """Return how the child ended, for people to read."""
+        code = self._child.poll()
+        if code is not None and code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"ended with code {code}"
+
     def wait_ready(self, ready: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
         """Wait until `ready` says so; the child is ended if it does not.
 
@@ -171,7 +179,7 @@ class GuardedProcess:
         while not ready():
             if not self.running:
                 self._release_watchdog()
-                raise ServerFailed(self.name, f"ended with code {self._child.returncode}", self.log)
+                raise ServerFailed(self.name, self.ending, self.log)
             if time.monotonic() > deadline:
                 self.kill()
                 raise ServerFailed(self.name, f"was not ready after {timeout_s:.0f} s", self.log)

@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from infra.auth import issue_token, signing_key
 from infra.errors import DependencyDown
 from infra.local.environment import environment
+from infra.local.lifecycle import Server
 from infra.local.organizations import seed
 from infra.local.processes import HOST, GuardedProcess, ServerFailed, free_port, remove_folder
 from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
@@ -35,7 +36,7 @@ from streams.jobs.stages import STAGES
 WORKERS: Final = tuple(stage.name for stage in STAGES)
 API: Final = "api"
 ALL: Final = "all"  # every stage in one worker
-_LLM: Final = "llm"
+LLM: Final = "llm"
 
 # Generous: a cold disk and a busy machine may take long to import everything; a child that dies ends the wait at once.
 _READY_S = 60.0
@@ -51,6 +52,7 @@ class Stack:
 
     Attributes:
         settings: what the children run with, the addresses of the embedded parts included.
+        given: the settings that the user made.
         folder: holds the children's logs; removed in the end.
         valkey: the embedded broker, or None when the settings name one.
         postgres: the embedded database, or None when the settings name one.
@@ -83,6 +85,7 @@ class Stack:
             report: called with each step of the start, for people to read.
         """
         self.settings = settings
+        self.given = frozenset(settings.model_fields_set)
         self.valkey: Valkey | None = None
         self.postgres: Postgres | None = None
         self.offline = settings.openai_api_key is None and settings.openai_base_url is None
@@ -166,7 +169,7 @@ class Stack:
 
     def pids(self) -> dict[str, int]:
         """Return the process ID of every child and embedded server, by name."""
-        servers = {server.name: server.pid for server in (self.valkey, self.postgres) if server and server.running}
+        servers = {name: server.pid for name, server in self._servers().items() if server.running}
         return {name: child.pid for name, child in self._children.items()} | servers
 
     def check(self) -> None:
@@ -175,17 +178,40 @@ class Stack:
         Raises:
             LocalServerError: one has ended by itself; the message holds the end of its log.
         """
-        for child in self._children.values():
-            if not child.running:
-                raise ServerFailed(child.name, "ended by itself", child.log)
-        for server in (self.valkey, self.postgres):
-            if server is not None and not server.running:
-                raise ServerFailed(server.name, "ended by itself", server.log)
+        for name in self.ended():
+            raise ServerFailed(name, "ended by itself", self.log_of(name))
+
+    def ended(self) -> dict[str, str]:
+        """Return how each part ended that has ended by itself, by name."""
+        # Servers first: the others would not become ready without them.
+        parts: dict[str, Server | GuardedProcess] = {**self._servers(), **self._children}
+        return {name: part.ending for name, part in parts.items() if not part.running}
+
+    def start_again(self, name: str) -> None:
+        """Start a part that has ended by itself, and wait until it is ready.
+
+        Raises:
+            LocalServerError: it ended, or was not ready in time; the message holds the end of its log.
+        """
+        server = self._servers().get(name)
+        if server is not None:
+            server.restart()
+            return
+        self._children.pop(name).stop()
+        self.start(name)
+
+    def log_of(self, name: str) -> Path:
+        """Return the file that a part writes its log to."""
+        server = self._servers().get(name)
+        return self.folder / f"{name}.log" if server is None else server.log
+
+    def _servers(self) -> dict[str, Server]:
+        return {server.name: server for server in (self.valkey, self.postgres) if server is not None}
 
     def close(self) -> None:
         """Stop everything, dependants first, and remove its files. It may be repeated."""
         children, self._children = self._children, {}
-        llm = children.pop(_LLM, None)
+        llm = children.pop(LLM, None)
         _all_at_once([child.stop for child in children.values()])
         rest = [part.stop for part in (llm, self.valkey, self.postgres) if part is not None]
         self.valkey = self.postgres = None
@@ -195,13 +221,13 @@ class Stack:
     def _start_servers(self) -> None:
         given = self.settings.model_fields_set
         updates: dict[str, object] = {}
-        llm_port = free_port()
         if self.offline:
             self._report("starting the offline LLM server")
-            self._children[_LLM] = self._child(
-                _LLM, ["-m", "infra.local.llm", "--port", str(llm_port), "--latency", str(self._llm_latency_s)]
-            )
-            updates |= {"openai_base_url": f"http://{HOST}:{llm_port}/v1", "openai_api_key": SecretStr("offline")}
+            self._children[LLM] = self._child(LLM, self._command(LLM))
+            updates |= {
+                "openai_base_url": f"http://{HOST}:{self._port_of(LLM)}/v1",
+                "openai_api_key": SecretStr("offline"),
+            }
         if "broker_url" not in given:
             self._report("starting Valkey")
             self.valkey = start_valkey()
@@ -214,7 +240,7 @@ class Stack:
             updates["signing_key"] = SecretStr(secrets.token_urlsafe(32))
         self.settings = self.settings.model_copy(update=updates)
         if self.offline:
-            self._children[_LLM].wait_ready(lambda: _answers(llm_port, "/v1/models"), timeout_s=_READY_S)
+            self._wait_ready(LLM, self._children[LLM])
 
     async def _prepare_database(self) -> None:
         await upgrade(self.settings.database_url)
@@ -223,6 +249,8 @@ class Stack:
     def _command(self, name: str) -> list[str]:
         if _kind(name) == API:
             return ["-m", "infra.cli", "api", "--host", HOST, "--port", str(self._port_of(name))]
+        if name == LLM:
+            return ["-m", "infra.local.llm", "--port", str(self._port_of(LLM)), "--latency", str(self._llm_latency_s)]
         return ["-m", "infra.cli", "worker", _kind(name), "--ready-file", str(self._ready_file(name))]
 
     def _child(self, name: str, arguments: list[str]) -> GuardedProcess:
@@ -239,14 +267,16 @@ class Stack:
     def _wait_ready(self, name: str, child: GuardedProcess) -> None:
         if _kind(name) == API:
             child.wait_ready(lambda: _answers(self._port_of(name), "/readyz"), timeout_s=_READY_S)
+        elif name == LLM:
+            child.wait_ready(lambda: _answers(self._port_of(LLM), "/v1/models"), timeout_s=_READY_S)
         else:
             child.wait_ready(self._ready_file(name).exists, timeout_s=_READY_S)
 
     def _ready_file(self, name: str) -> Path:
         return self.folder / f"{name}.ready"
 
-    def _port_of(self, api: str) -> int:
-        return self._ports.setdefault(api, free_port())
+    def _port_of(self, part: str) -> int:
+        return self._ports.setdefault(part, free_port())
 
 
 async def _require_broker(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""This module says which part of a broker URL to mend, by what comes back from the place that it names.
+"""The answer to a wrong broker URL says which part of it to mend.
 
 A wrong URL often reaches something: a port that speaks TLS, or does not; a server without that database or password;
 no Sentinel; no Redis at all. Its answer alone says little to who wrote the URL.
@@ -48,7 +48,7 @@ def advice_on(error: object) -> str:
 
 
 async def tls_advice(host: str, port: int, *, tls: bool) -> str:
-    """Ask a port that could not be talked to whether it speaks TLS where the URL says otherwise.
+    """Ask a port that does not answer whether it speaks TLS, against the URL.
 
     Returns:
         The advice as the end of a sentence; empty if the URL is right about TLS, or the port tells nothing.
