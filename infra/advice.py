@@ -6,6 +6,8 @@ Pydantic speaks of its own classes, and some of its messages quote a pattern. No
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 _EXAMPLE: Final = "2031-04-03T08:00:00Z"
 _MOMENT: Final = f"must be a time such as {_EXAMPLE}"
 _WHOLE: Final = "must be a whole number"
@@ -52,3 +54,15 @@ def advice_on(complaint: Mapping[str, Any]) -> str:
     """Return the problem and the fix for one error of a ValidationError."""
     sentence = _ADVICE.get(complaint["type"], "is not valid ({type})")
     return sentence.format(**{"type": complaint["type"], **complaint.get("ctx", {})})
+
+
+def explained(error: ValidationError) -> str:
+    """Say which fields are wrong and why. The input is not repeated: it may be long or private."""
+    complaints = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=True):
+        # The union puts the event's type in front of the path of each field; the reader knows the type.
+        path = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("teamfit."))
+        if problem["type"].startswith("union_tag"):
+            path = "type"
+        complaints.append(f"{path or 'event'}: {advice_on(problem)}")
+    return "; ".join(complaints)

@@ -23,6 +23,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import BusyLoadingError, ReadOnlyError
 
+from infra.advice import explained
 from infra.errors import DependencyDown, TeamfitError
 from streams.jobs.events import (
     DEFAULT_REASON,
@@ -33,7 +34,6 @@ from streams.jobs.events import (
     JobRequested,
     Requested,
     due_at,
-    explained,
 )
 from streams.jobs.facts import fact, job_requested
 from streams.jobs.job_ids import job_id_for

@@ -39,12 +39,15 @@ def erase(
         "not ended and are cancelled first",
         err=as_json,
     )
-    if not yes:
+    if not texts.anything:
+        typer.echo("There is nothing to erase.", err=as_json)
+    elif not yes:
         typer.confirm("Erase their texts? This cannot be undone.", abort=True, err=as_json)
-    with_database(lambda database: _erase(database, texts))
+    if texts.anything:
+        with_database(lambda database: _erase(database, texts))
     if as_json:
         print_json({**asdict(texts), "live": [str(job_id) for job_id in texts.live]})
-    else:
+    elif texts.anything:
         typer.echo("Erased. Run it once more when the topics' retention in the broker has passed, then teamfit verify.")
 
 

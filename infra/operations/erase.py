@@ -27,7 +27,7 @@ ERASED: Final = "[erased]"  # stands where a text stood; events need one to stay
 
 
 class NothingKnown(TeamfitError):
-    """No job, no failed event and no early cancellation belongs to the organization."""
+    """There is no such organization, and nothing that belonged to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +47,31 @@ class Texts:
     failed_events: int
     cancellations: int
 
+    @property
+    def anything(self) -> bool:
+        """Return true if there is a row to look at."""
+        counts = (self.jobs, self.events, self.activities, self.failed_events, self.cancellations)
+        return bool(self.live) or any(counts)
+
 
 async def find_texts(database: Database, organization_id: str) -> Texts:
     """Return what an erasure would touch.
 
     Raises:
-        NothingKnown: the organization has no job, no failed event and no early cancellation.
+        NothingKnown: there is no such organization, nor a job, failed event or early cancellation of it.
         DependencyDown: Postgres is away.
     """
     async with database.transaction() as connection:
         live = [JobId(row["job_id"]) async for row in _queries.live_jobs(connection, organization_id=organization_id)]
         counts = await _queries.counts(connection, organization_id=organization_id)
-    if not live and not any(counts.values()):
+        exists = await _queries.exists(connection, organization_id=organization_id)
+    texts = Texts(organization_id, live, **counts)
+    if not texts.anything and not exists:
         raise NothingKnown(
-            f"organization {organization_id}: no job, failed event or cancellation is known; check the ID"
+            f"organization {organization_id}: not known, and neither is a job, failed event or cancellation; check "
+            "the ID and DATABASE_URL"
         )
-    return Texts(organization_id, live, **counts)
+    return texts
 
 
 async def erase_texts(database: Database, cancellation: Cancellation, texts: Texts, *, operator: str) -> None:

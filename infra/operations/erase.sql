@@ -16,6 +16,10 @@ WHERE standing.latest_outcome IS NULL AND standing.owner = :organization_id
     AND (job.job_id IS NULL OR job.status IN ('pending', 'processing'))
 ORDER BY known.job_id;
 
+-- name: exists(organization_id)$
+-- Whether the backend knows the organization.
+SELECT EXISTS (SELECT FROM organizations WHERE id = :organization_id);
+
 -- name: counts(organization_id)^
 -- How much there is to erase. Rows that were erased before count again: they are looked at again.
 SELECT

@@ -3,7 +3,10 @@
 | mode | the value holds | the headers hold |
 | --- | --- | --- |
 | structured | the whole event, as JSON | nothing that counts |
-| binary | the data alone, as JSON | `ce_<attribute>` or `ce-<attribute>`, and perhaps `content-type` |
+| binary | the data alone, as JSON | each attribute, and perhaps `content-type` |
+
+An attribute's header is `ce_<name>` (Kafka), `ce-<name>` (HTTP, NATS), `cloudEvents:<name>` or `cloudEvents_<name>`
+(AMQP), in any case.
 
 An attribute that is null is absent, and so is an optional one that is blank. `data_base64` is decoded to the JSON that
 it holds. A byte order mark is skipped.
@@ -48,13 +51,14 @@ JsonMediaType: TypeAlias = Annotated[
 ]
 
 _STRUCTURED: Final = re.compile(r"\s*application/cloudevents(\+json)?\s*(;|$)", re.IGNORECASE)
-_PREFIXES: Final = ("ce_", "ce-")
+_ATTRIBUTE: Final = re.compile(r"(?:ce[_-]|cloudevents[:_])(.+)")
 # Those that tell a binary event; something on the way may add others to a structured one.
 _TELLING: Final = frozenset({"specversion", "type"})
-_CONTENT_TYPES: Final = frozenset({"content-type", "content_type"})
+_CONTENT_TYPES: Final = frozenset({"content-type", "content_type", "contenttype"})
 _OPTIONAL: Final = frozenset({"datacontenttype", "time", "idempotencykey", "traceparent", "tracestate"})
 # What Go writes for a time that was never set.
 _ZERO_TIMES: Final = re.compile(r"0001-01-01T00:00:00(\.0+)?(Z|[+-]00:00)?", re.IGNORECASE)
+UNKNOWN_SOURCE: Final = "unknown"
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -73,7 +77,8 @@ def read_attributes(raw: bytes | None, headers: Mapping[str, bytes]) -> dict[str
     event = {name: value for name, value in event.items() if not _is_absent(name, value)}
     if without_zero_time(event.get("time")) is None:
         event.pop("time", None)
-    return event
+    # CloudEvents requires both; who leaves one out means the version that there is, and must not pass for one of ours.
+    return {"specversion": "1.0", "source": UNKNOWN_SOURCE, **event}
 
 
 def _is_absent(name: str, value: object) -> bool:
@@ -87,7 +92,7 @@ def header_attributes(headers: Mapping[str, bytes]) -> dict[str, str]:
 
 def _in_headers(headers: Mapping[str, bytes]) -> dict[str, bytes]:
     found = {name.lower(): value for name, value in headers.items()}
-    attributes = {name[3:]: value for name, value in found.items() if name.startswith(_PREFIXES)}
+    attributes = {name[1]: value for header, value in found.items() if (name := _ATTRIBUTE.fullmatch(header))}
     content_type = next((found[name] for name in _CONTENT_TYPES if name in found), b"")
     if not attributes.keys() & _TELLING or _STRUCTURED.match(content_type.decode(errors="replace")):
         return {}
@@ -107,7 +112,8 @@ def _structured(raw: bytes | None) -> dict[str, Any]:
         raise InvalidEvent(msg)
     event = _json(raw, "event")
     if not isinstance(event, dict):
-        raise InvalidEvent(f"event: is JSON, but {type(event).__name__} where one CloudEvents object belongs")
+        what = "a list; write each event of a batch as an entry of its own" if isinstance(event, list) else "no object"
+        raise InvalidEvent(f"event: must be one CloudEvents object in JSON, and is {what}")
     encoded = event.pop("data_base64", None)
     if encoded is None:
         return event
@@ -136,4 +142,4 @@ def _header(name: str, value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        raise InvalidEvent(f"{name}: is not UTF-8 in the header ce_{name}") from error
+        raise InvalidEvent(f"{name}: is not UTF-8 in the header of this attribute") from error

@@ -24,12 +24,12 @@ from pydantic import (
     model_validator,
 )
 
-from infra.advice import advice_on
+from infra.advice import explained
 from infra.clock import Moment
 from infra.errors import InvalidEvent, Permanent
 from infra.texts import STORABLE
 from infra.uuids import GivenUuid
-from streams.delivery.cloudevents import JsonMediaType, read_attributes, without_zero_time
+from streams.delivery.cloudevents import UNKNOWN_SOURCE, JsonMediaType, read_attributes, without_zero_time
 from streams.delivery.traces import TraceParent, TraceState, trace_id_of
 
 JobId = NewType("JobId", UUID)
@@ -70,6 +70,11 @@ DEFAULT_SOURCE = "teamfit"
 # In four-byte characters it still fits a third of a page of the archive's index.
 _LONGEST_ID: Final = 512
 _LONGEST_SOURCE: Final = 2_048
+
+
+def _no_truth(number: object) -> object:
+    # `true` is no number, though Python counts with it.
+    return str(number) if isinstance(number, bool) else number
 
 
 class RunAtTooFar(Permanent, ValueError):
@@ -170,11 +175,13 @@ class _Envelope(BaseModel):
 
     specversion: Literal["1.0"] = "1.0"
     id: Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_ID), STORABLE]
-    source: Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_SOURCE), STORABLE] = DEFAULT_SOURCE
+    source: Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_SOURCE), STORABLE] = Field(
+        default=DEFAULT_SOURCE, json_schema_extra={"default": UNKNOWN_SOURCE}
+    )
     subject: GivenUuid = Field(description="The job ID.")
     time: Moment = Field(description="When it happened; left out, or never set by the sender, when it was written.")
     datacontenttype: JsonMediaType = "application/json"
-    run: int = Field(default=1, ge=1, le=2**31 - 1)
+    run: Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_no_truth)] = 1
     # https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/distributed-tracing.md
     traceparent: TraceParent = None
     tracestate: TraceState = None
@@ -321,18 +328,6 @@ def parse_event(
         return _ANY_EVENT.validate_python(attributes)
     except ValidationError as error:
         raise InvalidEvent(explained(error)) from error
-
-
-def explained(error: ValidationError) -> str:
-    """Say which fields are wrong and why. The input is not repeated: it may be long or private."""
-    complaints = []
-    for problem in error.errors(include_url=False, include_input=False, include_context=True):
-        # The union puts the event's type in front of the path of each field; the reader knows the type.
-        path = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("teamfit."))
-        if problem["type"].startswith("union_tag"):
-            path = "type"
-        complaints.append(f"{path or 'event'}: {advice_on(problem)}")
-    return "; ".join(complaints)
 
 
 def due_at(request: Requested, now: datetime) -> datetime | None:

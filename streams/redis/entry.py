@@ -9,7 +9,7 @@
 | `h:<name>` | the header `<name>` |
 | `ts` | the event's own time in milliseconds since 1970; left out, the time in the entry's ID counts |
 | `data` | the value, where there is no `event` |
-| `ce_<name>`, `ce-<name>`, `content-type` | headers of these very names: with `data`, CloudEvents' binary mode |
+| `ce_<name>`, `ce-<name>`, `cloudEvents:<name>`, `content-type` | headers of these names (CloudEvents' binary mode) |
 
 Other fields are ignored. An entry that lacks everything is still an entry: it decodes to a value of None, so that the
 application decides about it. Nothing here needs Faust or redis-py.
@@ -30,8 +30,8 @@ _EVENT = b"event"
 _TIMESTAMP = b"ts"
 _HEADER = b"h:"
 _DATA = b"data"
-# By Kafka's binding of CloudEvents, as Redis has none; senders write either sign, in any case.
-_BINARY_MODE = re.compile(rb"ce[_-].|content[_-]type$", re.IGNORECASE)
+# By the bindings of CloudEvents for Kafka, HTTP and AMQP, as Redis has none; senders write each in any case.
+_BINARY_MODE = re.compile(rb"ce[_-].|cloudevents[:_].|content[_-]?type$", re.IGNORECASE)
 _KEY_AND_EVENT, _EVENT_ALONE = 4, 2  # how many fields and values such an entry has
 _LONGEST_TIMESTAMP = 15  # digits up to the year 9999; Python refuses to convert very long strings of digits
 _END_S = 253_402_300_799.0  # the last second of the year 9999, after which Python has no dates

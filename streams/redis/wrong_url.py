@@ -41,7 +41,7 @@ _ADVICE: Final[Mapping[str, str]] = {
 
 
 def advice_on(error: object) -> str:
-    """Return the advice on an error as the end of a sentence; empty if there is none."""
+    """Return the advice on an error as the end of a sentence, or nothing."""
     text = str(error)
     found = next((advice for part, advice in _ADVICE.items() if part in text), None)
     return f" ({found})" if found else ""

@@ -129,6 +129,8 @@ async def test_no_table_keeps_an_erased_organizations_word(
     assert json.loads(said.stdout)["live"] == [str(live.job_id)]
     assert await _tables_with(database, "secret-acme") == set()
     assert len(await _tables_with(database, "secret-birch")) == 8
+    digests = "SELECT count(*) FROM job_owners WHERE organization_id = $1 AND wish IS NOT NULL"
+    assert await database.fetchval(digests, "acme") == 0
     assert (await usage(database))[1] == charged
     outcome = await database.fetchval("SELECT outcome FROM job_outcomes WHERE job_id = $1", live.job_id)
     assert outcome == "cancelled"
@@ -149,7 +151,16 @@ async def test_an_erasure_asks_first(erase: Run, pipeline: Pipeline, database: P
     assert len(await _tables_with(database, "secret-acme")) == 8
     said = await erase("--organization", "nowhere", "--yes")
     assert said.exit_code == 1
-    assert "organization nowhere: no job, failed event or cancellation is known; check the ID" in said.output
+    assert said.stderr.startswith("teamfit: organization nowhere: not known, and neither is a job")
+    assert said.stdout == ""
+
+
+@pytest.mark.usefixtures("pipeline")
+async def test_an_organization_without_a_job_has_nothing_to_erase(erase: Run) -> None:
+    """It is known, so that is no mistake; nothing is asked."""
+    said = await erase("--organization", "acme")
+    assert (said.exit_code, "There is nothing to erase." in said.stdout) == (0, True), said.output
+    assert json.loads((await erase("--organization", "acme", "--json")).stdout)["jobs"] == 0
 
 
 @pytest.mark.usefixtures("pipeline")

@@ -1,0 +1,185 @@
+"""Requests as SDKs of CloudEvents write them, in each mode and by each binding's names: taken, or refused by field."""
+
+import base64
+import gzip
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+import pytest
+
+from infra.errors import InvalidEvent
+from streams.jobs.events import JobRequested, parse_event
+from streams.redis.entry import decode_entry
+
+Fields: TypeAlias = Mapping[str, bytes]
+
+SUBJECT = "0f9b9ad4-6f2c-4b0e-9a51-0d2d8e1c7a11"
+WRITTEN_AT = datetime(2031, 4, 1, 9, 0, tzinfo=UTC)
+TIME = "2031-04-01T09:30:00Z"
+DATA = {"organization_id": "acme", "team_id": "acme-platform", "requirements": "An hour outdoors for 9 people"}
+EVENT: dict[str, Any] = {
+    "specversion": "1.0",
+    "type": "teamfit.job.requested.v1",
+    "id": "order-42",
+    "source": "https://hr.example.org/teams",
+    "subject": SUBJECT,
+    "time": TIME,
+    "data": DATA,
+}
+
+
+def structured(field: str = "event", *, headers: Mapping[str, str] | None = None, **changes: object) -> Fields:
+    """Return an entry that holds the whole event; `changes` replace attributes, `...` removes one."""
+    event = {name: value for name, value in (EVENT | changes).items() if value is not ...}
+    more = {name: value.encode() for name, value in (headers or {}).items()}
+    return {"key": SUBJECT.encode(), field: json.dumps(event).encode(), **more}
+
+
+def binary(
+    prefix: str,
+    *,
+    content_type: Mapping[str, str] | None = None,
+    data: bytes | None = None,
+    field: str = "data",
+    **changes: object,
+) -> Fields:
+    """Return an entry whose attributes stand beside the data, under names that begin with the prefix."""
+    attributes = {name: value for name, value in (EVENT | changes).items() if name != "data" and value is not ...}
+    headers = {f"{prefix}{name}": str(value).encode() for name, value in attributes.items()}
+    types = {name: value.encode() for name, value in (content_type or {"content-type": "application/json"}).items()}
+    return {**headers, **types, field: json.dumps(DATA).encode() if data is None else data}
+
+
+def in_base64(data: object = DATA) -> str:
+    """Return JSON as SDKs put bytes into an event."""
+    return base64.b64encode(json.dumps(data).encode()).decode()
+
+
+_CONTENT = "application/cloudevents+json"
+
+TAKEN: Final[dict[str, Fields]] = {
+    # Go
+    "Go, structured, by Kafka": structured(headers={"content-type": _CONTENT}),
+    "Go, binary, by Kafka": binary("ce_"),
+    "Go, by NATS": binary("ce-", content_type={"Content-Type": "application/json"}),
+    "Go, bytes": structured(data=..., data_base64=in_base64(), datacontenttype="application/json"),
+    "Go, nanoseconds": structured(time="2031-04-01T09:30:00.000000001Z"),
+    "Go, a time never set": structured(time="0001-01-01T00:00:00Z"),
+    # Java
+    "Java, a time without seconds": structured(time="2031-04-01T09:30Z"),
+    "Java, an offset without seconds": structured(time="2031-04-01T11:30+02:00"),
+    "Java, binary, by Kafka": binary("ce_", content_type={"content-type": "application/json"}, dataschema="urn:x"),
+    "Java, by AMQP": binary("cloudEvents:"),
+    "Java, by AMQP, as JMS has it": binary("cloudEvents_", content_type={"contentType": "application/json"}),
+    "Spring, by RabbitMQ": binary("cloudEvents:", content_type={"contentType": "application/json;charset=UTF-8"}),
+    "Spring, by Kafka": binary("ce_", content_type={"contentType": "application/json"}),
+    "Java, structured with its charset": structured(headers={"content-type": f"{_CONTENT}; charset=UTF-8"}),
+    "Java, nulls": structured(dataschema=None, datacontenttype=None, time=None),
+    # JavaScript
+    "JavaScript, milliseconds": structured(time="2031-04-01T09:30:00.000Z"),
+    "JavaScript, binary, by Kafka": binary("ce_", content_type={"content-type": "application/json; charset=utf-8"}),
+    "JavaScript, extensions": structured(partitionkey=SUBJECT, sampledrate=30, correlationid="7"),
+    "JavaScript, structured by MQTT": structured("data", headers={"Content-Type": _CONTENT}),
+    "JavaScript, Base64 beside null": structured(data=None, data_base64=in_base64()),
+    # C#
+    "C#, seven decimals": structured(time="2031-04-01T09:30:00.0000000Z"),
+    "C#, seven decimals and an offset": structured(time="2031-04-01T09:30:00.0000000+00:00"),
+    "C#, the least time": structured(time="0001-01-01T00:00:00+00:00"),
+    "C#, a byte order mark": {"event": b"\xef\xbb\xbf" + json.dumps(EVENT).encode()},
+    "C#, binary, by AMQP": binary("cloudEvents:", content_type={"content-type": "application/json"}),
+    "C#, binary, by Kafka": binary("ce_", data=b"\xef\xbb\xbf" + json.dumps(DATA).encode()),
+    "Azure, by HTTP's names": binary("CE-", content_type={"CONTENT-TYPE": "application/json"}),
+    # Python, Ruby, Rust, PHP
+    "Python, a date with a space": structured(time="2031-04-01 09:30:00+00:00"),
+    "Python, an offset without a colon": structured(time="2031-04-01T09:30:00+0000"),
+    "Ruby": structured(time="2031-04-01T09:30:00+00:00", datacontenttype="application/json"),
+    "Rust": structured(time="2031-04-01T09:30:00.123456789+00:00", data=DATA | {"run_at": None}),
+    "PHP, slashes escaped": {"event": json.dumps(EVENT).replace("/", "\\/").encode()},
+    # Brokers and runtimes
+    "Dapr": structured("data", pubsubname="pubsub", topic="job-requests", traceid="", expiration=""),
+    "Knative, headers of its own": structured(knativehistory="default-kne-trigger", knativearrivaltime=TIME),
+    "Kafka, a key of its own": {**binary("ce_"), "key": b"partition-7"},
+    "EventBridge, as a UUID without dashes": structured(subject=SUBJECT.replace("-", "")),
+    "a UUID in braces": structured(subject=f"{{{SUBJECT.upper()}}}"),
+    "what the spec requires left out": structured(source=..., specversion=...),
+    "binary in the event's field": binary("ce_", field="event"),
+    "a line break behind it": {"event": json.dumps(EVENT, indent=2).encode() + b"\r\n"},
+}
+
+REFUSED: Final[dict[str, tuple[Fields, str]]] = {
+    "a batch of one": (
+        {"event": json.dumps([EVENT]).encode()},
+        "event: must be one CloudEvents object in JSON, and is a",
+    ),
+    "a batch, by its type": (
+        {"data": json.dumps([EVENT, EVENT]).encode(), "content-type": b"application/cloudevents-batch+json"},
+        "event: must be one CloudEvents object in JSON, and is a list; write each event of a batch as an entry",
+    ),
+    "an empty batch": ({"event": b"[]"}, "event: must be one CloudEvents object"),
+    "a number": ({"event": b"7"}, "event: must be one CloudEvents object in JSON, and is no object"),
+    "version 0.3": (structured(specversion="0.3"), "specversion: must be '1.0'"),
+    "version 1.0.2": (structured(specversion="1.0.2"), "specversion: must be '1.0'"),
+    "a version's number": (structured(specversion=1.0), "specversion: must be '1.0'"),
+    "MQTT, names without a prefix": (binary(""), "type: is missing"),
+    "names in capitals": ({"event": json.dumps({k.upper(): v for k, v in EVENT.items()}).encode()}, "type: is missing"),
+    "JavaScript, milliseconds since 1970": (structured(time=1_933_000_000_000), "time: must be a time"),
+    "Java, a zone's name": (structured(time="2031-04-01T09:30:00Z[UTC]"), "time: must be a time"),
+    "a time of HTTP": (structured(time="Tue, 01 Apr 2031 09:30:00 GMT"), "time: must be a time"),
+    "a basic time": (structured(time="20310401T093000Z"), "time: must be a time"),
+    "C#, a local time": (structured(time="2031-04-01T09:30:00.0000000"), "time: must say its time zone"),
+    "a run that is true": (structured(run=True), "run: must be a whole number"),
+    "a run that is false": (structured(run=False), "run: must be a whole number"),
+    "a run of the sender's": (structured(run="two"), "run: must be a whole number"),
+    "data in both forms": (structured(data_base64=in_base64()), "data_base64: the event has data too"),
+    "Go, a text for data": (structured(data=json.dumps(DATA)), "data: must be a JSON object"),
+    "Avro": (structured(datacontenttype="application/avro"), "datacontenttype: must be a JSON media type"),
+    "protobuf, binary": (binary("ce_", content_type={"content-type": "application/protobuf"}), "datacontenttype: must"),
+    "XML, binary": (binary("ce_", data=b"<data/>"), "data: Invalid JSON"),
+    "Confluent's frame": ({"event": b"\0\0\0\0\1" + json.dumps(EVENT).encode()}, "event: Invalid JSON"),
+    "gzip": ({"event": gzip.compress(json.dumps(EVENT).encode())}, "event: Invalid JSON"),
+    "Latin-1": ({"event": json.dumps(EVENT | {"source": "ü"}, ensure_ascii=False).encode("latin1")}, "event: Invalid"),
+    "Watermill": (
+        {"payload": json.dumps(EVENT).encode(), "metadata": b"\x80"},
+        "event: the entry has no `event` field",
+    ),
+    "Redpanda Connect": ({"body": json.dumps(EVENT).encode()}, "event: the entry has no `event` field"),
+    "Debezium": ({"key": b"{}", "value": json.dumps(EVENT).encode()}, "event: the entry has no `event` field"),
+    "camel case in data": (
+        structured(data={"organizationId": "acme", "teamId": "t", "requirements": "x"}),
+        "data.organization_id: is missing; add it; data.team_id: is missing; add it",
+    ),
+    "seconds for run_at": (structured(data=DATA | {"run_at": 1_933_000_000}), "data.run_at: must be a time"),
+    "an order's number for the job": (structured(subject="order-42"), "subject: must be a UUID"),
+    "C#, a UUID never set": (structured(subject=str(UUID(int=0))), "subject: is a UUID that names nothing"),
+}
+
+
+def read(fields: Fields) -> JobRequested:
+    """Read an entry as a stage does."""
+    entry = decode_entry(b"1-1", {name.encode(): value for name, value in fields.items()})
+    event = parse_event(entry.value, dict(entry.headers), written_at=WRITTEN_AT)
+    assert isinstance(event, JobRequested)
+    return event
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_an_sdk_writes_is_taken(name: str) -> None:
+    """It is this request, of this job, at the time that it says or the entry's; and reads the same again."""
+    event = read(TAKEN[name])
+    assert (str(event.subject), event.id, event.run) == (SUBJECT, "order-42", 1)
+    assert event.data.model_dump(exclude_none=True) == DATA
+    assert event.source == ("unknown" if "left out" in name else EVENT["source"])
+    assert event.time.replace(second=0, microsecond=0) in {datetime.fromisoformat(TIME), WRITTEN_AT}
+    assert parse_event(event.encode()) == event
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_meant_is_refused_by_field(name: str) -> None:
+    """The sentence begins with the field, and says what to write."""
+    fields, says = REFUSED[name]
+    with pytest.raises(InvalidEvent) as refused:
+        read(fields)
+    assert str(refused.value).startswith(says)
