@@ -24,6 +24,7 @@ NO_CREDIT_CODES: Final = words(
     r"out_of_credits?",
     r"insufficient_\w*quota",
     r"quota_exhausted",
+    r"budget_exceeded",
     r"1113",  # Zhipu
     r"base_resp_1008",
 )
@@ -35,6 +36,10 @@ NO_CREDIT: Final = words(
     r"\b(balance|credits?|funds)\b[\w\s]{0,24}(insufficient|too low|exhausted|depleted|used up)",
     r"(check|update|add|set ?up|enable|your) (your |a |an )?(plan and )?(billing|payment)",
     r"spending limit",
+    r"budget (has been |was |is )?exceeded",
+    r"your specified api usage limits?",
+    r"requires billing",
+    r"billing (to be|is not|not) enabled",
     r"prepaid",
     r"top[- ]?up",
     r"purchase (more )?credits",
@@ -66,6 +71,7 @@ KEY: Final = words(
     r"unauthori[sz]ed",
     r"(invalid|expired|missing) (bearer |access |auth )?token",
     r"no cookie auth credentials",
+    r"security token[\w\s]{0,40}(expired|invalid)",
 )
 BLOCKED_CODES: Final = words(
     r"unsupported_country\w*",
@@ -114,7 +120,7 @@ MODEL: Final = words(
     r"no allowed providers",
     r"failed to load model",
     r"try pulling it",
-    r"do(es)? not have access to (the )?model",
+    r"do(es)?(n't| not) have access to (the )?model",
     r"deployment[\w\s]{0,40}does not exist",
 )
 FLAGGED_CODES: Final = words(
@@ -138,6 +144,7 @@ FLAGGED_CODES: Final = words(
     r"hate",
     r"nsfw\w*",
     r"guardrail\w*",
+    r"hooks_failed",  # Portkey
     r"1301",  # Zhipu
     r"base_resp_102[67]",
 )
@@ -180,6 +187,7 @@ LONG: Final = words(
     r"maximum number of (input )?tokens",
     r"inputs?`? tokens",
     r"longer than (the )?(model|maximum)",
+    r"length exceeds\b[^.]{0,30}context",
     r"max_model_len",
     r"token count[^.]{0,40}exceeds",
     r"entity too large",
@@ -223,6 +231,7 @@ LIMIT: Final = words(
     r"(requests|tokens) per (minute|second|hour|day)",
     r"throttl",
     r"concurren\w+ limit",
+    r"out of call volume",
 )
 # Parts of the request, as `dialect` knows them, and how refusals name them.
 PARTS: Final[dict[str, re.Pattern[str]]] = {
@@ -270,7 +279,8 @@ NOT_TAKEN: Final = words(
     r"instead",
     r"failed to (parse|compile)",
     r"must alternate",
-    r"must be",
+    r"must (be|contain)",
+    r"should be",
     r"only supports",
     r"(enabled|available|supported|allowed) only",
 )
