@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from operator import attrgetter
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import asyncpg
 import orjson
@@ -215,14 +215,21 @@ class Database:
             DependencyDown: Postgres went away, or has an older schema. Whether a commit under way took effect is then
                 unknown, so callers must be idempotent.
         """
+        isolation: Literal["repeatable_read"] | None = "repeatable_read" if snapshot else None
+        async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=snapshot):
+            if self.clock.stale:
+                self.clock.learn(await connection.fetchval("SELECT clock_timestamp()"))
+            yield connection
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Give a connection on which each statement commits by itself: what it locks, no stalled process keeps.
+
+        Raises:
+            DependencyDown: as for `transaction`.
+        """
         try:
-            async with (
-                self._borrowed() as connection,
-                _lost_isdown(connection),
-                connection.transaction(isolation="repeatable_read" if snapshot else None, readonly=snapshot),
-            ):
-                if self.clock.stale:
-                    self.clock.learn(await connection.fetchval("SELECT clock_timestamp()"))
+            async with self._borrowed() as connection, _lost_isdown(connection):
                 yield connection
         except _STATEMENTS_ASTRAY as error:
             self._expect_pooler()

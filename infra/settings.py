@@ -62,6 +62,14 @@ class Settings(Variables):
         description="LLM calls in flight per generation worker, for each of the two accepted topics. "
         "Higher: more throughput and memory; lower: kinder to the endpoint's rate limits.",
     )
+    dispatch_window: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Runs that stand ready for the generation stage or are worked on, at most; the others wait in "
+        "Postgres in a fair order. Unset: as many as the live generation workers take, and an eighth more. Higher: "
+        "more runs are ahead of a customer's new one; lower: slots stand empty.",
+    )
     generation_timeout_s: float = Field(
         default=120.0,
         gt=0,

@@ -37,6 +37,7 @@ from consumers.generation.runs import (
     Ended,
     Failure,
     Handover,
+    NotItsTurn,
     Run,
     Saved,
     UnderWay,
@@ -126,6 +127,8 @@ class Attempts:
                 begun[key] = Saved(usage, row["finished_at"])
             elif row["outcome"] is not None:
                 begun[key] = Ended(row["outcome"], row["error_code"])
+            elif row["waits"]:
+                begun[key] = NotItsTurn()
             elif row["wait"] is not None:
                 begun[key] = UnderWay(row["wait"])
             else:

@@ -30,7 +30,7 @@ from consumers.generation.hold import Caller, Hold, ProbeDue
 from consumers.generation.llm import Llm, endpoint_of
 from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.prompt import Team, user_message
-from consumers.generation.runs import Attempt, Begun, Capped, Ended, Failure, Handover, Saved, UnderWay
+from consumers.generation.runs import Attempt, Begun, Capped, Ended, Failure, Handover, NotItsTurn, Saved, UnderWay
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown, Permanent, Postponed
@@ -110,6 +110,8 @@ class Generation:
             self._hold.knock()
             async with self._endpoint.turn():
                 begun = await self._begun((event, delivery.entry))
+                if isinstance(begun, NotItsTurn):
+                    return ()
                 if isinstance(begun, UnderWay):
                     raise _postponed(event, begun)
                 if isinstance(begun, Capped):

@@ -42,12 +42,20 @@ WHERE older.job_id = wanted.job_id AND older.run = wanted.run AND older.state = 
         OR older.deadline > clock_timestamp() + :patience::interval + interval '1 second');
 
 -- name: begin(job_ids, runs, organization_ids, tokens, entries, patience, max_tokens, unknown_tokens, now)
--- Starts the next attempt of each run that has not ended and has none under way, unless its job has spent `max_tokens` (0: no
--- cap); what is not known of a call's cost counts as `unknown_tokens`. Returns for each run its new attempt and what its job has
--- spent; or how it ended, with the code of its failure and with what the saved attempt of a completed run left; or for how
--- long the attempt under way may last yet, by this database's clock.
+-- Starts the next attempt of each run that has not ended, has none under way and does not wait for its turn, unless its job
+-- has spent `max_tokens` (0: no cap); what is not known of a call's cost counts as `unknown_tokens`. Returns for each run its
+-- new attempt and what its job has spent; or how it ended, with the code of its failure and with what the saved attempt of a
+-- completed run left; or for how long the attempt under way may last yet, by this database's clock; or that it waits.
 WITH wanted AS MATERIALIZED (
-    SELECT run_of.*, older.attempt AS last_attempt, older.spent, older.deadline AS under_way_until
+    SELECT
+        run_of.*,
+        older.attempt AS last_attempt,
+        older.spent,
+        older.deadline AS under_way_until,
+        EXISTS (
+            SELECT FROM dispatch_runs AS line
+            WHERE line.job_id = run_of.job_id AND line.run = run_of.run AND line.state <> 'released'
+        ) AS waits
     FROM unnest(:job_ids::uuid[], :runs::int[], :organization_ids::text[], :tokens::uuid[], :entries::text[])
         AS run_of (job_id, run, organization_id, token, entry)
     CROSS JOIN LATERAL (
@@ -72,6 +80,7 @@ WITH wanted AS MATERIALIZED (
     FROM wanted
     WHERE (:max_tokens::bigint = 0 OR spent < :max_tokens::bigint)
         AND under_way_until IS NULL
+        AND NOT waits
         AND NOT EXISTS (
             SELECT FROM job_outcomes AS ended WHERE ended.job_id = wanted.job_id AND ended.run = wanted.run
         )
@@ -83,6 +92,7 @@ SELECT
     wanted.spent,
     begun.attempt,
     wanted.under_way_until - clock_timestamp() AS wait,
+    wanted.waits,
     ended.outcome,
     ended.fact -> 'data' ->> 'code' AS error_code,
     saved.model,

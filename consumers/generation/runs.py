@@ -77,4 +77,9 @@ class UnderWay:
     wait: timedelta
 
 
-Begun: TypeAlias = Attempt | Saved | Ended | Capped | UnderWay
+@dataclass(frozen=True, slots=True)
+class NotItsTurn:
+    """A run that is not begun, because it waits to be released: then it comes again."""
+
+
+Begun: TypeAlias = Attempt | Saved | Ended | Capped | UnderWay | NotItsTurn

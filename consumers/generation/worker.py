@@ -1,16 +1,22 @@
 """The Faust app of the generation stage."""
 
+from uuid import uuid4
+
 from consumers.generation.handlers import Generation
 from consumers.generation.llm import Llm
 from consumers.generation.runs import patience
+from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.settings import Settings
+from streams.jobs.dispatch import Dispatcher, GivenBack, Slots
 from streams.jobs.events import JobAccepted
 from streams.jobs.faust_app import StageApp, create_app
 from streams.jobs.stages import GENERATION
 from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, expecting
 
 _TOPICS = (JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY)
+# Four times in the time after which a silent worker's slots count no more.
+_TELL_S = 5.0
 
 
 def create(settings: Settings, database: Database | None = None) -> StageApp:
@@ -26,8 +32,34 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     generation = Generation(
         database=app.database, llm=llm, publisher=app.publisher, clock=app.database.clock, settings=settings
     )
-    stage = app.stage(expecting(JobAccepted), generation.handle, generation.give_up, timeout=patience(settings))
+    dispatcher = Dispatcher(app.database, app.publisher, window=settings.dispatch_window)
+    stage = app.stage(
+        expecting(JobAccepted),
+        dispatcher.after(generation.handle),
+        dispatcher.after(generation.give_up),
+        retries=GivenBack(app.database, app.database.clock, dispatcher),
+        timeout=patience(settings),
+    )
     for topic in _TOPICS:
         app.feed(topic, stage, concurrency=settings.generation_concurrency)
     app.close_at_last(llm.close)
+    _tell_slots(app, Slots(app.database, uuid4(), settings.generation_concurrency), dispatcher)
     return app
+
+
+def _tell_slots(app: StageApp, slots: Slots, dispatcher: Dispatcher) -> None:
+    @app.timer(interval=_TELL_S, name="slots", traced=False)  # type: ignore[untyped-decorator]  # Faust's are
+    async def tell() -> None:
+        """Say how many runs this worker takes at once."""
+        try:
+            await slots.tell()
+        except DependencyDown:
+            return  # the stage says so
+        dispatcher.poke()
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def tell_at_start() -> None:
+        """Say so without waiting for the timer's first time."""
+        await tell()
+
+    app.close_first(dispatcher.close, slots.withdraw)

@@ -16,19 +16,25 @@ from infra.errors import InvalidEvent
 from infra.postgres import Connection, Database
 from streams.delivery.deliveries import Record
 from streams.jobs.admission import ineligible, period_of
+from streams.jobs.dispatch import enter
 from streams.jobs.events import Accepted, JobAccepted, JobId, JobRejected, JobRequested, Rejected
 from streams.jobs.facts import fact_after
 from streams.jobs.outcomes import RunOutcome, fail_run, reject_runs
-from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, record
+from streams.jobs.topics import JOB_ACCEPTED, JOB_EVENTS, record
 
 log = structlog.get_logger(__name__)
 
-# What one request of a batch comes to: the facts to publish, or why it is no valid request. The latter is handed back
-# rather than raised, so that one bad request does not undo its neighbours.
+# What one request of a batch comes to: the facts that follow (see `told_now`), or why it is no valid request. The
+# latter is handed back rather than raised, so that one bad request does not undo its neighbours.
 Admission: TypeAlias = Sequence[Record] | InvalidEvent
 
 # How the counters of a period are locked; those that are not are left out of what it returns.
 _Lock: TypeAlias = Callable[[Connection, Collection[str], str], Awaitable[Mapping[str, int]]]
+
+
+def told_now(facts: Sequence[Record]) -> Sequence[Record]:
+    """Return those of the facts that are to be published now: an acceptance waits for its turn."""
+    return [fact for fact in facts if fact.topic != JOB_ACCEPTED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,8 @@ class Admissions:
             else _admission(request, owners, known, ended)
             for request in requests
         ]
+        accepted = {(fact.key, fact.value): fact for one in admissions if isinstance(one, Sequence) for fact in one}
+        await enter(connection, [fact for fact in accepted.values() if fact.topic == JOB_ACCEPTED])
         return admissions, [decision for decision in refused if ended[decision.job_id, decision.run] == "rejected"]
 
     async def give_up(self, request: JobRequested, error: Exception) -> Sequence[Record]:
@@ -169,7 +177,7 @@ def _accepted(request: JobRequested, decision: Decision) -> Record:
         priority=decision.priority,
     )
     event = fact_after(request, JobAccepted, data, at=decision.decided_at)
-    return record(JOB_ACCEPTED_PRIORITY if decision.priority else JOB_ACCEPTED, event)
+    return record(JOB_ACCEPTED, event)
 
 
 def _rejected(request: JobRequested, decision: Decision) -> JobRejected:

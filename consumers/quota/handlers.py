@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypeAlias
 
-from consumers.quota.admission import Admission, Admissions
+from consumers.quota.admission import Admission, Admissions, told_now
 from consumers.quota.cancellation import Cancellations
 from consumers.quota.delays import Delays
 from consumers.quota.lanes import Lanes
@@ -42,7 +42,7 @@ class Requests:
         self._delayed: Batcher[JobRequested, None] = Batcher(self._delays.keep, max_size=size, timeout_s=timeout_s)
 
     async def handle(self, event: Request, _delivery: Delivery) -> Sequence[Record]:
-        """Decide a request or a cancellation and return the facts that follow.
+        """Decide a request or a cancellation and return the facts to be told now; what is admitted waits for its turn.
 
         Raises:
             ForgedEvent: it must not be believed.
@@ -60,7 +60,7 @@ class Requests:
         admission = await self._admitted.submit(event)
         if isinstance(admission, InvalidEvent):
             raise admission
-        return admission
+        return told_now(admission)
 
     async def give_up(self, event: Request, _delivery: Delivery, error: Exception) -> Sequence[Record]:
         """Fail the run of a request that cannot be decided; return the fact.

@@ -6,6 +6,7 @@ from consumers.quota.handlers import Facts, Request, Requests
 from infra.postgres import Database
 from infra.settings import Settings
 from streams.delivery.deliveries import Delivery
+from streams.jobs.dispatch import Dispatcher
 from streams.jobs.events import JobCancelRequested, JobRequested
 from streams.jobs.faust_app import StageApp, create_app
 from streams.jobs.stages import QUOTA
@@ -18,8 +19,10 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     requests = Requests(app.database, app.database.clock, settings)
     ends = Facts(app.database, app.database.clock, settings)
     read_request: Callable[[Delivery], Request] = expecting(JobRequested, JobCancelRequested)
-    asked = app.stage(read_request, requests.handle, requests.give_up)
+    dispatcher = Dispatcher(app.database, app.publisher, window=settings.dispatch_window)
+    asked = app.stage(read_request, dispatcher.after(requests.handle), requests.give_up)
     told = app.stage(read_event, ends.handle)
     app.feed(JOB_REQUESTS, asked, concurrency=settings.batch_size)
     app.feed(JOB_EVENTS, told, concurrency=settings.batch_size)
+    app.close_first(dispatcher.close)
     return app

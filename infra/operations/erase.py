@@ -99,6 +99,7 @@ async def erase_texts(database: Database, cancellation: Cancellation, texts: Tex
         _queries.erase_early,
         _queries.erase_outcomes,
         _queries.erase_activities,
+        _queries.erase_line,
     ):
         async with database.transaction() as connection:
             await erase(connection, **whose)

@@ -94,6 +94,11 @@ FROM customization_jobs AS job
 WHERE job.job_id = activity.job_id AND job.organization_id = :organization_id
     AND (activity.title, activity.description) IS DISTINCT FROM (:erased, :erased);
 
+-- name: erase_line(organization_id, erased)!
+-- Runs that waited for their turn or were under way. They have ended, so the dispatch removes the rows.
+UPDATE dispatch_runs SET event = convert_to(:erased, 'UTF8')
+WHERE organization_id = :organization_id AND ended;
+
 -- name: erase_failed_events(organization_id, erased, operator)!
 -- The dead letters. What has no bytes any more cannot be replayed, so an open one is discarded.
 UPDATE failed_events

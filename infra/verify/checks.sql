@@ -438,6 +438,57 @@ SELECT
     (SELECT count(*) FROM aside) AS found,
     ARRAY(SELECT job_id || ' run ' || run || ': ' || why FROM aside ORDER BY job_id, run LIMIT :size) AS examples;
 
+-- name: line_counters(size)
+-- The dispatch counts for each organization what waits and what is in flight as its rows do.
+WITH counted AS (
+    SELECT
+        organization_id,
+        count(*) FILTER (WHERE state = 'waiting') AS waiting,
+        count(*) FILTER (WHERE state = 'released') AS in_flight
+    FROM dispatch_runs
+    WHERE state IN ('waiting', 'released')
+    GROUP BY organization_id
+), wrong AS MATERIALIZED (
+    SELECT
+        coalesce(known.organization_id, counted.organization_id) AS organization_id,
+        coalesce(known.waiting, 0) || ' waiting and ' || coalesce(known.in_flight, 0) || ' in flight, the rows have '
+            || coalesce(counted.waiting, 0) || ' and ' || coalesce(counted.in_flight, 0) AS what
+    FROM dispatch_organizations AS known
+    FULL JOIN counted ON counted.organization_id = known.organization_id
+    WHERE (coalesce(known.waiting, 0), coalesce(known.in_flight, 0))
+        IS DISTINCT FROM (coalesce(counted.waiting, 0), coalesce(counted.in_flight, 0))
+)
+SELECT
+    (SELECT count(*) FROM dispatch_organizations) AS checked,
+    (SELECT count(*) FROM wrong) AS found,
+    ARRAY(SELECT organization_id || ': counted ' || what FROM wrong ORDER BY organization_id LIMIT :size) AS examples;
+
+-- name: line_is_live(size, patience)
+-- What waits for its turn, or holds a slot, is a run that quota is held for and that has not ended. One that has is marked in
+-- the same transaction, or found within seconds.
+WITH standing AS MATERIALIZED (
+    SELECT
+        line.job_id, line.run, line.organization_id, line.state,
+        coalesce(decided.outcome, 'quota ' || coalesce(entry.state, 'never held')) AS what,
+        NOT line.ended AND (
+            decided.decided_at <= now() - :patience::interval
+            OR (decided.outcome IS NULL AND entry.state IS DISTINCT FROM 'reserved')
+        ) AS wrong
+    FROM dispatch_runs AS line
+    LEFT JOIN job_outcomes AS decided ON decided.job_id = line.job_id AND decided.run = line.run
+    LEFT JOIN quota_ledger AS entry ON entry.job_id = line.job_id AND entry.run = line.run
+)
+SELECT
+    count(*) AS checked,
+    count(*) FILTER (WHERE wrong) AS found,
+    count(*) FILTER (WHERE state IN ('arrived', 'waiting')) || ' waiting, ' || count(*) FILTER (WHERE state = 'released')
+    || ' in flight, ' || count(*) FILTER (WHERE state = 'parked') || ' before a retry' AS detail,
+    ARRAY(
+        SELECT job_id || ' run ' || run || ' of ' || organization_id || ': ' || state || ', ' || what
+        FROM standing WHERE wrong ORDER BY organization_id, job_id, run LIMIT :size
+    ) AS examples
+FROM standing;
+
 -- name: nothing_reserved(size)
 -- At rest no unit of quota is held.
 WITH held AS MATERIALIZED (SELECT job_id, run, organization_id, period FROM quota_ledger WHERE state = 'reserved')

@@ -144,6 +144,20 @@ INVARIANTS: Sequence[Invariant] = (
         "reconciler looks again at growing intervals, of an hour at most, and sends the run on.",
     ),
     Invariant(
+        name="line = counters",
+        query="line_counters",
+        statement="what waits and what is in flight is counted for each organization as its rows are",
+        next_step="Somebody changed dispatch_runs or dispatch_organizations by hand, or there is a bug. The schedule "
+        "sets the counters to the rows within the hour; SELECT dispatch_recount() does at once.",
+    ),
+    Invariant(
+        name="line = live",
+        query="line_is_live",
+        statement="what waits for its turn or holds a slot has quota and has not ended",
+        next_step="See whether the schedule stage runs: it finds ends that nobody told. If it does, report a bug.",
+        patient=True,
+    ),
+    Invariant(
         name="nothing reserved",
         query="nothing_reserved",
         statement="at rest, no quota is held",

@@ -28,7 +28,8 @@ ON CONFLICT (job_id, run) DO NOTHING;
 -- Runs that should go on and have not moved since `before`, those that have stood longest first.
 -- A run should go on if the read model shows it as live, if the ledger holds its reservation, or if the intake accepted
 -- it and the read model does not know it. It moves when an event of its job is archived, when it is decided, attempted,
--- due, or sent again; an attempt under way is given `patience`. What waits in `scheduled_events` does not stand still.
+-- due, released, or sent again; an attempt under way is given `patience`. What waits in `scheduled_events` or for its turn
+-- does not stand still.
 -- Times that are `ahead` say nothing: see `note_ahead`.
 WITH live AS (
     SELECT job.job_id, job.run, job.updated_at AS moved_at
@@ -57,6 +58,7 @@ WITH live AS (
             ended.decided_at,
             entry.decided_at,
             entry.settled_at,
+            line.released_at,
             (SELECT max(event.archived_at) FROM job_events AS event WHERE event.job_id = runs.job_id),
             (
                 SELECT max(coalesce(attempt.finished_at, attempt.started_at + :patience::interval))
@@ -76,12 +78,18 @@ WITH live AS (
     LEFT JOIN customization_jobs AS known ON known.job_id = runs.job_id
     LEFT JOIN job_requests AS request ON request.job_id = runs.job_id
     LEFT JOIN reemissions AS again ON again.job_id = runs.job_id AND again.run = runs.run
+    LEFT JOIN dispatch_runs AS line ON line.job_id = runs.job_id AND line.run = runs.run
     WHERE (again.last_at IS NULL OR again.last_at > :ahead
         OR again.last_at + least(:base::interval * (2 ^ least(again.times, 20)), :cap::interval) <= :now)
         AND NOT EXISTS (
             SELECT FROM scheduled_events AS waiting
             WHERE waiting.key = convert_to(runs.job_id::text, 'UTF8')
         )
+        -- But what the archive has not heard of is sent to it.
+        AND NOT (ended.outcome IS NULL AND coalesce(line.state IN ('arrived', 'waiting') AND NOT line.ended, false) AND EXISTS (
+            SELECT FROM job_events AS event
+            WHERE event.job_id = runs.job_id AND event.run = runs.run AND event.type = 'teamfit.job.requested.v1'
+        ))
 )
 SELECT
     still.*,

@@ -13,6 +13,7 @@ from streams.delivery.deliveries import Delivery, Record
 from streams.delivery.letters import failed_event_of
 from streams.delivery.scheduled import take_due
 from streams.delivery.stage import FailedEventStore, Publisher
+from streams.jobs.dispatch import rejoin
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +52,8 @@ class Taker:
     async def publish_due(self) -> int:
         """Publish a batch of what is due, delete its rows, and return their number.
 
+        A run whose retry is due waits for its turn again instead.
+
         Dying in between publishes them again, which handlers tolerate.
 
         Raises:
@@ -58,8 +61,8 @@ class Taker:
         """
         async with self.database.transaction() as connection:
             records = await take_due(connection, now=self.clock.now(), limit=self.batch_size)
-            if records:
-                await self._publish(records)
+            if publish := await rejoin(connection, records):
+                await self._publish(publish)
         return len(records)
 
     async def _publish(self, records: list[Record]) -> None:

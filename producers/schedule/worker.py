@@ -6,6 +6,7 @@ be the leader, or runs twice, is each part's own promise.
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, timedelta
+from functools import partial
 
 import structlog
 
@@ -18,6 +19,7 @@ from producers.schedule.retention import Retention
 from producers.schedule.taker import Taker
 from streams.delivery.failed_events import FailedEvents
 from streams.delivery.seal import Seal, SealedPublisher
+from streams.jobs.dispatch import Dispatcher
 from streams.jobs.faust_app import StageApp, create_app
 from streams.jobs.stages import SCHEDULE
 
@@ -25,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 # The grain of every delay: shorter asks the database more often, longer publishes later.
 _INTERVAL_S = 0.25
+_SWEEP_S = 1.0
 # Nothing stands still much longer than its threshold, and the database is not asked all the time.
 _LOOKS_IN_A_THRESHOLD = 10
 
@@ -52,7 +55,10 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     )
     duties = Duties()
     app.watch(lambda: taker.held, lambda: reconciler.held, duties.failing)
+    dispatcher = Dispatcher(database, app.publisher, window=settings.dispatch_window)
+    app.close_first(dispatcher.close)
     _publish_due(app, duties, taker)
+    _dispatch(app, duties, dispatcher)
     _reconcile(app, duties, reconciler, every_s=settings.stall_threshold_s / _LOOKS_IN_A_THRESHOLD)
     _open_periods(app, duties, Periods(database, clock))
     _delete_old(app, duties, retention)
@@ -96,6 +102,23 @@ def _publish_due(app: StageApp, duties: Duties, taker: Taker) -> None:
     async def publish_due() -> None:
         """Publish what is due."""
         await duties.survive("schedule", taker.tick)
+
+
+def _dispatch(app: StageApp, duties: Duties, dispatcher: Dispatcher) -> None:
+    @app.timer(interval=_INTERVAL_S, name="release", traced=False)  # type: ignore[untyped-decorator]
+    async def release() -> None:
+        """Release what may be released, should whoever ought to have done it be gone."""
+        await duties.survive("dispatch", dispatcher.release)
+
+    @app.timer(interval=_SWEEP_S, name="sweep", traced=False)  # type: ignore[untyped-decorator]
+    async def sweep() -> None:
+        """Find what nobody has told the dispatcher, and publish what is not known to be published."""
+        await duties.survive("dispatch.sweep", partial(dispatcher.release, sweep=True))
+
+    @app.crontab("37 * * * *", timezone=UTC, on_leader=True, traced=False)
+    async def recount() -> None:
+        """Mend counters that somebody has changed by hand."""
+        await duties.survive("dispatch.recount", dispatcher.recount)
 
 
 def _reconcile(app: StageApp, duties: Duties, reconciler: Reconciler, *, every_s: float) -> None:

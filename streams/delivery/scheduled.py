@@ -1,6 +1,7 @@
 """Records in `scheduled_events` until they are due: retries, delayed jobs. A restart keeps them, SQL shows them."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -39,14 +40,13 @@ class ScheduledRetries:
 
 async def keep(connection: Connection, record: Record, *, now: datetime, due_at: datetime, reason: str) -> None:
     """Keep a record in the caller's transaction. The same topic, bytes and headers are kept once."""
-    # Names and values of headers are any bytes, and `jsonb` takes neither NUL nor what is no UTF-8.
     await _queries.keep(
         connection,
         id=_identity(record),
         topic=record.topic,
         key=record.key,
         event=record.value,
-        headers={quote_from_bytes(_raw(name)): quote_from_bytes(value) for name, value in record.headers.items()},
+        headers=kept_headers(record.headers),
         due_at=due_at,
         now=now,
         reason=storable(reason, _LONGEST_REASON),
@@ -60,10 +60,16 @@ async def take_due(connection: Connection, *, now: datetime, limit: int) -> list
     them again, which handlers tolerate.
     """
     rows = _queries.take_due(connection, now=now, limit=limit)
-    return [Record(row["topic"], row["key"], row["event"], _headers(row["headers"])) async for row in rows]
+    return [Record(row["topic"], row["key"], row["event"], read_headers(row["headers"])) async for row in rows]
 
 
-def _headers(kept: object) -> dict[str, bytes]:
+def kept_headers(headers: Mapping[str, bytes]) -> dict[str, str]:
+    """Return headers as `jsonb` takes them: theirs are any bytes, and it takes neither NUL nor what is no UTF-8."""
+    return {quote_from_bytes(_raw(name)): quote_from_bytes(value) for name, value in headers.items()}
+
+
+def read_headers(kept: object) -> dict[str, bytes]:
+    """Return kept headers as they were."""
     # Rows that somebody wrote by hand may hold anything; what is no header is none.
     pairs = kept.items() if isinstance(kept, dict) else ()
     return {_name(name): unquote_to_bytes(value) for name, value in pairs if isinstance(value, str)}

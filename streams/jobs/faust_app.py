@@ -20,7 +20,7 @@ from streams.delivery.policy import RetryPolicy
 from streams.delivery.publisher import FaustPublisher
 from streams.delivery.scheduled import ScheduledRetries
 from streams.delivery.seal import Seal
-from streams.delivery.stage import BUG, Stage, no_consequences, stay_cancelled
+from streams.delivery.stage import BUG, RetrySchedule, Stage, no_consequences, stay_cancelled
 from streams.delivery.worker_health import serve_health
 from streams.jobs.gauges import Gauges
 from streams.jobs.stages import CONSUMER_GROUPS
@@ -70,6 +70,10 @@ class StageApp(faust.App):
         """
         self.resources += close
 
+    def close_first(self, *close: Callable[[], Awaitable[None]]) -> None:
+        """Have these called before all others: they still use what those close."""
+        self.resources[:0] = close
+
     def stage(
         self,
         decode: Callable[[Delivery], E],
@@ -77,6 +81,7 @@ class StageApp(faust.App):
         give_up: Callable[[E, Delivery, Exception], Awaitable[Sequence[Record]]] = no_consequences,
         *,
         policy: RetryPolicy | None = None,
+        retries: RetrySchedule | None = None,
         timeout: timedelta | None = None,
     ) -> Stage[E]:
         """Return the stage wrapper around these handlers, as the settings would have it.
@@ -86,6 +91,7 @@ class StageApp(faust.App):
             handle: see `Stage`.
             give_up: see `Stage`.
             policy: which failure leads where; the settings' retries if None.
+            retries: keeps what is tried again later; the schedule if None.
             timeout: longest one try may take. If None: the time of four batches.
         """
         return Stage(
@@ -94,7 +100,7 @@ class StageApp(faust.App):
             handle=handle,
             give_up=give_up,
             publisher=self.publisher,
-            retries=ScheduledRetries(self.database, self.database.clock),
+            retries=retries or ScheduledRetries(self.database, self.database.clock),
             failed_events=FailedEvents(self.database, self.database.clock),
             opened=Seal(self.database).opened,
             policy=policy or RetryPolicy.of(self.settings),

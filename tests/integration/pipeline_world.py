@@ -23,6 +23,7 @@ from infra.settings import Settings
 from producers.reconcile.reconciler import Reconciler
 from streams.delivery.deliveries import Delivery, Record
 from streams.jobs.completion import Usage
+from streams.jobs.dispatch import Dispatcher
 from streams.jobs.events import JobAccepted, JobCancelRequested, JobId, JobRequested
 from streams.jobs.facts import job_requested
 from streams.jobs.stages import CONSUMER_GROUPS
@@ -72,6 +73,7 @@ class World:
     def __post_init__(self) -> None:
         settings = Settings(_env_file=None)
         self.admissions = Admissions(self.database, self.clock, trust_threshold=0.5)
+        self.dispatcher = Dispatcher(self.database, self, window=10_000)
         self.cancellations = Cancellations(self.database, self.clock)
         self.delays = Delays(self.database, self.clock)
         self.projection = Projection(self.database)
@@ -110,6 +112,7 @@ class World:
                 await self.facts.handle(event, delivery)
             case "quota", _, JobRequested() | JobCancelRequested():
                 await self.publish(await self.requests.handle(event, delivery))
+                await self.dispatcher.release(sweep=True)
             case _:
                 raise AssertionError(f"{group} does not handle {one}")
 

@@ -81,13 +81,13 @@ async def test_an_eligible_request_is_accepted_and_holds_a_unit(postgres: Databa
     assert await usage(database) == (1, 0)
 
 
-async def test_a_priority_subscription_uses_the_priority_topic(postgres: Database, database: Pool) -> None:
-    """Plans with priority have a topic of their own, so that they never wait behind the others."""
+async def test_a_priority_subscription_is_said_in_the_acceptance(postgres: Database, database: Pool) -> None:
+    """Precedence is a greater weight in the dispatch; the topic is the same."""
     await add_organization(database, priority=True)
     [[record]] = await admissions(postgres).admit([request()])  # type: ignore[misc]  # it is no InvalidEvent
     event = parse_event(record.value)
     assert isinstance(event, JobAccepted)
-    assert (record.topic, event.data.priority) == ("job-accepted-priority", True)
+    assert (record.topic, event.data.priority) == ("job-accepted", True)
 
 
 async def test_each_rule_refuses_with_its_code_and_takes_no_unit(postgres: Database, database: Pool) -> None:
@@ -136,7 +136,7 @@ async def test_a_batch_costs_the_same_number_of_statements_whatever_its_size(
         admitting = len(postgres.statements)
         await settlements(postgres).settle([*(completed(one) for one in asked), failed(request())])
         spent.append((admitting, len(postgres.statements)))
-    assert spent[1:] == [(9, 4)] * 3
+    assert spent[1:] == [(10, 4)] * 3
 
 
 async def test_a_repeat_gets_the_same_facts_byte_for_byte(postgres: Database, database: Pool) -> None:

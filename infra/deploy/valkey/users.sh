@@ -18,8 +18,8 @@ rights() { echo "${2:+"($(streams $2)$READ) "}($(streams $3)$WRITE) (~$1:* $OWN)
 worker() { user "$1" "+select +client|id +client|unblock +script|load" "$2" "($(streams $ALL)$COUNT)"; }
 stage() { worker "$1" "$(rights "$@")"; }
 each_stage() {
-    "$1" quota 'job-requests job-events' 'job-accepted job-accepted-priority job-events dead-letters'
-    "$1" generation 'job-accepted job-accepted-priority' 'job-events dead-letters'
+    "$1" quota 'job-requests job-events' 'job-accepted job-events dead-letters'
+    "$1" generation 'job-accepted job-accepted-priority' 'job-accepted job-events dead-letters'
     "$1" projection 'job-requests job-events' 'dead-letters'
     "$1" failures 'dead-letters' 'job-events dead-letters'
     "$1" schedule '' "$ALL"

@@ -1,7 +1,6 @@
-"""The rule of fair dispatch as plain Python, and a fleet to try it on.
+"""The rule of fair dispatch as plain Python: what the SQL function `dispatch` does, and a fleet to try it on.
 
-It is start-time fair queueing: an organization's tag is the virtual time at which its next run starts. The smallest tag
-is released, and moves on by estimated cost over weight, which is corrected when the run ends.
+docs/fairness.md says the rule in words. The integration tests hold the SQL against this, run by run.
 """
 
 from collections import deque
