@@ -223,7 +223,9 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Give a connection on which each statement commits by itself: what it locks, no stalled process keeps.
+        """Give a connection on which each statement commits by itself.
+
+        So no stalled process keeps a lock.
 
         Raises:
             DependencyDown: as for `transaction`.

@@ -79,7 +79,7 @@ class UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class NotItsTurn:
-    """A run that is not begun, because it waits to be released: then it comes again."""
+    """A run waits to be released and is not begun; it comes again then."""
 
 
 Begun: TypeAlias = Attempt | Saved | Ended | Capped | UnderWay | NotItsTurn

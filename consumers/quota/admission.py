@@ -33,7 +33,7 @@ _Lock: TypeAlias = Callable[[Connection, Collection[str], str], Awaitable[Mappin
 
 
 def told_now(facts: Sequence[Record]) -> Sequence[Record]:
-    """Return those of the facts that are to be published now: an acceptance waits for its turn."""
+    """Return the facts to be published now; an acceptance waits for its turn."""
     return [fact for fact in facts if fact.topic != JOB_ACCEPTED]
 
 

@@ -42,7 +42,9 @@ class Requests:
         self._delayed: Batcher[JobRequested, None] = Batcher(self._delays.keep, max_size=size, timeout_s=timeout_s)
 
     async def handle(self, event: Request, _delivery: Delivery) -> Sequence[Record]:
-        """Decide a request or a cancellation and return the facts to be told now; what is admitted waits for its turn.
+        """Decide a request or a cancellation and return the facts to be told now.
+
+        What is admitted waits for its turn.
 
         Raises:
             ForgedEvent: it must not be believed.

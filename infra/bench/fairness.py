@@ -1,4 +1,6 @@
-"""`python -m infra.bench.fairness`: who waits how long, on an embedded Postgres, against the bounds of docs/fairness.md.
+"""`python -m infra.bench.fairness` measures who waits how long.
+
+It runs on an embedded Postgres and holds the waits against the bounds of docs/fairness.md.
 
 The order is the database's own; the LLM's seconds are those of a clock that takes none, so the waits are exact and the
 same each time. Only what a release costs is measured in true time.
@@ -37,7 +39,7 @@ class Measured(BaseModel):
 
     @property
     def holds(self) -> bool:
-        """Whether the bound does."""
+        """Return whether the bound holds."""
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
 
@@ -87,7 +89,9 @@ async def _behind(database: Database, jobs: int) -> list[Measured]:
     await fleet.work(lambda it: any(run.organization == "second" for _, run in it.starts))
     waited = next(at for at, run in fleet.starts if run.organization == "second") - sent
     # A call, and the gap between two releases: less than `c * (1 + 1/8 + n / S)` of docs/fairness.md.
-    return [Measured(what=f"a job behind {jobs:,} of another organization", value=waited, bound=1 + 1 / _SLOTS, unit="s")]
+    return [
+        Measured(what=f"a job behind {jobs:,} of another organization", value=waited, bound=1 + 1 / _SLOTS, unit="s")
+    ]
 
 
 async def _many_beside_one(database: Database) -> list[Measured]:
@@ -150,9 +154,11 @@ async def _alone(database: Database) -> list[Measured]:
     await fleet.forget({"only": 1})
     await fleet.enter(["only"], 3_000)
     await fleet.begin(staggered=True)
-    await fleet.work(lambda it: it.now >= 20)
-    held = sum(min(ended, 19) - max(began, 1) for began, ended, _ in fleet.ends if ended > 1 and began < 19)
-    part = 100 * held / (_SLOTS * 18)
+    # Without the first second and the last, in which slots fill and empty.
+    first, last = 1.0, 19.0
+    await fleet.work(lambda it: it.now > last)
+    held = sum(max(0.0, min(ended, last) - max(began, first)) for began, ended, _ in fleet.ends)
+    part = 100 * held / (_SLOTS * (last - first))
     return [Measured(what="slots that one organization alone has", value=part, bound=98, unit="%", at_least=True)]
 
 

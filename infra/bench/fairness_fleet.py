@@ -1,4 +1,4 @@
-"""A fleet of slots whose calls take no time: what is released is begun, and ends, by a clock of its own.
+"""A fleet of slots works by a clock of its own. Its calls take no time.
 
 The order is the database's (`dispatch`, as the workers call it); only the seconds that a run takes are made up. So an
 hour of a fleet is measured in a minute, and gives the same numbers each time.

@@ -64,7 +64,10 @@ async def take_due(connection: Connection, *, now: datetime, limit: int) -> list
 
 
 def kept_headers(headers: Mapping[str, bytes]) -> dict[str, str]:
-    """Return headers as `jsonb` takes them: theirs are any bytes, and it takes neither NUL nor what is no UTF-8."""
+    """Return headers as `jsonb` takes them.
+
+    Theirs are any bytes, and it takes neither NUL nor what is no UTF-8.
+    """
     return {quote_from_bytes(_raw(name)): quote_from_bytes(value) for name, value in headers.items()}
 
 

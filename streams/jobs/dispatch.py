@@ -1,4 +1,4 @@
-"""Fair dispatch: admitted runs wait in Postgres, and a window of them at a time stands in `job-accepted`.
+"""Admitted runs wait in Postgres, and a window of them stands in `job-accepted`: fair dispatch.
 
     (admitted) ──▶ arrived ──▶ waiting ──▶ released ──▶ (ended: the row is gone)
                                   ▲            │ its try failed, and the next one is later
@@ -70,7 +70,9 @@ async def enter(connection: Connection, accepted: Sequence[Record]) -> None:
 
 
 async def rejoin(connection: Connection, due: Sequence[Record]) -> list[Record]:
-    """Have runs whose retry is due wait for their turn again; return the records that are to be published as they are.
+    """Have runs whose retry is due wait for their turn again.
+
+    Returns the records that are to be published as they are.
 
     In the transaction that takes the records out of the schedule: dying before its commit leaves them there.
     """
@@ -141,7 +143,7 @@ class Dispatcher:
             await asyncio.wait([self._task])
 
     async def release(self, *, sweep: bool = False) -> int:
-        """Release into the window what is next, and publish it; return how many runs were published.
+        """Release what is next into the window, publish it, and return the number of runs.
 
         Args:
             sweep: also publish what others released and did not publish, and look for ends and caps that nobody told.
@@ -211,7 +213,10 @@ class Dispatcher:
 
 
 class Slots:
-    """What one generation worker takes at once, which the window follows. Said every few seconds, else forgotten."""
+    """A generation worker tells how much it takes at once; the window follows.
+
+    It is told every few seconds, else forgotten.
+    """
 
     def __init__(self, database: Database, worker: UUID, slots: int) -> None:
         self._database = database

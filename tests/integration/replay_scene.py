@@ -19,6 +19,7 @@ from streams.delivery.dead_letters import dead_letter
 from streams.delivery.deliveries import DEAD_LETTERS, Delivery, Record
 from streams.delivery.failed_events import FailedEvents as Letters
 from streams.delivery.letters import read_dead_letter
+from streams.jobs.dispatch import Dispatcher
 from streams.jobs.events import JobEvent, JobRequested, parse_event
 from streams.jobs.outcomes import fail_run
 from streams.jobs.stages import GENERATION, QUOTA
@@ -77,10 +78,12 @@ class Scene:
         await add_organization(self.pool, name, monthly_quota=monthly_quota)
 
     async def admit(self, *requests: JobRequested) -> list[JobEvent]:
-        """Take requests through the quota stage; return what follows."""
-        handlers = Requests(self.database, self.clock, Settings(_env_file=None))
-        records = [one for asked in requests for one in await handlers.handle(asked, _delivered(asked))]
-        return [parse_event(one.value) for one in records]
+        """Take requests through the quota stage, and release what is admitted; return what follows."""
+        handlers, told = Requests(self.database, self.clock, Settings(_env_file=None)), Topics()
+        for asked in requests:
+            await told.publish(await handlers.handle(asked, _delivered(asked)))
+            await Dispatcher(self.database, told, window=10_000).release(sweep=True)
+        return [parse_event(one.value) for one in told.records]
 
     async def settle(self) -> None:
         """Take what is on `job-events` through the quota stage."""

@@ -31,7 +31,7 @@ T = TypeVar("T")
 _QUOTA = 4
 _TABLES = (
     "replay_plan_items", "replay_plans", "failed_events", "quota_ledger", "quota_usage", "job_outcomes",
-    "subscriptions", "teams", "organizations",
+    "dispatch_runs", "dispatch_organizations", "subscriptions", "teams", "organizations",
 )  # fmt: skip
 
 

@@ -14,6 +14,8 @@ OWNERS = {
     "archive_retention": "producers/schedule",
     "customization_jobs": "consumers/projection",
     "customized_activities": "consumers/generation",
+    "dispatch_workers": "streams/jobs/dispatch.sql",
+    "dispatch_runs": "streams/jobs/dispatch.sql",
     "early_cancellations": "streams/jobs/ownership.sql",
     "failed_events": "streams/delivery/failed_events.sql",
     "generation_attempts": "consumers/generation",
