@@ -128,7 +128,12 @@ async def _row(system: System, fault: Fault, *, progress: Progress) -> Score:
     def tell(done: int, what: str) -> None:
         progress.update(task, completed=done, description=f"{name}, {what}")
 
-    score = await run(system, fault, tell=tell)
+    try:
+        score = await run(system, fault, tell=tell)
+    except Exception as error:  # noqa: BLE001 - a row that cannot be done must not cost those that can
+        progress.console.print_exception()
+        broken = [f"could not be done: {type(error).__name__}: {error}"]
+        score = Score(system=system.name, fault=fault.name, title=fault.title, times=0, broken=broken)
     progress.update(task, description=f"{name}: {'clean' if score.clean else 'NOT CLEAN'}, {score.seconds:.0f} s")
     return score
 
