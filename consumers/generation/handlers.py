@@ -38,8 +38,8 @@ from infra.postgres import Database
 from infra.settings import Settings
 from streams.delivery.batching import Batcher
 from streams.delivery.deliveries import Delivery, Record
+from streams.delivery.interfaces import Publisher
 from streams.delivery.policy import error_code
-from streams.delivery.stage import Publisher
 from streams.delivery.traces import Trace
 from streams.jobs.completion import job_completed
 from streams.jobs.events import JobAccepted, JobCompleted, JobId, JobStarted, Started

@@ -16,9 +16,9 @@ from infra.clock import Clock
 from infra.errors import DependencyDown, JobNotFound, Refused
 from infra.postgres import Connection, Database
 from streams.delivery.deliveries import Record
+from streams.delivery.interfaces import Publisher
 from streams.delivery.publisher import BrokerDown
 from streams.delivery.scheduled import keep
-from streams.delivery.stage import Publisher
 from streams.delivery.traces import NO_TRACE, Trace
 from streams.jobs.cancellations import End, cancel_run, standing
 from streams.jobs.events import JobId

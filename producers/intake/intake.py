@@ -19,9 +19,9 @@ from infra.clock import Clock
 from infra.errors import Refused, RefusesWrites
 from infra.postgres import Connection, Database
 from producers.turns import Turns
+from streams.delivery.interfaces import Publisher
 from streams.delivery.publisher import BrokerDown
 from streams.delivery.scheduled import keep
-from streams.delivery.stage import Publisher
 from streams.delivery.traces import Trace
 from streams.jobs.admission import Standing, period_of, refusal
 from streams.jobs.events import JobId, JobRequested, Requested, RunAtTooFar, due_at

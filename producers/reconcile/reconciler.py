@@ -49,7 +49,7 @@ from infra.texts import storable
 from producers.reconcile.remedies import Saved, StillRun, given_up_as, remedy, request_of_run
 from producers.replay.reruns import lost_reruns, read_lost_rerun
 from streams.delivery.deliveries import Record
-from streams.delivery.stage import Publisher
+from streams.delivery.interfaces import Publisher
 from streams.jobs.completion import Usage
 from streams.jobs.events import JobFailed, JobId, parse_event
 from streams.jobs.outcomes import fail_runs

@@ -26,8 +26,8 @@ from producers.replay.errors import PlanAborted, PlanBusy, PlanChanged, QuotaNot
 from producers.replay.plans import Plan, read_plan
 from streams.delivery.deliveries import Record
 from streams.delivery.failed_events import mark_replayed
+from streams.delivery.interfaces import Publisher
 from streams.delivery.seal import Seal, SealedPublisher
-from streams.delivery.stage import Publisher
 from streams.jobs.outcomes import fail_runs
 from streams.jobs.topics import JOB_EVENTS, record
 

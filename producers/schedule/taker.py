@@ -10,9 +10,9 @@ from infra.errors import DependencyDown
 from infra.postgres import Database
 from streams.delivery.dead_letters import dead_letter
 from streams.delivery.deliveries import Delivery, Record
+from streams.delivery.interfaces import FailedEventStore, Publisher
 from streams.delivery.letters import failed_event_of
 from streams.delivery.scheduled import take_due
-from streams.delivery.stage import FailedEventStore, Publisher
 from streams.jobs.dispatch import rejoin
 
 log = structlog.get_logger(__name__)

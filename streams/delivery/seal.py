@@ -19,7 +19,7 @@ import structlog
 from infra import telemetry
 from infra.postgres import Database
 from streams.delivery.deliveries import ATTEMPT, DEAD_LETTERS, FOR_GROUP, Delivery, Record
-from streams.delivery.stage import Publisher
+from streams.delivery.interfaces import Publisher
 from streams.redis.dead_letter import DEAD_LETTER_HEADERS
 
 log = structlog.get_logger(__name__)

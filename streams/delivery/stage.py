@@ -18,28 +18,17 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, Generic, Protocol, TypeVar, assert_never
+from typing import Final, Generic, TypeVar
 
 import structlog
 
-from infra import telemetry
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed
-from infra.postgres import DATA_ERRORS
-from streams.delivery.dead_letters import dead_letter
-from streams.delivery.deliveries import (
-    ATTEMPT,
-    FOR_GROUP,
-    DeadLetter,
-    Delivery,
-    Hold,
-    Outcome,
-    Record,
-    RetryLater,
-    Settled,
-)
+from streams.delivery.cancellation import stay_cancelled
+from streams.delivery.deliveries import Delivery, Outcome, Record, RetryLater, Settled
 from streams.delivery.failure_window import FailureWindow
-from streams.delivery.letters import FailedEvent, failed_event_of
+from streams.delivery.interfaces import FailedEventStore, Publisher, RetrySchedule
 from streams.delivery.policy import RetryPolicy, is_data_error
+from streams.delivery.settle import Settler, Turn, no_consequences
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E")
@@ -61,46 +50,6 @@ _NO_FAILED_TRY = DependencyDown | InvalidEvent | Permanent | Postponed
 _MOST_IN_HAND: Final = 20
 _MOMENT_S: Final = 1.0
 _OUTSIDE_S: Final = (30.0, 60.0)
-
-
-class Publisher(Protocol):
-    """Whoever can write to topics."""
-
-    async def publish(self, records: Sequence[Record]) -> None:
-        """Return when the broker has all records. Raises DependencyDown when it may not have them all."""
-        ...
-
-
-class RetrySchedule(Protocol):
-    """Whoever can keep a record until it is due."""
-
-    async def schedule(self, record: Record, delay: timedelta, *, reason: str) -> None:
-        """Return when the record is durably kept; repeating the call keeps it once."""
-        ...
-
-
-class FailedEventStore(Protocol):
-    """Whoever can keep a delivery that a stage gave up."""
-
-    async def keep_one(self, letter: FailedEvent) -> None:
-        """Return when it is durably kept; repeating the call keeps it once. Raises DependencyDown, and nothing else."""
-        ...
-
-
-def stay_cancelled(error: Exception) -> None:
-    """Raise CancelledError if the worker is stopping, since the stop may have caused the error.
-
-    A driver that is cancelled in the middle of a statement may raise an error of its own instead. That would be taken
-    for an outage, or for the job's failure, and would keep the agent from stopping.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError from error
-
-
-async def no_consequences(_event: object, _delivery: Delivery, _error: Exception) -> Sequence[Record]:
-    """Return nothing: no job ends because such a delivery is given up."""
-    return ()
 
 
 @dataclass
@@ -143,6 +92,11 @@ class Stage(Generic[E]):
     _tried: set[str | None] = field(default_factory=set, init=False, repr=False)
     _stopping: bool = field(default=False, init=False, repr=False)
     _waits: set[asyncio.Timeout] = field(default_factory=set, init=False, repr=False)
+    _settler: Settler[E] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Hand on what outcomes are made durable with."""
+        self._settler = Settler(self.group, self.publisher, self.retries, self.failed_events, self.give_up)
 
     async def process(self, delivery: Delivery) -> bool:
         """Take one delivery to a durable outcome, however long its dependencies are away.
@@ -153,7 +107,7 @@ class Stage(Generic[E]):
             Whether there is an outcome; the caller acknowledges then, and only then. If not, the stage stops while it
             is held: the delivery belongs back in its stream, for another worker.
         """
-        turn: _Turn[E] = _Turn(delivery)
+        turn: Turn[E] = Turn(delivery)
         if self.held is None and await self._settled(turn):
             return True
         return await self._take_when_resumed(turn)
@@ -164,7 +118,7 @@ class Stage(Generic[E]):
         for wait in self._waits:
             wait.reschedule(asyncio.get_running_loop().time())
 
-    async def _take_when_resumed(self, turn: "_Turn[E]") -> bool:
+    async def _take_when_resumed(self, turn: Turn[E]) -> bool:
         """Wait out a hold. One delivery at a time asks whether the stage can work again.
 
         They take turns, so that one which can never be settled does not keep the others waiting behind it.
@@ -190,10 +144,10 @@ class Stage(Generic[E]):
         finally:
             self._in_hand -= 1
 
-    def _is_suspected(self, turn: "_Turn[E]") -> bool:
+    def _is_suspected(self, turn: Turn[E]) -> bool:
         return self.waits_for == SUSPECTED and turn.outcome is None
 
-    async def _try_new_organization(self, turn: "_Turn[E]") -> bool | None:
+    async def _try_new_organization(self, turn: Turn[E]) -> bool | None:
         """Try the first delivery of an organization at once, or put one aside if many wait; None: wait with the others.
 
         The stage may work for other senders than those whose deliveries fail, and one success shows it.
@@ -235,7 +189,7 @@ class Stage(Generic[E]):
             self._waits.discard(wait)
         return True
 
-    async def _settled(self, turn: "_Turn[E]") -> bool:
+    async def _settled(self, turn: Turn[E]) -> bool:
         holds = self._holds
         try:
             await self._open(turn)
@@ -243,7 +197,7 @@ class Stage(Generic[E]):
                 return True
             if turn.outcome is None:
                 turn.outcome = await self._decide(turn)
-            await self._settle(turn, turn.outcome)
+            await self._settler.settle(turn, turn.outcome)
         except Exception as error:  # noqa: BLE001 - whatever could not be settled is taken again, never lost
             stay_cancelled(error)
             self._hold(error)
@@ -256,12 +210,12 @@ class Stage(Generic[E]):
             self._resume()
         return True
 
-    async def _open(self, turn: "_Turn[E]") -> None:
+    async def _open(self, turn: Turn[E]) -> None:
         if not turn.opened:
             turn.delivery = await self.opened(turn.delivery)
             turn.opened = True
 
-    async def _decide(self, turn: "_Turn[E]") -> Outcome:
+    async def _decide(self, turn: Turn[E]) -> Outcome:
         """Handle the delivery once. Any error becomes an outcome, an outage a hold after which it is handled again."""
         event: E | None = None
         try:
@@ -287,63 +241,6 @@ class Stage(Generic[E]):
         self._tried.add(organization)
         return True
 
-    async def _settle(self, turn: "_Turn[E]", outcome: Outcome) -> None:
-        """Make the outcome durable. Raises DependencyDown to have this repeated after a hold."""
-        delivery = turn.delivery
-        match outcome:
-            case Hold(error=down):
-                turn.outcome = None
-                raise down
-            case Settled(publish=records):
-                if records:
-                    await self.publisher.publish(records)
-            case RetryLater(error=error, delay=delay, attempt=attempt):
-                again = Record(delivery.topic, delivery.key, delivery.value, self._headers(delivery, attempt))
-                try:
-                    await self.retries.schedule(again, delay, reason=f"{type(error).__name__}: {error}")
-                except DATA_ERRORS as unkeepable:
-                    turn.outcome = DeadLetter(unkeepable)
-                    await self._settle(turn, turn.outcome)
-                    return
-                log.warning(
-                    "delivery.retried", **self._context(delivery), delay_s=delay.total_seconds(), why=str(error)
-                )
-            case DeadLetter(error=error):
-                await self._give_up(turn, error)
-                log.error("delivery.dead_lettered", **self._context(delivery), why=str(error))
-            case _:
-                assert_never(outcome)
-        telemetry.OUTCOMES.labels(self.group, type(outcome).__name__).inc()
-
-    async def _give_up(self, turn: "_Turn[E]", error: Exception) -> None:
-        """Keep the letter, end the job, then tell both.
-
-        The letter comes first, so that no run has failed of which nothing is kept. Dying after it leaves a letter about
-        a try that did fail, though the next one may succeed. If the job cannot be ended, the letter stands alone, and
-        the reconciler ends the run.
-        """
-        if turn.letter is None:
-            turn.letter = dead_letter(turn.delivery, group=self.group, error=error)
-        letter = turn.letter
-        await self.failed_events.keep_one(failed_event_of(letter))
-        facts: Sequence[Record] = ()
-        if turn.event is not None:
-            try:
-                facts = await self.give_up(turn.event, turn.delivery, error)
-            except DependencyDown:
-                raise
-            except Exception as failure:
-                stay_cancelled(failure)
-                log.exception("delivery.not_given_up", **self._context(turn.delivery))
-        await self.publisher.publish([*facts, letter])
-
-    def _headers(self, delivery: Delivery, attempt: int) -> dict[str, bytes]:
-        return {**delivery.headers, ATTEMPT: str(attempt).encode(), FOR_GROUP: self.group.encode()}
-
-    def _context(self, delivery: Delivery) -> dict[str, object]:
-        key = (delivery.key or b"").decode(errors="replace")
-        return {"stage": self.group, "topic": delivery.topic, "key": key, "attempt": delivery.attempt}
-
     def _hold(self, error: Exception) -> None:
         """Stand still. An outage is expected and says when it is over; anything else is a bug that someone must see."""
         if isinstance(error, DependencyDown):
@@ -365,22 +262,6 @@ class Stage(Generic[E]):
         self.held = self.waits_for = None
         self._probes = 0
         self._tried.clear()
-
-
-@dataclass
-class _Turn(Generic[E]):
-    """One delivery in hand, and how far it has come.
-
-    Attributes:
-        outcome: what its try came to, until that is durable; None: it is to be tried.
-        letter: the dead letter, which a repeat must not date anew.
-    """
-
-    delivery: Delivery
-    opened: bool = False
-    event: E | None = None
-    outcome: Outcome | None = None
-    letter: Record | None = None
 
 
 def _organization(event: object) -> str | None:

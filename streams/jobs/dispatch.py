@@ -38,9 +38,9 @@ from infra.clock import Clock
 from infra.errors import DependencyDown, InvalidEvent
 from infra.postgres import Connection, Database
 from streams.delivery.deliveries import Delivery, Record
+from streams.delivery.interfaces import Publisher
 from streams.delivery.scheduled import keep, kept_headers, read_headers
 from streams.delivery.seal import Seal, SealedPublisher
-from streams.delivery.stage import Publisher
 from streams.jobs.events import JobAccepted
 from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, read_event
 

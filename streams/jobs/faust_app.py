@@ -14,13 +14,16 @@ from infra.clock import is_sane
 from infra.errors import InvalidSetting
 from infra.postgres import Database
 from infra.settings import Settings
+from streams.delivery.cancellation import stay_cancelled
 from streams.delivery.deliveries import Delivery, Record
 from streams.delivery.failed_events import FailedEvents
+from streams.delivery.interfaces import RetrySchedule
 from streams.delivery.policy import RetryPolicy
 from streams.delivery.publisher import FaustPublisher
 from streams.delivery.scheduled import ScheduledRetries
 from streams.delivery.seal import Seal
-from streams.delivery.stage import BUG, RetrySchedule, Stage, no_consequences, stay_cancelled
+from streams.delivery.settle import no_consequences
+from streams.delivery.stage import BUG, Stage
 from streams.delivery.worker_health import serve_health
 from streams.jobs.gauges import Gauges
 from streams.jobs.stages import CONSUMER_GROUPS

@@ -23,7 +23,7 @@ from producers.replay.failed import (
 )
 from producers.replay.plans import Plan, PlanPage, Plans
 from producers.turns import Turns
-from streams.delivery.stage import Publisher
+from streams.delivery.interfaces import Publisher
 
 # A request must not outlive the patience of proxies; the caller asks again until the plan has ended.
 _APPLY_AT_MOST = timedelta(seconds=10)
