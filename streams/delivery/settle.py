@@ -52,13 +52,21 @@ class Turn(Generic[E]):
 
 @dataclass
 class Settler(Generic[E]):
-    """Makes outcomes durable, for one consumer group. The attributes are those of `Stage`."""
+    """Makes outcomes durable, for one consumer group.
+
+    Attributes:
+        group: the consumer group.
+        publisher: writes what follows.
+        retries: keeps what is tried again later.
+        failed_events: keeps what is given up.
+        give_up: makes it durable that the stage gave the event up and returns what follows (a JobFailed, say).
+    """
 
     group: str
     publisher: Publisher
     retries: RetrySchedule
     failed_events: FailedEventStore
-    give_up: Callable[[E, Delivery, Exception], Awaitable[Sequence[Record]]]
+    give_up: Callable[[E, Delivery, Exception], Awaitable[Sequence[Record]]] = no_consequences
 
     async def settle(self, turn: Turn[E], outcome: Outcome) -> None:
         """Make the outcome durable. Raises DependencyDown to have this repeated after a hold."""

@@ -26,9 +26,8 @@ from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed
 from streams.delivery.cancellation import stay_cancelled
 from streams.delivery.deliveries import Delivery, Outcome, Record, RetryLater, Settled
 from streams.delivery.failure_window import FailureWindow
-from streams.delivery.interfaces import FailedEventStore, Publisher, RetrySchedule
 from streams.delivery.policy import RetryPolicy, is_data_error
-from streams.delivery.settle import Settler, Turn, no_consequences
+from streams.delivery.settle import Settler, Turn
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E")
@@ -57,10 +56,9 @@ class Stage(Generic[E]):
     """One consumer group's way of handling the deliveries of its topics.
 
     Attributes:
-        group: the consumer group, also the stage's name in logs and dead letters.
         decode: reads a delivery; raises InvalidEvent.
         handle: makes the event's effect durable and returns what follows from it.
-        give_up: makes it durable that the stage gave the event up and returns what follows (a JobFailed, say).
+        settler: makes durable what came of a try.
         opened: takes from a delivery the internal headers that nobody of ours has written; see `streams.delivery.seal`.
         timeout: longest one try may take; it then counts as transient.
         probing: how long a held stage waits before it asks again.
@@ -70,16 +68,12 @@ class Stage(Generic[E]):
             keeps it from working; or None.
     """
 
-    group: str
     decode: Callable[[Delivery], E]
     handle: Callable[[E, Delivery], Awaitable[Sequence[Record]]]
-    publisher: Publisher
-    retries: RetrySchedule
-    failed_events: FailedEventStore
+    settler: Settler[E]
     opened: Callable[[Delivery], Awaitable[Delivery]]
     policy: RetryPolicy
     timeout: timedelta
-    give_up: Callable[[E, Delivery, Exception], Awaitable[Sequence[Record]]] = no_consequences
     probing: RetryPolicy = PROBING
     window: FailureWindow = field(default_factory=FailureWindow)
     held: str | None = field(default=None, init=False)
@@ -92,11 +86,11 @@ class Stage(Generic[E]):
     _tried: set[str | None] = field(default_factory=set, init=False, repr=False)
     _stopping: bool = field(default=False, init=False, repr=False)
     _waits: set[asyncio.Timeout] = field(default_factory=set, init=False, repr=False)
-    _settler: Settler[E] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        """Hand on what outcomes are made durable with."""
-        self._settler = Settler(self.group, self.publisher, self.retries, self.failed_events, self.give_up)
+    @property
+    def group(self) -> str:
+        """The consumer group, also the stage's name in logs and dead letters."""
+        return self.settler.group
 
     async def process(self, delivery: Delivery) -> bool:
         """Take one delivery to a durable outcome, however long its dependencies are away.
@@ -197,7 +191,7 @@ class Stage(Generic[E]):
                 return True
             if turn.outcome is None:
                 turn.outcome = await self._decide(turn)
-            await self._settler.settle(turn, turn.outcome)
+            await self.settler.settle(turn, turn.outcome)
         except Exception as error:  # noqa: BLE001 - whatever could not be settled is taken again, never lost
             stay_cancelled(error)
             self._hold(error)

@@ -22,7 +22,7 @@ from streams.delivery.policy import RetryPolicy
 from streams.delivery.publisher import FaustPublisher
 from streams.delivery.scheduled import ScheduledRetries
 from streams.delivery.seal import Seal
-from streams.delivery.settle import no_consequences
+from streams.delivery.settle import Settler, no_consequences
 from streams.delivery.stage import BUG, Stage
 from streams.delivery.worker_health import serve_health
 from streams.jobs.gauges import Gauges
@@ -92,19 +92,21 @@ class StageApp(faust.App):
         Args:
             decode: see `Stage`.
             handle: see `Stage`.
-            give_up: see `Stage`.
+            give_up: see `Settler`.
             policy: which failure leads where; the settings' retries if None.
             retries: keeps what is tried again later; the schedule if None.
             timeout: longest one try may take. If None: the time of four batches.
         """
         return Stage(
-            group=self.conf.id,
             decode=decode,
             handle=handle,
-            give_up=give_up,
-            publisher=self.publisher,
-            retries=retries or ScheduledRetries(self.database, self.database.clock),
-            failed_events=FailedEvents(self.database, self.database.clock),
+            settler=Settler(
+                group=self.conf.id,
+                publisher=self.publisher,
+                retries=retries or ScheduledRetries(self.database, self.database.clock),
+                failed_events=FailedEvents(self.database, self.database.clock),
+                give_up=give_up,
+            ),
             opened=Seal(self.database).opened,
             policy=policy or RetryPolicy.of(self.settings),
             timeout=timeout or timedelta(seconds=_BATCHES_IN_A_TRY * self.settings.stage_timeout_s),

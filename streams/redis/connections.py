@@ -45,67 +45,71 @@ def improve(pool: ConnectionPool) -> None:
 
 
 def _improved(base: type[AbstractConnection]) -> type[AbstractConnection]:
-    class Improved(base):  # type: ignore[misc, valid-type]  # each kind of connection has its own base
-        looked_at = -_LOOK_EVERY_S
-        advice = ""
-        has_answered = False
+    # One for each pool, since what it remembers is about that pool's server.
+    return type("Improved", (_Improvements, base), {})
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.driver_info = self.lib_name = self.lib_version = None  # named differently before redis-py 7.2
 
-        async def connect(self) -> None:
-            try:
-                await super().connect()
-            except (RedisConnectionError, RedisTimeoutError) as error:
-                raise await self._advised(error) from error
+class _Improvements(AbstractConnection):
+    """Each kind of connection of redis-py is made more careful by this."""
 
-        def pack_command(self, *args: Any) -> list[bytes]:
-            name, *rest = args
-            # Some names are two words, such as XGROUP CREATE; the server wants them apart.
-            words = name.split() if isinstance(name, str | bytes) else [name]
-            try:
-                return [hiredis.pack_command((*words, *rest))]
-            except TypeError:
-                return cast("list[bytes]", super().pack_command(*args))
+    looked_at = -_LOOK_EVERY_S
+    advice = ""
+    has_answered = False
 
-        async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
-            try:
-                await super().send_packed_command(*args, **kwargs)
-            except RuntimeError as error:
-                raise RedisConnectionError(f"Connection lost before a command was sent: {error}") from error
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.driver_info = self.lib_name = self.lib_version = None  # named differently before redis-py 7.2
 
-        async def read_response(self, *args: Any, **kwargs: Any) -> Any:
-            try:
-                response = await super().read_response(*args, **kwargs)
-            except (ReadOnlyError, MasterDownError):
-                await self.disconnect(nowait=True)
-                raise
-            except RedisConnectionError as error:
-                raise await self._advised(error) from error
-            Improved.has_answered = True
-            return response
+    async def connect(self) -> None:
+        try:
+            await super().connect()  # type: ignore[no-untyped-call]
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise await self._advised(error) from error
 
-        async def _advised(self, error: RedisConnectionError | RedisTimeoutError) -> Exception:
-            """Return the error, of a server that has never answered with a look at whether it speaks TLS."""
-            host, port = getattr(self, "host", None), getattr(self, "port", None)
-            if Improved.has_answered or host is None or port is None:
-                return error
-            if type(error) not in {RedisConnectionError, RedisTimeoutError}:
-                return error
-            if monotonic() - Improved.looked_at >= _LOOK_EVERY_S:
-                Improved.looked_at = monotonic()
-                Improved.advice = await tls_advice(host, int(port), tls=isinstance(self, SSLConnection))
-            said = not Improved.advice or Improved.advice in str(error)
-            return error if said else type(error)(f"{error}{Improved.advice}")
+    def pack_command(self, *args: Any) -> list[bytes]:
+        name, *rest = args
+        # Some names are two words, such as XGROUP CREATE; the server wants them apart.
+        words = name.split() if isinstance(name, str | bytes) else [name]
+        try:
+            return [hiredis.pack_command((*words, *rest))]
+        except TypeError:
+            return super().pack_command(*args)
 
-        def _error_message(self, exception: BaseException) -> str:
-            message: str = super()._error_message(exception)
-            if isinstance(exception, SSLCertVerificationError):
-                return f"{message} Is ssl_ca_certs in the broker URL the file of the server's authority?"
-            return message
+    async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            await super().send_packed_command(*args, **kwargs)
+        except RuntimeError as error:
+            raise RedisConnectionError(f"Connection lost before a command was sent: {error}") from error
 
-    return Improved
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            response = await super().read_response(*args, **kwargs)
+        except (ReadOnlyError, MasterDownError):
+            await self.disconnect(nowait=True)
+            raise
+        except RedisConnectionError as error:
+            raise await self._advised(error) from error
+        type(self).has_answered = True
+        return response
+
+    async def _advised(self, error: RedisConnectionError | RedisTimeoutError) -> Exception:
+        """Return the error, of a server that has never answered with a look at whether it speaks TLS."""
+        host, port = getattr(self, "host", None), getattr(self, "port", None)
+        if type(self).has_answered or host is None or port is None:
+            return error
+        if type(error) not in {RedisConnectionError, RedisTimeoutError}:
+            return error
+        if monotonic() - type(self).looked_at >= _LOOK_EVERY_S:
+            type(self).looked_at = monotonic()
+            type(self).advice = await tls_advice(host, int(port), tls=isinstance(self, SSLConnection))
+        said = not type(self).advice or type(self).advice in str(error)
+        return error if said else type(error)(f"{error}{type(self).advice}")
+
+    def _error_message(self, exception: BaseException) -> str:
+        message: str = super()._error_message(exception)
+        if isinstance(exception, SSLCertVerificationError):
+            return f"{message} Is ssl_ca_certs in the broker URL the file of the server's authority?"
+        return message
 
 
 def go_on_without_login(pool: ConnectionPool) -> None:

@@ -15,6 +15,7 @@ from streams.delivery import dead_letters
 from streams.delivery.deliveries import ATTEMPT, FOR_GROUP, Delivery, Record
 from streams.delivery.letters import FailedEvent
 from streams.delivery.policy import RetryPolicy
+from streams.delivery.settle import Settler
 from streams.delivery.stage import Stage
 from streams.delivery.traces import Trace
 from streams.jobs.events import JobId, JobRequested
@@ -111,21 +112,18 @@ def _value(delivery: Delivery) -> bytes | None:
 
 
 def stage_of(script: Script, topics: Topics, later: Later, **more: object) -> Stage[bytes | None]:
-    """Build a stage on these fakes; `more` sets its other attributes."""
+    """Build a stage on these fakes; `more` sets other attributes of it or of its settler."""
     stage: Stage[bytes | None] = Stage(
-        group="quota",
         decode=_value,
         handle=script.handle,
-        publisher=topics,
-        retries=later,
-        failed_events=Kept(),
+        settler=Settler(group="quota", publisher=topics, retries=later, failed_events=Kept()),
         opened=as_it_is,
         policy=POLICY,
         timeout=timedelta(seconds=5),
         probing=AT_ONCE,
     )
     for name, value in more.items():
-        setattr(stage, name, value)
+        setattr(stage.settler if hasattr(stage.settler, name) else stage, name, value)
     return stage
 
 
@@ -442,9 +440,9 @@ async def test_an_error_while_settling_holds_the_delivery_instead_of_losing_it(b
 
     if broken == "give_up":
         script.errors = [Permanent("x", "y")] * 2
-        stage.give_up = give_up
-    stage.publisher = type("P", (), {"publish": staticmethod(publish)})()
-    stage.retries = type("R", (), {"schedule": staticmethod(schedule)})()
+        stage.settler.give_up = give_up
+    stage.settler.publisher = type("P", (), {"publish": staticmethod(publish)})()
+    stage.settler.retries = type("R", (), {"schedule": staticmethod(schedule)})()
     await stage.process(DELIVERY)
     assert bool(topics.written) != bool([one for one, _ in later.kept if one.topic != "dead-letters"])
     assert not fail_once
@@ -470,7 +468,7 @@ async def test_a_delivery_that_cannot_be_settled_does_not_block_the_others() -> 
             settled.append(one.value)
 
     stage.handle = handle
-    stage.publisher = type("P", (), {"publish": staticmethod(publish)})()
+    stage.settler.publisher = type("P", (), {"publish": staticmethod(publish)})()
     poison = asyncio.create_task(stage.process(Delivery("t", None, b"poison")))
     await asyncio.sleep(0)
     healthy = [asyncio.create_task(stage.process(Delivery("t", None, b"%d" % number))) for number in range(50)]

@@ -31,6 +31,7 @@ from streams.delivery.failed_events import FailedEvents
 from streams.delivery.policy import RetryPolicy
 from streams.delivery.scheduled import ScheduledRetries
 from streams.delivery.seal import Seal
+from streams.delivery.settle import Settler
 from streams.delivery.stage import Stage
 from streams.jobs.events import Accepted, JobAccepted, JobId, fact_id
 from streams.jobs.topics import JOB_ACCEPTED, expecting
@@ -168,13 +169,15 @@ class StageUnderTest:
     def wrapped(self) -> Stage[JobAccepted]:
         """Return the handlers in the wrapper that gives each delivery an outcome; its retries are due at once."""
         return Stage(
-            group="generation",
             decode=expecting(JobAccepted),
             handle=self._handle_entered,
-            give_up=self.generation.give_up,
-            publisher=self.published,
-            retries=ScheduledRetries(self.database, SystemClock()),
-            failed_events=FailedEvents(self.database, SystemClock()),
+            settler=Settler(
+                group="generation",
+                publisher=self.published,
+                retries=ScheduledRetries(self.database, SystemClock()),
+                failed_events=FailedEvents(self.database, SystemClock()),
+                give_up=self.generation.give_up,
+            ),
             opened=Seal(self.database).opened,
             policy=RetryPolicy(max_attempts=3, base=timedelta(milliseconds=1), cap=timedelta(milliseconds=1)),
             timeout=timedelta(seconds=30),

@@ -105,12 +105,12 @@ OVERRIDDEN = {
         "_to_message": "refuses to make messages of what was never polled",
     },
     "Stream": {"_finalized": "keeps processors from being added once it iterates"},
-    "Improved": {"_error_message": "says which setting to look at when a certificate is not trusted"},
+    "_Improvements": {"_error_message": "says which setting to look at when a certificate is not trusted"},
 }
 CLASSES = [
     *(consumer.Consumer, consumer.Fetcher, positions.PositionlessConsumer),
     *(producer.Producer, stream.Stream, transport.Transport),
-    *(connections._improved(Connection), connections._lenient(Connection)),
+    *(connections._Improvements, connections._lenient(Connection)),
 ]
 
 
