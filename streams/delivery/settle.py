@@ -1,4 +1,4 @@
-"""What came of a delivery's try is made durable: published, kept for later, or given up."""
+"""The settler makes durable what came of a delivery's try: published, kept, or given up."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
