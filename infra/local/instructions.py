@@ -54,7 +54,7 @@ def _other_terminal(stack: Stack) -> str:
     own = sorted(Settings.variable(name) for name in stack.given & set(_ADDRESSES))
     made = {name: value for name, value in variables(stack.settings, _ADDRESSES).items() if name not in own}
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in made.items())
-    more = f"\n({', '.join(own)}: set as here; they are your own.)" if own else ""
+    more = f"\n# … and {', '.join(own)}, as you have set it here" if own else ""
     teamfit = _program()
     return f"""Commands in another terminal need this first:
 export {exports}{more}

@@ -167,7 +167,8 @@ class StageApp(faust.App):
         held = [f"{stage.group} is held: {stage.held}" for stage in self.stages if stage.held is not None]
         held += [why for ask in self.watched if (why := ask()) is not None]
         health = getattr(self.transport, "health", list)  # Kafka's transport does not tell
-        return [*held, *health(), *(problem for app in self.beside for problem in app.problems())]
+        broker = [one.replace("broker URL", "BROKER_URL") for one in health()]
+        return [*held, *broker, *(problem for app in self.beside for problem in app.problems())]
 
     def tell_held(self) -> None:
         """Bring the gauge that says which stage stands still, and why, up to date."""

@@ -20,6 +20,8 @@ Sentinels may have no password though their master has one, and then refuse to b
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from ssl import SSLCertVerificationError
 from time import monotonic
 from typing import Any, Final, cast
@@ -37,6 +39,7 @@ __all__ = ["go_on_without_login", "improve"]
 
 # So seldom is it looked whether the URL is wrong about TLS, since most lost connections have other reasons.
 _LOOK_EVERY_S: Final = 60.0
+_HANDSHAKE_S: Final = 1.0
 
 
 def improve(pool: ConnectionPool) -> None:
@@ -62,9 +65,23 @@ class _Improvements(AbstractConnection):
 
     async def connect(self) -> None:
         try:
+            if self._may_wait_in_vain():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_HANDSHAKE_S):
+                        await super().connect()  # type: ignore[no-untyped-call]
+                    return
+                await self._raise_advised(RedisTimeoutError("Timeout connecting to server"))
             await super().connect()  # type: ignore[no-untyped-call]
         except (RedisConnectionError, RedisTimeoutError) as error:
-            raise await self._advised(error) from error
+            await self._raise_advised(error)
+            raise
+
+    def _may_wait_in_vain(self) -> bool:
+        """Whether this is a first handshake: a server without TLS lets it wait until its time is over."""
+        return isinstance(self, SSLConnection) and not type(self).has_answered and self._looks_again()
+
+    def _looks_again(self) -> bool:
+        return monotonic() - type(self).looked_at >= _LOOK_EVERY_S
 
     def pack_command(self, *args: Any) -> list[bytes]:
         name, *rest = args
@@ -88,22 +105,23 @@ class _Improvements(AbstractConnection):
             await self.disconnect(nowait=True)
             raise
         except RedisConnectionError as error:
-            raise await self._advised(error) from error
+            await self._raise_advised(error)
+            raise
         type(self).has_answered = True
         return response
 
-    async def _advised(self, error: RedisConnectionError | RedisTimeoutError) -> Exception:
-        """Return the error, of a server that has never answered with a look at whether it speaks TLS."""
+    async def _raise_advised(self, error: RedisConnectionError | RedisTimeoutError) -> None:
+        """Raise the error with advice on TLS, if the server has never answered and the URL is wrong about that."""
         host, port = getattr(self, "host", None), getattr(self, "port", None)
         if type(self).has_answered or host is None or port is None:
-            return error
+            return
         if type(error) not in {RedisConnectionError, RedisTimeoutError}:
-            return error
-        if monotonic() - type(self).looked_at >= _LOOK_EVERY_S:
+            return
+        if self._looks_again():
             type(self).looked_at = monotonic()
             type(self).advice = await tls_advice(host, int(port), tls=isinstance(self, SSLConnection))
-        said = not type(self).advice or type(self).advice in str(error)
-        return error if said else type(error)(f"{error}{type(self).advice}")
+        if self.advice and self.advice not in str(error):
+            raise type(error)(f"{error}{self.advice}") from error
 
     def _error_message(self, exception: BaseException) -> str:
         message: str = super()._error_message(exception)

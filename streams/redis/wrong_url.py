@@ -44,7 +44,11 @@ def advice_on(error: object) -> str:
     """Return the advice on an error as the end of a sentence, or nothing."""
     text = str(error)
     found = next((advice for part, advice in _ADVICE.items() if part in text), None)
-    return f" ({found})" if found else ""
+    return _said(found) if found else ""
+
+
+def _said(advice: str) -> str:
+    return f" (broker URL: {advice})"
 
 
 async def tls_advice(host: str, port: int, *, tls: bool) -> str:
@@ -54,9 +58,9 @@ async def tls_advice(host: str, port: int, *, tls: bool) -> str:
         The advice as the end of a sentence; empty if the URL is right about TLS, or the port tells nothing.
     """
     if tls and await _speaks_plain(host, port):
-        return " (it speaks no TLS: write redis://, or the port that does)"
+        return _said("it speaks no TLS: write redis://, or the port that does")
     if not tls and await _speaks_tls(host, port):
-        return " (it speaks TLS alone: write rediss://)"
+        return _said("it speaks TLS alone: write rediss://")
     return ""
 
 

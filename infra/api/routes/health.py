@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
+import structlog
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
 from infra.errors import DependencyDown, RefusesWrites
+
+log = structlog.get_logger(__name__)
 
 Probe = Callable[[], Awaitable[None]]
 
@@ -76,23 +79,25 @@ class _Watched:
         self._probe = probe
         self._look: asyncio.Task[str | None] | None = None
         self._began = 0.0
+        self._logged: str | None = None
 
     async def reason(self) -> str | None:
         """Return what is wrong with it, or None."""
         now = asyncio.get_running_loop().time()
         if self._look is None or (self._look.done() and now - self._began >= _FRESH_S):
-            self._look, self._began = asyncio.create_task(_reason(self._probe)), now
+            self._look, self._began = asyncio.create_task(self._reason()), now
         # One that gets no answer is left to end by itself: a driver that is cancelled may wait for the server as well.
         done, _ = await asyncio.wait({self._look}, timeout=_PATIENCE_S)
         return self._look.result() if done else f"no answer in {_PATIENCE_S:g} s"
 
-
-async def _reason(probe: Probe) -> str | None:
-    """Return what is wrong, without the addresses and names that an error's text may hold: the route is open to all."""
-    try:
-        await probe()
-    except RefusesWrites as error:
-        return str(error)
-    except DependencyDown as error:
-        return type(error.__cause__ or error).__name__
-    return None
+    async def _reason(self) -> str | None:
+        """Return what is wrong. The route is open to all, so addresses and names that the error holds go to the log."""
+        try:
+            await self._probe()
+        except DependencyDown as error:
+            if str(error) != self._logged:
+                self._logged = str(error)
+                log.warning("api.dependency_down", dependency=error.dependency, why=self._logged)
+            return str(error) if isinstance(error, RefusesWrites) else type(error.__cause__ or error).__name__
+        self._logged = None
+        return None
