@@ -3,7 +3,7 @@
 import asyncio
 import json
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -439,3 +439,41 @@ async def test_what_retention_removed_is_no_gap(
     await pipeline.complete()
     await assert_consistent(database_url)
     assert await database.fetchval("SELECT status FROM customization_jobs WHERE job_id = $1", jobs.done.job_id)
+
+
+REQUESTED, CANCELLED = "teamfit.job.requested.v1", "teamfit.job.cancel-requested.v1"
+
+
+async def _refused(
+    database: Pool, job_id: UUID, organization: str, kind: str, *, error: str = "ForgedEvent", event: bytes = b"{}"
+) -> None:
+    """Keep what two stages make of one event that they do not believe."""
+    for stage in ("projection", "quota"):
+        await database.execute(
+            "INSERT INTO failed_events (id, topic, stage, reason, error_type, error_message, attempts, first_failed_at,"
+            " last_failed_at, job_id, run, organization_id, event_type, event_id, event)"
+            " VALUES (gen_random_uuid(), 'job-requests', $1, 'given_up', $2, 'no', 1, now(), now(), $3, 1, $4, $5,"
+            " 'e', $6)",
+            *(stage, error, job_id, organization, kind, event),
+        )
+
+
+async def test_forgeries_are_counted_once_and_mistakes_apart(jobs: Jobs, database: Pool, check: Checker) -> None:
+    """Forged is what claims another organization's job, or a stage's word; what a sender gets wrong breaks nothing."""
+    own, nobodys = jobs.done.job_id, uuid4()
+    assert finding(await check(), "mistakes of senders").detail == "none is open"
+    await _refused(database, own, "birch", REQUESTED)
+    await _refused(database, own, "birch", REQUESTED, error="InvalidEvent", event=b"{malformed")
+    await _refused(database, own, "acme", "teamfit.job.completed.v1")
+    await _refused(database, own, "acme", REQUESTED, error="JobIdReused")
+    await _refused(database, own, "acme", CANCELLED, event=b"{of a later run")
+    await _refused(database, nobodys, "acme", REQUESTED, event=b"{of a later run")
+    await _refused(database, nobodys, "acme", REQUESTED, error="InvalidEvent")
+    report = await check()
+    forged, mistakes = finding(report, "nothing forged"), finding(report, "mistakes of senders")
+    assert (forged.violations, mistakes.checked, mistakes.violations) == (3, 4, 0)
+    assert "refused by projection and quota" in forged.examples[0]
+    assert [one.split()[0] for one in mistakes.examples].count(str(own)) == 2
+    assert mistakes.detail == "teamfit failed list has them; tell their senders"
+    await database.execute("DELETE FROM failed_events WHERE organization_id = 'birch' OR event_type LIKE '%completed%'")
+    assert (await check()).ok
