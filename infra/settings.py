@@ -43,6 +43,12 @@ class Settings(Variables):
         description="Base URL of any OpenAI-compatible endpoint; unset: OpenAI's own.",
     )
 
+    llm_endpoints: str | None = Field(
+        default=None,
+        description="A TOML or JSON file that lists several LLM endpoints, in place of `OPENAI_*`, `TEAMFIT_MODEL` and "
+        "`TEAMFIT_COMPLETION_FORMAT` (docs/llm.md); unset: the one endpoint that those name.",
+    )
+
     signing_key: SecretStr | None = Field(
         default=None,
         description="Key that signs bearer tokens (HS256), at least 32 bytes. The API does not start without it.",

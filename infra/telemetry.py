@@ -40,6 +40,11 @@ LLM_BLAMED = Counter(
     "Calls without an answer, by who is to blame (account, configuration, endpoint, limit, prompt, unknown) and code.",
     ["blame", "code"],
 )
+LLM_PASSED_ON = Counter(
+    "teamfit_llm_passed_on_total",
+    "Times that a job was passed on to the next endpoint, by the endpoint that took no calls.",
+    ["endpoint"],
+)
 LLM_PROBES = Counter(
     "teamfit_llm_probes_total", "Calls for no job, to see whether the endpoint works, by result.", ["result"]
 )

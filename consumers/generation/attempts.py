@@ -55,7 +55,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """The attempts in Postgres. Every method is one transaction for a whole batch, and is safe to repeat.
+    """The attempts at one endpoint in Postgres. Every method is one transaction for a batch, and is safe to repeat.
 
     Each raises DependencyDown when Postgres is away.
     """
@@ -65,6 +65,7 @@ class Attempts:
     settings: Settings
     gate: Gate
     hold: Hold = field(default_factory=Hold)
+    endpoint: str | None = None
 
     async def begin(self, handovers: Sequence[Handover]) -> list[Begun]:
         """Begin an attempt at each run and read its team.
@@ -97,7 +98,8 @@ class Attempts:
         known = await _queries.lock_runs(
             connection,
             **runs,
-            endpoint=self.gate.endpoint,
+            gate=self.gate.endpoint,
+            endpoint=self.hold.caller.endpoint,
             model=self.hold.caller.model,
             credential=self.hold.caller.credential,
         )
@@ -117,6 +119,7 @@ class Attempts:
             patience=patience(self.settings),
             max_tokens=self.settings.max_tokens_per_job,
             unknown_tokens=self.settings.max_completion_tokens,
+            endpoint=self.endpoint,
             now=now,
         ):
             key = (JobId(row["job_id"]), row["run"])

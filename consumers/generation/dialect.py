@@ -76,6 +76,11 @@ class Dialect:
         return fields
 
 
+def forms_of(setting: CompletionFormat) -> tuple[Form, ...]:
+    """Return the forms that a setting allows."""
+    return _FORMS[setting]
+
+
 def strongest(setting: CompletionFormat) -> Dialect:
     """Return what is tried first."""
     return Dialect(_FORMS[setting][0], is_learned=setting == "auto")

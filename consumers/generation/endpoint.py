@@ -21,7 +21,7 @@ import structlog
 
 from consumers.generation.answer import Completion
 from consumers.generation.blame import Verdict
-from consumers.generation.dialect import strongest
+from consumers.generation.dialect import Form, strongest
 from consumers.generation.evidence import Evidence
 from consumers.generation.fleet import PROBE_PATIENCE, Fleet
 from consumers.generation.hold import Hold
@@ -73,6 +73,11 @@ class Endpoint:
         self._probing = asyncio.Lock()
         self._refuted: tuple[float, LlmFailure] | None = None
         self._was_held = False
+
+    @property
+    def form(self) -> Form:
+        """Return the form in which the next call asks."""
+        return self._learning.form.form
 
     def turn(self) -> AbstractAsyncContextManager[None]:
         """Let a job call. The first of a fleet, which finds out how the endpoint is asked, goes ahead of the others."""

@@ -87,6 +87,11 @@ class Gate:
             self._known_until = max(self._known_until, closing.until)
             self._heard = self.clock()
 
+    @property
+    def is_closed(self) -> bool:
+        """Return whether it is, as far as this process knows."""
+        return self._closed_until > self.clock()
+
     def knock(self) -> None:
         """Pass if the gate is open, or if the fleet must be asked again. `check` then knows the answer.
 

@@ -22,21 +22,16 @@ from typing import Final, TypeAlias
 import structlog
 
 from consumers.generation.answer import Completion
-from consumers.generation.attempts import Attempts
-from consumers.generation.endpoint import Endpoint
-from consumers.generation.fleet import Fleet
-from consumers.generation.gate import Gate
-from consumers.generation.hold import Caller, Hold, ProbeDue
-from consumers.generation.llm import Llm, endpoint_of
+from consumers.generation.line import Line
 from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.prompt import Team, user_message
-from consumers.generation.runs import Attempt, Begun, Capped, Ended, Failure, Handover, NotItsTurn, Saved, UnderWay
+from consumers.generation.route import Route
+from consumers.generation.runs import Attempt, Capped, Ended, Failure, NotItsTurn, Saved, UnderWay
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown, Permanent, Postponed
 from infra.postgres import Database
 from infra.settings import Settings
-from streams.delivery.batching import Batcher
 from streams.delivery.deliveries import Delivery, Record
 from streams.delivery.interfaces import Publisher
 from streams.delivery.policy import error_code
@@ -61,28 +56,23 @@ class Generation:
     """The stage's handlers.
 
     Args:
+        route: the endpoints, with what is known of them.
         publisher: for the one fact that goes out before the job is done, JobStarted.
     """
 
-    def __init__(self, *, database: Database, llm: Llm, publisher: Publisher, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self, *, database: Database, route: Route, publisher: Publisher, clock: Clock, settings: Settings
+    ) -> None:
         self._database = database
+        self._route = route
         self._publisher = publisher
         self._clock = clock
         self._settings = settings
-        self._gate = Gate(endpoint_of(settings))
-        self._hold = Hold(Caller.of(settings))
-        self._endpoint = Endpoint(llm=llm, fleet=Fleet(database, settings), hold=self._hold, settings=settings)
-        self._attempts = Attempts(database, clock, settings, self._gate, self._hold)
-        size, timeout_s = settings.batch_size, settings.stage_timeout_s
-        self._begin = Batcher(self._attempts.begin, max_size=size, timeout_s=timeout_s)
-        self._save = Batcher(self._attempts.save, max_size=size, timeout_s=timeout_s)
-        self._fail = Batcher(self._attempts.fail, max_size=size, timeout_s=timeout_s)
-        self._discard = Batcher(self._attempts.discard, max_size=size, timeout_s=timeout_s)
         self._ownership = Ownership(database, timeout=timedelta(seconds=settings.stage_timeout_s))
         self._turns = _Turns()
         # Answers that are paid for but could not be saved, because Postgres went away. The stage takes such a delivery
         # again when Postgres is back, and need not pay again.
-        self._unsaved: dict[_Turn, tuple[Attempt, Completion]] = {}
+        self._unsaved: dict[_Turn, tuple[Line, Attempt, Completion]] = {}
 
     async def handle(self, event: JobAccepted, delivery: Delivery) -> Sequence[Record]:
         """Generate a job's activities, save them, and return the JobCompleted that follows.
@@ -106,19 +96,7 @@ class Generation:
             kept = self._unsaved.pop(turn, None)
             if kept is not None and (facts := await self._saved(turn, event, *kept)):
                 return facts
-            self._gate.knock()
-            self._hold.knock()
-            async with self._endpoint.turn():
-                begun = await self._begun((event, delivery.entry))
-                if isinstance(begun, NotItsTurn):
-                    return ()
-                if isinstance(begun, UnderWay):
-                    raise _postponed(event, begun)
-                if isinstance(begun, Capped):
-                    raise self._spent(event, begun)
-                if not isinstance(begun, Attempt):
-                    return _already_ended(event, begun)
-                return await self._saved(turn, event, begun, await self._answer(event, begun))
+            return await self._route.call(event, lambda line: self._generate(line, turn, event))
 
     async def give_up(self, event: JobAccepted, _delivery: Delivery, error: Exception) -> Sequence[Record]:
         """Fail the run and return the JobFailed that follows. Nothing is returned if it had ended in another way.
@@ -130,47 +108,54 @@ class Generation:
         """
         if not await self._ownership.allows(event):
             return ()
-        await self._attempts.give_up(event.job_id, event.run, error_code=error_code(error))
+        await self._route.give_up(event.job_id, event.run, error_code=error_code(error))
         facts = await fail_run(self._database, self._clock, event, error)
         if facts:
             telemetry.JOBS.labels("failed").inc()
         return facts
 
-    async def _begun(self, handover: Handover) -> Begun:
-        try:
-            return await self._begin.submit(handover)
-        except ProbeDue:
-            await self._endpoint.reopen()
-            return await self._begin.submit(handover)
+    async def _generate(self, line: Line, turn: _Turn, event: JobAccepted) -> Sequence[Record]:
+        """Attempt the run at one endpoint."""
+        line.knock()
+        async with line.turn():
+            begun = await line.begin((event, turn[2]))
+            if isinstance(begun, NotItsTurn):
+                return ()
+            if isinstance(begun, UnderWay):
+                raise _postponed(event, begun)
+            if isinstance(begun, Capped):
+                raise self._spent(event, begun)
+            if not isinstance(begun, Attempt):
+                return _already_ended(event, begun)
+            return await self._saved(turn, event, line, begun, await self._answer(line, event, begun))
 
-    async def _answer(self, event: JobAccepted, attempt: Attempt) -> Completion:
+    async def _answer(self, line: Line, event: JobAccepted, attempt: Attempt) -> Completion:
         """Call the LLM once; a failure is on record before it is raised."""
         try:
-            prompt = await self._prompt(event, attempt)
+            prompt = await self._prompt(line, event, attempt)
         except (Permanent, DependencyDown):
-            await self._discard.submit(attempt)
+            await line.discard(attempt)
             raise
         try:
-            completion = await self._endpoint.complete(attempt.key, prompt)
+            completion = await line.complete(attempt.key, prompt)
         except LlmFailure as failure:
-            self._gate.close(failure.closed_for, failure.code)
+            line.gate.close(failure.closed_for, failure.code)
             if failure.sent:
-                await self._fail.submit(Failure(attempt, failure.code, failure.usage, failure.maybe_billed))
+                await line.fail(Failure(attempt, failure.code, failure.usage, failure.maybe_billed))
             else:
-                await self._discard.submit(attempt)
-            self._gate.check()
+                await line.discard(attempt)
+            line.gate.check()
             raise failure.error from failure
-        self._gate.close(completion.closed_for, "limit_used_up")
+        line.gate.close(completion.closed_for, "limit_used_up")
         return completion
 
-    async def _prompt(self, event: JobAccepted, attempt: Attempt) -> str:
+    async def _prompt(self, line: Line, event: JobAccepted, attempt: Attempt) -> str:
         """Return the prompt, once all is ready for the call; what fails here has cost nothing."""
         team = _team(event, attempt)
         # Before the call, so that a broker that is away costs nothing.
         await self._publisher.publish((record(JOB_EVENTS, self._started(event, attempt)),))
         # Either may have changed since the attempt began.
-        self._gate.check()
-        self._hold.check()
+        line.check()
         return user_message(event.data.requirements, team, materials_token_budget=self._settings.materials_token_budget)
 
     def _spent(self, event: JobAccepted, capped: Capped) -> Permanent:
@@ -181,16 +166,16 @@ class Generation:
         )
 
     async def _saved(
-        self, turn: _Turn, event: JobAccepted, attempt: Attempt, completion: Completion
+        self, turn: _Turn, event: JobAccepted, line: Line, attempt: Attempt, completion: Completion
     ) -> Sequence[Record]:
         """Save an answer and return the fact that follows, or nothing if the attempt no longer holds its run."""
         try:
-            saved = await self._save.submit((attempt, completion))
+            saved = await line.save(attempt, completion)
         except DependencyDown:
-            self._unsaved[turn] = attempt, completion
+            self._unsaved[turn] = line, attempt, completion
             raise
         except TimeoutError as error:
-            self._unsaved[turn] = attempt, completion
+            self._unsaved[turn] = line, attempt, completion
             raise DependencyDown("postgres", "Postgres did not save an answer in time") from error
         if saved is None:
             log.warning("generation.superseded", job_id=str(event.job_id), run=event.run, attempt=attempt.number)

@@ -35,6 +35,9 @@ The object has one key, "activities": a list of exactly three objects, each with
 "duration_minutes" (integer), "group_size" (object with integers "min" and "max"), "materials" (list of strings), \
 "steps" (list of strings, in order) and "objective"."""
 
+# What our own words and the schema are in tokens, rounded up generously.
+OUR_TOKENS: Final = 1_500
+
 _TASK: Final = "The request, as JSON data:"
 
 # It holds the word JSON, without which some endpoints refuse `json_object`.

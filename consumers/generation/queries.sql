@@ -1,4 +1,4 @@
--- name: lock_runs(job_ids, runs, endpoint, model, credential)^
+-- name: lock_runs(job_ids, runs, gate, endpoint, model, credential)^
 -- Lets one transaction at a time begin attempts at a run. The next statement sees what the one before it committed;
 -- sorted, so that two workers cannot deadlock. Returns for how long the gate is closed yet, or NULL, and why the endpoint
 -- is held and when its next probe is due, or NULLs, which so cost no round trip of their own.
@@ -17,7 +17,7 @@ SELECT
     held.next_probe_at - clock_timestamp() AS next_probe_in
 FROM (SELECT count(*) FROM locked) AS all_locked
 -- A gate that was closed in the future was closed by a clock that has been set back: nobody knows until when.
-LEFT JOIN llm_gate AS closed ON closed.endpoint = :endpoint
+LEFT JOIN llm_gate AS closed ON closed.endpoint = :gate
     AND closed.closed_until > clock_timestamp() AND closed.closed_at <= clock_timestamp()
 LEFT JOIN llm_holds AS held ON held.endpoint = :endpoint AND held.model = :model AND held.credential = :credential
     AND held.passed_at IS NULL;
@@ -41,7 +41,7 @@ WHERE older.job_id = wanted.job_id AND older.run = wanted.run AND older.state = 
     AND (older.entry = wanted.entry OR coalesce(older.deadline <= clock_timestamp(), true)
         OR older.deadline > clock_timestamp() + :patience::interval + interval '1 second');
 
--- name: begin(job_ids, runs, organization_ids, tokens, entries, patience, max_tokens, unknown_tokens, now)
+-- name: begin(job_ids, runs, organization_ids, tokens, entries, patience, max_tokens, unknown_tokens, endpoint, now)
 -- Starts the next attempt of each run that has not ended, has none under way and does not wait for its turn, unless its job
 -- has spent `max_tokens` (0: no cap); what is not known of a call's cost counts as `unknown_tokens`. Returns for each run its
 -- new attempt and what its job has spent; or how it ended, with the code of its failure and with what the saved attempt of a
@@ -73,10 +73,10 @@ WITH wanted AS MATERIALIZED (
     ) AS older
 ), begun AS (
     INSERT INTO generation_attempts
-        (job_id, run, attempt, token, state, started_at, organization_id, entry, deadline)
+        (job_id, run, attempt, token, state, started_at, organization_id, entry, deadline, endpoint)
     SELECT
         job_id, run, last_attempt + 1, token, 'started', :now, organization_id, entry,
-        clock_timestamp() + :patience::interval
+        clock_timestamp() + :patience::interval, :endpoint::text
     FROM wanted
     WHERE (:max_tokens::bigint = 0 OR spent < :max_tokens::bigint)
         AND under_way_until IS NULL

@@ -3,8 +3,7 @@
 from uuid import uuid4
 
 from consumers.generation.handlers import Generation
-from consumers.generation.llm import Llm
-from consumers.generation.runs import patience
+from consumers.generation.route import Route, patience_of
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.settings import Settings
@@ -25,24 +24,25 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     Raises:
         InvalidSetting: one that a call needs is missing. It ends the worker now instead of failing jobs then.
     """
-    settings.require("openai_api_key", "openai_base_url", "model", "completion_format", "generation_timeout_s")
+    if settings.llm_endpoints is None:
+        settings.require("openai_api_key", "openai_base_url", "model", "completion_format")
+    settings.require("generation_timeout_s")
     settings.require("materials_token_budget", "max_completion_tokens", "max_tokens_per_job")
-    llm = Llm(settings, connections=len(_TOPICS) * settings.generation_concurrency)
     app = create_app(GENERATION, settings, database)
-    generation = Generation(
-        database=app.database, llm=llm, publisher=app.publisher, clock=app.database.clock, settings=settings
-    )
+    clock = app.database.clock
+    route = Route.of(settings, app.database, clock, connections=len(_TOPICS) * settings.generation_concurrency)
+    generation = Generation(database=app.database, route=route, publisher=app.publisher, clock=clock, settings=settings)
     dispatcher = Dispatcher(app.database, app.publisher, window=settings.dispatch_window)
     stage = app.stage(
         expecting(JobAccepted),
         dispatcher.after(generation.handle),
         dispatcher.after(generation.give_up),
         retries=GivenBack(app.database, app.database.clock, dispatcher),
-        timeout=patience(settings),
+        timeout=patience_of(settings),
     )
     for topic in _TOPICS:
         app.feed(topic, stage, concurrency=settings.generation_concurrency)
-    app.close_at_last(llm.close)
+    app.close_at_last(route.close)
     _tell_slots(app, Slots(app.database, uuid4(), settings.generation_concurrency), dispatcher)
     return app
 

@@ -88,7 +88,7 @@ class Stack:
         self.given = frozenset(settings.model_fields_set)
         self.valkey: Valkey | None = None
         self.postgres: Postgres | None = None
-        self.offline = settings.openai_api_key is None and settings.openai_base_url is None
+        self.offline = not (settings.openai_api_key or settings.openai_base_url or settings.llm_endpoints)
         self._fixed_port = api_port is not None
         self._ports = {API: api_port or free_port()}
         self._llm_latency_s = llm_latency_s

@@ -18,6 +18,7 @@ ERROR_CODES: Final[Mapping[str, str]] = {
     "llm_refusal": "The LLM declined the wish. Another wording may help.",
     "llm_content_filter": "The LLM's content filter stopped the wish or its answer. Another wording may help.",
     "llm_prompt_too_long": "The wish and the team's materials are longer than the LLM takes.",
+    "llm_no_endpoint": "No LLM endpoint may be asked for this organization.",
     "llm_truncated": "The answer was longer than it may be. A simpler wish may help.",
     "llm_invalid_output": "Each try brought something other than three activities.",
     "llm_bad_request": "The LLM's endpoint did not take the request.",

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -18,7 +19,8 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from consumers.generation.handlers import Generation
-from consumers.generation.llm import Llm
+from consumers.generation.line import Line
+from consumers.generation.route import Route
 from consumers.generation.runs import Handover
 from infra.clock import SystemClock
 from infra.errors import DependencyDown
@@ -129,6 +131,20 @@ class Endpoint:
 @pytest.fixture
 async def endpoint() -> AsyncIterator[Endpoint]:
     """An offline LLM endpoint of the test's own, without latency."""
+    async with offline_endpoint() as serving:
+        yield serving
+
+
+@pytest.fixture
+async def other_endpoint() -> AsyncIterator[Endpoint]:
+    """A second one."""
+    async with offline_endpoint() as serving:
+        yield serving
+
+
+@asynccontextmanager
+async def offline_endpoint() -> AsyncIterator[Endpoint]:
+    """Serve an offline LLM endpoint."""
     app, headers = create_app(), dict[str, str]()
 
     async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
@@ -139,8 +155,10 @@ async def endpoint() -> AsyncIterator[Endpoint]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    yield Endpoint(runner.addresses[0][1], headers)
-    await runner.cleanup()
+    try:
+        yield Endpoint(runner.addresses[0][1], headers)
+    finally:
+        await runner.cleanup()
 
 
 @dataclass
@@ -151,6 +169,11 @@ class StageUnderTest:
     published: Published
     database: Database
     settings: Settings
+
+    @property
+    def line(self) -> Line:
+        """The first endpoint, as this worker knows it."""
+        return self.generation._route.lines[0]
 
     async def handle(self, event: JobAccepted, entry: str = ENTRY) -> Sequence[Record]:
         """Take a delivery; by default every event comes as the same entry each time."""
@@ -222,10 +245,11 @@ async def start_stage(database_url: str, endpoint: Endpoint) -> AsyncIterator[St
             }
         )
         database = Database(settings.database_url, size=5)
-        llm = Llm(settings, connections=400)
+        route = Route.of(settings, database, SystemClock(), connections=400)
         published = Published()
-        cleanup.extend((llm.close, database.close))
-        generation = Generation(database=database, llm=llm, publisher=published, clock=SystemClock(), settings=settings)
+        cleanup.extend((route.close, database.close))
+        clock = SystemClock()
+        generation = Generation(database=database, route=route, publisher=published, clock=clock, settings=settings)
         return StageUnderTest(generation, published, database, settings)
 
     yield start
@@ -319,7 +343,7 @@ async def end_hold(stage: StageUnderTest) -> None:
     """Let calls through again, without a probe."""
     async with stage.database.transaction() as connection:
         await connection.execute("DELETE FROM llm_holds")
-    stage.generation._hold.learn(None)
+    stage.line.hold.learn(None)
 
 
 async def hold_is_due(*stages: StageUnderTest) -> None:
@@ -327,7 +351,7 @@ async def hold_is_due(*stages: StageUnderTest) -> None:
     async with stages[0].database.transaction() as connection:
         await connection.execute("UPDATE llm_holds SET next_probe_at = clock_timestamp()")
     for stage in stages:
-        stage.generation._hold._until = 0.0
+        stage.line.hold._until = 0.0
 
 
 async def eventually(stage: StageUnderTest, event: JobAccepted) -> Sequence[Record]:

@@ -301,7 +301,7 @@ async def test_while_others_are_answered_a_failure_holds_nobody(
     """A call that fails after a later one was answered waits alone; no attempt is spent."""
     stage = await start_stage(openai_base_url=scripted.url)
     assert await stage.handle(accepted())
-    evidence = stage.generation._endpoint._evidence
+    evidence = stage.line._endpoint._evidence
 
     def script(_: dict[str, Any]) -> Answer | None:
         evidence.succeeded(evidence.clock())

@@ -143,7 +143,7 @@ async def test_a_gate_that_an_operator_opens_lets_waiting_workers_through(
         assert await open_gates(connection, [endpoint.base_url]) == [endpoint.base_url]
     with pytest.raises(DependencyDown):
         await stage.handle(accepted())
-    stage.generation._gate.clock = lambda: time.monotonic() + 30
+    stage.line.gate.clock = lambda: time.monotonic() + 30
     assert await stage.handle(accepted())
     assert await received(endpoint) == 2
 
@@ -232,4 +232,4 @@ async def test_secrets_in_the_address_do_not_name_the_gate(
     """The table is read by people."""
     secret = uuid4().hex
     stage = await start_stage(openai_base_url=endpoint.base_url.replace("//", f"//user:{secret}@") + f"?key={secret}")
-    assert stage.generation._gate.endpoint == endpoint.base_url
+    assert stage.line.gate.endpoint == endpoint.base_url

@@ -1,0 +1,178 @@
+"""A line is one LLM endpoint, what is known of it, and its attempts."""
+
+import asyncio
+import time
+from contextlib import AbstractAsyncContextManager, suppress
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from consumers.generation.answer import Completion
+from consumers.generation.attempts import Attempts
+from consumers.generation.dialect import Form
+from consumers.generation.endpoint import Endpoint
+from consumers.generation.endpoint_file import EndpointSpec
+from consumers.generation.fleet import Fleet
+from consumers.generation.gate import Gate
+from consumers.generation.hold import Caller, Hold, ProbeDue
+from consumers.generation.llm import Llm, endpoint_of
+from consumers.generation.runs import Attempt, Begun, Failure, Handover, Run, Saved
+from infra.clock import Clock
+from infra.errors import DependencyDown
+from infra.postgres import Database
+from infra.settings import Settings
+from streams.delivery.batching import Batcher
+from streams.jobs.events import JobId
+
+log = structlog.get_logger(__name__)
+
+# A job that finds all endpoints held asks again after so long whether a probe has found one that works.
+_REST_S: Final = 3.0
+_PROBE_UNDER_WAY: Final = timedelta(seconds=1)
+
+
+class Line:
+    """One endpoint.
+
+    Args:
+        database: keeps the attempts and what the fleet knows.
+        clock: dates the attempts.
+        settings: as if this endpoint were the only one.
+        spec: what the file says of it; None: it is the one that `OPENAI_*` name.
+        gate_name: as the fleet names its gate, if not by its address.
+        connections: calls in flight at most.
+        alone: whether there is no other; then the jobs that wait for it probe it.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        settings: Settings,
+        connections: int,
+        spec: EndpointSpec | None = None,
+        gate_name: str | None = None,
+        alone: bool = True,
+    ) -> None:
+        self.spec = spec
+        self.settings = settings
+        self.name = spec.name if spec else endpoint_of(settings)
+        self.gate = Gate(gate_name or endpoint_of(settings))
+        self.hold = Hold(Caller.of(settings))
+        self._llm = Llm(settings, connections=connections)
+        self._alone = alone
+        self._endpoint = Endpoint(llm=self._llm, fleet=Fleet(database, settings), hold=self.hold, settings=settings)
+        self._attempts = Attempts(database, clock, settings, self.gate, self.hold, self.name)
+        size, timeout_s = settings.batch_size, settings.stage_timeout_s
+        self._begin = Batcher(self._attempts.begin, max_size=size, timeout_s=timeout_s)
+        self._save = Batcher(self._attempts.save, max_size=size, timeout_s=timeout_s)
+        self._fail = Batcher(self._attempts.fail, max_size=size, timeout_s=timeout_s)
+        self._discard = Batcher(self._attempts.discard, max_size=size, timeout_s=timeout_s)
+        self._probe: asyncio.Task[None] | None = None
+        self._rests_until = 0.0
+
+    @property
+    def is_away(self) -> bool:
+        """Return whether it is closed, held or out of reach, for all we know."""
+        return self.gate.is_closed or self.hold.began is not None or self._rests_until > time.monotonic()
+
+    @property
+    def asks_again(self) -> bool:
+        """Return whether it is time to look if it is still away."""
+        try:
+            self.knock()
+        except DependencyDown:
+            return False
+        return self._rests_until <= time.monotonic()
+
+    def rest(self) -> None:
+        """Pass it over for a moment.
+
+        It takes no calls, and no hold stands that says so.
+        """
+        if not self.is_away:
+            self._rests_until = time.monotonic() + _REST_S
+
+    @property
+    def form(self) -> Form:
+        """Return the form in which the next call asks."""
+        return self._endpoint.form
+
+    def knock(self) -> None:
+        """Pass if calls are taken, or if Postgres has to be asked whether they are.
+
+        Raises:
+            DependencyDown: they are not.
+        """
+        self.gate.knock()
+        self.hold.knock()
+
+    def check(self) -> None:
+        """Pass if calls are taken, as far as this process knows.
+
+        Raises:
+            DependencyDown: they are not.
+        """
+        self.gate.check()
+        self.hold.check()
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Let a job call; see `Endpoint.turn`."""
+        return self._endpoint.turn()
+
+    async def begin(self, handover: Handover) -> Begun:
+        """Begin an attempt at this endpoint, probing it first if that is due.
+
+        Where there are others the job does not wait for the probe, which goes on by itself.
+
+        Raises:
+            DependencyDown: it takes no calls, or Postgres is away.
+        """
+        try:
+            return await self._begin.submit(handover)
+        except ProbeDue as due:
+            if not self._alone:
+                self._begin_probe()
+                raise DependencyDown("llm", str(due), retry_after=_PROBE_UNDER_WAY) from due
+            await self._endpoint.reopen()
+            return await self._begin.submit(handover)
+
+    async def complete(self, run: Run, prompt: str) -> Completion:
+        """Make one paid call at most; see `Endpoint.complete`."""
+        return await self._endpoint.complete(run, prompt)
+
+    async def save(self, attempt: Attempt, completion: Completion) -> Saved | None:
+        """Save an answer; None: the attempt no longer holds its run."""
+        return await self._save.submit((attempt, completion))
+
+    async def fail(self, failure: Failure) -> None:
+        """Record how an attempt failed."""
+        await self._fail.submit(failure)
+
+    async def discard(self, attempt: Attempt) -> None:
+        """Forget an attempt that has made no call."""
+        await self._discard.submit(attempt)
+
+    async def give_up(self, job_id: JobId, run: int, *, error_code: str) -> None:
+        """End the unfinished attempts of a run; see `Attempts.give_up`."""
+        await self._attempts.give_up(job_id, run, error_code=error_code)
+
+    def _begin_probe(self) -> None:
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._probe_apart())
+
+    async def _probe_apart(self) -> None:
+        try:
+            await self._endpoint.reopen()
+        except DependencyDown as down:
+            log.info("llm.still_held", endpoint=self.name, why=str(down))
+
+    async def close(self) -> None:
+        """End a probe and close the connections."""
+        if self._probe is not None:
+            self._probe.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._probe
+        await self._llm.close()
