@@ -25,12 +25,14 @@ from it, and `teamfit verify` names it.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import aiosql
+from pydantic import ValidationError
 
 from infra.errors import ForgedEvent, InvalidEvent, JobIdReused
 from infra.postgres import Connection, Database, columns
@@ -43,6 +45,7 @@ from streams.jobs.events import (
     JobFailed,
     JobRejected,
     JobRequested,
+    Requested,
     fact_id,
     kind_of,
 )
@@ -65,6 +68,7 @@ class Evidence:
         latest_run: the newest run that was entered or has ended; 0 before the first.
         cancelled_before: the owner's cancellation that came before its request.
         wish: the digest of what the owner's first request asked for; None where it is not on record.
+        recorded: what the intake accepted for the job; None if it did not, and of an event that asks for nothing.
     """
 
     owner: str | None
@@ -76,6 +80,7 @@ class Evidence:
     latest_run: int
     cancelled_before: Mapping[str, Any] | None
     wish: bytes | None
+    recorded: Mapping[str, Any] | None
 
 
 class Ownership:
@@ -101,7 +106,7 @@ class Ownership:
         evidence = await self._batcher.submit(event)
         if (why := objection(event, evidence)) is not None:
             raise ForgedEvent(why)
-        if isinstance(event, JobRequested) and event.run == 1 and evidence.wish not in {None, digest_of(event.data)}:
+        if isinstance(event, JobRequested) and event.run == 1 and _asks_otherwise(event, evidence):
             raise JobIdReused(
                 f"subject: job {event.job_id} was asked for before with another wish, which holds; use a new UUID (or "
                 "idempotency key) for each job"
@@ -140,7 +145,8 @@ class Ownership:
     async def _read(self, events: Sequence[JobEvent]) -> Sequence[Evidence]:
         async with self._database.transaction() as connection:
             await _claim(connection, [event for event in events if isinstance(event, JobRequested)])
-            rows = _queries.evidence(connection, **columns(events, job_ids="job_id", runs="run"))
+            asking = [isinstance(event, JobRequested) for event in events]
+            rows = _queries.evidence(connection, **columns(events, job_ids="job_id", runs="run"), asking=asking)
             return [Evidence(**row) async for row in rows]
 
 
@@ -158,6 +164,15 @@ def _may_claim(request: JobRequested) -> bool:
         return True
     key = request.idempotencykey
     return key is not None and job_id_for(request.data.organization_id, key) == request.job_id
+
+
+def _asks_otherwise(request: JobRequested, evidence: Evidence) -> bool:
+    """Return whether the job was asked for before with another wish."""
+    before = {evidence.wish}
+    if evidence.recorded is not None:
+        with suppress(ValidationError):  # of an older version with other bounds
+            before.add(digest_of(Requested.model_validate(evidence.recorded)))
+    return bool(before - {None, digest_of(request.data)})
 
 
 def early_cancellation(request: JobRequested, evidence: Evidence) -> JobCancelRequested | None:

@@ -22,7 +22,7 @@ CROSS JOIN LATERAL (SELECT job_owner(first.job_id) AS owner OFFSET 0) AS older
 ORDER BY first.job_id
 ON CONFLICT (job_id) DO NOTHING;
 
--- name: evidence(job_ids, runs)
+-- name: evidence(job_ids, runs, asking)
 -- What is on record about runs, in the order asked: whose the job is, what quota entered, how the run ended, how many runs
 -- there have been, a cancellation that the owner sent before its request, and what that request asked for.
 SELECT
@@ -41,8 +41,15 @@ SELECT
         SELECT early.event FROM early_cancellations AS early
         WHERE early.job_id = asked.job_id AND early.organization_id = job_owner(asked.job_id)
     ) AS cancelled_before,
-    (SELECT claim.wish FROM job_owners AS claim WHERE claim.job_id = asked.job_id) AS wish
-FROM unnest(:job_ids::uuid[], :runs::int[]) WITH ORDINALITY AS asked (job_id, run, place)
+    CASE WHEN asked.asking THEN
+        (SELECT claim.wish FROM job_owners AS claim WHERE claim.job_id = asked.job_id)
+    END AS wish,
+    -- What the intake accepted holds from then on, though it may wait for its time; unless its text was erased.
+    CASE WHEN asked.asking THEN (
+        SELECT request.event -> 'data' FROM job_requests AS request
+        WHERE request.job_id = asked.job_id AND request.event #>> '{data,requirements}' <> '[erased]'
+    ) END AS recorded
+FROM unnest(:job_ids::uuid[], :runs::int[], :asking::boolean[]) WITH ORDINALITY AS asked (job_id, run, asking, place)
 LEFT JOIN quota_ledger AS entry ON entry.job_id = asked.job_id AND entry.run = asked.run
 LEFT JOIN job_outcomes AS ended ON ended.job_id = asked.job_id AND ended.run = asked.run
 ORDER BY asked.place;

@@ -1,6 +1,7 @@
 """A job ID that was used before, and one that names nothing: whoever sends such a request hears of it."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -81,6 +82,26 @@ async def test_another_wish_under_a_used_job_id_is_a_failed_event(
     assert not [one for one in findings["nothing forged"].examples if one.startswith(job_id)]
     assert len([one for one in findings["mistakes of senders"].examples if one.startswith(job_id)]) == 1
     assert findings["mistakes of senders"].violations == 0
+
+
+@pytest.mark.usefixtures("forgery")
+@pytest.mark.parametrize("delayed", [True, False])
+async def test_what_http_has_accepted_holds_against_the_stream(
+    customer: Customer, books: Pool, *, delayed: bool
+) -> None:
+    """Another wish under its job's ID is refused by name, before the job's time has come and after its end."""
+    begins = datetime.now(UTC) + timedelta(days=1 if delayed else -1)
+    status, accepted = await customer.post(run_at=begins.isoformat())
+    assert status == 202, accepted
+    job_id = accepted["job_id"]
+    if not delayed:
+        await customer.ended_job(job_id)
+    second = wish(job_id, requirements="Something else, indoors")
+    await customer.xadd("key", job_id, "event", second)
+    for row in await letters_of(books, second, stages=2):
+        assert row["error_type"] == "JobIdReused"
+    job = await customer.job(job_id)
+    assert job["status"] == ("pending" if delayed else "completed")
 
 
 async def _seen(customer: Customer, job_id: str) -> None:
