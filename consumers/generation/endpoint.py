@@ -213,16 +213,17 @@ class Endpoint:
         else:
             known = self._learning.known or replace(strongest("prompt"), answer_limit="max_tokens")
             dialect = replace(known, form="prompt")
+        month = await self._fleet.begin_probe()
         try:
             usage = await self._llm.probe(dialect, limit_s=limit_s)
         except LlmFailure as failure:
             self._refuted = began, failure
             telemetry.LLM_PROBES.labels("failed").inc()
-            await self._fleet.count_probe(failure.usage, maybe_billed=failure.maybe_billed)
+            await self._fleet.end_probe(month, failure.usage, maybe_billed=failure.maybe_billed)
             return failure
         self._evidence.succeeded(began)
         telemetry.LLM_PROBES.labels("answered").inc()
-        await self._fleet.count_probe(usage, maybe_billed=usage is None)
+        await self._fleet.end_probe(month, usage, maybe_billed=usage is None)
         return None
 
 

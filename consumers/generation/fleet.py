@@ -74,7 +74,7 @@ class Fleet:
         self._asked = {**self._model, "completion_format": settings.completion_format}
         self._is_auto = settings.completion_format == "auto"
         self._caller = {**self._model, "credential": caller.credential}
-        self._uncounted: list[tuple[Usage | None, bool]] = []
+        self._uncounted: list[tuple[str | None, Usage | None, bool]] = []
 
     async def dialect(self) -> Dialect | None:
         """Return how the endpoint is asked, if that is known."""
@@ -131,16 +131,30 @@ class Fleet:
         async with self._database.transaction() as connection:
             await _queries.calls_succeed(connection, **self._caller)
 
-    async def count_probe(self, usage: Usage | None, *, maybe_billed: bool) -> None:
-        """Record a call that was made for no job. While Postgres is away, it is kept for the next one."""
-        self._uncounted.append((usage, maybe_billed))
+    async def begin_probe(self) -> str | None:
+        """Record a call for no job before it is made; return its month.
+
+        A worker that dies while it asks so leaves a call whose cost is unknown, and no call without a record. While
+        Postgres is away there is None, and `end_probe` records the call.
+        """
+        try:
+            async with self._database.transaction() as connection:
+                return str(await _queries.begin_probe(connection, **self._model))
+        except DependencyDown:
+            return None
+
+    async def end_probe(self, month: str | None, usage: Usage | None, *, maybe_billed: bool) -> None:
+        """Record what the call cost. While Postgres is away, it is kept for the next one."""
+        if month is None or usage is not None or not maybe_billed:
+            self._uncounted.append((month, usage, maybe_billed))
         counting, self._uncounted = self._uncounted, []
         try:
             async with self._database.transaction() as connection:
-                for cost, is_unknown in counting:
-                    await _queries.count_probe(
+                for begun, cost, is_unknown in counting:
+                    await _queries.end_probe(
                         connection,
                         **self._model,
+                        month=begun or await _queries.begin_probe(connection, **self._model),
                         maybe_billed=is_unknown,
                         prompt_tokens=(cost and cost.prompt_tokens) or 0,
                         completion_tokens=(cost and cost.completion_tokens) or 0,

@@ -93,15 +93,18 @@ SELECT
     greatest(next_probe_at - clock_timestamp(), interval '0') AS next_probe_in
 FROM llm_holds WHERE passed_at IS NULL ORDER BY endpoint, model, credential;
 
--- name: count_probe(endpoint, model, maybe_billed, prompt_tokens, completion_tokens)!
--- Adds a call that was made for no job to the month's total.
+-- name: begin_probe(endpoint, model)$
+-- Adds a call that is about to be made for no job to the month's total; what it costs is unknown until it has ended.
 INSERT INTO llm_probes AS total (endpoint, model, period, calls, maybe_billed_calls, prompt_tokens, completion_tokens)
-VALUES (
-    :endpoint, :model, to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM'), 1, :maybe_billed::int,
-    :prompt_tokens, :completion_tokens
-)
-ON CONFLICT (endpoint, model, period) DO UPDATE SET
-    calls = total.calls + 1,
-    maybe_billed_calls = total.maybe_billed_calls + excluded.maybe_billed_calls,
-    prompt_tokens = total.prompt_tokens + excluded.prompt_tokens,
-    completion_tokens = total.completion_tokens + excluded.completion_tokens;
+VALUES (:endpoint, :model, to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM'), 1, 1, 0, 0)
+ON CONFLICT (endpoint, model, period) DO UPDATE
+SET calls = total.calls + 1, maybe_billed_calls = total.maybe_billed_calls + 1
+RETURNING period;
+
+-- name: end_probe(endpoint, model, month, maybe_billed, prompt_tokens, completion_tokens)!
+-- Adds what such a call cost, if that is known.
+UPDATE llm_probes SET
+    maybe_billed_calls = maybe_billed_calls - (NOT :maybe_billed::boolean)::int,
+    prompt_tokens = prompt_tokens + :prompt_tokens,
+    completion_tokens = completion_tokens + :completion_tokens
+WHERE endpoint = :endpoint AND model = :model AND period = :month;

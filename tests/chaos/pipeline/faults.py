@@ -23,6 +23,7 @@ from tests.chaos.pipeline.rough import (
     broker_rough,
     combined,
     failed_over,
+    killed,
     made_replica,
     postgres_rough,
     promoted_behind,
@@ -46,6 +47,8 @@ class Fault:
         fleets: how many fleets share its injections, since each takes long.
         anchored: jobs may be lost that the database does not know yet, so the harness waits until it knows them, and
             sends only by ways in that are durable at once meanwhile (DESIGN 5.6).
+        crowd: how many jobs an anchored row sends before each injection: more than the fleet has slots, so that runs
+            wait.
         ground: what it needs beyond the servers.
         baseline: what takes its place when the Celery design is hit by it; None if it does not apply there.
         skipped: why this machine cannot inject it, or None.
@@ -58,6 +61,7 @@ class Fault:
     times: int = 20
     fleets: int = 1
     anchored: bool = False
+    crowd: int = 90
     ground: Ground = Ground.PLAIN
     baseline: Inject | None = None
     skipped: Callable[[System], str | None] = lambda _system: None
@@ -75,15 +79,17 @@ def _kill(kind: str) -> Inject:
     return inject
 
 
-def _stall(kind: str) -> Inject:
+def _stall(*kinds: str) -> Inject:
     @asynccontextmanager
     async def inject(system: System, turn: int) -> AsyncIterator[None]:
-        pid = system.pid(system.parts(kind)[turn % 2])
-        os.kill(pid, signal.SIGSTOP)
+        pids = [system.pid(system.parts(kind)[turn % 2]) for kind in kinds]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
     return inject
 
@@ -187,6 +193,8 @@ def _no_small_disk(system: System) -> str | None:
 
 _WORKER = "worker"
 _PAST_LEASE_S = LEASE_S * 1.6
+_DISPATCHERS = ("quota", "generation", "schedule")
+_PAST_PUBLISHING_S = 6.5  # another dispatcher publishes what one has released and not published after 5 s
 _STEPPED_S = 1.5  # long enough for leases to be renewed, retries to become due and the reconciler to look
 
 FAULTS: Sequence[Fault] = (
@@ -273,6 +281,32 @@ FAULTS: Sequence[Fault] = (
         hold_s=1.5,
         times=12,
     ),
+    Fault(
+        "kill-dispatchers",
+        "kill -9 of a quota, a generation and a schedule worker while runs wait for their turn",
+        killed(*_DISPATCHERS),
+        anchored=True,
+        crowd=200,
+        times=10,
+    ),
+    Fault(
+        "two-dispatchers",
+        "SIGSTOP of the same three until others dispatch for them, then SIGCONT, while runs wait",
+        _stall(*_DISPATCHERS),
+        hold_s=_PAST_PUBLISHING_S,
+        anchored=True,
+        crowd=200,
+        times=6,
+    ),
+    Fault(
+        "postgres-waiting",
+        "Postgres killed and restarted while 5,000 runs wait",
+        _postgres_killed,
+        anchored=True,
+        crowd=5_000,
+        times=2,
+    ),
+    Fault("flushall-waiting", "FLUSHALL while 5,000 runs wait", flushed, anchored=True, crowd=5_000, times=2),
     Fault(
         "combined",
         "Valkey and two workers killed with the backends; FLUSHALL with projection and schedule killed (in turn)",

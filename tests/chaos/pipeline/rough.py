@@ -174,7 +174,9 @@ async def _superuser(system: System) -> "AsyncIterator[asyncpg.Connection[asyncp
         await connection.close(timeout=5)
 
 
-def _killed(*kinds: str) -> Inject:
+def killed(*kinds: str) -> Inject:
+    """Kill one of each kind at once, in turn, and start them again."""
+
     @asynccontextmanager
     async def inject(system: System, turn: int) -> AsyncIterator[None]:
         parts = [system.parts(kind)[turn % 2] for kind in kinds]
@@ -218,6 +220,6 @@ broker_rough = in_turn(_scripts_and_clients_gone, _memory_full, _paused)
 postgres_rough = in_turn(_read_only, _tables_locked, _backends_terminated)
 combined = in_turn(
     # What was started last is undone first: workers are started once their servers are back.
-    _together(_killed("quota", "generation"), _backends_terminated, _valkey_killed),
-    _together(_killed("projection", "schedule"), _on_every_stream("FLUSHALL")),
+    _together(killed("quota", "generation"), _backends_terminated, _valkey_killed),
+    _together(killed("projection", "schedule"), _on_every_stream("FLUSHALL")),
 )

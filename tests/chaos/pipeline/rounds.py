@@ -20,12 +20,14 @@ from tests.chaos.pipeline.score import Score
 from tests.chaos.pipeline.system import ENDED, NEVER_BEGAN, Load, System
 
 _BEFORE, _DURING = 9, 6  # jobs sent in a round before the fault, and while it lasts
-_CROWD = 90  # sent instead where the fault destroys what waits, so that something does
+_TOGETHER = 100  # of a crowd, so that its callers do not time out
 _WARM_UP = 3
 _WARM_UP_S = 60.0
 _BEGIN_S = 3.0  # longest wait for jobs to be in flight
+_ANCHORED_S = 20.0  # longest wait for the database to know them
 _NEXT_S = 15.0  # longest wait for a job to complete after a fault
 _DRAIN_S = 60.0
+_SLOWEST = 50.0  # jobs a second that a fleet ends at least, beside others on a small machine
 _POLL_S = 0.1
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
@@ -124,8 +126,9 @@ async def _watch(row: _Row) -> None:
 async def _round(row: _Row, turn: int) -> bool:
     """Inject once; return whether a job completed afterwards."""
     if row.fault.anchored:
-        await row.system.submit(row.load, _CROWD)
-        await _until(lambda: row.system.anchored(row.load), _BEGIN_S)
+        for sent in range(0, row.fault.crowd, _TOGETHER):
+            await row.system.submit(row.load, min(_TOGETHER, row.fault.crowd - sent))
+        await _until(lambda: row.system.anchored(row.load), _ANCHORED_S)
         row.send(_DURING)
     else:
         row.send(_BEFORE)
@@ -165,7 +168,9 @@ async def _until(condition: Callable[[], Awaitable[bool]], longest_s: float) -> 
 async def _drained(row: _Row) -> dict[UUID, str]:
     if row.sending:
         await asyncio.wait(row.sending, timeout=_NEXT_S)
-    await _until(lambda: _at_rest(row), _DRAIN_S)
+    await _until(
+        lambda: _at_rest(row), _DRAIN_S + (row.fault.crowd * row.fault.times / _SLOWEST if row.fault.anchored else 0)
+    )
     return await row.statuses()
 
 

@@ -233,3 +233,18 @@ async def test_secrets_in_the_address_do_not_name_the_gate(
     secret = uuid4().hex
     stage = await start_stage(openai_base_url=endpoint.base_url.replace("//", f"//user:{secret}@") + f"?key={secret}")
     assert stage.line.gate.endpoint == endpoint.base_url
+
+
+async def test_a_probe_that_is_cut_off_is_on_record(stage: StageUnderTest, endpoint: Endpoint, database: Pool) -> None:
+    """A worker that ends, or whose try's time is over, while it asks for the fleet leaves no call without a record."""
+    await endpoint.tell("500", latency=1.0)
+    work = asyncio.create_task(stage.handle(accepted()))
+
+    async def probing() -> bool:
+        return await received(endpoint) == 2
+
+    await wait_for(probing, what="the probe after the job's own call")
+    work.cancel()
+    await asyncio.wait([work])
+    assert await calls_on_record(database) == 2
+    assert await database.fetchval("SELECT sum(maybe_billed_calls) FROM llm_probes") == 1
