@@ -237,14 +237,15 @@ async def test_secrets_in_the_address_do_not_name_the_gate(
 
 async def test_a_probe_that_is_cut_off_is_on_record(stage: StageUnderTest, endpoint: Endpoint, database: Pool) -> None:
     """A worker that ends, or whose try's time is over, while it asks for the fleet leaves no call without a record."""
+    assert await stage.handle(accepted())  # from now on it is known how the endpoint is asked
     await endpoint.tell("500", latency=1.0)
     work = asyncio.create_task(stage.handle(accepted()))
 
     async def probing() -> bool:
-        return await received(endpoint) == 2
+        return await received(endpoint) == 3
 
     await wait_for(probing, what="the probe after the job's own call")
     work.cancel()
     await asyncio.wait([work])
-    assert await calls_on_record(database) == 2
+    assert await calls_on_record(database) == 3
     assert await database.fetchval("SELECT sum(maybe_billed_calls) FROM llm_probes") == 1
