@@ -193,7 +193,6 @@ def _no_small_disk(system: System) -> str | None:
 
 _WORKER = "worker"
 _PAST_LEASE_S = LEASE_S * 1.6
-_DISPATCHERS = ("quota", "generation", "schedule")
 _PAST_PUBLISHING_S = 6.5  # another dispatcher publishes what one has released and not published after 5 s
 _STEPPED_S = 1.5  # long enough for leases to be renewed, retries to become due and the reconciler to look
 
@@ -284,15 +283,15 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "kill-dispatchers",
         "kill -9 of a quota, a generation and a schedule worker while runs wait for their turn",
-        killed(*_DISPATCHERS),
+        killed("quota", "generation", "schedule"),
         anchored=True,
         crowd=200,
         times=10,
     ),
     Fault(
         "two-dispatchers",
-        "SIGSTOP of the same three until others dispatch for them, then SIGCONT, while runs wait",
-        _stall(*_DISPATCHERS),
+        "SIGSTOP of a quota and a schedule worker until others dispatch for them, then SIGCONT, while runs wait",
+        _stall("quota", "schedule"),
         hold_s=_PAST_PUBLISHING_S,
         anchored=True,
         crowd=200,
