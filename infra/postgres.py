@@ -87,7 +87,10 @@ def _explained(error: BaseException) -> str:
             return f"TLS with Postgres fails: {error.reason or error}; check sslmode in DATABASE_URL"
         # asyncpg has no type of its own for this answer.
         case ConnectionError() if "rejected SSL upgrade" in str(error):
-            return "Postgres has no TLS, which sslmode in DATABASE_URL asks for: turn it on, or use sslmode=prefer"
+            return (
+                "Postgres has no TLS, which sslmode in DATABASE_URL asks for: turn it on, or use sslmode=prefer; or "
+                "what listens there is no Postgres: check host and port"
+            )
         case asyncpg.InvalidAuthorizationSpecificationError():
             return f"Postgres refuses the login: {error}; check user, password and sslmode in DATABASE_URL"
         case asyncpg.InvalidCatalogNameError():
@@ -100,8 +103,10 @@ def _explained(error: BaseException) -> str:
         case asyncpg.InsufficientPrivilegeError():
             return f"Postgres refuses: {error}; check the rights of the user in DATABASE_URL"
         case TimeoutError():
+            more = f": {error}" if str(error) else ""
             return (
-                f"Postgres is away, or all connections are taken: no answer in time{f': {error}' if str(error) else ''}"
+                f"Postgres is away, or all connections are taken: no answer in time{more}; check host and port in "
+                "DATABASE_URL"
             )
         case _:
             return f"Postgres is away: {type(error).__name__}: {error}; check DATABASE_URL"

@@ -173,7 +173,7 @@ class JobRequests:
             RunAtTooFar: the `run_at` of any is more than 366 days ahead; nothing was sent.
             SubmitFailed: the broker did not confirm them all. Submit all again, with idempotency keys, to be sure.
         """
-        events = [self._event(request) for request in requests]
+        events = self._events(list(requests))
         job_ids = [event.job_id for event in events]
         remaining = iter(events)
         try:
@@ -183,6 +183,16 @@ class JobRequests:
             fix = "the requests may or may not have been taken, so submit them again with the same idempotency keys"
             raise SubmitFailed(f"{_unconfirmed(error)}; {fix}", job_ids) from error
         return job_ids
+
+    def _events(self, requests: Sequence[Request]) -> list[JobRequested]:
+        events = []
+        for number, request in enumerate(requests, start=1):
+            try:
+                events.append(self._event(request))
+            except InvalidArgument as error:
+                which = f"request {number} of {len(requests)}: " if len(requests) > 1 else ""
+                raise InvalidArgument(f"{which}{error}") from None
+        return events
 
     def _event(self, request: Request) -> JobRequested:
         now = datetime.now(UTC)

@@ -67,7 +67,7 @@ async def test_nothing_is_sent_when_one_request_is_invalid(redis_url: str) -> No
         Request(organization_id="acme", team_id="", requirements="bad"),
     ]
     async with JobRequests.connect(redis_url) as requests:
-        with pytest.raises(InvalidArgument, match=r"^team_id: must have at least 1"):
+        with pytest.raises(InvalidArgument, match=r"^request 2 of 2: team_id: must have at least 1"):
             await requests.submit_many(wanted)
     assert await requests_in(redis_url) == []
 

@@ -166,7 +166,8 @@ def test_commands_say_it_in_one_line(postgres_server: Postgres, command: str, tm
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines() == [
-        "teamfit: Postgres has no TLS, which sslmode in DATABASE_URL asks for: turn it on, or use sslmode=prefer"
-    ]
+    assert done.stderr == (
+        "teamfit: Postgres has no TLS, which sslmode in DATABASE_URL asks for: turn it on, or use sslmode=prefer; or "
+        "what listens there is no Postgres: check host and port\n"
+    )
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,10 @@
 """Outages of Postgres, as the stages hear of them."""
 
-from contextlib import suppress
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -96,3 +99,49 @@ async def _use_after_loss(own: Database, database: Pool) -> None:
         with suppress(asyncpg.PostgresError):
             await connection.execute("SELECT 1")
         await connection.execute("SELECT 1")
+
+
+async def _as_a_web_server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(100)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+async def _in_silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while await reader.read(100):  # as Redis does with what is no command of its
+        pass
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "changes", "says"),
+    [
+        (_as_a_web_server, {}, "no Postgres: check host and port"),
+        (_as_a_web_server, {"query": "sslmode=require"}, "no Postgres: check host and port"),
+        (_in_silence, {"query": "connect_timeout=1"}, "check host and port in DATABASE_URL"),
+        (_in_silence, {"query": "connect_timeout=1&sslmode=require"}, "check host and port in DATABASE_URL"),
+        (None, {"netloc": "u:s3cret@127.0.0.1:1"}, "check DATABASE_URL"),
+        (None, {"netloc": "u:s3cret@postgres.invalid"}, "check DATABASE_URL"),
+        (None, {"path": "/nowhere"}, "no such database"),
+    ],
+)
+async def test_a_url_that_reaches_something_else_is_named_in_a_line(
+    database_url: str, answer: Callable[..., Awaitable[None]] | None, changes: dict[str, str], says: str
+) -> None:
+    """The sentence names the variable and where to look, and repeats no password."""
+    parts = urlsplit(database_url)
+    async with AsyncExitStack() as open_here:
+        if answer is not None:
+            server = await open_here.enter_async_context(await asyncio.start_server(answer, "127.0.0.1", 0))
+            parts = parts._replace(netloc=f"u:s3cret@127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        database = Database(parts._replace(**changes).geturl(), size=1)
+        with pytest.raises(DependencyDown) as caught:
+            async with database.transaction():
+                pass
+        await database.close()
+    said = str(caught.value)
+    assert says in said
+    assert "DATABASE_URL" in said
+    assert "\n" not in said
+    assert "s3cret" not in said
