@@ -11,7 +11,9 @@ from infra.errors import Postponed
 from streams.delivery.deliveries import ATTEMPT, Delivery, Record
 from streams.delivery.scheduled import take_due
 from streams.delivery.seal import Seal
+from streams.jobs.dispatch import enter
 from streams.jobs.events import JobAccepted, parse_event
+from streams.jobs.topics import JOB_ACCEPTED, record
 from tests.integration.generation.conftest import (
     ENTRY,
     Endpoint,
@@ -206,3 +208,20 @@ async def _completed(redis_url: str, jobs: int) -> bool:
     """Whether so many jobs are told as completed; a fact may be written twice, which is the same fact again."""
     events = [parse_event(entry[b"event"]) for entry in await entries_of(redis_url, "job-events")]
     return len({event.id for event in events if event.type == "teamfit.job.completed.v1"}) == jobs
+
+
+@pytest.mark.parametrize("state", ["arrived", "waiting", "parked"])
+async def test_an_entry_of_a_run_that_waits_for_its_turn_begins_nothing(
+    stage: StageUnderTest, endpoint: Endpoint, database: Pool, state: str
+) -> None:
+    """A copy that came too early, or comes again, makes no call and says nothing; once released, the run goes on."""
+    event = accepted()
+    async with stage.database.transaction() as connection:
+        await enter(connection, [record(JOB_ACCEPTED, event)])
+    await database.execute("UPDATE dispatch_runs SET state = $2 WHERE job_id = $1", event.job_id, state)
+    assert await stage.handle(event) == ()
+    assert await database.fetchval("SELECT count(*) FROM generation_attempts WHERE job_id = $1", event.job_id) == 0
+    assert await calls(endpoint) == 0
+    await database.execute("UPDATE dispatch_runs SET state = 'released' WHERE job_id = $1", event.job_id)
+    assert await stage.handle(event, ANOTHER) != ()
+    assert await calls(endpoint) == 1

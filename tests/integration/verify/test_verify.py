@@ -477,3 +477,35 @@ async def test_forgeries_are_counted_once_and_mistakes_apart(jobs: Jobs, databas
     assert mistakes.detail == "teamfit failed list has them; tell their senders"
     await database.execute("DELETE FROM failed_events WHERE organization_id = 'birch' OR event_type LIKE '%completed%'")
     assert (await check()).ok
+
+
+async def test_a_line_that_is_miscounted_is_reported(pipeline: Pipeline, database: Pool, check: Checker) -> None:
+    """Its counters speak of an organization that has nothing in the line, or of too few; recounting mends both."""
+    await pipeline.accept()
+    await database.execute("SELECT * FROM dispatch(0, false)")
+    assert (await check()).ok
+    await database.execute("UPDATE dispatch_organizations SET waiting = 7, in_flight = 3")
+    await database.execute(
+        "INSERT INTO dispatch_organizations (organization_id, tag, since, waiting) VALUES ('free', 0, 0, 2)"
+    )
+    found = await violations(check)
+    assert set(found) == {"line = counters"}
+    assert "acme: counted 7 waiting and 3 in flight, the rows have 1 and 0" in found["line = counters"]
+    assert "free: counted 2 waiting and 0 in flight, the rows have 0 and 0" in found["line = counters"]
+    assert await database.fetchval("SELECT dispatch_recount()") == 2
+    assert (await check()).ok
+
+
+async def test_what_is_dead_and_stays_in_the_line_is_reported(
+    pipeline: Pipeline, database: Pool, check: Checker
+) -> None:
+    """A run that ended unnoticed holds a slot, once nobody has found it for the patience; one without quota waits."""
+    over, unknown = await pipeline.accept(), await pipeline.accept()
+    await database.execute("SELECT * FROM dispatch(1, false)")
+    await pipeline.complete(over)
+    await database.execute("UPDATE dispatch_runs SET ended = false")
+    await database.execute("DELETE FROM quota_ledger WHERE job_id = $1", unknown.job_id)
+    assert str(over.job_id) not in (await violations(check))["line = live"]
+    found = await violations(check, patience=timedelta())
+    assert f"{over.job_id} run 1 of acme: released, completed" in found["line = live"]
+    assert f"{unknown.job_id} run 1 of acme: waiting, quota never held" in found["line = live"]
