@@ -28,6 +28,7 @@ _MODULES: Final = {
     "llm": "llm",
     "organization": "organization",
     "team": "organization",
+    "plan": "plan",
     "projection": "projection",
 }
 

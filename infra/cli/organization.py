@@ -42,7 +42,11 @@ _PLAN = "Its plan; `free` may request nothing."
 _STATUS = "Of its subscription; only `active` may request."
 _QUOTA = "Jobs that it may have a month (UTC)."
 _TRUST = "Its trust score, from 0 to 1; below TEAMFIT_TRUST_THRESHOLD it is refused."
-_PRIORITY = "Whether its jobs go before others'."
+_PRIORITY = "Whether its share is four times its plan's."
+_WEIGHT = "Its share of the fleet against others', while both wait; its plan's by default."
+_MOST = "How many of its runs are worked on at once; 0 pauses it; as its plan has it by default."
+Weight = Annotated[float | None, typer.Option(help=_WEIGHT, min=0.001, max=1000)]
+MaxInFlight = Annotated[int | None, typer.Option(help=_MOST, min=0, max=_LARGEST)]
 
 app = typer.Typer()
 organizations = typer.Typer(
@@ -64,13 +68,17 @@ def add_organization(
     quota: Annotated[int, typer.Option(help=_QUOTA, min=0, max=_LARGEST)] = 100,
     trust: Annotated[float, typer.Option(help=_TRUST, min=0, max=1)] = 1.0,
     priority: Annotated[bool, typer.Option(help=_PRIORITY)] = False,
+    weight: Weight = None,
+    max_in_flight: MaxInFlight = None,
     as_json: AsJson = False,
 ) -> None:
     """Add an organization with its subscription. Adding the same again changes nothing."""
     from infra.cli.session import with_database
     from infra.operations import tenants
 
-    wanted = tenants.Organization(organization, name or organization, trust, plan, status, quota, priority)
+    wanted = tenants.Organization(
+        *(organization, name or organization, trust, plan, status, quota, priority), weight, max_in_flight
+    )
     _print_one(with_database(lambda database: tenants.add_organization(database, wanted)), as_json=as_json)
 
 
@@ -85,6 +93,11 @@ def set_organization(
     quota: Annotated[int | None, typer.Option(help=_QUOTA, min=0, max=_LARGEST)] = None,
     trust: Annotated[float | None, typer.Option(help=_TRUST, min=0, max=1)] = None,
     priority: Annotated[bool | None, typer.Option(help=_PRIORITY)] = None,
+    weight: Weight = None,
+    max_in_flight: MaxInFlight = None,
+    as_plan: Annotated[
+        bool, typer.Option("--as-plan", help="Forget its own weight and cap: its plan's count.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Change what is given of an organization; the rest stays as it is."""
@@ -98,10 +111,12 @@ def set_organization(
         "status": status,
         "monthly_quota": quota,
         "priority": priority,
+        "weight": weight,
+        "max_in_flight": max_in_flight,
     }
-    if all(value is None for value in changes.values()):
+    if all(value is None for value in changes.values()) and not as_plan:
         raise typer.BadParameter("give at least one option that changes something")
-    changed = with_database(lambda database: tenants.set_organization(database, organization, changes))
+    changed = with_database(lambda one: tenants.set_organization(one, organization, changes, as_plan=as_plan))
     _print_one(changed, as_json=as_json)
 
 

@@ -18,13 +18,21 @@ from infra.postgres import Connection, Database
 
 _queries = aiosql.from_path(Path(__file__).with_name("tenants.sql"), "asyncpg")
 
-_SUBSCRIPTION = ("id", "plan", "status", "monthly_quota", "priority")
+_SUBSCRIPTION = ("id", "plan", "status", "monthly_quota", "priority", "weight", "max_in_flight")
+# What is shown, and asked for nowhere.
+_TOLD = {"share", "cap", "teams"}
 _REQUIRED = {"plan": "--plan", "monthly_quota": "--quota"}
 
 
 @dataclass(frozen=True, slots=True)
 class Organization:
-    """An organization with its subscription; that is None, field by field, when it has none."""
+    """An organization with its subscription; that is None, field by field, when it has none.
+
+    Attributes:
+        weight: what it was given itself of the fleet; None: as its plan has it. So with `max_in_flight`.
+        share: the weight that counts.
+        cap: how many of its runs may be worked on at once; None: any number.
+    """
 
     id: str
     name: str
@@ -33,6 +41,10 @@ class Organization:
     status: str | None
     monthly_quota: int | None
     priority: bool | None
+    weight: float | None = None
+    max_in_flight: int | None = None
+    share: float = 1.0
+    cap: int | None = None
     teams: int = 0
 
     @property
@@ -80,13 +92,16 @@ async def add_organization(database: Database, wanted: Organization) -> Organiza
         return found
 
 
-async def set_organization(database: Database, organization_id: str, changes: Mapping[str, Any]) -> Organization:
+async def set_organization(
+    database: Database, organization_id: str, changes: Mapping[str, Any], *, as_plan: bool = False
+) -> Organization:
     """Change what is given of an organization.
 
     Args:
         database: where.
         organization_id: which.
         changes: new values by field of `Organization`; None leaves a field as it is.
+        as_plan: whether a weight and a cap that are not given become those of its plan.
 
     Raises:
         UnknownOrganization: there is none.
@@ -104,7 +119,7 @@ async def set_organization(database: Database, organization_id: str, changes: Ma
             first = {"status": "active", "priority": False} | {k: v for k, v in values.items() if v is not None}
             await _queries.insert_subscription(connection, **_of(first, *_SUBSCRIPTION))
         else:
-            await _queries.update_subscription(connection, **_of(values, *_SUBSCRIPTION))
+            await _queries.update_subscription(connection, **_of(values, *_SUBSCRIPTION), as_plan=as_plan)
         return await _organization(connection, organization_id)
 
 
@@ -169,7 +184,7 @@ async def _organization(connection: Connection, organization_id: str) -> Organiz
 
 
 def _require_same(what: str, wanted: object, found: object, *, hint: str) -> None:
-    names = [field.name for field in fields(wanted) if field.name != "teams"]  # type: ignore[arg-type]
+    names = [field.name for field in fields(wanted) if field.name not in _TOLD]  # type: ignore[arg-type]
     different = [
         f"{name} {getattr(found, name)!r}, not {getattr(wanted, name)!r}"
         for name in names

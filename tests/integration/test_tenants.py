@@ -29,6 +29,9 @@ async def teamfit(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     settings.cache_clear()
 
 
+_NO_SHARE = {"weight": None, "max_in_flight": None, "share": 1.0, "cap": None}
+
+
 async def _json(teamfit: Run, line: str) -> Any:
     said = await teamfit(f"{line} --json")
     assert said.exit_code == 0, said.output
@@ -38,14 +41,39 @@ async def _json(teamfit: Run, line: str) -> Any:
 async def test_an_organization_is_added_once_and_changed(teamfit: Run) -> None:
     """The same call again changes nothing; what is given changes, and the rest stays."""
     hazel = {"id": "hazel", "name": "hazel", "trust_score": 1.0, "plan": "team", "status": "active", "teams": 0}
-    expected = hazel | {"monthly_quota": 7, "priority": False}
+    expected = hazel | {"monthly_quota": 7, "priority": False} | _NO_SHARE
     for _ in range(2):
         assert await _json(teamfit, "organization add hazel --quota 7") == expected
-    changed = expected | {"priority": True, "trust_score": 0.25, "monthly_quota": 9}
+    changed = expected | {"priority": True, "trust_score": 0.25, "monthly_quota": 9, "share": 4.0}
     assert await _json(teamfit, "organization set hazel --priority --trust 0.25 --quota 9") == changed
     assert await _json(teamfit, "organization show hazel") == changed
     assert await _json(teamfit, "organization list") == [changed]
-    assert await _json(teamfit, "organization set hazel --no-priority") == changed | {"priority": False}
+    assert await _json(teamfit, "organization set hazel --no-priority") == changed | {"priority": False, "share": 1.0}
+
+
+async def test_a_share_is_the_organizations_own_or_its_plans(teamfit: Run) -> None:
+    """Both can be set and given up; what counts stands beside what was given."""
+    await teamfit("organization add hazel --plan team --max-in-flight 3")
+
+    async def share() -> tuple[float | None, int | None, float, int | None]:
+        shown = await _json(teamfit, "organization show hazel")
+        return shown["weight"], shown["max_in_flight"], shown["share"], shown["cap"]
+
+    assert await share() == (None, 3, 1.0, 3)
+    plan = {"plan": "team", "weight": 2.5, "max_in_flight": 20}
+    assert await _json(teamfit, "plan set team --weight 2.5 --max-in-flight 20") == plan
+    assert await share() == (None, 3, 2.5, 3)
+    await teamfit("organization set hazel --weight 7 --max-in-flight 0")
+    assert await share() == (7.0, 0, 7.0, 0)
+    await teamfit("organization set hazel --as-plan")
+    assert await share() == (None, None, 2.5, 20)
+    await teamfit("organization set hazel --as-plan --weight 3")
+    assert await share() == (3.0, None, 3.0, 20)
+    assert await _json(teamfit, "plan set team --no-cap") == plan | {"max_in_flight": None}
+    assert await share() == (3.0, None, 3.0, None)
+    assert await _json(teamfit, "plan list") == [plan | {"max_in_flight": None}]
+    assert (await teamfit("plan forget team")).exit_code == 0
+    assert await _json(teamfit, "plan list") == []
 
 
 async def test_a_team_is_added_once(teamfit: Run) -> None:
@@ -71,6 +99,13 @@ async def test_a_team_is_added_once(teamfit: Run) -> None:
         ("organization add elm --status activ", 2, "--status"),
         (f"organization add {'e' * 65}", 2, "at most 64 characters"),
         ("organization set acme", 2, "at least one option"),
+        ("organization set acme --weight 0", 2, "--weight"),
+        ("organization set acme --weight nan", 2, "--weight"),
+        ("organization set acme --max-in-flight -1", 2, "--max-in-flight"),
+        ("plan set team", 2, "--weight, --max-in-flight or --no-cap"),
+        ("plan set team --no-cap --max-in-flight 3", 2, "not both"),
+        ("plan set team --weight 1001", 2, "--weight"),
+        ("plan forget nobodys", 1, "plan nobodys: nothing is set for it"),
         ("organization set elm --quota 1", 1, "organization elm: not found"),
         ("organization set bare --quota 1", 1, "give --plan"),
         ("organization show elm", 1, "organization elm: not found"),

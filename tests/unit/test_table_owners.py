@@ -28,6 +28,7 @@ OWNERS = {
     "llm_holds": "consumers/generation",
     "llm_probes": "consumers/generation",
     "organizations": "infra/operations/tenants.sql",
+    "plan_shares": "infra/operations/plans.sql",
     "quota_ledger": "consumers/quota",
     "quota_usage": "consumers/quota",
     "reemissions": "producers/reconcile",

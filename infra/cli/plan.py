@@ -1,0 +1,93 @@
+"""`teamfit plan`: what organizations of a plan are given of the fleet."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.cli.errors import plain_errors
+from infra.cli.options import AsJson
+from infra.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from infra.operations.plans import PlanShare
+
+_LONGEST = 64
+
+app = typer.Typer()
+plans = typer.Typer(help="Set what organizations of a plan are given of the fleet.", no_args_is_help=True)
+app.add_typer(plans, name="plan")
+
+
+def _name(text: str) -> str:
+    if not 0 < len(text.strip()) <= _LONGEST or "\0" in text:
+        raise typer.BadParameter("give a plan's name, of 1 to 64 characters")
+    return text.strip()
+
+
+Plan = Annotated[str, typer.Argument(help="The plan, as subscriptions name it.", callback=_name)]
+
+
+@plans.command("set")
+@plain_errors()
+def set_plan(
+    plan: Plan,
+    *,
+    weight: Annotated[
+        float | None, typer.Option(help="Share of each against others', while both wait.", min=0.001, max=1000)
+    ] = None,
+    max_in_flight: Annotated[
+        int | None,
+        typer.Option(help="How many runs of each are worked on at once; 0 pauses them.", min=0, max=2**31 - 1),
+    ] = None,
+    no_cap: Annotated[bool, typer.Option("--no-cap", help="Any number of runs at once.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is given of a plan's share; the rest stays. What an organization was given itself goes before it."""
+    from infra.cli.session import with_database
+    from infra.operations.plans import set_share
+
+    if no_cap and max_in_flight is not None:
+        raise typer.BadParameter("give --max-in-flight or --no-cap, not both")
+    if weight is None and max_in_flight is None and not no_cap:
+        raise typer.BadParameter("give --weight, --max-in-flight or --no-cap")
+    known = with_database(
+        lambda database: set_share(database, plan, weight=weight, max_in_flight=max_in_flight, no_cap=no_cap)
+    )
+    if as_json:
+        print_json(known)
+    else:
+        _print_rows([known])
+
+
+@plans.command("list")
+@plain_errors()
+def list_plans(*, as_json: AsJson = False) -> None:
+    """List the plans that something is set for."""
+    from infra.cli.session import with_database
+    from infra.operations.plans import shares
+
+    found = with_database(shares)
+    if as_json:
+        print_json(found)
+    else:
+        _print_rows(found)
+
+
+@plans.command("forget")
+@plain_errors()
+def forget_plan(plan: Plan) -> None:
+    """Forget what was set for a plan: its organizations have weight 1 and no cap."""
+    from infra.cli.session import with_database
+    from infra.operations.plans import forget_share
+
+    with_database(lambda database: forget_share(database, plan))
+    typer.echo(f"{plan}: weight 1, no cap")
+
+
+def _print_rows(found: "Sequence[PlanShare]") -> None:
+    if not found:
+        typer.echo("None yet: every plan has weight 1 and no cap.")
+        return
+    print_table(["plan", "weight", "max in flight"], (asdict(one).values() for one in found))

@@ -1,0 +1,63 @@
+"""Operators say what each plan is given of the fleet. An organization's own weight and cap go before its plan's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiosql
+
+from infra.errors import TeamfitError
+from infra.postgres import Database
+
+_queries = aiosql.from_path(Path(__file__).with_name("plans.sql"), "asyncpg")
+
+
+class UnknownPlan(TeamfitError):
+    """Nothing is set for this plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanShare:
+    """The share of organizations of a plan.
+
+    Attributes:
+        plan: its name, as subscriptions have it.
+        weight: their share against others'; None: 1.
+        max_in_flight: how many runs of each are worked on at once; None: any number.
+    """
+
+    plan: str
+    weight: float | None
+    max_in_flight: int | None
+
+
+async def shares(database: Database) -> Sequence[PlanShare]:
+    """Return what is set for plans. One that is not there has weight 1 and no cap."""
+    async with database.transaction() as connection:
+        return [PlanShare(**row) async for row in _queries.shares(connection)]
+
+
+async def set_share(
+    database: Database, plan: str, *, weight: float | None, max_in_flight: int | None, no_cap: bool = False
+) -> PlanShare:
+    """Set what is given of a plan's share; None leaves it as it is. It acts on what waits, within a second.
+
+    Args:
+        database: where.
+        plan: its name, as subscriptions have it; one that nobody has yet counts as soon as somebody has.
+        weight: from 0.001 to 1,000.
+        max_in_flight: for each organization; 0 pauses them.
+        no_cap: whether any number may be worked on at once, if `max_in_flight` is None.
+    """
+    async with database.transaction() as connection:
+        row = await _queries.set_share(connection, plan=plan, weight=weight, max_in_flight=max_in_flight, no_cap=no_cap)
+    return PlanShare(**row)
+
+
+async def forget_share(database: Database, plan: str) -> None:
+    """Forget what was set for a plan: its organizations have weight 1 and no cap. Raises UnknownPlan."""
+    async with database.transaction() as connection:
+        if not await _queries.forget_share(connection, plan=plan):
+            raise UnknownPlan(
+                f"plan {plan}: nothing is set for it; `teamfit plan list` has all that something is set for"
+            )

@@ -1,0 +1,16 @@
+-- name: shares()
+-- What is set for plans.
+SELECT plan, weight, max_in_flight FROM plan_shares ORDER BY plan;
+
+-- name: set_share(plan, weight, max_in_flight, no_cap)^
+-- Sets what is given of a plan's share. `no_cap`: any number at once.
+INSERT INTO plan_shares AS known (plan, weight, max_in_flight) VALUES (:plan, :weight, :max_in_flight)
+ON CONFLICT (plan) DO UPDATE SET
+    weight = coalesce(excluded.weight, known.weight),
+    max_in_flight = coalesce(excluded.max_in_flight, CASE WHEN NOT :no_cap THEN known.max_in_flight END)
+RETURNING plan, weight, max_in_flight;
+
+-- name: forget_share(plan)$
+-- Forgets what was set for a plan.
+WITH gone AS (DELETE FROM plan_shares WHERE plan = :plan RETURNING plan)
+SELECT count(*) FROM gone;
