@@ -19,6 +19,7 @@ from streams.jobs.admission import ineligible, period_of
 from streams.jobs.dispatch import enter
 from streams.jobs.events import Accepted, JobAccepted, JobId, JobRejected, JobRequested, Rejected
 from streams.jobs.facts import fact_after
+from streams.jobs.intake_limits import beyond
 from streams.jobs.outcomes import RunOutcome, fail_run, reject_runs
 from streams.jobs.topics import JOB_ACCEPTED, JOB_EVENTS, record
 
@@ -120,7 +121,14 @@ class Admissions:
                 continue
             if owners.setdefault(request.job_id, request.data.organization_id) == request.data.organization_id:
                 undecided[run] = (request, standing)
-        new = decide(list(undecided.values()), used=used, trust_threshold=self.trust_threshold, at=now)
+        asked = [request for request, _ in undecided.values() if request.data.organization_id in eligible]
+        new = decide(
+            list(undecided.values()),
+            used=used,
+            beyond=await beyond(connection, asked),
+            trust_threshold=self.trust_threshold,
+            at=now,
+        )
         await ledger.enter(connection, new, at=now)
         refused = [decision for decision in new if decision.state == "rejected"]
         if refused:

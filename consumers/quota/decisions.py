@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from infra.errors import Refused
 from streams.jobs.admission import Standing, ineligible, period_of, quota_exceeded
 from streams.jobs.events import JobId, JobRequested
 
@@ -30,6 +31,7 @@ def decide(
     requests: Sequence[tuple[JobRequested, Standing]],
     *,
     used: Mapping[str, int],
+    beyond: Mapping[tuple[JobId, int], Refused] | None = None,
     trust_threshold: float,
     at: datetime,
 ) -> list[Decision]:
@@ -39,6 +41,7 @@ def decide(
         requests: each run once.
         used: units reserved or charged in the period of `at`, by organization; every eligible one must be there, and
             locked, because each admission here counts on nobody else taking that unit.
+        beyond: which runs of them are beyond a limit of the intake, and why.
         trust_threshold: lowest score that may request.
         at: when, in the books.
     """
@@ -48,6 +51,8 @@ def decide(
     for request, standing in requests:
         organization_id = request.data.organization_id
         refused = ineligible(standing, trust_threshold=trust_threshold)
+        if refused is None and beyond is not None:
+            refused = beyond.get((request.job_id, request.run))
         if refused is None:
             if taken[organization_id] < standing.monthly_quota:
                 taken[organization_id] += 1

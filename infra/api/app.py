@@ -11,6 +11,7 @@ from infra.api.behind_proxy import BehindProxy
 from infra.api.body_limit import BodyLimit
 from infra.api.docs_page import add_docs_page
 from infra.api.head import Head
+from infra.api.limits import Limited
 from infra.api.routes import cancel, health, intake, jobs, operators
 from infra.auth import signing_key
 from infra.postgres import Database
@@ -66,9 +67,10 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     add_docs_page(api)
     requests = _intake(settings, database, broker)
     cancellation = Cancellation(database, broker, database.clock)
+    limited = Limited(database)
     for router in (
-        intake.create_router(requests, key),
-        cancel.create_router(cancellation, key),
+        intake.create_router(requests, limited, key),
+        cancel.create_router(cancellation, limited, key),
         jobs.create_router(database, key),
         operators.create_router(operators_database, broker, key),
         health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh),

@@ -49,6 +49,10 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "idempotency_key_reused": (422, "The Idempotency-Key was used for a request with another body."),
     "run_at_too_far": (422, "`run_at` is more than 366 days ahead."),
     "quota_exceeded": (429, "The month's quota is used up; `reset_at` says when the next one begins."),
+    "too_many_requests": (
+        429,
+        "The organization asks too fast, or has too many jobs waiting; `RateLimit` says where it stands.",
+    ),
     "too_many_streams": (429, "The organization has too many event streams open, or opens them too fast."),
     "internal_error": (500, "A bug; `error_id` finds it in the API's log."),
     "broker_unavailable": (503, "The broker is away or takes no writes; nothing was recorded."),

@@ -26,6 +26,7 @@ from streams.delivery.traces import Trace
 from streams.jobs.admission import Standing, period_of, refusal
 from streams.jobs.events import JobId, JobRequested, Requested, RunAtTooFar, due_at
 from streams.jobs.facts import job_requested
+from streams.jobs.intake_limits import too_many_waiting
 from streams.jobs.job_ids import digest_of, job_id_for
 from streams.jobs.topics import JOB_REQUESTS, record
 
@@ -114,7 +115,7 @@ class Intake:
             period=period_of(begins),
         )
         columns = dict(row)
-        used, withdrawn, first_wish = (columns.pop(name) for name in ("used", "withdrawn", "first_wish"))
+        used, room, withdrawn, first_wish = (columns.pop(name) for name in ("used", "room", "withdrawn", "first_wish"))
         if withdrawn is not None:
             raise Refused(
                 "job_cancelled",
@@ -123,6 +124,8 @@ class Intake:
         if first_wish not in {None, digest_of(request)}:
             raise _key_reused()
         refused = refusal(Standing(**columns), used=used, trust_threshold=self.trust_threshold, at=begins)
+        if refused is None and due is None and room <= 0:
+            refused = too_many_waiting(request.organization_id)
         if refused is not None:
             raise refused
 

@@ -1,5 +1,5 @@
 -- name: standing(job_id, organization_id, team_id, period)^
--- What the early check must know about a request's organization, team, subscription and used quota, and whether the job was
+-- What the early check must know about a request's organization, team, subscription, used quota and waiting runs, and whether the job was
 -- cancelled by its organization: before it was asked for, or after a first try of which only the stream knows; and what such a
 -- first try asked for. Nothing is locked.
 SELECT
@@ -13,6 +13,7 @@ SELECT
     coalesce(subscriptions.monthly_quota, 0) AS monthly_quota,
     coalesce(subscriptions.priority, false) AS priority,
     coalesce(quota_usage.reserved + quota_usage.charged, 0) AS used,
+    intake_room(asked.organization_id) AS room,
     coalesce(
         (
             SELECT early.event #>> '{data,reason}' FROM early_cancellations AS early

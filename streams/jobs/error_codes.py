@@ -13,6 +13,7 @@ ERROR_CODES: Final[Mapping[str, str]] = {
     "subscription_required": "The organization has no active paid subscription.",
     "trust_too_low": "The organization's trust score is too low.",
     "quota_exceeded": "The month's quota is used up.",
+    "too_many_requests": "The organization asked too fast, or had too many jobs waiting.",
     "run_at_too_far": "`run_at` is more than 366 days ahead.",
     "spend_cap_reached": "The job has used as many tokens as one job may.",
     "llm_refusal": "The LLM declined the wish. Another wording may help.",

@@ -3,10 +3,11 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends
+from fastapi import APIRouter, Body, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.api.bearer import Authenticated
+from infra.api.limits import HEADERS, Limited
 from infra.api.problems import BODY, TOKEN, responses
 from infra.api.trace_headers import CallersTrace
 from infra.auth import JOBS, Caller
@@ -22,6 +23,7 @@ _PROBLEMS = responses(
     "job_failed",
     "job_rejected",
     "job_not_cancellable",
+    "too_many_requests",
     "database_unavailable",
 )
 
@@ -45,16 +47,17 @@ class JobCancelled(BaseModel):
     run: int = Field(description="Which run was cancelled: 1, and one more for each replay.")
 
 
-def create_router(cancellation: Cancellation, signing_key: str) -> APIRouter:
+def create_router(cancellation: Cancellation, limited: Limited, signing_key: str) -> APIRouter:
     """Return the routes that cancel jobs."""
     router = APIRouter(prefix="/api/jobs", tags=["jobs"])
     authenticated = Authenticated(signing_key, scope=JOBS)
 
-    @router.post("/{job_id}/cancel", responses=_PROBLEMS)
+    @router.post("/{job_id}/cancel", responses={200: {**HEADERS}, **_PROBLEMS})
     async def cancel_job(
         job_id: GivenUuid,
         caller: Annotated[Caller, Depends(authenticated)],
         trace: CallersTrace,
+        response: Response,
         request: Annotated[CancelRequest | None, Body()] = None,
     ) -> JobCancelled:
         """Cancel a job of the caller's organization; repeating the call changes nothing.
@@ -62,6 +65,7 @@ def create_router(cancellation: Cancellation, signing_key: str) -> APIRouter:
         A job that has ended in another way stays as it is: 409, whose `code` says how it ended (`job_completed`,
         `job_failed`, `job_rejected`).
         """
+        response.headers.update(await limited.take(caller.organization_id))
         reason = (request or CancelRequest()).reason or DEFAULT_REASON
         end = await cancellation.cancel(
             JobId(job_id), organization_id=caller.organization_id, reason=reason, trace=trace

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from infra.api.bearer import Authenticated
+from infra.api.limits import HEADERS, Limited
 from infra.api.problems import BODY, TOKEN, Problem, responses
 from infra.api.trace_headers import CallersTrace
 from infra.auth import JOBS, Caller
@@ -66,6 +67,7 @@ _PROBLEMS = responses(
     "subscription_required",
     "trust_too_low",
     "quota_exceeded",
+    "too_many_requests",
     "job_cancelled",
     "idempotency_key_reused",
     "run_at_too_far",
@@ -90,12 +92,12 @@ class JobAccepted(BaseModel):
     status_url: str = Field(description="Where to poll the job, on the host that was asked.")
 
 
-def create_router(intake: Intake, signing_key: str) -> APIRouter:
+def create_router(intake: Intake, limited: Limited, signing_key: str) -> APIRouter:
     """Return the routes that take requests in."""
     router = APIRouter(prefix="/api/activities", tags=["activities"])
     authenticated = Authenticated(signing_key, scope=JOBS)
 
-    @router.post("/generate-custom", status_code=202, responses=_PROBLEMS)
+    @router.post("/generate-custom", status_code=202, responses={202: {**HEADERS}, **_PROBLEMS})
     async def generate_custom(
         http: Request,
         request: GenerateRequest,
@@ -114,6 +116,7 @@ def create_router(intake: Intake, signing_key: str) -> APIRouter:
                 403, "wrong_organization", "organization_id is not the one that the bearer token was made for"
             )
         _refuse_several_keys(http)
+        response.headers.update(await limited.take(caller.organization_id))
         job_id = await intake.accept(request, idempotency_key=idempotency_key, trace=trace)
         status_url = f"{http.scope.get('root_path', '')}/api/jobs/{job_id}"
         response.headers["Location"] = status_url
