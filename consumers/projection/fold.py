@@ -34,7 +34,7 @@ Status: TypeAlias = Literal["pending", "processing", "completed", "failed", "can
 _RANK: dict[Status, int] = {"pending": 0, "processing": 1, "completed": 2, "failed": 2, "cancelled": 2}
 
 # Celery's own names, which its result backend wrote and some rows still hold.
-_CELERY: dict[str, Status] = {
+CELERYS_WORDS: dict[str, Status] = {
     "received": "pending",
     "retry": "processing",
     "started": "processing",
@@ -101,7 +101,7 @@ def status_of(text: str) -> Status:
     for status in _RANK:
         if word == status:
             return status
-    return _CELERY.get(word, "processing")
+    return CELERYS_WORDS.get(word, "processing")
 
 
 def _with_lasting_facts(state: JobState, event: JobEvent) -> JobState:
