@@ -1,7 +1,7 @@
 """Bearer tokens: who calls, for which organization, with which scopes. Signed with HS256: one key makes and checks."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeGuard
 
@@ -14,9 +14,12 @@ JOBS: Final = "jobs"
 """The scope that lets an organization request its jobs and read them."""
 OPERATOR: Final = "operator"
 """The scope of those who run the pipeline."""
+VIEWER: Final = "viewer"
+"""The scope of those who may look at the console, and change nothing."""
 
 SHORTEST_KEY = 32  # bytes; RFC 7518 section 3.2 asks HS256 for a key no shorter than its hash
 _ALGORITHM = "HS256"
+_LATEST: Final = 7_258_118_400  # the year 2200; beyond it a time might leave the calendar
 _CLOCK_SKEW = timedelta(seconds=30)
 _REQUIRED = ["sub", "org", "scope", "exp", "iat"]
 
@@ -44,6 +47,7 @@ class Caller:
     subject: str
     organization_id: str
     scopes: frozenset[str]
+    expires_at: datetime | None = field(default=None, compare=False)
 
 
 def signing_key(settings: Settings) -> str:
@@ -100,7 +104,8 @@ def read_token(key: str, token: str) -> Caller:
     subject, organization_id, scope = claims["sub"], claims["org"], claims["scope"]
     if not (_is_name(subject) and _is_name(organization_id) and isinstance(scope, str)):
         raise InvalidToken("token_invalid", "the bearer token's claims `sub`, `org` and `scope` must be printable text")
-    return Caller(subject, organization_id, frozenset(scope.split()))
+    expires_at = datetime.fromtimestamp(min(int(claims["exp"]), _LATEST), UTC)
+    return Caller(subject, organization_id, frozenset(scope.split()), expires_at)
 
 
 def _is_name(claim: object) -> TypeGuard[str]:

@@ -194,6 +194,15 @@ class Settings(Variables):
         description="Addresses and networks of proxies, separated by commas, whose `X-Forwarded-For`, `-Proto` and "
         "`-Prefix` the API believes; `*`: all addresses.",
     )
+    console: bool = Field(
+        default=False,
+        description="Whether the API serves the operators' console, at `/console`. Off: `teamfit console` serves it.",
+    )
+    console_viewers_read_texts: bool = Field(
+        default=False,
+        description="Whether viewers of the console read what customers and models wrote: requirements, activities, "
+        "events, errors' texts. Off: operators alone do.",
+    )
     keep_alive_s: int = Field(
         default=75,
         ge=1,

@@ -1,6 +1,6 @@
 """The API is composed of routers; this opens and closes the connections that they need."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
@@ -14,6 +14,7 @@ from infra.api.head import Head
 from infra.api.limits import Limited
 from infra.api.routes import cancel, health, intake, jobs, operators
 from infra.auth import signing_key
+from infra.console import Console
 from infra.postgres import Database
 from infra.settings import Settings
 from infra.settings import settings as process_settings
@@ -26,6 +27,7 @@ from streams.jobs.gauges import Gauges
 
 # JSON may write each character of the requirements as two escapes of six bytes; and room for the rest.
 LONGEST_BODY = 12 * MAX_REQUIREMENTS + 16 * 1024
+CONSOLE_PREFIX = "/console"
 # What operators do is heavy, and takes no connection from customers: one replay at a time holds two, and lists one.
 OPERATORS_CONNECTIONS = 3
 
@@ -49,12 +51,13 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     operators_database = Database(settings.database_url, size=OPERATORS_CONNECTIONS)
     broker = Broker(settings, name="api")
     gauges = Gauges(settings, broker.backlogs)
+    closes = [gauges.close, broker.close, database.close, operators_database.close]
 
     api = FastAPI(
         title="TEAMFIT activities",
         version=version("teamfit-pipeline"),
         description=_DESCRIPTION,
-        lifespan=_closing(gauges.close, broker.close, database.close, operators_database.close),
+        lifespan=_closing(closes),
         # A redirect to the address without its slash would go to the host and scheme that a proxy hides.
         redirect_slashes=False,
         docs_url=None,
@@ -76,10 +79,14 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh),
     ):
         api.include_router(router)
+    if settings.console:
+        console = Console(settings, operators_database, broker)
+        closes.insert(0, console.close)
+        api.mount(CONSOLE_PREFIX, console)
     return api
 
 
-def _closing(*closes: Callable[[], Awaitable[None]]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _closing(closes: Sequence[Callable[[], Awaitable[None]]]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """Return a lifespan that calls these in their order when the API ends."""
 
     @asynccontextmanager

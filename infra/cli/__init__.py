@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 _MODULES: Final = {
     "worker": "service",
     "api": "service",
+    "console": "service",
     "migrate": "service",
     "token": "service",
     "up": "local",

@@ -19,6 +19,7 @@ from infra.cli.output import out
 
 if TYPE_CHECKING:
     from infra.local.demo_report import Job, Report
+    from infra.local.stack import Stack
 
 app = typer.Typer()
 
@@ -54,11 +55,12 @@ def up(
 
     _end_on_signals()
     console = Console(soft_wrap=True, highlight=False)
+    with_console = settings().model_copy(update={"console": True})
     parts = (*((ALL,) if one_worker else WORKERS), API)
-    stack = Stack(settings(), api_port=port, llm_latency_s=llm_latency, parts=parts, report=_stepwise(console))
+    stack = Stack(with_console, api_port=port, llm_latency_s=llm_latency, parts=parts, report=_stepwise(console))
     try:
         with stack:
-            console.print(instructions(stack), markup=False)
+            console.print(instructions(stack, _console_of(stack)), markup=False)
             supervisor = Supervisor(stack, lambda what: console.print(what, markup=False))
             look = threading.Event()
             while not look.wait(_LOOK_S):
@@ -98,6 +100,24 @@ def demo(*, as_json: AsJson = False) -> None:
     console.print(
         f"All {len(report.jobs)} jobs ended as they should, after {report.seconds:.1f} s.", style="bold green"
     )
+
+
+def _console_of(stack: "Stack") -> str:
+    """Return the console's address, with a link that signs whoever reads it in once."""
+    import asyncio
+
+    from infra.cli.session import operator
+    from infra.console.sessions import make_link
+    from infra.postgres import Database
+
+    async def link() -> str:
+        database = Database(stack.settings.database_url, size=1)
+        try:
+            return await make_link(database, operator())
+        finally:
+            await database.close()
+
+    return f"{stack.api_url}/console/sign-in/{asyncio.run(link())}"
 
 
 def _end_on_signals() -> None:

@@ -22,6 +22,7 @@ class Scope(StrEnum):
 
     JOBS = "jobs"
     OPERATOR = "operator"
+    VIEWER = "viewer"
 
 
 class _Worker(TyperCommand):
@@ -78,6 +79,26 @@ def api(
     from infra.api.server import serve
 
     serve(host, port, root_path=root_path)
+
+
+@app.command()
+@plain_errors()
+def console(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65535)] = 8080,
+    root_path: Annotated[
+        str | None, typer.Option(help="Prefix below which a proxy serves it; else TEAMFIT_ROOT_PATH.")
+    ] = None,
+) -> None:
+    """Serve the operators' console until SIGTERM or Ctrl-C.
+
+    It prints its address with a link that signs in once.
+    Without TEAMFIT_SIGNING_KEY nobody can sign in but by such a link, and it listens on this machine alone.
+    """
+    from infra.api.console import serve_console
+    from infra.cli.session import operator
+
+    serve_console(host, port, root_path=root_path, subject=operator(), say=typer.echo)
 
 
 @app.command()

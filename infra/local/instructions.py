@@ -21,8 +21,8 @@ from streams.jobs.topics import JOB_REQUESTS
 _ADDRESSES: Final = ("database_url", "broker_url", "signing_key", "openai_base_url", "openai_api_key")
 
 
-def instructions(stack: Stack) -> str:
-    """Return the text that `teamfit up` prints once the stack runs."""
+def instructions(stack: Stack, console: str) -> str:
+    """Return the text that `teamfit up` prints once the stack runs. `console` is the console's address."""
     acme, birch = stack.token(ACME.id), stack.token(BIRCH.id)
     body = json.dumps(
         {"organization_id": ACME.id, "team_id": ACME.team.id, "requirements": "An hour outdoors for 9 people"}
@@ -30,6 +30,7 @@ def instructions(stack: Stack) -> str:
     llm = stack.settings.openai_base_url or "OpenAI"
     return f"""
 API         {stack.api_url}  (its documentation: {stack.api_url}/docs)
+Console     {console}  (this link signs in once; {_program()} console prints another)
 Broker      {stack.settings.broker_url}
 Database    {stack.settings.database_url}
 LLM         {llm}{"  (offline: it composes activities without a model)" if stack.offline else ""}

@@ -34,6 +34,6 @@ async def test_a_job_by_kafka_ends_with_three_activities_or_a_reason(on_kafka: S
 
 def test_what_up_prints_on_kafka_works_there(on_kafka: Stack) -> None:
     """Requests go over HTTP; nobody is told to send an entry with redis-cli."""
-    printed = instructions(on_kafka)
+    printed = instructions(on_kafka, "…")
     assert "curl -sS" in printed
     assert "redis-cli" not in printed

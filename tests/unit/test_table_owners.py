@@ -12,6 +12,8 @@ RETENTION = "producers/schedule/queries.sql"
 
 OWNERS = {
     "archive_retention": "producers/schedule",
+    "console_links": "infra/console/sessions.sql",
+    "console_sessions": "infra/console/sessions.sql",
     "customization_jobs": "consumers/projection",
     "customized_activities": "consumers/generation",
     "dispatch_workers": "streams/jobs/dispatch.sql",

@@ -1,0 +1,6 @@
+"""The console: pages on which operators see and act, in a browser."""
+
+from infra.console.app import Console
+from infra.console.sessions import make_link
+
+__all__ = ["Console", "make_link"]

@@ -1,0 +1,104 @@
+"""The console is an ASGI app of its own.
+
+`teamfit console` serves it alone; the API has it mounted.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from infra.console.desk import Desk
+from infra.console.pages import failed, job, jobs, organizations, overview, replay, sign_in, streams
+from infra.console.sessions import Sessions
+from infra.errors import DependencyDown
+from infra.postgres import Database
+from infra.settings import Settings
+from producers.broker import Broker
+
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # Browsers that send no referrer send no origin with a form either.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store, no-transform",
+}
+_STATIC: Final = Path(__file__).with_name("static")
+
+
+class Console:
+    """The console as an ASGI app. Whoever makes it closes it, and then its database and broker."""
+
+    def __init__(self, settings: Settings, database: Database, broker: Broker) -> None:
+        self._desk = desk = Desk(settings, database, broker, Sessions(database))
+        self._applying = applying = replay.Applying(desk)
+        routes: list[BaseRoute] = [
+            *sign_in.routes(desk),
+            *overview.routes(desk),
+            *jobs.routes(desk),
+            *job.routes(desk),
+            *failed.routes(desk),
+            *replay.routes(desk, applying),
+            *organizations.routes(desk),
+            *streams.routes(desk),
+            Mount("/static", StaticFiles(directory=_STATIC)),
+        ]
+        self._app = Starlette(routes=routes, exception_handlers={404: self._not_found, DependencyDown: self._outage})
+        # A redirect to an address with or without its slash would name the host that a proxy hides.
+        self._app.router.redirect_slashes = False
+        self._app.add_middleware(_StrictHeaders)
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """Return every route."""
+        return self._app.routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        await self._app(scope, receive, send)
+
+    async def close(self) -> None:
+        """Stop what runs for those who look and act. Plans under way can be gone on with."""
+        await self._desk.board.close()
+        await self._applying.close()
+
+    async def _not_found(self, request: Request, _error: Exception) -> Response:
+        why = "there is no such page; begin at the overview"
+        return self._desk.show_to_anybody(request, "refused.html", status=404, title="Not Found", why=why)
+
+    async def _outage(self, request: Request, error: Exception) -> Response:
+        return self._desk.show_to_anybody(
+            request, "refused.html", status=503, title="Service Unavailable", why=str(error)
+        )
+
+
+class _StrictHeaders:
+    """Every answer of the console forbids what its pages do not need."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers[name] = value
+                if "/static/" in scope["path"] and message["status"] == 200:  # noqa: PLR2004 - found
+                    headers["Cache-Control"] = "no-cache"
+            await send(message)
+
+        await self._app(scope, receive, sending if scope["type"] == "http" else send)

@@ -1,0 +1,74 @@
+"""Organizations are listed and shown; an operator changes one, or counts its ledger again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+from starlette.routing import Route
+
+from infra.console.desk import Desk
+from infra.console.rendering import query
+from infra.console.visits import Visit
+from infra.errors import Refused
+from infra.operations.quota import read_books, repair
+from infra.operations.tenants import organization, organizations, set_organization, teams
+
+
+class _Changes(BaseModel):
+    """The values that the form of an organization may change; one that is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    monthly_quota: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    status: str | None = Field(default=None, max_length=100)
+    priority: bool | None = None
+
+
+def routes(desk: Desk) -> list[Route]:
+    """Return the routes."""
+
+    async def every(visit: Visit) -> Response:
+        wanted = visit.fields.get("name", "").casefold()
+        found = [
+            one
+            for one in await organizations(desk.database)
+            if wanted in one.id.casefold() or wanted in one.name.casefold()
+        ]
+        return desk.show(visit, "organizations.html", found=found)
+
+    async def model(visit: Visit) -> Mapping[str, Any]:
+        organization_id = _id(visit)
+        books = await read_books(desk.database, organization_id)
+        known = books.subscription is not None
+        return {
+            "books": books,
+            "organization": await organization(desk.database, organization_id) if known else None,
+            "teams": await teams(desk.database, organization_id) if known else [],
+        }
+
+    async def change(visit: Visit) -> Response:
+        organization_id = _id(visit)
+        changes = _Changes.model_validate({name: one for name, one in visit.fields.items() if name != "id"})
+        await set_organization(desk.database, organization_id, changes.model_dump())
+        return desk.go(visit, f"/organization{query({'id': organization_id})}")
+
+    async def recount(visit: Visit) -> Response:
+        """Count the months again whose counters differ from the ledger."""
+        organization_id = _id(visit)
+        await repair(desk.database, await read_books(desk.database, organization_id))
+        return desk.go(visit, f"/organization{query({'id': organization_id})}")
+
+    return [
+        desk.page("/organizations", every),
+        desk.action("/organization/change", change),
+        desk.action("/organization/recount", recount),
+        *desk.live_page("/organization", "organization.html", model),
+    ]
+
+
+def _id(visit: Visit) -> str:
+    """Return which organization. Its ID is no part of the path: it may hold any character."""
+    if "id" not in visit.fields:
+        raise Refused("invalid_request", "id: is missing; choose an organization from the list")
+    return visit.fields["id"]

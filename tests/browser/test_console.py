@@ -1,0 +1,208 @@
+"""What people do in the console, in a real browser, against a running pipeline."""
+
+import re
+from uuid import uuid4
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.browser.conftest import Customer, Newcomer, Visitor
+from tests.waiting import wait_for
+
+_SCRIPT = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+
+
+async def _ended(page: Page, job: str, status: str) -> None:
+    row = page.locator("tr", has=page.locator(f"a[href$='{job}']"))
+    await expect(row.locator(".status")).to_have_text(status)
+
+
+async def test_a_job_appears_and_completes_without_a_reload(operator: Visitor, customer: Customer) -> None:
+    """The list is live: nobody touches the page, and it goes from nothing to completed."""
+    await operator.open("/jobs")
+    await operator.page.evaluate("window.untouched = true")
+    job = await customer.ask("Something quiet")
+    await _ended(operator.page, job, "completed")
+    assert await operator.page.evaluate("window.untouched")
+
+
+async def test_a_page_of_a_job_follows_it_to_its_activities(operator: Visitor, customer: Customer) -> None:
+    """The timeline grows, and the activities appear where the customer's wish stands."""
+    job = await customer.ask("Something with paper")
+    await operator.open("/jobs")
+    await operator.page.locator(f"a[href$='{job}']").click()
+    await expect(operator.page.get_by_role("heading", name="Activities")).to_be_visible()
+    await expect(operator.page.locator("svg.timeline .mark.call")).to_have_count(1)
+    await operator.page.get_by_role("link", name="Every event as JSON").click()
+    await expect(operator.page.locator("details")).to_have_count(3)
+
+
+async def test_a_filter_is_an_address_that_a_colleague_opens(
+    operator: Visitor, newcomer: Newcomer, customer: Customer
+) -> None:
+    """What was filtered stands in the address; somebody else who opens it signs in and sees the same."""
+    word = f"word{uuid4().hex[:8]}"
+    job, other = await customer.ask(f"Something with {word}"), await customer.ask("Something else")
+    await operator.open("/jobs")
+    await _ended(operator.page, other, "completed")
+    await operator.page.keyboard.press("/")
+    await operator.page.keyboard.type(word)
+    await operator.page.keyboard.press("Enter")
+    await operator.page.wait_for_url(re.compile(f"words={word}"))
+    await expect(operator.page.locator("tr[data-row]")).to_have_count(1)
+    colleague = await newcomer()
+    await colleague.page.goto(operator.page.url)
+    await colleague.page.get_by_label("Bearer token").fill(colleague.token("operator"))
+    await colleague.page.get_by_role("button", name="Sign in").click()
+    await colleague.page.wait_for_url(re.compile(f"words={word}"))
+    await expect(colleague.page.locator("tr[data-row]")).to_have_count(1)
+    await expect(colleague.page.locator(f"a[href$='{job}']")).to_be_visible()
+
+
+async def test_several_jobs_are_cancelled_with_the_effects_shown_first(operator: Visitor, customer: Customer) -> None:
+    """Two under way are chosen; the page says what would follow and asks why, and they are cancelled."""
+    await customer.have("slow", "Slow boats")
+    jobs = [await customer.ask("Slow boats") for _ in range(2)]
+    await operator.open("/jobs?status=processing")
+    for job in jobs:
+        await operator.page.get_by_label(f"Choose {job}").check()
+    await operator.page.get_by_role("button", name="Cancel the chosen").click()
+    await expect(operator.page.locator("main")).to_contain_text("2 would be cancelled")
+    await operator.page.get_by_label("Why").fill("asked for by mistake")
+    await operator.page.get_by_role("button", name="Cancel 2 jobs").click()
+    await expect(operator.page.locator("td", has_text="cancelled, run 1")).to_have_count(2)
+    await operator.open(f"/jobs/{jobs[0]}")
+    await expect(operator.page.locator("main .status").first).to_have_text("cancelled")
+
+
+async def test_failed_jobs_are_planned_applied_and_complete(operator: Visitor, customer: Customer) -> None:
+    """Ten jobs fail; a plan of their replay says what it costs, is applied, and they complete."""
+    wish = f"puzzles {uuid4().hex[:8]}"
+    await customer.have("refusal", wish)
+    jobs = [await customer.ask(f"{wish} {number}") for number in range(10)]
+    await operator.open("/failed")
+    await wait_for(lambda: _failed_are(operator, jobs), deadline_s=60, what="ten failed events")
+    await customer.have_all_answered()
+    await operator.page.get_by_role("button", name="Plan the replay").click()
+    await operator.page.wait_for_url(re.compile("/replay/"))
+    await expect(operator.page.locator("main")).to_contain_text("jobs start again")
+    await operator.page.get_by_label("Events a second").fill("100")
+    await operator.page.get_by_role("button", name=re.compile("Apply: send")).click()
+    await expect(operator.page.locator("main .status").first).to_have_text("finished")
+    for job in jobs:
+        await operator.open(f"/jobs/{job}")
+        await expect(operator.page.locator("main .status").first).to_have_text("completed")
+
+
+async def _failed_are(operator: Visitor, jobs: list[str]) -> bool:
+    shown = await operator.page.locator("#live a.id").all_inner_texts()
+    return set(jobs) <= set(shown)
+
+
+async def test_texts_of_customers_and_models_stay_texts(operator: Visitor, customer: Customer) -> None:
+    """Script in a wish, and in the activities that quote it, is shown as it was written and runs nowhere."""
+    job = await customer.ask(f"Paper boats {_SCRIPT}")
+    for path in ("/jobs", f"/jobs/{job}", f"/jobs/{job}/events"):
+        await operator.open(path)
+        if path == "/jobs":
+            await _ended(operator.page, job, "completed")
+        title = await operator.page.title()
+        assert title.endswith("TEAMFIT console")
+        assert await operator.page.locator("main script, main img").count() == 0
+    await operator.open(f"/jobs/{job}")
+    await expect(operator.page.locator("main")).to_contain_text(_SCRIPT)
+
+
+async def test_a_viewer_looks_and_has_no_buttons(newcomer: Newcomer, customer: Customer) -> None:
+    """No form but the way out, nobody's texts, and the same jobs."""
+    job = await customer.ask("Something private")
+    viewer = await newcomer()
+    await viewer.sign_in("viewer")
+    for path in ("/", "/jobs", f"/jobs/{job}", "/failed", "/organization?id=birch", "/streams"):
+        await viewer.open(path)
+        assert await viewer.page.locator("form[method=post]").count() == 1, path
+        await expect(viewer.page.get_by_role("button", name="Sign out")).to_be_visible()
+        assert "Something private" not in await viewer.page.content()
+
+
+async def test_a_session_that_ends_leads_every_page_to_the_sign_in(operator: Visitor) -> None:
+    """Signing out in one tab ends the others too, without a touch."""
+    await operator.open("/jobs")
+    other = await operator.page.context.new_page()
+    await other.goto(operator.console + "/")
+    await other.get_by_role("button", name="Sign out").click()
+    await other.wait_for_url(re.compile("/sign-in"))
+    await operator.page.wait_for_url(re.compile("/sign-in"), timeout=30_000)
+
+
+async def test_the_keyboard_is_enough(operator: Visitor, customer: Customer) -> None:
+    """`j` and `k` move between rows, Enter opens one."""
+    jobs = [await customer.ask() for _ in range(2)]
+    await operator.open("/jobs")
+    await _ended(operator.page, jobs[1], "completed")
+    await operator.page.keyboard.press("j")
+    await operator.page.keyboard.press("j")
+    await operator.page.keyboard.press("k")
+    await expect(operator.page.locator("tr.current")).to_have_count(1)
+    await operator.page.keyboard.press("Enter")
+    await operator.page.wait_for_url(re.compile(jobs[1]))
+
+
+async def test_it_works_without_javascript(newcomer: Newcomer, customer: Customer) -> None:
+    """Everything but the live parts: sign in, filter, open, cancel."""
+    await customer.have("slow", "Slow boats")
+    job = await customer.ask("Slow boats")
+    visitor = await newcomer(javascript=False)
+    await visitor.sign_in("operator")
+    await wait_for(lambda: _is_listed(visitor, job), what="the job to be listed")
+    await visitor.page.locator(f"a[href$='{job}']").click()
+    await visitor.page.get_by_role("button", name="Cancel …").click()
+    await visitor.page.get_by_label("Why").fill("a test")
+    await visitor.page.get_by_role("button", name="Cancel 1 job").click()
+    await expect(visitor.page.locator("main")).to_contain_text("cancelled, run 1")
+    assert "not live" in await _state(visitor)
+
+
+async def _is_listed(visitor: Visitor, job: str) -> bool:
+    await visitor.open("/jobs?status=processing")
+    return await visitor.page.locator(f"a[href$='{job}']").count() == 1
+
+
+async def _state(visitor: Visitor) -> str:
+    await visitor.open("/jobs")
+    return await visitor.page.locator("#state").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_on_any_page(newcomer: Newcomer, customer: Customer, scheme: str) -> None:
+    """Labels, landmarks, contrast: of every page, for operators, in both schemes, the refusals included."""
+    visitor = await newcomer(scheme=scheme)
+    await visitor.open("/sign-in")
+    assert await visitor.complaints() == []
+    await visitor.sign_in("operator")
+    await customer.have("refusal", "axe has something to read")
+    job = await customer.ask("axe has something to read")
+    await visitor.open("/failed")
+    await expect(visitor.page.locator(f"a[href$='{job}']")).to_be_visible()
+    event = str(await visitor.page.locator("tr[data-row] a").first.get_attribute("href")).rpartition("/console")[2]
+    await visitor.page.get_by_role("button", name="Plan the replay").click()
+    await visitor.page.wait_for_url(re.compile("/replay/"))
+    plan = visitor.page.url.partition("/console")[2]
+    pages = ("/", "/jobs", f"/jobs/{job}", f"/jobs/{job}/events", "/failed", event, plan, "/organizations")
+    for path in (*pages, "/organization?id=birch", "/streams", f"/jobs/{uuid4()}", "/nowhere"):
+        await visitor.open(path)
+        assert await visitor.complaints() == [], path
+
+
+async def test_the_console_speaks_to_nobody_else(operator: Visitor, customer: Customer) -> None:
+    """Every request of every page goes to the console itself, and the browser complains of nothing."""
+    asked: list[str] = []
+    said: list[str] = []
+    operator.page.on("request", lambda request: asked.append(request.url))
+    operator.page.on("console", lambda message: said.append(message.text))
+    job = await customer.ask()
+    for path in ("/", "/jobs", f"/jobs/{job}/events", "/failed", "/organizations", "/streams"):
+        await operator.open(path)
+    assert asked
+    assert [url for url in asked if not url.startswith(operator.console)] == []
+    assert said == []
