@@ -43,6 +43,20 @@ class Settings(Variables):
         description="Base URL of any OpenAI-compatible endpoint; unset: OpenAI's own.",
     )
 
+    llm_requests_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**12,
+        description="Requests that the LLM endpoint takes by the minute; the fleet keeps within them. Unset: what its "
+        "answers state, if they do.",
+    )
+    llm_tokens_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**12,
+        description="Tokens that the LLM endpoint takes by the minute, prompts and answers together. Unset: what its "
+        "answers state, if they do.",
+    )
     llm_endpoints: str | None = Field(
         default=None,
         description="A TOML or JSON file that lists several LLM endpoints, in place of `OPENAI_*`, `TEAMFIT_MODEL` and "

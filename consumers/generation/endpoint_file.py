@@ -19,6 +19,7 @@ VARIABLE: Final = "TEAMFIT_LLM_ENDPOINTS"
 _LARGEST: Final = 1_000_000
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 _Region = Annotated[str, Field(min_length=1, max_length=63)]
+_PerMinute = Annotated[int, Field(ge=1, le=10**12)]
 _Price = Annotated[int, Field(ge=0, le=10**12)]
 
 
@@ -38,6 +39,8 @@ class EndpointSpec(_Part):
     key_variable: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     model: str = Field(min_length=1, max_length=200)
     form: CompletionFormat = "auto"
+    requests_per_minute: _PerMinute | None = None
+    tokens_per_minute: _PerMinute | None = None
     input_price: _Price | None = None
     output_price: _Price | None = None
     currency: str | None = Field(default=None, pattern=r"^[A-Z]{3}$")
@@ -119,6 +122,8 @@ def settings_of(settings: Settings, spec: EndpointSpec) -> Settings:
             "openai_api_key": spec.key,
             "model": spec.model,
             "completion_format": spec.form,
+            "llm_requests_per_minute": spec.requests_per_minute,
+            "llm_tokens_per_minute": spec.tokens_per_minute,
         }
     )
 

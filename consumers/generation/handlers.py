@@ -24,6 +24,7 @@ import structlog
 from consumers.generation.answer import Completion
 from consumers.generation.line import Line
 from consumers.generation.llm_errors import LlmFailure
+from consumers.generation.pace import Taken
 from consumers.generation.prompt import Team, user_message
 from consumers.generation.route import Route
 from consumers.generation.runs import Attempt, Capped, Ended, Failure, NotItsTurn, Saved, UnderWay
@@ -117,7 +118,7 @@ class Generation:
     async def _generate(self, line: Line, turn: _Turn, event: JobAccepted) -> Sequence[Record]:
         """Attempt the run at one endpoint."""
         line.knock()
-        async with line.turn():
+        async with line.turn() as taken:
             begun = await line.begin((event, turn[2]))
             if isinstance(begun, NotItsTurn):
                 return ()
@@ -127,9 +128,9 @@ class Generation:
                 raise self._spent(event, begun)
             if not isinstance(begun, Attempt):
                 return _already_ended(event, begun)
-            return await self._saved(turn, event, line, begun, await self._answer(line, event, begun))
+            return await self._saved(turn, event, line, begun, await self._answer(line, event, begun, taken))
 
-    async def _answer(self, line: Line, event: JobAccepted, attempt: Attempt) -> Completion:
+    async def _answer(self, line: Line, event: JobAccepted, attempt: Attempt, taken: Taken) -> Completion:
         """Call the LLM once; a failure is on record before it is raised."""
         try:
             prompt = await self._prompt(line, event, attempt)
@@ -137,7 +138,7 @@ class Generation:
             await line.discard(attempt)
             raise
         try:
-            completion = await line.complete(attempt.key, prompt)
+            completion = await line.complete(attempt.key, prompt, taken)
         except LlmFailure as failure:
             line.gate.close(failure.closed_for, failure.code)
             if failure.sent:

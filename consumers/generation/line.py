@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Final
 
 import structlog
 
+from consumers.generation.allowance import Limits
 from consumers.generation.answer import Completion
 from consumers.generation.attempts import Attempts
 from consumers.generation.dialect import Form
@@ -17,18 +19,23 @@ from consumers.generation.fleet import Fleet
 from consumers.generation.gate import Gate
 from consumers.generation.hold import Caller, Hold, ProbeDue
 from consumers.generation.llm import Llm, endpoint_of
+from consumers.generation.llm_errors import LlmFailure
+from consumers.generation.pace import Pacer, Taken
+from consumers.generation.prompt import OUR_TOKENS
 from consumers.generation.runs import Attempt, Begun, Failure, Handover, Run, Saved
 from infra.clock import Clock
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.settings import Settings
 from streams.delivery.batching import Batcher
+from streams.jobs.completion import Usage
 from streams.jobs.events import JobId
 
 log = structlog.get_logger(__name__)
 
 # A job that finds all endpoints held asks again after so long whether a probe has found one that works.
 _REST_S: Final = 3.0
+_SHORT_WAIT: Final = timedelta(seconds=1)
 _PROBE_UNDER_WAY: Final = timedelta(seconds=1)
 
 
@@ -64,6 +71,15 @@ class Line:
         self._llm = Llm(settings, connections=connections)
         self._alone = alone
         self._endpoint = Endpoint(llm=self._llm, fleet=Fleet(database, settings), hold=self.hold, settings=settings)
+        stated = Limits(settings.llm_requests_per_minute, settings.llm_tokens_per_minute)
+        self._pacer = Pacer(
+            database,
+            endpoint=self.gate.endpoint,
+            model=settings.model,
+            limits=lambda: stated.or_else(self._llm.allowance.limits),
+            most_tokens=OUR_TOKENS + settings.materials_token_budget + settings.max_completion_tokens,
+            patience=timedelta(seconds=settings.stage_timeout_s),
+        )
         self._attempts = Attempts(database, clock, settings, self.gate, self.hold, self.name)
         size, timeout_s = settings.batch_size, settings.stage_timeout_s
         self._begin = Batcher(self._attempts.begin, max_size=size, timeout_s=timeout_s)
@@ -96,6 +112,11 @@ class Line:
             self._rests_until = time.monotonic() + _REST_S
 
     @property
+    def is_full(self) -> bool:
+        """Return whether a call would wait for a while until the limits have room for it."""
+        return self._pacer.wait > _SHORT_WAIT
+
+    @property
     def form(self) -> Form:
         """Return the form in which the next call asks."""
         return self._endpoint.form
@@ -118,9 +139,16 @@ class Line:
         self.gate.check()
         self.hold.check()
 
-    def turn(self) -> AbstractAsyncContextManager[None]:
-        """Let a job call; see `Endpoint.turn`."""
-        return self._endpoint.turn()
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Taken]:
+        """Let a job call when it knows how to ask and the endpoint's limits have room for it.
+
+        Raises:
+            Postponed: there is no room for long.
+            DependencyDown: it takes no calls, or Postgres is away.
+        """
+        async with self._endpoint.turn(), self._pacer.turn() as taken:
+            yield taken
 
     async def begin(self, handover: Handover) -> Begun:
         """Begin an attempt at this endpoint, probing it first if that is due.
@@ -139,9 +167,17 @@ class Line:
             await self._endpoint.reopen()
             return await self._begin.submit(handover)
 
-    async def complete(self, run: Run, prompt: str) -> Completion:
+    async def complete(self, run: Run, prompt: str, taken: Taken) -> Completion:
         """Make one paid call at most; see `Endpoint.complete`."""
-        return await self._endpoint.complete(run, prompt)
+        taken.called = True
+        try:
+            completion = await self._endpoint.complete(run, prompt)
+        except LlmFailure as failure:
+            taken.called = failure.sent
+            taken.used = None if failure.maybe_billed else _tokens(failure.usage)
+            raise
+        taken.used = None if completion.usage.maybe_billed else _tokens(completion.usage)
+        return completion
 
     async def save(self, attempt: Attempt, completion: Completion) -> Saved | None:
         """Save an answer; None: the attempt no longer holds its run."""
@@ -175,4 +211,9 @@ class Line:
             self._probe.cancel()
             with suppress(asyncio.CancelledError):
                 await self._probe
+        await self._pacer.close()
         await self._llm.close()
+
+
+def _tokens(usage: Usage | None) -> int:
+    return ((usage.prompt_tokens or 0) + (usage.completion_tokens or 0)) if usage else 0

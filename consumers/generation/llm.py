@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -13,12 +14,12 @@ import orjson
 from openai.types.chat import ChatCompletionMessageParam
 
 from consumers.generation import body
+from consumers.generation.allowance import Allowance
 from consumers.generation.answer import Completion, read
 from consumers.generation.dialect import Dialect
 from consumers.generation.llm_errors import LlmFailure, misconfigured, of_no_completion, timed_out, translate
 from consumers.generation.no_completion import NoCompletion
 from consumers.generation.prompt import harmless_messages, messages
-from consumers.generation.rate_limits import exhausted_for
 from infra import telemetry
 from infra.settings import Settings
 from streams.jobs.completion import Usage
@@ -45,6 +46,7 @@ class Llm:
         self._settings = settings
         self._url = endpoint_of(settings)
         self._connections = connections
+        self.allowance = Allowance()
         self._client: openai.AsyncOpenAI | None = None
 
     async def complete(self, user: str, dialect: Dialect, *, limit_s: float | None = None) -> Completion:
@@ -58,8 +60,14 @@ class Llm:
         Raises:
             LlmFailure: there are no activities; it says why, and what is known of the cost.
         """
-        answer = await self._call(messages(dialect, user), dialect, limit_s)
-        closed_for = exhausted_for(answer.headers)
+        began = self.allowance.clock()
+        try:
+            answer = await self._call(messages(dialect, user), dialect, limit_s)
+        except LlmFailure as failure:
+            if failure.status == HTTPStatus.TOO_MANY_REQUESTS:
+                self.allowance.refused()
+            raise
+        closed_for = self.allowance.answered(answer.headers, began)
         try:
             completion = read(answer.content, fallback_model=self._settings.model)
         except NoCompletion as error:

@@ -34,7 +34,7 @@ def retry_after(headers: Mapping[str, str]) -> timedelta | None:
 
     It says so by `retry-after-ms`, or `Retry-After` in seconds or as a date.
     """
-    milliseconds = _number(headers.get("retry-after-ms"))
+    milliseconds = number_of(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return bounded(milliseconds / 1000)
     return wait_of(headers.get("retry-after"))
@@ -50,7 +50,7 @@ def wait_of(text: str | None) -> timedelta | None:
     text = text.strip()[:_LONGEST_TEXT].strip("\"'").removesuffix(".").strip()
     if _JOINED.fullmatch(text):
         text = max(text.split(","), key=float)
-    number = _number(text)
+    number = number_of(text)
     if number is not None:
         if number >= _EPOCH_S:
             number = number / (1000 if number >= _EPOCH_MS else 1) - datetime.now(UTC).timestamp()
@@ -81,6 +81,12 @@ def named_reset(headers: Mapping[str, str]) -> timedelta | None:
     return _longest(headers, unless_left=False)
 
 
+def number_of(text: str | None) -> float | None:
+    """Return the number that a header holds, if it is one."""
+    text = (text or "").strip()[:_LONGEST_TEXT]
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
 def bounded(seconds: float) -> timedelta:
     """Return these seconds as a wait between zero and one hour."""
     return timedelta(seconds=min(max(seconds, 0.0), LONGEST_WAIT.total_seconds()))
@@ -93,7 +99,7 @@ def _longest(headers: Mapping[str, str], *, unless_left: bool) -> timedelta | No
         # `x-ratelimit-reset-requests`, `x-ratelimit-reset`, `ratelimit-reset`, `anthropic-ratelimit-tokens-reset`, …
         if "reset" not in lowered or not re.search("rate-?limit", lowered):
             continue
-        left = _number(headers.get(lowered.replace("reset", "remaining")))
+        left = number_of(headers.get(lowered.replace("reset", "remaining")))
         if (left is None and unless_left) or (left is not None and left > 0):
             continue
         wait = wait_of(value)
@@ -120,8 +126,3 @@ def _until(text: str) -> timedelta | None:
     except (ValueError, TypeError, OverflowError, IndexError):
         # IndexError and TypeError: what the standard library's parser raises for some dates that are none.
         return None
-
-
-def _number(text: str | None) -> float | None:
-    text = (text or "").strip()[:_LONGEST_TEXT]
-    return float(text) if _NUMBER.fullmatch(text) else None

@@ -132,16 +132,17 @@ class Route:
         working = [line for line in lines if not line.is_away]
         for line in working:
             self._credit[line.name] += _weight(line)
-        working.sort(key=lambda line: (_weight(line) == 0, -self._credit[line.name]))
+        working.sort(key=lambda line: (line.is_full, _weight(line) == 0, -self._credit[line.name]))
         if working:
             self._credit[working[0].name] -= sum(_weight(line) for line in working)
         return [*due, *working, *away]
 
 
 def patience_of(settings: Settings) -> timedelta:
-    """Return the time limit of a delivery, with a call at each endpoint."""
+    """Return the time limit of a delivery, with a call at each endpoint, and a wait for its limits."""
     endpoints = endpoints_of(settings)
-    return patience(settings) * (len(endpoints.endpoint) if endpoints else 1)
+    for_one = patience(settings) + timedelta(seconds=settings.stage_timeout_s)
+    return for_one * (len(endpoints.endpoint) if endpoints else 1)
 
 
 def _weight(line: Line) -> float:

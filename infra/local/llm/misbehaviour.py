@@ -64,6 +64,7 @@ class Tally(BaseModel):
     by_mode: dict[str, int] = Field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    beyond_limits: int = 0
 
 
 class Control:

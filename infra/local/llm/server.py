@@ -14,6 +14,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.local.llm.composer import compose
+from infra.local.llm.limits import Limiter
 from infra.local.llm.misbehaviour import Control, Mode, Order
 
 MODEL = "teamfit-offline-composer"
@@ -23,6 +24,7 @@ _MAX_REQUEST_BYTES = 16 * 1024 * 1024
 _CHARS_PER_TOKEN = 4
 _RUBBISH = "Sure! Here are three activities your team will love:\n1. {title: Trust fall, duration: some}\n2."
 _CONTROL = web.AppKey("control", Control)
+_LIMITER: web.AppKey[Limiter | None] = web.AppKey("limiter")
 
 
 class _Message(BaseModel):
@@ -67,10 +69,14 @@ class _ApiError(Exception):
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def create_app(*, latency_s: float = 0.0) -> web.Application:
-    """Make the application; every answer takes `latency_s` unless `/control` says otherwise."""
+def create_app(*, latency_s: float = 0.0, limiter: Limiter | None = None) -> web.Application:
+    """Make the application; every answer takes `latency_s` unless `/control` says otherwise.
+
+    With a limiter it is a strict provider: what goes beyond is answered 429.
+    """
     app = web.Application(client_max_size=_MAX_REQUEST_BYTES)
     app[_CONTROL] = Control(latency_s)
+    app[_LIMITER] = limiter
     app.router.add_post("/v1/chat/completions", _complete)
     app.router.add_get("/v1/models", _models)
     app.router.add_get("/control", _report)
@@ -107,7 +113,7 @@ async def _reset(request: web.Request) -> web.Response:
 
 
 async def _complete(request: web.Request) -> web.Response:
-    control = request.app[_CONTROL]
+    control, limiter = request.app[_CONTROL], request.app[_LIMITER]
     tally = control.tally
     body = await request.read()
     retry_after = control.order.retry_after
@@ -115,23 +121,35 @@ async def _complete(request: web.Request) -> web.Response:
     mode, latency_s = control.take(Mode(named) if named in set(Mode) else None, body)
     tally.in_flight += 1
     try:
-        if latency_s:
+        if limiter is None and latency_s:
             await asyncio.sleep(latency_s)
         if mode is Mode.RESET:
             _abort(request)
         call = _parse(body)
         _refuse(mode, call)
         answer = _answer(call, mode)
+        if limiter is not None:
+            # A provider counts a call when it comes, and a refusal is quick.
+            if not limiter.take(answer["usage"]["total_tokens"]):
+                return _beyond(limiter, control)
+            await asyncio.sleep(latency_s)
         tally.answered += 1
         tally.prompt_tokens += answer["usage"]["prompt_tokens"]
         tally.completion_tokens += answer["usage"]["completion_tokens"]
-        return _json(answer)
+        return _json(answer, headers=limiter.headers() if limiter else None)
     except _ApiError as error:
         asked = mode in {Mode.RATE_LIMITED, Mode.UNAVAILABLE} and retry_after is not None
         headers = {"Retry-After": f"{retry_after:g}"} if asked else None
         return _json(error.body, status=error.status, headers=headers)
     finally:
         tally.in_flight -= 1
+
+
+def _beyond(limiter: Limiter, control: Control) -> web.Response:
+    control.tally.beyond_limits = limiter.refused
+    message = f"Rate limit reached for {MODEL}: {limiter.requests} requests and {limiter.tokens} tokens per minute."
+    error = _ApiError(429, message, kind="requests", code="rate_limit_exceeded")
+    return _json(error.body, status=error.status, headers={"Retry-After": f"{limiter.back_off_s():.3f}"})
 
 
 def _parse(body: bytes) -> _Call:

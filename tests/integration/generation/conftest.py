@@ -24,6 +24,7 @@ from consumers.generation.route import Route
 from consumers.generation.runs import Handover
 from infra.clock import SystemClock
 from infra.errors import DependencyDown
+from infra.local.llm.limits import Limiter
 from infra.local.llm.server import create_app
 from infra.local.servers import Postgres
 from infra.postgres import Database
@@ -143,9 +144,9 @@ async def other_endpoint() -> AsyncIterator[Endpoint]:
 
 
 @asynccontextmanager
-async def offline_endpoint() -> AsyncIterator[Endpoint]:
-    """Serve an offline LLM endpoint."""
-    app, headers = create_app(), dict[str, str]()
+async def offline_endpoint(limiter: Limiter | None = None, latency_s: float = 0.0) -> AsyncIterator[Endpoint]:
+    """Serve an offline LLM endpoint, which may be a strict one."""
+    app, headers = create_app(limiter=limiter, latency_s=latency_s), dict[str, str]()
 
     async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(headers)

@@ -1,0 +1,257 @@
+"""Calls keep within an endpoint's limits before it has to say so: the fleet shares one budget by the minute.
+
+A worker leases what its waiting calls need from a row of Postgres, in one statement for all of them, and hands it out
+in their order. A call takes its estimate before its attempt begins, and settles with what it has used.
+
+If the process dies with a lease, the budget misses it until it has filled up again, a second or so later.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import aiosql
+
+from consumers.generation.allowance import Limits
+from infra.errors import DependencyDown, Postponed
+from infra.postgres import Connection, Database
+
+_queries = aiosql.from_path(Path(__file__).with_name("pace.sql"), "asyncpg")
+
+# A bucket holds this part of a minute's limit, and fills at this speed: together less than one, so that no minute has
+# more than the limit, wherever it begins. A larger part forgives a late worker more; a higher speed uses more.
+_PART: Final = 0.02
+_SPEED: Final = 0.97
+# How much the latest call counts in the average that the next is estimated by.
+_LATEST: Final = 0.1
+_SHORTEST_SLEEP_S: Final = 0.02
+_LONGEST_SLEEP_S: Final = 1.0
+_MINUTE: Final = timedelta(minutes=1)
+_LONGEST_DELAY: Final = timedelta(minutes=1)
+
+
+@dataclass(slots=True)
+class Taken:
+    """What one call has taken.
+
+    Attributes:
+        tokens: its estimate.
+        used: what it has cost; None while nobody knows.
+        called: whether it may have been made.
+    """
+
+    tokens: float
+    used: float | None = None
+    called: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """An operator sees this budget of the fleet."""
+
+    endpoint: str
+    model: str
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    tokens_per_call: float | None
+
+
+class Pacer:
+    """One endpoint's budget, as this worker has it.
+
+    Args:
+        database: keeps the budget.
+        endpoint: as the fleet names it.
+        model: which one is asked.
+        limits: what the endpoint takes by the minute, as far as this worker knows now.
+        most_tokens: the estimate while no call has been answered yet.
+        patience: how long a call waits in the worker.
+        minute: how long the provider's minute is; a test's may be shorter.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        endpoint: str,
+        model: str,
+        limits: Callable[[], Limits],
+        most_tokens: int,
+        patience: timedelta,
+        minute: timedelta = _MINUTE,
+    ) -> None:
+        self._database = database
+        self._row = {"endpoint": endpoint, "model": model}
+        self._limits = limits
+        self._most_tokens = float(most_tokens)
+        self._patience = patience
+        self._minute_s = minute.total_seconds()
+        self._usual: float | None = None
+        self._requests = 0.0
+        self._tokens = 0.0
+        self._waiting: deque[tuple[Taken, asyncio.Future[None]]] = deque()
+        self._pump: asyncio.Task[None] | None = None
+        self._is_open = False
+
+    @property
+    def wait(self) -> timedelta:
+        """Return how long a call that comes now would wait, about."""
+        limits, calls = self._limits(), len(self._waiting)
+        minutes = max(
+            calls / limits.requests if limits.requests else 0.0,
+            calls * self._estimate / limits.tokens if limits.tokens else 0.0,
+        )
+        return timedelta(seconds=min(minutes, 60.0) * self._minute_s)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Taken]:
+        """Wait until a call fits into the budget, and settle when it has ended. Without a limit nothing waits.
+
+        Raises:
+            Postponed: it would wait for long, which it does outside the worker.
+            DependencyDown: Postgres is away.
+        """
+        if not self._limits().is_known:
+            taken = Taken(0.0)
+            yield taken
+            self._learn(taken)
+            return
+        taken = await self._take()
+        try:
+            yield taken
+        finally:
+            self._settle(taken)
+
+    async def close(self) -> None:
+        """End what is waited for."""
+        if self._pump is not None:
+            self._pump.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._pump
+
+    @property
+    def _estimate(self) -> float:
+        return self._usual or self._most_tokens
+
+    async def _take(self) -> Taken:
+        taken = Taken(self._estimate if self._limits().tokens else 0.0)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = taken, future
+        self._waiting.append(waiter)
+        self._start()
+        try:
+            async with asyncio.timeout(self._patience.total_seconds()):
+                await future
+        except TimeoutError:
+            if future.done() and not future.cancelled():
+                future.result()
+                return taken
+            message = "the LLM endpoint's limits leave no room yet (teamfit llm endpoints)"
+            raise Postponed(message, delay=min(max(self.wait, timedelta(seconds=1)), _LONGEST_DELAY)) from None
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._settle(taken)
+            raise
+        finally:
+            with suppress(ValueError):
+                self._waiting.remove(waiter)
+        return taken
+
+    def _settle(self, taken: Taken) -> None:
+        """Keep what the call has not used for the next; what it has used beyond is missing there."""
+        if not taken.called:
+            self._requests += 1
+            self._tokens += taken.tokens
+        elif taken.used is not None and self._limits().tokens:
+            self._tokens += taken.tokens - taken.used
+        self._learn(taken)
+        self._hand_out()
+        if not self._waiting and abs(self._tokens) > self._estimate:
+            self._start()
+
+    def _learn(self, taken: Taken) -> None:
+        if taken.used:
+            self._usual = taken.used if self._usual is None else self._usual + _LATEST * (taken.used - self._usual)
+
+    def _hand_out(self) -> None:
+        limits = self._limits()
+        while self._waiting:
+            taken, future = self._waiting[0]
+            if limits.requests and self._requests < 1:
+                return
+            if limits.tokens and self._tokens < taken.tokens:
+                return
+            self._waiting.popleft()
+            if not future.done():
+                self._requests -= 1 if limits.requests else 0
+                self._tokens -= taken.tokens if limits.tokens else 0
+                future.set_result(None)
+
+    def _start(self) -> None:
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.create_task(self._lease_what_is_needed())
+
+    async def _lease_what_is_needed(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(0)  # let the others that were just handed a delivery join in
+                await self._lease()
+                self._hand_out()
+                if not self._waiting:
+                    return
+                await asyncio.sleep(self._pause_s())
+        except Exception as error:  # noqa: BLE001 - whoever waits is told
+            while self._waiting:
+                _, future = self._waiting.popleft()
+                if not future.done():
+                    future.set_exception(error)
+
+    async def _lease(self) -> None:
+        """Ask for what all who wait need; return what nobody here needs."""
+        limits = self._limits()
+        requests = max(len(self._waiting) - self._requests, 0.0)
+        needed = sum(taken.tokens for taken, _ in self._waiting)
+        returned = self._tokens if not self._waiting or self._tokens < 0 else 0.0
+        self._tokens -= returned
+        try:
+            async with self._database.transaction() as connection:
+                if not self._is_open:
+                    await _queries.open(connection, **self._row)
+                row = await _queries.lease(
+                    connection,
+                    **self._row,
+                    requests_per_minute=limits.requests,
+                    tokens_per_minute=limits.tokens,
+                    requests=requests,
+                    tokens=max(needed - self._tokens, 0.0),
+                    returned=returned,
+                    tokens_per_call=self._usual,
+                    part=_PART,
+                    speed=_SPEED,
+                    minute=self._minute_s,
+                )
+        except DependencyDown:
+            self._tokens += returned
+            raise
+        self._is_open = row is not None
+        if row is not None:
+            self._requests += row["requests"]
+            self._tokens += row["tokens"]
+            self._usual = self._usual or row["tokens_per_call"]
+
+    def _pause_s(self) -> float:
+        """Return when a bucket is half full again.
+
+        Sooner would find little, later would let it run over.
+        """
+        return min(max(_PART / _SPEED * self._minute_s / 2, _SHORTEST_SLEEP_S), _LONGEST_SLEEP_S)
+
+
+async def budgets(connection: Connection) -> list[Budget]:
+    """Return every budget."""
+    return [Budget(**row) async for row in _queries.budgets(connection)]
