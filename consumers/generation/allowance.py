@@ -23,7 +23,7 @@ _LARGEST: Final = 1e12
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an endpoint takes by the minute; None: nobody knows of a limit."""
+    """An endpoint takes so much by the minute. None: nobody knows of a limit."""
 
     requests: float | None = None
     tokens: float | None = None
@@ -48,7 +48,7 @@ def stated_limits(headers: Mapping[str, str]) -> Limits:
 
 @dataclass
 class Allowance:
-    """What one endpoint's answers have said of its limits.
+    """One endpoint's answers have said this of its limits.
 
     Attributes:
         clock: seconds that only move forward.
@@ -63,7 +63,7 @@ class Allowance:
     _emptied_at: float = field(default=float("-inf"), init=False)
 
     def answered(self, headers: Mapping[str, str], began: float) -> timedelta | None:
-        """Note a call's answer; return how long the endpoint takes no further one, if that is to be believed.
+        """Note a call's answer; return how long the endpoint takes no further one.
 
         One that says again and again that nothing is left, and answers the next call, repeats what is stale. When it
         was right after all it answers 429, and the gate hears of that.

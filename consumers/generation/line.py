@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Final
 
 import structlog
@@ -20,6 +21,7 @@ from consumers.generation.gate import Gate
 from consumers.generation.hold import Caller, Hold, ProbeDue
 from consumers.generation.llm import Llm, endpoint_of
 from consumers.generation.llm_errors import LlmFailure
+from consumers.generation.meter import Meter
 from consumers.generation.pace import Pacer, Taken
 from consumers.generation.prompt import OUR_TOKENS
 from consumers.generation.runs import Attempt, Begun, Failure, Handover, Run, Saved
@@ -80,6 +82,7 @@ class Line:
             most_tokens=OUR_TOKENS + settings.materials_token_budget + settings.max_completion_tokens,
             patience=timedelta(seconds=settings.stage_timeout_s),
         )
+        self._meter = Meter(database, self.gate.endpoint, settings.model)
         self._attempts = Attempts(database, clock, settings, self.gate, self.hold, self.name)
         size, timeout_s = settings.batch_size, settings.stage_timeout_s
         self._begin = Batcher(self._attempts.begin, max_size=size, timeout_s=timeout_s)
@@ -113,8 +116,13 @@ class Line:
 
     @property
     def is_full(self) -> bool:
-        """Return whether a call would wait for a while until the limits have room for it."""
+        """Return whether a call would wait until the limits have room."""
         return self._pacer.wait > _SHORT_WAIT
+
+    @property
+    def room(self) -> int | None:
+        """Return for how many runs at once its limits have room; None: any number."""
+        return self._pacer.room
 
     @property
     def form(self) -> Form:
@@ -141,7 +149,7 @@ class Line:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Taken]:
-        """Let a job call when it knows how to ask and the endpoint's limits have room for it.
+        """Let a job call when the form is known and the limits have room.
 
         Raises:
             Postponed: there is no room for long.
@@ -169,14 +177,19 @@ class Line:
 
     async def complete(self, run: Run, prompt: str, taken: Taken) -> Completion:
         """Make one paid call at most; see `Endpoint.complete`."""
+        await self._meter.tell()  # not after the call, whose answer is paid for
         taken.called = True
+        began = time.monotonic()
         try:
             completion = await self._endpoint.complete(run, prompt)
         except LlmFailure as failure:
             taken.called = failure.sent
             taken.used = None if failure.maybe_billed else _tokens(failure.usage)
+            is_refused = failure.status == HTTPStatus.TOO_MANY_REQUESTS
+            self._meter.count(time.monotonic() - began, failure.usage, failed=True, refused=is_refused)
             raise
         taken.used = None if completion.usage.maybe_billed else _tokens(completion.usage)
+        self._meter.count(time.monotonic() - began, completion.usage)
         return completion
 
     async def save(self, attempt: Attempt, completion: Completion) -> Saved | None:
@@ -212,6 +225,7 @@ class Line:
             with suppress(asyncio.CancelledError):
                 await self._probe
         await self._pacer.close()
+        await self._meter.tell_now()
         await self._llm.close()
 
 

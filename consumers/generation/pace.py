@@ -1,4 +1,4 @@
-"""Calls keep within an endpoint's limits before it has to say so: the fleet shares one budget by the minute.
+"""Calls keep within an endpoint's limits: the fleet shares one budget by the minute.
 
 A worker leases what its waiting calls need from a row of Postgres, in one statement for all of them, and hands it out
 in their order. A call takes its estimate before its attempt begins, and settles with what it has used.
@@ -7,6 +7,10 @@ If the process dies with a lease, the budget misses it until it has filled up ag
 """
 
 import asyncio
+import itertools
+import math
+import random
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +23,7 @@ import aiosql
 
 from consumers.generation.allowance import Limits
 from infra.errors import DependencyDown, Postponed
-from infra.postgres import Connection, Database
+from infra.postgres import Database
 
 _queries = aiosql.from_path(Path(__file__).with_name("pace.sql"), "asyncpg")
 
@@ -32,12 +36,14 @@ _LATEST: Final = 0.1
 _SHORTEST_SLEEP_S: Final = 0.02
 _LONGEST_SLEEP_S: Final = 1.0
 _MINUTE: Final = timedelta(minutes=1)
-_LONGEST_DELAY: Final = timedelta(minutes=1)
+# A longer queue lets fewer moments pass unused, a shorter one keeps less in the worker that others could overtake.
+_QUEUE_S: Final = 10.0
+_COMES_BACK: Final = (0.3, 0.8)
 
 
 @dataclass(slots=True)
 class Taken:
-    """What one call has taken.
+    """One call has taken this from the budget.
 
     Attributes:
         tokens: its estimate.
@@ -48,17 +54,6 @@ class Taken:
     tokens: float
     used: float | None = None
     called: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """An operator sees this budget of the fleet."""
-
-    endpoint: str
-    model: str
-    requests_per_minute: float | None
-    tokens_per_minute: float | None
-    tokens_per_call: float | None
 
 
 class Pacer:
@@ -91,6 +86,7 @@ class Pacer:
         self._most_tokens = float(most_tokens)
         self._patience = patience
         self._minute_s = minute.total_seconds()
+        self._call_s: float | None = None
         self._usual: float | None = None
         self._requests = 0.0
         self._tokens = 0.0
@@ -108,6 +104,20 @@ class Pacer:
         )
         return timedelta(seconds=min(minutes, 60.0) * self._minute_s)
 
+    @property
+    def room(self) -> int | None:
+        """Return for how many runs at once the limits have room; None: any number.
+
+        Those that wait a moment are included. More would only stand here in the order in which they came.
+        """
+        limits = self._limits()
+        by_the_minute = [limits.requests] if limits.requests else []
+        if limits.tokens:
+            by_the_minute.append(limits.tokens / self._estimate)
+        if not by_the_minute or self._call_s is None:
+            return None
+        return math.ceil(min(by_the_minute) * (self._call_s + _QUEUE_S) / self._minute_s) + 1
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Taken]:
         """Wait until a call fits into the budget, and settle when it has ended. Without a limit nothing waits.
@@ -122,9 +132,13 @@ class Pacer:
             self._learn(taken)
             return
         taken = await self._take()
+        began = time.monotonic()
         try:
             yield taken
         finally:
+            if taken.called:
+                took_s = time.monotonic() - began
+                self._call_s = took_s if self._call_s is None else self._call_s + _LATEST * (took_s - self._call_s)
             self._settle(taken)
 
     async def close(self) -> None:
@@ -138,7 +152,14 @@ class Pacer:
     def _estimate(self) -> float:
         return self._usual or self._most_tokens
 
+    def _no_room(self) -> Postponed:
+        # Back before those that wait here are through, so that the budget is never left to nobody.
+        delay = self._patience * random.uniform(*_COMES_BACK)
+        return Postponed("the LLM endpoint's limits leave no room yet (teamfit llm endpoints)", delay=delay)
+
     async def _take(self) -> Taken:
+        if self.wait > self._patience:
+            raise self._no_room()
         taken = Taken(self._estimate if self._limits().tokens else 0.0)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = taken, future
@@ -151,8 +172,7 @@ class Pacer:
             if future.done() and not future.cancelled():
                 future.result()
                 return taken
-            message = "the LLM endpoint's limits leave no room yet (teamfit llm endpoints)"
-            raise Postponed(message, delay=min(max(self.wait, timedelta(seconds=1)), _LONGEST_DELAY)) from None
+            raise self._no_room() from None
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._settle(taken)
@@ -212,10 +232,16 @@ class Pacer:
                     future.set_exception(error)
 
     async def _lease(self) -> None:
-        """Ask for what all who wait need; return what nobody here needs."""
+        """Ask for what those who wait need; return what nobody here needs.
+
+        Of neither more than goes with the other soon: it would gather here, and be used all at once.
+        """
         limits = self._limits()
-        requests = max(len(self._waiting) - self._requests, 0.0)
-        needed = sum(taken.tokens for taken, _ in self._waiting)
+        by_tokens = self._tokens / self._estimate + 1 if limits.tokens else float("inf")
+        by_requests = self._requests + _PART * limits.requests + 1 if limits.requests else float("inf")
+        requests = max(math.floor(min(len(self._waiting), by_tokens)) - self._requests, 0.0)
+        soon = itertools.islice(self._waiting, math.floor(min(len(self._waiting), by_requests)))
+        needed = sum(taken.tokens for taken, _ in soon)
         returned = self._tokens if not self._waiting or self._tokens < 0 else 0.0
         self._tokens -= returned
         try:
@@ -250,8 +276,3 @@ class Pacer:
         Sooner would find little, later would let it run over.
         """
         return min(max(_PART / _SPEED * self._minute_s / 2, _SHORTEST_SLEEP_S), _LONGEST_SLEEP_S)
-
-
-async def budgets(connection: Connection) -> list[Budget]:
-    """Return every budget."""
-    return [Budget(**row) async for row in _queries.budgets(connection)]

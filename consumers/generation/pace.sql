@@ -51,8 +51,3 @@ UPDATE llm_pace AS pace SET
 FROM granted
 WHERE pace.endpoint = :endpoint AND pace.model = :model
 RETURNING granted.requests, granted.tokens, pace.tokens_per_call;
-
--- name: budgets()
--- Every budget.
-SELECT endpoint, model, requests_per_minute, tokens_per_minute, tokens_per_call
-FROM llm_pace ORDER BY endpoint, model;

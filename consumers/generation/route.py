@@ -91,6 +91,11 @@ class Route:
         shortest, longest = _COMES_AGAIN
         raise Postponed(str(soonest), delay=min(max(soonest.retry_after or shortest, shortest), longest)) from soonest
 
+    def room(self, slots: int) -> int:
+        """Return how many of these slots the limits of all endpoints have room for."""
+        rooms = [line.room for line in self.lines]
+        return min(slots, sum(slots if one is None else one for one in rooms))
+
     async def give_up(self, job_id: JobId, run: int, *, error_code: str) -> None:
         """End the unfinished attempts of a run that is given up, at any endpoint."""
         await self.lines[0].give_up(job_id, run, error_code=error_code)
@@ -139,7 +144,7 @@ class Route:
 
 
 def patience_of(settings: Settings) -> timedelta:
-    """Return the time limit of a delivery, with a call at each endpoint, and a wait for its limits."""
+    """Return the time limit of a delivery: a wait and a call at each endpoint."""
     endpoints = endpoints_of(settings)
     for_one = patience(settings) + timedelta(seconds=settings.stage_timeout_s)
     return for_one * (len(endpoints.endpoint) if endpoints else 1)

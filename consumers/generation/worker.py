@@ -43,7 +43,7 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     for topic in _TOPICS:
         app.feed(topic, stage, concurrency=settings.generation_concurrency)
     app.close_at_last(route.close)
-    _tell_slots(app, Slots(app.database, uuid4(), settings.generation_concurrency), dispatcher)
+    _tell_slots(app, Slots(app.database, uuid4(), lambda: route.room(settings.generation_concurrency)), dispatcher)
     return app
 
 

@@ -21,6 +21,35 @@ llm_app.add_typer(hold, name="hold")
 Endpoint = Annotated[str | None, typer.Argument(help="Which one, as `show` names it; all by default.")]
 
 
+@llm_app.command("endpoints")
+@plain_errors()
+def show_endpoints(
+    hours: Annotated[int, typer.Option(min=1, max=24 * 31, help="How many hours back, this one included.")] = 24,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Print each endpoint's state, calls, errors, latency, tokens and limits."""
+    from infra.cli.session import with_database
+    from infra.operations.llm import endpoints
+
+    found = with_database(lambda database: endpoints(database, hours))
+    if as_json:
+        print_json(found)
+    elif not found:
+        typer.echo(f"No endpoint was called within {hours} h.")
+    else:
+        columns = ("endpoint", "model", "state", "calls", "failed", "429", "s a call", "tokens in", "tokens out")
+        rows = []
+        for one in found:
+            closed = f"closed for {one.closed_for.total_seconds():.1f} s" if one.closed_for else "works"
+            took = f"{one.seconds_per_call:.2f}" if one.seconds_per_call is not None else ""
+            row = (one.endpoint, one.model, "held" if one.held else closed, one.calls, one.failed, one.refused, took)
+            limits = (one.requests_per_minute, one.tokens_per_minute)
+            shown = tuple("" if limit is None else f"{limit:.0f}" for limit in limits)
+            rows.append((*row, one.prompt_tokens, one.completion_tokens, *shown, one.held or ""))
+        print_table((*columns, "requests/min", "tokens/min", "why"), rows)
+
+
 @gate.command("show")
 @plain_errors()
 def show_gate(*, as_json: AsJson = False) -> None:

@@ -1,10 +1,11 @@
-"""Operators see and undo the gates, holds and dialects of LLM endpoints."""
+"""Operators see and undo gates, holds and dialects of LLM endpoints, and see their use."""
 
 from collections.abc import Sequence
 
-from consumers.generation import fleet, fleet_gate
+from consumers.generation import fleet, fleet_gate, meter
 from consumers.generation.fleet import HeldEndpoint, LearnedDialect
 from consumers.generation.fleet_gate import FleetGate
+from consumers.generation.meter import EndpointUse
 from infra.errors import TeamfitError
 from infra.postgres import Database
 
@@ -60,3 +61,9 @@ async def holds(database: Database) -> Sequence[HeldEndpoint]:
     """Return the endpoints that nobody calls, and who is to blame."""
     async with database.transaction() as connection:
         return await fleet.holds(connection)
+
+
+async def endpoints(database: Database, hours: int) -> Sequence[EndpointUse]:
+    """Return the endpoints that were called in the last hours."""
+    async with database.transaction() as connection:
+        return await meter.endpoints(connection, hours)

@@ -218,7 +218,7 @@ class Slots:
     It is told every few seconds, else forgotten.
     """
 
-    def __init__(self, database: Database, worker: UUID, slots: int) -> None:
+    def __init__(self, database: Database, worker: UUID, slots: Callable[[], int]) -> None:
         self._database = database
         self._worker = worker
         self._slots = slots
@@ -226,7 +226,7 @@ class Slots:
     async def tell(self) -> None:
         """Say that the worker is here. Raises DependencyDown."""
         async with self._database.connection() as connection:
-            await _queries.is_here(connection, worker=self._worker, slots=self._slots)
+            await _queries.is_here(connection, worker=self._worker, slots=self._slots())
 
     async def withdraw(self) -> None:
         """Say that it is gone; whoever dies without is forgotten within 20 seconds."""

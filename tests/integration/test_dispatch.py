@@ -303,7 +303,10 @@ async def test_the_window_follows_the_workers(scene: Scene) -> None:
     """A worker that is here counts, and an eighth more; one that is gone does not."""
     events = [accepted() for _ in range(200)]
     await scene.enter(*events)
-    here, gone = Slots(scene.database, events[0].job_id, 16), Slots(scene.database, events[1].job_id, 64)
+    here, gone = (
+        Slots(scene.database, events[0].job_id, lambda: 16),
+        Slots(scene.database, events[1].job_id, lambda: 64),
+    )
     await here.tell()
     await gone.tell()
     await gone.withdraw()

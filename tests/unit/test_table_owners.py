@@ -28,6 +28,7 @@ OWNERS = {
     "llm_dialects": "consumers/generation",
     "llm_gate": "consumers/generation",
     "llm_holds": "consumers/generation",
+    "llm_hours": "consumers/generation",
     "llm_pace": "consumers/generation",
     "llm_probes": "consumers/generation",
     "organizations": "infra/operations/tenants.sql",

@@ -1,4 +1,4 @@
-"""A strict provider: within any minute it answers so many requests and tokens, and no more.
+"""A strict provider answers so many requests and tokens within any minute, and no more.
 
 Every answer states the limits as OpenAI's do. The minute may be a shorter time, so that a test need not wait for one.
 """
@@ -14,7 +14,7 @@ _LONGEST_BACK_OFF_S: Final = 1.0
 
 @dataclass
 class Limiter:
-    """What a provider allows one account.
+    """A provider allows one account so much.
 
     Attributes:
         requests: answers within a minute at most.
@@ -34,7 +34,7 @@ class Limiter:
     _used: int = field(default=0, init=False)
 
     def take(self, tokens: int) -> bool:
-        """Return whether a call of so many tokens is within the limits, and count it if it is."""
+        """Count a call of so many tokens; return whether it is within the limits."""
         self._forget()
         if len(self._calls) >= self.requests or self._used + tokens > self.tokens:
             self.refused += 1

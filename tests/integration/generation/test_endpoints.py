@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from infra.errors import DependencyDown, Permanent, Postponed
+from infra.operations.llm import endpoints
 from streams.delivery.deliveries import Delivery
 from tests.integration.generation.conftest import (
     Endpoint,
@@ -212,3 +213,31 @@ async def test_a_context_that_is_too_short_is_passed_over(
     with pytest.raises(Permanent) as refused:
         await stage.handle(accepted(requirements="a remote hour. " * 650))
     assert refused.value.code == "llm_prompt_too_long"
+
+
+async def test_operators_see_how_each_endpoint_does(
+    start_stage: Starter, two: str, endpoint: Endpoint, other_endpoint: Endpoint
+) -> None:
+    """State, calls, errors, latency and tokens of each."""
+    stage = await start_stage(llm_endpoints=two)
+    await process(stage, 10)
+    await endpoint.tell("429", retry_after=600)
+    await process(stage, 10)
+    await stage.generation._route.close()
+    first, second = sorted(await endpoints(stage.database, 1), key=lambda one: one.endpoint == other_endpoint.base_url)
+    assert first.closed_for
+    assert not second.closed_for
+    assert first.failed == first.refused == first.calls - 5 > 0
+    assert (second.calls, second.failed, second.held) == (15, 0, None)
+    assert second.prompt_tokens > 0 < second.completion_tokens
+    assert second.seconds_per_call is not None
+
+
+async def test_operators_see_why_one_is_held(start_stage: Starter, two: str, endpoint: Endpoint) -> None:
+    """In a sentence."""
+    stage = await start_stage(llm_endpoints=two)
+    await endpoint.tell("401")
+    await process(stage, 10)
+    await stage.generation._route.close()
+    held = {one.endpoint: one.held for one in await endpoints(stage.database, 1)}
+    assert "key" in (held[endpoint.base_url] or "")

@@ -11,3 +11,17 @@ CREATE TABLE llm_pace (
     tokens_per_call double precision,  -- what the latest calls have used on average
     PRIMARY KEY (endpoint, model)
 );
+
+-- How each endpoint has answered, by UTC hour: for an operator to see, and told late. What calls have cost is in `generation_attempts`.
+CREATE TABLE llm_hours (
+    endpoint text NOT NULL,
+    model text NOT NULL,
+    hour timestamptz NOT NULL,
+    calls bigint NOT NULL,
+    failed bigint NOT NULL,
+    refused bigint NOT NULL,
+    seconds double precision NOT NULL,
+    prompt_tokens bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    PRIMARY KEY (endpoint, model, hour)
+);

@@ -1,0 +1,54 @@
+-- name: add(endpoint, model, calls, failed, refused, seconds, prompt_tokens, completion_tokens)!
+-- Adds a worker's latest calls to the hour's.
+INSERT INTO llm_hours AS total
+    (endpoint, model, hour, calls, failed, refused, seconds, prompt_tokens, completion_tokens)
+VALUES (
+    :endpoint, :model, date_trunc('hour', clock_timestamp(), 'UTC'), :calls, :failed, :refused, :seconds,
+    :prompt_tokens, :completion_tokens
+)
+ON CONFLICT (endpoint, model, hour) DO UPDATE SET
+    calls = total.calls + excluded.calls,
+    failed = total.failed + excluded.failed,
+    refused = total.refused + excluded.refused,
+    seconds = total.seconds + excluded.seconds,
+    prompt_tokens = total.prompt_tokens + excluded.prompt_tokens,
+    completion_tokens = total.completion_tokens + excluded.completion_tokens;
+
+-- name: endpoints(hours)
+-- Every endpoint that was called in the last hours, or that has a budget: its state, and what its calls came to.
+WITH used AS (
+    SELECT
+        endpoint,
+        model,
+        sum(calls)::bigint AS calls,
+        sum(failed)::bigint AS failed,
+        sum(refused)::bigint AS refused,
+        sum(seconds) AS seconds,
+        sum(prompt_tokens)::bigint AS prompt_tokens,
+        sum(completion_tokens)::bigint AS completion_tokens
+    FROM llm_hours
+    WHERE hour > clock_timestamp() - make_interval(hours => :hours::int)
+    GROUP BY endpoint, model
+)
+SELECT
+    used.endpoint,
+    used.model,
+    coalesce(greatest(gate.closed_until - clock_timestamp(), interval '0'), interval '0') AS closed_for,
+    (
+        SELECT hold.sentence FROM llm_holds AS hold
+        WHERE hold.passed_at IS NULL AND hold.model = used.model
+            AND (hold.endpoint = used.endpoint OR used.endpoint LIKE replace(hold.endpoint, '_', '\_') || ' (%')
+        LIMIT 1
+    ) AS held,
+    used.calls,
+    used.failed,
+    used.refused,
+    used.seconds / nullif(used.calls, 0) AS seconds_per_call,
+    used.prompt_tokens,
+    used.completion_tokens,
+    pace.requests_per_minute,
+    pace.tokens_per_minute
+FROM used
+LEFT JOIN llm_gate AS gate ON gate.endpoint = used.endpoint AND gate.closed_at <= clock_timestamp()
+LEFT JOIN llm_pace AS pace ON pace.endpoint = used.endpoint AND pace.model = used.model
+ORDER BY used.endpoint, used.model;
