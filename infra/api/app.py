@@ -12,7 +12,7 @@ from infra.api.body_limit import BodyLimit
 from infra.api.docs_page import add_docs_page
 from infra.api.head import Head
 from infra.api.limits import Limited
-from infra.api.routes import cancel, health, intake, jobs, operators
+from infra.api.routes import cancel, health, intake, job_lists, jobs, operators
 from infra.auth import signing_key
 from infra.console import Console
 from infra.postgres import Database
@@ -75,6 +75,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         intake.create_router(requests, limited, key),
         cancel.create_router(cancellation, limited, key),
         jobs.create_router(database, key),
+        job_lists.create_router(database, operators_database, key),
         operators.create_router(operators_database, broker, key),
         health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh),
     ):

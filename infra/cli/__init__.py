@@ -25,6 +25,7 @@ _MODULES: Final = {
     "failed": "failed",
     "replay": "replay",
     "job": "job",
+    "jobs": "jobs",
     "quota": "quota",
     "llm": "llm",
     "organization": "organization",

@@ -1,0 +1,159 @@
+"""Customers list their jobs and read their use; operators search everybody's jobs."""
+
+from datetime import datetime
+from typing import Annotated, Self
+from urllib.parse import urlencode
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from consumers.projection.fold import Status
+from infra.api.bearer import Authenticated
+from infra.api.problems import TOKEN, responses
+from infra.auth import JOBS, OPERATOR, Caller
+from infra.clock import Moment
+from infra.operations.job_search import Count, FoundJob, JobFilter, Order, Term, count_jobs, find_jobs
+from infra.operations.usage import read_usage
+from infra.postgres import Database
+
+_LARGEST_PAGE = 100
+_LARGEST_OPERATORS_PAGE = 500
+# As with a single job: answers differ by organization.
+_CACHE = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
+_PROBLEMS = responses(*TOKEN, "invalid_request", "database_unavailable")
+
+Cursor = Annotated[
+    str | None, Field(max_length=1_000, description="Where the page before ended: follow its `Link` instead.")
+]
+
+
+class JobsQuery(BaseModel):
+    """The query for a customer's jobs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Status | None = None
+    team_id: Term | None = None
+    since: Moment | None = Field(default=None, description="Asked for at or after this time.")
+    limit: int = Field(default=50, ge=1, le=_LARGEST_PAGE)
+    cursor: Cursor = None
+
+
+class OperatorsJobsQuery(JobFilter):
+    """The query for everybody's jobs: filter, order and page."""
+
+    order: Order = "newest"
+    limit: int = Field(default=50, ge=1, le=_LARGEST_OPERATORS_PAGE)
+    cursor: Cursor = None
+
+
+class ListedJob(BaseModel):
+    """A job as its customer's list shows it; its activities are read one job at a time."""
+
+    job_id: UUID
+    status: Status
+    team_id: str | None
+    run: int = Field(description="1, and one more for each replay.")
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    error_code: str | None
+    error_message: str | None
+
+    @classmethod
+    def of(cls, found: FoundJob) -> Self:
+        """Return what a customer sees of a job that was found."""
+        return cls(**{name: getattr(found, name) for name in cls.model_fields})
+
+
+class JobList(BaseModel):
+    """Jobs of the caller's organization, the newest first."""
+
+    jobs: list[ListedJob]
+
+
+class BoundedCount(BaseModel):
+    """A number that is exact up to 10,000."""
+
+    number: int
+    more: bool = Field(description="Whether there are more than that.")
+
+    @classmethod
+    def of(cls, count: Count) -> Self:
+        """Return the count as it is sent."""
+        return cls(number=count.number, more=count.more)
+
+
+class OperatorsJobList(BaseModel):
+    """Jobs of all organizations."""
+
+    total: BoundedCount = Field(description="How many the filter finds, on all pages.")
+    jobs: list[FoundJob]
+    next: str | None = Field(description="Give it as `cursor` for the next page; absent on the last one.")
+
+
+class OrganizationUsage(BaseModel):
+    """The caller's organization in the current month (UTC)."""
+
+    organization_id: str
+    period: str = Field(description="The month, such as `2031-04`.")
+    reset_at: datetime = Field(description="When the next month's quota begins.")
+    monthly_quota: int | None = Field(description="Jobs that may be taken; absent without a subscription.")
+    reserved: int = Field(description="Units that jobs hold which have not ended.")
+    charged: int = Field(description="Units of jobs that have completed.")
+    left: int | None = Field(description="Jobs that may still be asked for.")
+    waiting: BoundedCount = Field(description="Pending jobs, those that wait for their time included.")
+    in_flight: BoundedCount = Field(description="Jobs that are being processed.")
+
+
+def create_router(database: Database, operators_database: Database, signing_key: str) -> APIRouter:
+    """Return the routes that list jobs and tell an organization's use."""
+    router = APIRouter()
+    customer = Authenticated(signing_key, scope=JOBS)
+    operator = Authenticated(signing_key, scope=OPERATOR)
+
+    @router.get("/api/jobs", tags=["jobs"], responses=_PROBLEMS)
+    async def list_jobs(
+        http: Request,
+        response: Response,
+        query: Annotated[JobsQuery, Query()],
+        caller: Annotated[Caller, Depends(customer)],
+    ) -> JobList:
+        """List the jobs of the caller's organization, the newest first.
+
+        The header `Link` has the address of the next page as `rel="next"`, unless this is the last one. A job is listed
+        once the pipeline has read its request, a moment after it was accepted.
+        """
+        chosen = JobFilter(
+            organization_id=caller.organization_id, **query.model_dump(include={"status", "team_id", "since"})
+        )
+        page = await find_jobs(database, chosen, limit=query.limit, cursor=query.cursor)
+        response.headers.update(_CACHE)
+        if page.next is not None:
+            following = {**query.model_dump(mode="json", exclude_none=True), "cursor": page.next}
+            address = f"{http.scope.get('root_path', '')}/api/jobs?{urlencode(following)}"
+            response.headers["Link"] = f'<{address}>; rel="next"'
+        return JobList(jobs=[ListedJob.of(one) for one in page.jobs])
+
+    @router.get("/api/usage", tags=["jobs"], responses=responses(*TOKEN, "database_unavailable"))
+    async def show_usage(response: Response, caller: Annotated[Caller, Depends(customer)]) -> OrganizationUsage:
+        """Return the month's quota, what is taken of it, and the jobs that have not ended."""
+        usage = await read_usage(database, caller.organization_id)
+        response.headers.update(_CACHE)
+        plain = set(OrganizationUsage.model_fields) - {"waiting", "in_flight"}
+        return OrganizationUsage(
+            **{name: getattr(usage, name) for name in plain},
+            waiting=BoundedCount.of(usage.waiting),
+            in_flight=BoundedCount.of(usage.in_flight),
+        )
+
+    @router.get("/api/ops/jobs", tags=["operators"], responses=_PROBLEMS, dependencies=[Depends(operator)])
+    async def search_jobs(query: Annotated[OperatorsJobsQuery, Query()]) -> OperatorsJobList:
+        """Find jobs of all organizations, by any of what is known of them."""
+        chosen = JobFilter(**query.model_dump(include=set(JobFilter.model_fields)))
+        page = await find_jobs(operators_database, chosen, order=query.order, limit=query.limit, cursor=query.cursor)
+        total = await count_jobs(operators_database, chosen)
+        return OperatorsJobList(total=BoundedCount.of(total), jobs=list(page.jobs), next=page.next)
+
+    return router

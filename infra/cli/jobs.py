@@ -1,0 +1,153 @@
+"""`teamfit jobs`: find jobs of all organizations."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from uuid import UUID
+
+import typer
+
+from infra.cli.errors import plain_errors
+from infra.cli.options import AsJson, moment
+from infra.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from infra.operations.job_search import Count, FoundJob, JobFilter, JobPage
+    from infra.postgres import Database
+
+app = typer.Typer()
+jobs_app = typer.Typer(help="Find jobs of all organizations.", no_args_is_help=True)
+app.add_typer(jobs_app, name="jobs")
+
+_LOOK_S: Final = 2.0
+_PAGE: Final = 500
+_COLUMNS: Final = ("job", "asked (UTC)", "organization", "team", "status", "run", "error", "requirements")
+
+
+@jobs_app.command("list")
+@plain_errors()
+def list_jobs(
+    *,
+    status: Annotated[
+        Literal["pending", "processing", "completed", "failed", "cancelled"] | None,
+        typer.Option(help="The status of the newest run."),
+    ] = None,
+    organization: Annotated[str | None, typer.Option(help="The organization whose they are.")] = None,
+    team: Annotated[str | None, typer.Option(help="The team that they are for.")] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(parser=moment, metavar="TIME", help="Asked for at or after this: 2031-04-01T12:00 (UTC), or 2h."),
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(parser=moment, metavar="TIME", help="Asked for before this; as --since is given.")
+    ] = None,
+    error: Annotated[str | None, typer.Option(help="The error code with which they ended, e.g. llm_refusal.")] = None,
+    run: Annotated[int | None, typer.Option(help="The number of the newest run; 2 and more are replays.")] = None,
+    trace: Annotated[str | None, typer.Option(help="The trace ID: 32 hexadecimal digits.")] = None,
+    words: Annotated[
+        str | None, typer.Option(help='Words of the requirements: all of them, "a phrase", `or`, `-without`.')
+    ] = None,
+    order: Annotated[Literal["newest", "oldest"], typer.Option(help="Which come first.")] = "newest",
+    limit: Annotated[int, typer.Option(help="Most to print; how many there are is always said.", min=1)] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on where a page ended, which has printed this.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with each new one, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find jobs by what is known of them, the newest first. Counts are exact up to 10,000."""
+    chosen = _filter(
+        status=status, organization_id=organization, team_id=team, since=since, until=until,
+        error_code=error, run=run, trace_id=trace, words=words,
+    )  # fmt: skip
+    if follow:
+        _follow(chosen, as_json=as_json)
+    else:
+        _list(chosen, as_json=as_json, order=order, limit=limit, cursor=cursor)
+
+
+def _list(chosen: "JobFilter", *, as_json: bool, **page_of: Any) -> None:  # noqa: ANN401 - handed on to `find_jobs`
+    from infra.cli.session import with_database
+    from infra.operations.job_search import count_jobs, find_jobs
+
+    async def read(database: "Database") -> "tuple[JobPage, Count]":
+        return await find_jobs(database, chosen, **page_of), await count_jobs(database, chosen)
+
+    page, total = with_database(read)
+    if as_json:
+        print_json({"total": total, "jobs": page.jobs, "next": page.next})
+        return
+    if page.jobs:
+        print_table(_COLUMNS, _rows(page.jobs))
+    typer.echo(f"{total} jobs, {len(page.jobs)} shown.")
+    if page.next is not None:
+        typer.echo(f"The next page: --cursor {page.next}")
+
+
+def _filter(**fields: Any) -> "JobFilter":  # noqa: ANN401 - whatever Typer has read
+    from pydantic import ValidationError
+
+    from infra.operations.job_search import JobFilter
+
+    try:
+        return JobFilter(**fields)
+    except ValidationError as error:
+        wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
+        raise typer.BadParameter(wrong) from error
+
+
+def _follow(chosen: "JobFilter", *, as_json: bool) -> None:
+    """Print each job that comes, in the order of coming; those that are there already are left out."""
+    import asyncio
+
+    from infra.cli.session import with_database
+
+    async def run(database: "Database") -> None:
+        from infra.operations.job_search import find_jobs
+
+        known = {job.job_id for job in (await find_jobs(database, chosen, limit=_PAGE)).jobs}
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            fresh = await _unknown(database, chosen, known)
+            _print_new(fresh, as_json=as_json)
+            known |= {job.job_id for job in fresh}
+
+    with_database(run)
+
+
+async def _unknown(database: "Database", chosen: "JobFilter", known: set[UUID]) -> "Sequence[FoundJob]":
+    """Return the jobs before the first page that is known whole, the oldest first."""
+    from infra.operations.job_search import find_jobs
+
+    found: list[FoundJob] = []
+    cursor = None
+    while True:
+        page = await find_jobs(database, chosen, limit=_PAGE, cursor=cursor)
+        found += [job for job in page.jobs if job.job_id not in known]
+        if page.next is None or any(job.job_id in known for job in page.jobs) or not known:
+            return found[::-1]
+        cursor = page.next
+
+
+def _print_new(fresh: "Sequence[FoundJob]", *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    import orjson
+
+    from infra.cli.output import shown
+
+    for job, row in zip(fresh, _rows(fresh), strict=True):
+        typer.echo(orjson.dumps(asdict(job)) if as_json else "  ".join(shown(cell) for cell in row))
+
+
+def _rows(jobs: "Sequence[FoundJob]") -> Iterator[tuple[object, ...]]:
+    for job in jobs:
+        wish = " ".join((job.requirements or "").split())
+        yield (
+            job.job_id,
+            job.created_at,
+            job.organization_id,
+            job.team_id,
+            job.status,
+            job.run,
+            job.error_code,
+            wish if len(wish) <= 60 else f"{wish[:59]}…",  # noqa: PLR2004 - what a table has room for
+        )

@@ -1,0 +1,62 @@
+"""An organization's use is its quota, and what of it waits and is under way."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import aiosql
+
+from infra.operations.job_search import COUNTED, Count
+from infra.postgres import Database
+from streams.jobs.admission import next_period, period_of
+
+_queries = aiosql.from_path(Path(__file__).with_name("usage.sql"), "asyncpg")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The use of one organization in the current month.
+
+    Attributes:
+        monthly_quota: None without a subscription.
+        reserved: units held by jobs that have not ended.
+        charged: units taken by jobs that have completed.
+        waiting: its pending jobs, those that wait for their time included.
+        in_flight: its jobs that are being processed.
+    """
+
+    organization_id: str
+    period: str
+    reset_at: datetime
+    monthly_quota: int | None
+    reserved: int
+    charged: int
+    waiting: Count
+    in_flight: Count
+
+    @property
+    def left(self) -> int | None:
+        """The jobs that may still be asked for in this month; None without a subscription."""
+        return None if self.monthly_quota is None else max(0, self.monthly_quota - self.reserved - self.charged)
+
+
+async def read_usage(database: Database, organization_id: str) -> Usage:
+    """Return an organization's use. One that nobody knows has none.
+
+    Raises:
+        DependencyDown: Postgres is away.
+    """
+    now = database.clock.now()
+    period = period_of(now)
+    async with database.transaction() as connection:
+        row = await _queries.usage(connection, organization_id=organization_id, period=period, limit=COUNTED + 1)
+    return Usage(
+        organization_id,
+        period,
+        next_period(now),
+        row["monthly_quota"],
+        row["reserved"],
+        row["charged"],
+        Count.of(row["waiting"]),
+        Count.of(row["in_flight"]),
+    )
