@@ -5,6 +5,7 @@ harness holds it for `hold_s` in between, while new requests keep coming in.
 """
 
 import asyncio
+import itertools
 import os
 import shutil
 import signal
@@ -150,6 +151,24 @@ def _black_hole(proxy: str) -> Inject:
     return inject
 
 
+@asynccontextmanager
+async def _flapping_llm(system: System, _turn: int) -> AsyncIterator[None]:
+    """Turn the endpoint off and on again, each time in another way, until the fault is over."""
+
+    async def flap() -> None:
+        for mode in itertools.cycle(("503", "ok", "reset", "ok", "429", "ok")):
+            await system.llm(mode=mode)
+            await asyncio.sleep(_FLAP_S)
+
+    flapping = asyncio.create_task(flap())
+    try:
+        yield
+    finally:
+        flapping.cancel()
+        await asyncio.gather(flapping, return_exceptions=True)
+        await system.llm(mode="ok")
+
+
 def _llm(*orders: dict[str, Any]) -> Inject:
     @asynccontextmanager
     async def inject(system: System, turn: int) -> AsyncIterator[None]:
@@ -193,6 +212,7 @@ def _no_small_disk(system: System) -> str | None:
 
 _WORKER = "worker"
 _PAST_LEASE_S = LEASE_S * 1.6
+_FLAP_S = 0.3
 _PAST_PUBLISHING_S = 6.5  # another dispatcher publishes what one has released and not published after 5 s
 _STEPPED_S = 1.5  # long enough for leases to be renewed, retries to become due and the reconciler to look
 
@@ -238,6 +258,7 @@ FAULTS: Sequence[Fault] = (
         _llm({"mode": "slow", "latency": 3}, {"mode": "slow", "latency": 6}),
         hold_s=0.5,
     ),
+    Fault("llm-flapping", "LLM away and back every 0.3 s, each time in another way", _flapping_llm, hold_s=2.0),
     Fault("llm-rubbish", "LLM answers rubbish", _llm({"mode": "rubbish"}), hold_s=1.0),
     Fault("two-leaders", "two leaders at once", _two_leaders),
     Fault("replica", "Valkey made a replica, and a master again 3 s later", made_replica, hold_s=3.0, times=10),
