@@ -26,6 +26,7 @@ _MODULES: Final = {
     "replay": "replay",
     "job": "job",
     "jobs": "jobs",
+    "schedule": "schedule",
     "quota": "quota",
     "llm": "llm",
     "organization": "organization",

@@ -138,7 +138,7 @@ def create_router(database: Database, operators_database: Database, signing_key:
 
     @router.get("/api/usage", tags=["jobs"], responses=responses(*TOKEN, "database_unavailable"))
     async def show_usage(response: Response, caller: Annotated[Caller, Depends(customer)]) -> OrganizationUsage:
-        """Return the month's quota, what is taken of it, and the jobs that have not ended."""
+        """Return the month's quota, what is taken of it, and the live jobs."""
         usage = await read_usage(database, caller.organization_id)
         response.headers.update(_CACHE)
         plain = set(OrganizationUsage.model_fields) - {"waiting", "in_flight"}
