@@ -73,10 +73,10 @@ WITH wanted AS MATERIALIZED (
     ) AS older
 ), begun AS (
     INSERT INTO generation_attempts
-        (job_id, run, attempt, token, state, started_at, organization_id, entry, deadline, endpoint)
+        (job_id, run, attempt, token, state, started_at, organization_id, entry, deadline, endpoint, most_tokens)
     SELECT
         job_id, run, last_attempt + 1, token, 'started', :now, organization_id, entry,
-        clock_timestamp() + :patience::interval, :endpoint::text
+        clock_timestamp() + :patience::interval, :endpoint::text, :unknown_tokens::bigint
     FROM wanted
     WHERE (:max_tokens::bigint = 0 OR spent < :max_tokens::bigint)
         AND under_way_until IS NULL

@@ -7,6 +7,7 @@ import typer
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes
 from infra.cli.output import mended, print_json, print_table, second
+from infra.cli.prices import prices_app
 
 app = typer.Typer()
 llm_app = typer.Typer(help="What the fleet knows of the LLM endpoint.", no_args_is_help=True)
@@ -17,6 +18,7 @@ dialect = typer.Typer(help="How each endpoint is asked, as the fleet has learned
 llm_app.add_typer(dialect, name="dialect")
 hold = typer.Typer(help="Holds: which endpoints nobody calls, and who is to blame.", no_args_is_help=True)
 llm_app.add_typer(hold, name="hold")
+llm_app.add_typer(prices_app, name="prices")
 
 Endpoint = Annotated[str | None, typer.Argument(help="Which one, as `show` names it; all by default.")]
 

@@ -10,7 +10,10 @@ from infra.cli.options import AsJson
 from infra.cli.output import out, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from consumers.quota.recount import Subscription
+    from infra.operations.prices import Spent
     from infra.operations.quota import QuotaBooks
 
 app = typer.Typer()
@@ -23,18 +26,26 @@ Organization = Annotated[str, typer.Argument(help="The organization's ID.")]
 @quota_app.command("show")
 @plain_errors()
 def show_quota(organization: Organization, *, as_json: AsJson = False) -> None:
-    """Print an organization's quota and its use by month. It also says if the counters agree with the ledger."""
+    """Print an organization's quota, its use by month, and what its calls have cost.
+
+    It also says if the counters agree with the ledger.
+    """
     from dataclasses import asdict
 
     from infra.cli.session import with_database
+    from infra.operations.prices import spent
     from infra.operations.quota import read_books
 
     books = with_database(lambda database: read_books(database, organization))
+    llm = with_database(lambda database: spent(database, organization))
     if as_json:
-        print_json({**asdict(books), "periods": [{**asdict(one), "differs": one.differs} for one in books.periods]})
+        months = [{**asdict(one), "differs": one.differs} for one in books.periods]
+        print_json({**asdict(books), "periods": months, "llm": [asdict(one) for one in llm]})
         return
     typer.echo(f"{organization}: {_terms(books.subscription)}")
     out().print(_table(books))
+    if llm:
+        out().print(_spent(llm))
     if books.wrong:
         typer.echo(f"Counters differ from the ledger: teamfit quota repair {organization}")
 
@@ -81,6 +92,17 @@ def _table(books: "QuotaBooks") -> Table:
         counts = (one.reserved, one.charged, "" if left is None else left, one.released, one.rejected)
         verdict = f"{one.ledger_reserved} reserved, {one.ledger_charged} charged" if one.differs else "the same"
         table.add_row(one.period, *map(str, counts), verdict, style="red" if one.differs else "")
+    return table
+
+
+def _spent(months: "Sequence[Spent]") -> Table:
+    table = Table()
+    for name in ("month (UTC)", "LLM calls", "tokens in", "tokens out", "cost", "perhaps billed", "not priced"):
+        table.add_column(name, justify="left" if name.startswith("month") else "right")
+    for one in months:
+        cost = f"{one.cost / 1_000_000:.6f} {one.currency or ''}".strip()
+        counts = (one.calls, one.prompt_tokens, one.completion_tokens, cost, one.maybe_billed_calls, one.unpriced_calls)
+        table.add_row(one.period, *map(str, counts))
     return table
 
 

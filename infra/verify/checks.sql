@@ -357,7 +357,8 @@ WITH summed AS (
         organization_id,
         to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM') AS period,
         count(*) AS calls,
-        coalesce(sum(coalesce(prompt_tokens, 0)::bigint + coalesce(completion_tokens, 0)), 0) AS tokens
+        coalesce(sum(coalesce(prompt_tokens, 0)::bigint + coalesce(completion_tokens, 0)), 0) AS tokens,
+        coalesce(sum(cost), 0) AS cost
     FROM generation_attempts
     WHERE state <> 'started' AND organization_id IS NOT NULL
     GROUP BY 1, 2
@@ -367,6 +368,8 @@ WITH summed AS (
         period,
         coalesce(counted.calls, 0) AS calls,
         coalesce(counted.prompt_tokens + counted.completion_tokens, 0) AS tokens,
+        coalesce(counted.cost, 0) AS cost,
+        coalesce(summed.cost, 0) AS cost_sum,
         coalesce(summed.calls, 0) AS calls_sum,
         coalesce(summed.tokens, 0) AS tokens_sum
     FROM llm_usage AS counted
@@ -375,12 +378,12 @@ WITH summed AS (
 )
 SELECT
     count(*) AS checked,
-    count(*) FILTER (WHERE (calls, tokens) <> (calls_sum, tokens_sum)) AS found,
+    count(*) FILTER (WHERE (calls, tokens, cost) <> (calls_sum, tokens_sum, cost_sum)) AS found,
     sum(calls) || ' calls, ' || sum(tokens) || ' tokens' AS detail,
     ARRAY(
-        SELECT organization_id || ' ' || period || ': counted ' || calls || ' calls and ' || tokens || ' tokens, the attempts have '
-            || calls_sum || ' and ' || tokens_sum
-        FROM total WHERE (calls, tokens) <> (calls_sum, tokens_sum) ORDER BY organization_id, period LIMIT :size
+        SELECT organization_id || ' ' || period || ': counted ' || calls || ' calls, ' || tokens || ' tokens and a cost of ' || cost
+            || ', the attempts have ' || calls_sum || ', ' || tokens_sum || ' and ' || cost_sum
+        FROM total WHERE (calls, tokens, cost) <> (calls_sum, tokens_sum, cost_sum) ORDER BY organization_id, period LIMIT :size
     ) AS examples
 FROM total;
 

@@ -30,6 +30,7 @@ OWNERS = {
     "llm_holds": "consumers/generation",
     "llm_hours": "consumers/generation",
     "llm_pace": "consumers/generation",
+    "llm_prices": "infra/operations/prices.sql",
     "llm_probes": "consumers/generation",
     "organizations": "infra/operations/tenants.sql",
     "plan_shares": "infra/operations/plans.sql",
@@ -45,6 +46,7 @@ OWNERS = {
 # Others that write, and what: it can be said in no room that both may enter.
 ALSO = {
     ("generation_attempts", "producers/replay/sending.sql"): "abandons attempts at runs that a replay ends",
+    ("generation_attempts", "infra/operations/prices.sql"): "prices calls that were recorded before their price",
     ("quota_usage", "producers/schedule/queries.sql"): "opens a month's counters, at zero",
 }
 

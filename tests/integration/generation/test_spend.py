@@ -39,7 +39,11 @@ async def totals(database: Pool) -> dict[str, Total]:
     They are what the attempts add up to, whatever happened to them.
     """
     period = datetime.now(UTC).strftime("%Y-%m")
-    rows = await database.fetch("SELECT * FROM llm_usage WHERE period = $1", period)
+    rows = await database.fetch(
+        "SELECT organization_id, period, calls, prompt_tokens, completion_tokens, maybe_billed_calls FROM llm_usage"
+        " WHERE period = $1",
+        period,
+    )
     counted = {row["organization_id"]: (*tuple(row)[2:],) for row in rows}
     summed = await database.fetch(
         "SELECT organization_id, count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0),"

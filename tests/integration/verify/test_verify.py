@@ -311,7 +311,11 @@ async def test_a_spend_that_drifts_is_reported(jobs: Jobs, database: Pool, check
     assert not await violations(check)
     await database.execute("UPDATE llm_usage SET calls = calls + 1")
     found = await violations(check)
-    assert found == {"spend = attempts": "acme 2031-04: counted 2 calls and 10 tokens, the attempts have 1 and 10"}
+    assert found == {
+        "spend = attempts": "acme 2031-04: counted 2 calls, 10 tokens and a cost of 0, the attempts have 1, 10 and 0"
+    }
+    await database.execute("UPDATE llm_usage SET calls = calls - 1, cost = 7")
+    assert "a cost of 7" in (await violations(check))["spend = attempts"]
 
 
 async def test_a_call_without_a_record_is_reported(jobs: Jobs, check: Checker, database: Pool) -> None:

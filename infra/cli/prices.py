@@ -1,0 +1,71 @@
+"""`teamfit llm prices`: what the tokens of each model cost."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from infra.cli.errors import plain_errors
+from infra.cli.options import AsJson
+from infra.cli.output import print_json, print_table
+
+prices_app = typer.Typer(help="What a million tokens of each model cost, from when on.", no_args_is_help=True)
+
+
+@prices_app.command("list")
+@plain_errors()
+def list_prices(*, as_json: AsJson = False) -> None:
+    """Print every price, and the models whose calls have none."""
+    from dataclasses import asdict
+
+    from infra.cli.session import with_database
+    from infra.operations.prices import MICRO, prices
+
+    found, without = with_database(prices)
+    if as_json:
+        print_json({"prices": [asdict(one) for one in found], "calls_without_price": without})
+        return
+    if found:
+        columns = ("model", "from (UTC)", "a million in", "a million out", "currency", "holds")
+        rows = (
+            (one.model, one.holds_from, f"{one.input_price / MICRO:f}", f"{one.output_price / MICRO:f}", one.currency)
+            + ("now" if one.holds else "",)
+            for one in found
+        )
+        print_table(columns, rows)
+    else:
+        typer.echo("No model has a price. For example: teamfit llm prices set gpt-4o-mini 0.15 0.60 --currency USD")
+    for model, calls in without.items():
+        typer.echo(f"{model or 'a model that nobody told'}: {calls} calls have no price.")
+
+
+@prices_app.command("set")
+@plain_errors()
+def set_one(
+    model: Annotated[str, typer.Argument(help="As its answers name it.")],
+    input_price: Annotated[str, typer.Argument(help="A million tokens of prompts, such as 0.15.")],
+    output_price: Annotated[str, typer.Argument(help="A million tokens of answers, such as 0.60.")],
+    *,
+    currency: Annotated[str, typer.Option(help="The same for all prices.")] = "USD",
+    since: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="Calls begun since cost this; today if out.")
+    ] = None,
+) -> None:
+    """Set a model's price from a day on (UTC). Calls on record that have none are priced; others keep theirs."""
+    from infra.cli.session import with_database
+    from infra.operations.prices import Price, WrongPrice, micro_units, set_price
+
+    if len(currency) != 3 or not (currency.isascii() and currency.isalpha() and currency.isupper()):  # noqa: PLR2004
+        raise WrongPrice("currency: is not of three capitals; write USD or EUR")
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    price = Price(
+        model=model,
+        holds_from=today if since is None else since.replace(tzinfo=UTC),
+        input_price=micro_units(input_price, name="input price"),
+        output_price=micro_units(output_price, name="output price"),
+        currency=currency,
+    )
+    priced = with_database(lambda database: set_price(database, price))
+    typer.echo(f"{model} costs {input_price} and {output_price} {currency} from {price.holds_from:%Y-%m-%d} on (UTC).")
+    if priced:
+        typer.echo(f"{priced} calls on record have a price now.")

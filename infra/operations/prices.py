@@ -1,0 +1,100 @@
+"""What the tokens of each model cost, from when on, and what an organization has spent.
+
+A price is in micro-units of the currency for a million tokens: 2.50 USD for a million is 2500000. All prices are of
+one currency, as what they add up to has one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+import aiosql
+
+from infra.errors import TeamfitError
+from infra.postgres import Database
+
+_queries = aiosql.from_path(Path(__file__).with_name("prices.sql"), "asyncpg")
+
+MICRO: Final = 1_000_000
+_DEAREST: Final = 1_000_000
+
+
+class WrongPrice(TeamfitError):
+    """A price cannot be set as given; the message names the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A model's price, from a time on. `holds`: it is the one of now."""
+
+    model: str
+    holds_from: datetime
+    input_price: int
+    output_price: int
+    currency: str
+    holds: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """A month of an organization: tokens, and their cost in micro-units. Calls without a price are not in the cost."""
+
+    period: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    maybe_billed_calls: int
+    cost: int
+    unpriced_calls: int
+    currency: str | None
+
+
+def micro_units(amount: str, *, name: str) -> int:
+    """Return a price for a million tokens in micro-units. Raises WrongPrice."""
+    try:
+        value = Decimal(amount) * MICRO
+    except ArithmeticError:
+        raise WrongPrice(f"{name}: {amount!r} is no number; write it as 2.50") from None
+    if not value.is_finite() or not 0 <= value <= _DEAREST * MICRO or value != int(value):
+        raise WrongPrice(f"{name}: {amount} is not from 0 to {_DEAREST} with at most six decimals")
+    return int(value)
+
+
+async def prices(database: Database) -> tuple[list[Price], Mapping[str, int]]:
+    """Return all prices, and how many calls of which models have none. Raises DependencyDown."""
+    async with database.transaction() as connection:
+        found = [Price(**row) async for row in _queries.prices(connection)]
+        return found, {row["model"]: row["calls"] async for row in _queries.without_price(connection)}
+
+
+async def set_price(database: Database, price: Price) -> int:
+    """Set a price; return how many calls on record, which had none, have one now.
+
+    Repeats are harmless. Calls that have a price keep it: what was billed does not change afterwards.
+
+    Raises:
+        WrongPrice: other prices have another currency.
+        DependencyDown: Postgres is away.
+    """
+    async with database.transaction() as connection:
+        other = await _queries.other_currency(connection, currency=price.currency)
+        if other is not None:
+            raise WrongPrice(f"currency: there are prices in {other}, and none in {price.currency}; use {other}")
+        await _queries.set_price(
+            connection,
+            model=price.model,
+            holds_from=price.holds_from,
+            input_price=price.input_price,
+            output_price=price.output_price,
+            currency=price.currency,
+        )
+        return int(await _queries.price_again(connection, holds_from=price.holds_from))
+
+
+async def spent(database: Database, organization_id: str) -> list[Spent]:
+    """Return what an organization's calls have cost, the newest month first. Raises DependencyDown."""
+    async with database.transaction() as connection:
+        return [Spent(**row) async for row in _queries.spent(connection, organization_id=organization_id)]
