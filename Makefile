@@ -15,10 +15,10 @@ $(shell rm -f $(STAMP))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up wheels test fuzz check bench chaos lock clean
+.PHONY: help install demo up wheels test fuzz check bench chaos screenshots lock clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv with the pinned, hashed dependencies
 $(STAMP): constraints.txt pyproject.toml
@@ -73,6 +73,9 @@ ifeq ($(FAULT),)
 	TRANSPORT_RELIABILITY=docs/transport-reliability.md $(BIN)/python -m pytest -m chaos --timeout=1800 $(ARGS)
 endif
 	$(BIN)/python -m tests.chaos.pipeline $(if $(FAULT),--fault $(FAULT),--write docs/reliability.md) $(if $(TIMES),--times $(TIMES))
+
+screenshots: $(STAMP) ## Make the pictures of the console in docs/images, with the machine's Chromium
+	@$(BIN)/python -m tests.browser.screenshots
 
 lock: $(STAMP) ## Pin the newest versions that pyproject.toml allows, with hashes
 	@test -n "$(UV)" || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv

@@ -41,6 +41,19 @@ class Plan(BaseModel):
     sent: int
 
 
+class PlanSummary(BaseModel):
+    """A plan as a list shows it. `events` is how many its filter found."""
+
+    id: UUID
+    state: PlanState
+    filters: Filter
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    events: int
+
+
 class PlanItem(BaseModel):
     """One event of a plan.
 
@@ -109,6 +122,11 @@ class Plans:
         """Return a plan. Raises UnknownPlan."""
         async with self.database.transaction() as connection:
             return await read_plan(connection, plan_id)
+
+    async def latest(self, *, limit: int = 50, before: datetime | None = None) -> list[PlanSummary]:
+        """Return plans, the latest first, made before a time."""
+        async with self.database.transaction() as connection:
+            return [PlanSummary(**row) async for row in _queries.latest(connection, limit=limit, before=before)]
 
     async def page(self, plan_id: UUID, *, after: int = 0, limit: int = 100) -> PlanPage:
         """Return a plan and the events after a position, in the order of sending. Raises UnknownPlan."""

@@ -96,6 +96,15 @@ WHERE plan_id = :plan_id AND position = ANY(:positions::int[]);
 -- Keeps what the plan said would follow from it.
 UPDATE replay_plans SET effects = :effects WHERE id = :id;
 
+-- name: latest(limit, before)
+-- Plans, the latest first. How far each is would be a count over all of its events.
+SELECT
+    id, state, filters, created_by, created_at, started_at, ended_at, coalesce((effects ->> 'events')::int, 0) AS events
+FROM replay_plans
+WHERE :before::timestamptz IS NULL OR created_at < :before
+ORDER BY created_at DESC, id
+LIMIT :limit;
+
 -- name: plan(id)^
 -- A plan and how far it is.
 SELECT

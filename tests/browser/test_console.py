@@ -6,7 +6,8 @@ from uuid import uuid4
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.conftest import Customer, Newcomer, Visitor
+from tests.browser.conftest import Newcomer
+from tests.browser.people import Customer, Visitor
 from tests.waiting import wait_for
 
 _SCRIPT = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
@@ -188,7 +189,7 @@ async def test_axe_finds_nothing_on_any_page(newcomer: Newcomer, customer: Custo
     await visitor.page.get_by_role("button", name="Plan the replay").click()
     await visitor.page.wait_for_url(re.compile("/replay/"))
     plan = visitor.page.url.partition("/console")[2]
-    pages = ("/", "/jobs", f"/jobs/{job}", f"/jobs/{job}/events", "/failed", event, plan, "/organizations")
+    pages = ("/", "/jobs", f"/jobs/{job}", f"/jobs/{job}/events", "/failed", event, "/replay", plan, "/organizations")
     for path in (*pages, "/organization?id=birch", "/streams", f"/jobs/{uuid4()}", "/nowhere"):
         await visitor.open(path)
         assert await visitor.complaints() == [], path

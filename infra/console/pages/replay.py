@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 from starlette.routing import Route
 
+from infra.clock import Moment
 from infra.console.desk import Desk
 from infra.console.visits import Visit
 from infra.errors import Refused, TeamfitError
@@ -27,6 +28,7 @@ from producers.replay.plans import Plans
 log = structlog.get_logger(__name__)
 
 _ITEMS: Final = 100
+_LISTED: Final = 50
 _LAST_POSITION: Final = 2**31 - 1
 # A plan holds two connections while it is applied, and pages need some too.
 _MOST_AT_ONCE: Final = 1
@@ -109,9 +111,22 @@ class Applying:
             del self._runs[plan_id]
 
 
+class _Before(BaseModel):
+    """The page of the list of plans: those made before a time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    before: Moment | None = None
+
+
 def routes(desk: Desk, applying: Applying) -> list[Route]:
     """Return the routes."""
     plans = Plans(desk.database, desk.database.clock)
+
+    async def every(visit: Visit) -> Mapping[str, Any]:
+        before = _Before.model_validate(visit.fields).before
+        found = await plans.latest(limit=_LISTED, before=before)
+        return {"plans": found, "next": found[-1].created_at if len(found) == _LISTED else None}
 
     async def model(visit: Visit) -> Mapping[str, Any]:
         plan_id = UUID(visit.path("plan_id"))
@@ -149,4 +164,5 @@ def routes(desk: Desk, applying: Applying) -> list[Route]:
         desk.action("/replay/{plan_id:uuid}/pause", pause),
         desk.action("/replay/{plan_id:uuid}/abort", abort),
         *desk.live_page("/replay/{plan_id:uuid}", "plan.html", model),
+        *desk.live_page("/replay", "plans.html", every),
     ]
