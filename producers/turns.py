@@ -11,7 +11,7 @@ from datetime import timedelta
 from infra.errors import Refused
 
 # Longer than a broker that answers takes for the requests ahead; a caller who has waited so long should ask later.
-_PATIENCE_S = 5.0
+_LONGEST_WAIT_S = 5.0
 _RETRY_AFTER = timedelta(seconds=5)
 
 
@@ -29,7 +29,7 @@ class Turns:
             Refused: none came free in five seconds.
         """
         try:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(_LONGEST_WAIT_S):
                 await self._free.acquire()
         except TimeoutError as error:
             raise Refused(

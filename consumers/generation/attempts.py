@@ -41,7 +41,7 @@ from consumers.generation.runs import (
     Run,
     Saved,
     UnderWay,
-    patience,
+    attempt_time,
 )
 from infra.clock import Clock
 from infra.postgres import Connection, Database, columns
@@ -107,7 +107,7 @@ class Attempts:
         self.gate.check()
         self.hold.learn(known["sentence"], known["next_probe_in"], known["blame"])
         self.hold.check()
-        await _queries.abandon(connection, **runs, entries=entries, patience=patience(self.settings), now=now)
+        await _queries.abandon(connection, **runs, entries=entries, attempt_time=attempt_time(self.settings), now=now)
         tokens = {(event.job_id, event.run): uuid4() for event in events}
         begun: dict[Run, Begun] = {}
         async for row in _queries.begin(
@@ -116,7 +116,7 @@ class Attempts:
             organization_ids=[event.data.organization_id for event in events],
             tokens=list(tokens.values()),
             entries=entries,
-            patience=patience(self.settings),
+            attempt_time=attempt_time(self.settings),
             max_tokens=self.settings.max_tokens_per_job,
             unknown_tokens=self.settings.max_completion_tokens,
             endpoint=self.endpoint,

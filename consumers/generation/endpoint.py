@@ -23,7 +23,7 @@ from consumers.generation.answer import Completion
 from consumers.generation.blame import Verdict
 from consumers.generation.dialect import Form, strongest
 from consumers.generation.evidence import Evidence
-from consumers.generation.fleet import PROBE_PATIENCE, Fleet
+from consumers.generation.fleet import PROBE_TIME, Fleet
 from consumers.generation.hold import Hold
 from consumers.generation.learning import Learning
 from consumers.generation.llm import Llm
@@ -113,7 +113,7 @@ class Endpoint:
                 return
             if not await self._fleet.take_probe():
                 raise DependencyDown("llm", self._hold.sentence, retry_after=_ANOTHER_PROBES)
-            limit_s = min(PROBE_PATIENCE.total_seconds(), self._settings.generation_timeout_s)
+            limit_s = min(PROBE_TIME.total_seconds(), self._settings.generation_timeout_s)
             refuted = await self._probe(limit_s, in_form=self._hold.blame == "configuration")
             if refuted is None:
                 await self._fleet.probe_passed()

@@ -33,7 +33,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("fleet.sql"), "asyncpg")
 _FIRST_WAIT: Final = timedelta(seconds=0.5)
 _LONGEST_WAIT: Final = timedelta(seconds=30)
 # A probe that gives no answer for so long is no success; the worker that sent it may have died as well.
-PROBE_PATIENCE: Final = timedelta(seconds=60)
+PROBE_TIME: Final = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Fleet:
     async def take_probe(self) -> bool:
         """Return whether this worker has the turn to probe."""
         async with self._database.transaction() as connection:
-            return bool(await _queries.take_probe(connection, **self._caller, patience=PROBE_PATIENCE))
+            return bool(await _queries.take_probe(connection, **self._caller, probe_time=PROBE_TIME))
 
     async def probe_failed(self, verdict: Verdict) -> timedelta:
         """Put the next probe off; return for how long."""

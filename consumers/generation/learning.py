@@ -29,8 +29,8 @@ log = structlog.get_logger(__name__)
 
 # A form is refused before anything is generated. So one after the other joins in with the form that is being tried, and
 # few of them are refused. Longer: fewer still; shorter: a first call that is slow delays the others less.
-_PATIENCE_S: Final = 0.25
-_LONGEST_PATIENCE_S: Final = 10.0
+_WAIT_EACH_S: Final = 0.25
+_LONGEST_WAIT_S: Final = 10.0
 _STEP_S: Final = 0.1
 # Nobody waits for a turn for longer, whether its worker lives or not.
 _LEASE: Final = timedelta(seconds=5)
@@ -137,7 +137,7 @@ class Learning:
         self._waiting += 1
         has_turn = False
         try:
-            async with asyncio.timeout(min(self._waiting * _PATIENCE_S, _LONGEST_PATIENCE_S)):
+            async with asyncio.timeout(min(self._waiting * _WAIT_EACH_S, _LONGEST_WAIT_S)):
                 await self._turn.acquire()
                 try:
                     self._check()

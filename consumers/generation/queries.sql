@@ -30,7 +30,7 @@ ON CONFLICT (endpoint) DO UPDATE
 SET closed_until = excluded.closed_until, reason = excluded.reason, closed_at = excluded.closed_at
 WHERE llm_gate.closed_until < excluded.closed_until OR llm_gate.closed_at > excluded.closed_at;
 
--- name: abandon(now, job_ids, runs, entries, patience)!
+-- name: abandon(now, job_ids, runs, entries, attempt_time)!
 -- Takes the runs away from attempts that were begun for the same entry, whose worker has lost it, and from those whose time
 -- is over, or is longer than any attempt is given, since the clock was set back: whoever still works on one can no longer
 -- save. Waits for a save under way.
@@ -39,9 +39,9 @@ SET state = 'abandoned', maybe_billed = true, finished_at = :now
 FROM unnest(:job_ids::uuid[], :runs::int[], :entries::text[]) AS wanted (job_id, run, entry)
 WHERE older.job_id = wanted.job_id AND older.run = wanted.run AND older.state = 'started'
     AND (older.entry = wanted.entry OR coalesce(older.deadline <= clock_timestamp(), true)
-        OR older.deadline > clock_timestamp() + :patience::interval + interval '1 second');
+        OR older.deadline > clock_timestamp() + :attempt_time::interval + interval '1 second');
 
--- name: begin(job_ids, runs, organization_ids, tokens, entries, patience, max_tokens, unknown_tokens, endpoint, now)
+-- name: begin(job_ids, runs, organization_ids, tokens, entries, attempt_time, max_tokens, unknown_tokens, endpoint, now)
 -- Starts the next attempt of each run that has not ended, has none under way and does not wait for its turn, unless its job
 -- has spent `max_tokens` (0: no cap); what is not known of a call's cost counts as `unknown_tokens`. Returns for each run its
 -- new attempt and what its job has spent; or how it ended, with the code of its failure and with what the saved attempt of a
@@ -76,7 +76,7 @@ WITH wanted AS MATERIALIZED (
         (job_id, run, attempt, token, state, started_at, organization_id, entry, deadline, endpoint, most_tokens)
     SELECT
         job_id, run, last_attempt + 1, token, 'started', :now, organization_id, entry,
-        clock_timestamp() + :patience::interval, :endpoint::text, :unknown_tokens::bigint
+        clock_timestamp() + :attempt_time::interval, :endpoint::text, :unknown_tokens::bigint
     FROM wanted
     WHERE (:max_tokens::bigint = 0 OR spent < :max_tokens::bigint)
         AND under_way_until IS NULL

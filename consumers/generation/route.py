@@ -16,7 +16,7 @@ from consumers.generation.endpoint_file import Endpoints, EndpointSpec, endpoint
 from consumers.generation.line import Line
 from consumers.generation.llm import endpoint_of
 from consumers.generation.prompt import OUR_TOKENS, approximate_tokens
-from consumers.generation.runs import patience
+from consumers.generation.runs import attempt_time
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown, Permanent, Postponed
@@ -143,10 +143,10 @@ class Route:
         return [*due, *working, *away]
 
 
-def patience_of(settings: Settings) -> timedelta:
+def delivery_time(settings: Settings) -> timedelta:
     """Return the time limit of a delivery: a wait and a call at each endpoint."""
     endpoints = endpoints_of(settings)
-    for_one = patience(settings) + timedelta(seconds=settings.stage_timeout_s)
+    for_one = attempt_time(settings) + timedelta(seconds=settings.stage_timeout_s)
     return for_one * (len(endpoints.endpoint) if endpoints else 1)
 
 

@@ -16,7 +16,7 @@ Run: TypeAlias = tuple[JobId, int]
 Handover: TypeAlias = tuple[JobAccepted, str | None]
 
 
-def patience(settings: Settings) -> timedelta:
+def attempt_time(settings: Settings) -> timedelta:
     """Return the time limit of an attempt. Its call has a limit, and Postgres and the broker have another."""
     return timedelta(seconds=settings.generation_timeout_s + settings.stage_timeout_s)
 

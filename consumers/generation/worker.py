@@ -3,7 +3,7 @@
 from uuid import uuid4
 
 from consumers.generation.handlers import Generation
-from consumers.generation.route import Route, patience_of
+from consumers.generation.route import Route, delivery_time
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.settings import Settings
@@ -38,7 +38,7 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
         dispatcher.after(generation.handle),
         dispatcher.after(generation.give_up),
         retries=GivenBack(app.database, app.database.clock, dispatcher),
-        timeout=patience_of(settings),
+        timeout=delivery_time(settings),
     )
     for topic in _TOPICS:
         app.feed(topic, stage, concurrency=settings.generation_concurrency)

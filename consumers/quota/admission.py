@@ -65,7 +65,11 @@ class Admissions:
             DependencyDown: Postgres is away; whether the decisions were kept is unknown, and asking again is safe.
         """
         # With this lock every organization's counter is in hand in the end, so nothing is put aside.
-        return [one for one in await self._decide(requests, ledger.open_usage, wait) if not isinstance(one, Locked)]
+        return [
+            one
+            for one in await self._admit_in_transaction(requests, ledger.open_usage, wait)
+            if not isinstance(one, Locked)
+        ]
 
     async def admit_free(self, requests: Sequence[JobRequested]) -> Sequence[Admission | Locked]:
         """Decide what can be decided without waiting for a counter, as `admit` does.
@@ -73,9 +77,9 @@ class Admissions:
         A request whose organization's counter is locked, or does not exist yet, is handed back as Locked; nothing is
         written for it.
         """
-        return await self._decide(requests, ledger.free_usage, None)
+        return await self._admit_in_transaction(requests, ledger.free_usage, None)
 
-    async def _decide(
+    async def _admit_in_transaction(
         self, requests: Sequence[JobRequested], lock: _Lock, wait: timedelta | None
     ) -> Sequence[Admission | Locked]:
         while True:

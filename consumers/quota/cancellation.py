@@ -18,7 +18,7 @@ from infra.errors import InvalidEvent
 from infra.postgres import Database
 from streams.delivery.deliveries import Record
 from streams.delivery.traces import Trace
-from streams.jobs.cancellations import cancel_run, standing
+from streams.jobs.cancellations import cancel_run, known_job
 from streams.jobs.events import JobCancelRequested
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ class Cancellations:
         """
         job_id, owner = event.job_id, event.data.organization_id
         async with self.database.transaction() as connection:
-            known = await standing(connection, job_id, run=event.run)
+            known = await known_job(connection, job_id, run=event.run)
             if known.organization_id not in {None, owner}:
                 raise InvalidEvent(f"subject: job {job_id} belongs to another organization than {owner}")
             if known.older_status is not None:

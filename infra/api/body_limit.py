@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from infra.api.problems import ProblemResponse
 
 # A client that hears 413 while it still sends may lose the answer with the connection, so up to here it is let finish.
-_PATIENCE = 4 * 1024 * 1024
+_MOST_READ = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class BodyLimit:
         messages: list[Message] = []
         size = 0
         more = True
-        while more and size <= _PATIENCE:
+        while more and size <= _MOST_READ:
             message = await receive()
             size += len(message.get("body", b""))
             if size <= self.limit:

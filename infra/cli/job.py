@@ -67,11 +67,11 @@ def cancel_jobs(
     Says what they are and asks, unless --yes is given. Ends with code 1 if one of them is not cancelled in the end.
     """
     from infra.cli.session import with_database
-    from infra.operations.jobs import standings
+    from infra.operations.jobs import known_jobs
 
     wanted = list(dict.fromkeys(jobs))
     if not yes:
-        for job, known in with_database(lambda database: standings(database, wanted)):
+        for job, known in with_database(lambda database: known_jobs(database, wanted)):
             status = known.outcome or known.older_status or "not ended"
             typer.echo(f"{job}  {known.organization_id or '(unknown)'}, run {known.run}, {status}", err=as_json)
         typer.confirm(f"Cancel {len(wanted)} job(s)?", abort=True, err=as_json)

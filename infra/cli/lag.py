@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_PATIENCE: Final = timedelta(seconds=10)
+_LIMIT: Final = timedelta(seconds=10)
 
 
 @app.command()
@@ -40,7 +40,7 @@ async def _read() -> "Lag":
     from infra.cli.session import opened_broker
     from infra.operations.lag import read_lag
 
-    async with opened_broker("lag", patience=_PATIENCE) as broker:
+    async with opened_broker("lag", limit=_LIMIT) as broker:
         return await read_lag(broker)
 
 

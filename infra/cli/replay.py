@@ -131,7 +131,7 @@ async def _applied(database: "Database", plan_id: UUID, rate: float) -> "Plan":
     from producers.replay.apply import Replays
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    async with opened_broker("replay", patience=_PUBLISH_TIMEOUT) as broker:
+    async with opened_broker("replay", limit=_PUBLISH_TIMEOUT) as broker:
         with Bar(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task("sending", total=None)
 

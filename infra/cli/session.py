@@ -40,9 +40,9 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
 
 
 @asynccontextmanager
-async def opened_broker(name: str, *, patience: timedelta = timedelta(seconds=3)) -> AsyncIterator[Broker]:
+async def opened_broker(name: str, *, limit: timedelta = timedelta(seconds=3)) -> AsyncIterator[Broker]:
     """Give the settings' broker, and close it."""
-    broker = Broker(settings(), name=name, timeout=patience)
+    broker = Broker(settings(), name=name, timeout=limit)
     try:
         yield broker
     finally:

@@ -12,7 +12,7 @@ import aiosql
 from infra.errors import Refused, TeamfitError
 from infra.postgres import Connection, Database
 from producers.cancel.cancellation import Cancellation
-from streams.jobs.cancellations import Standing, standing
+from streams.jobs.cancellations import KnownJob, known_job
 from streams.jobs.events import JobId
 
 _queries = aiosql.from_path(Path(__file__).with_name("jobs.sql"), "asyncpg")
@@ -192,10 +192,10 @@ async def life_of(database: Database, job_id: UUID) -> JobLife:
     return life
 
 
-async def standings(database: Database, jobs: Sequence[UUID]) -> list[tuple[UUID, Standing]]:
+async def known_jobs(database: Database, jobs: Sequence[UUID]) -> list[tuple[UUID, KnownJob]]:
     """Return each job's owner, its newest run, and how that ended."""
     async with database.transaction() as connection:
-        return [(job, await standing(connection, JobId(job))) for job in jobs]
+        return [(job, await known_job(connection, JobId(job))) for job in jobs]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from streams.delivery.interfaces import Publisher
 from streams.delivery.publisher import BrokerDown
 from streams.delivery.scheduled import keep
 from streams.delivery.traces import NO_TRACE, Trace
-from streams.jobs.cancellations import End, cancel_run, standing
+from streams.jobs.cancellations import End, cancel_run, known_job
 from streams.jobs.events import JobId
 from streams.jobs.invalid_requests import invalid_request
 from streams.jobs.outcomes import RunOutcome
@@ -56,7 +56,7 @@ class Cancellation:
             DependencyDown: Postgres is away; whether the job is cancelled is unknown, so ask again.
         """
         async with self.database.transaction() as connection:
-            known = await standing(connection, job_id)
+            known = await known_job(connection, job_id)
             owner = known.organization_id
             if owner is None and organization_id is not None:
                 await _refuse_invalid(connection, job_id, organization_id)

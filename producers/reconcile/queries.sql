@@ -24,11 +24,11 @@ FROM (
 ) AS live (job_id, run)
 ON CONFLICT (job_id, run) DO NOTHING;
 
--- name: standing_still(since, before, ahead, patience, now, base, cap, limit, run_stages, run_types)
+-- name: standing_still(since, before, ahead, attempt_time, now, base, cap, limit, run_stages, run_types)
 -- Runs that should go on and have not moved since `before`, those that have stood longest first.
 -- A run should go on if the read model shows it as live, if the ledger holds its reservation, or if the intake accepted
 -- it and the read model does not know it. It moves when an event of its job is archived, when it is decided, attempted,
--- due, released, or sent again; an attempt under way is given `patience`. What waits in `scheduled_events` or for its turn
+-- due, released, or sent again; an attempt under way is given `attempt_time`. What waits in `scheduled_events` or for its turn
 -- does not stand still.
 -- Times that are `ahead` say nothing: see `note_ahead`.
 WITH live AS (
@@ -61,7 +61,7 @@ WITH live AS (
             line.released_at,
             (SELECT max(event.archived_at) FROM job_events AS event WHERE event.job_id = runs.job_id),
             (
-                SELECT max(coalesce(attempt.finished_at, attempt.started_at + :patience::interval))
+                SELECT max(coalesce(attempt.finished_at, attempt.started_at + :attempt_time::interval))
                 FROM generation_attempts AS attempt
                 WHERE attempt.job_id = runs.job_id AND attempt.run = runs.run
             )

@@ -81,7 +81,7 @@ class Reconciler:
         threshold: how long a run may stand still. Longer: a lost event is noticed later; shorter: events are repeated
             that were only waiting. Also the first pause between two repeats for one run; doubled each time.
         expiry: how long a run may stand still of which nothing is left to send.
-        patience: how long an attempt may be under way.
+        attempt_time: how long an attempt may be under way.
         batch_size: runs sent on in one transaction, at most twenty of which make a tick.
         seconds: a clock that nobody sets.
         held: why nothing is sent at present, or None.
@@ -92,7 +92,7 @@ class Reconciler:
     clock: Clock
     threshold: timedelta
     expiry: timedelta
-    patience: timedelta
+    attempt_time: timedelta
     batch_size: int = 500
     seconds: Callable[[], float] = monotonic
     held: str | None = field(default=None, init=False)
@@ -196,7 +196,7 @@ class Reconciler:
             since=self._all_seen_until,
             before=before,
             ahead=now + _AHEAD,
-            patience=self.patience,
+            attempt_time=self.attempt_time,
             now=now,
             base=self.threshold,
             cap=cap,

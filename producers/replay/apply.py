@@ -65,14 +65,14 @@ class Replays:
     """Applies plans.
 
     Attributes:
-        patience: how long to wait for the quota stage to release the runs that failed. Longer: patient with one that is
-            behind; shorter: sooner told that it is away.
+        release_limit: how long to wait for the quota stage to release the runs that failed. Longer: a stage that is
+            behind has time to catch up; shorter: it is sooner said that the stage is away.
     """
 
     database: Database
     publisher: Publisher
     clock: Clock
-    patience: timedelta = timedelta(seconds=30)
+    release_limit: timedelta = timedelta(seconds=30)
 
     async def apply(
         self,
@@ -159,7 +159,7 @@ class _Sending:
             if count:
                 await self._pace(count)
                 last_sent = monotonic()
-            elif monotonic() - last_sent > self.replays.patience.total_seconds():
+            elif monotonic() - last_sent > self.replays.release_limit.total_seconds():
                 raise QuotaNotReleased(self.plan.id, progress.waiting)
             else:
                 await asyncio.sleep(_LOOK_S)

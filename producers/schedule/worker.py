@@ -44,7 +44,7 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
         clock,
         threshold=timedelta(seconds=settings.stall_threshold_s),
         expiry=timedelta(seconds=settings.reservation_expiry_s),
-        patience=timedelta(seconds=settings.generation_timeout_s + settings.stage_timeout_s),
+        attempt_time=timedelta(seconds=settings.generation_timeout_s + settings.stage_timeout_s),
     )
     job_days = settings.job_retention_days
     retention = Retention(

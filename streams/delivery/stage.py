@@ -190,7 +190,7 @@ class Stage(Generic[E]):
             if not turn.delivery.is_for(self.group):
                 return True
             if turn.outcome is None:
-                turn.outcome = await self._decide(turn)
+                turn.outcome = await self._try(turn)
             await self.settler.settle(turn, turn.outcome)
         except Exception as error:  # noqa: BLE001 - whatever could not be settled is taken again, never lost
             stay_cancelled(error)
@@ -209,7 +209,7 @@ class Stage(Generic[E]):
             turn.delivery = await self.opened(turn.delivery)
             turn.opened = True
 
-    async def _decide(self, turn: Turn[E]) -> Outcome:
+    async def _try(self, turn: Turn[E]) -> Outcome:
         """Handle the delivery once. Any error becomes an outcome, an outage a hold after which it is handled again."""
         event: E | None = None
         try:

@@ -26,7 +26,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("cancellations.sql"), "asyn
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class KnownJob:
     """A job's current run and outcome, as far as they are known, stand here.
 
     Attributes:
@@ -51,10 +51,10 @@ class End:
     fact: Record | None
 
 
-async def standing(connection: Connection, job_id: JobId, *, run: int = 1) -> Standing:
+async def known_job(connection: Connection, job_id: JobId, *, run: int = 1) -> KnownJob:
     """Return what is known of a job; its newest run is at least `run`."""
-    row = await _queries.standing(connection, job_id=job_id, run=run)
-    return Standing(**row)
+    row = await _queries.known_job(connection, job_id=job_id, run=run)
+    return KnownJob(**row)
 
 
 async def cancel_run(

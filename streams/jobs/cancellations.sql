@@ -1,4 +1,4 @@
--- name: standing(job_id, run)^
+-- name: known_job(job_id, run)^
 -- The newest run of a job, how it ended, and whose job it is. `older_status`: of a row that the pipeline knows nothing else of.
 SELECT
     known.latest_run AS run,

@@ -30,7 +30,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("gauges.sql"), "asyncpg")
 # Prometheus scrapes every 15 s or more; several that ask at once share one look.
 _FRESH_S = 5.0
 # Prometheus gives a scrape ten seconds by default, an impatient set-up less.
-_PATIENCE_S = 2.0
+_LONGEST_LOOK_S = 2.0
 
 Readings: TypeAlias = Mapping[Gauge, Mapping[tuple[str, ...], float]]
 """What gauges are to show, by their labels. What is not in it is absent."""
@@ -55,7 +55,7 @@ class _Source:
         # task is left alone, and is the one that the next scrape waits for.
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
-        await asyncio.wait({self._looking}, timeout=_PATIENCE_S)
+        await asyncio.wait({self._looking}, timeout=_LONGEST_LOOK_S)
         if not self._looking.done():
             self._show({}, up=False)
 
@@ -63,7 +63,7 @@ class _Source:
         """Give up a look under way, and tell nothing any more."""
         if self._looking is not None:
             self._looking.cancel()
-            await asyncio.wait({self._looking}, timeout=_PATIENCE_S)
+            await asyncio.wait({self._looking}, timeout=_LONGEST_LOOK_S)
         self._show({}, up=False)
 
     async def _look(self) -> None:

@@ -20,7 +20,7 @@ __all__ = [
     "DEAD_LETTER_TIME",
     "DEAD_LETTER_TOPIC",
     "REASON_MAX_DELIVERIES",
-    "DeadLetter",
+    "Burial",
 ]
 
 DEAD_LETTER_TOPIC = "dead-letter-topic"  # the topic that the entry was read from
@@ -45,8 +45,8 @@ REASON_MAX_DELIVERIES = "max_deliveries"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """An entry became a dead letter for this reason."""
+class Burial:
+    """The transport gave up on an entry, for this reason."""
 
     topic: str
     group: str

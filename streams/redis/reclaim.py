@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
-from .dead_letter import REASON_MAX_DELIVERIES, DeadLetter
+from .dead_letter import REASON_MAX_DELIVERIES, Burial
 from .entry import decode_entry
 from .keys import partition_for, stream_key
 from .partition import Partition
@@ -183,7 +183,7 @@ class Reclaimer:
         """Write the dead letter, then acknowledge. A crash in between repeats the dead letter, and loses nothing."""
         taken = await self._take(partition, [entry_id])
         for _, fields in taken:
-            letter = DeadLetter(
+            letter = Burial(
                 topic=partition.tp.topic,
                 group=partition.group,
                 entry_id=entry_id.decode(),

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 # How many leases a worker waits for its agents, and then for the entry on trial: five minutes by default, longer than
 # agents usually take.
-_PATIENCE_LEASES = 20
+_LIMIT_LEASES = 20
 
 # How much longer than the trials took a worker rests from them: it spends a quarter of its time on them at most.
 _REST = 3
@@ -47,7 +47,7 @@ class Trial:
         nothing_under_way: Callable[[], bool],
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._patience_s = lease_s * _PATIENCE_LEASES
+        self._limit_s = lease_s * _LIMIT_LEASES
         self._is_leader = is_leader
         self._nothing_under_way = nothing_under_way
         self._clock = clock
@@ -100,7 +100,7 @@ class Trial:
     def is_overdue(self, reader: object) -> bool:
         """Return whether the clearing or the trial has taken too long. The reader then ends or withdraws it."""
         since = self._began if self._entry is None else self._entry_began
-        return self._applicant is reader and self._clock() - since > self._patience_s
+        return self._applicant is reader and self._clock() - since > self._limit_s
 
     def begin(self, partition: Partition, entry_id: bytes) -> None:
         """Start the trial of a claimed entry. Its delivery is counted, and it will be handed over in this step."""

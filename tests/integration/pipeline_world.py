@@ -87,7 +87,7 @@ class World:
             self.clock,
             threshold=THRESHOLD,
             expiry=EXPIRY,
-            patience=timedelta(minutes=2),
+            attempt_time=timedelta(minutes=2),
             seconds=self.clock.seconds,
         )
 

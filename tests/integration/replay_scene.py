@@ -24,7 +24,7 @@ from streams.jobs.events import JobEvent, JobRequested, parse_event
 from streams.jobs.outcomes import fail_run
 from streams.jobs.stages import GENERATION, QUOTA
 from streams.jobs.topics import JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS, read_event, record
-from streams.redis.dead_letter import DeadLetter
+from streams.redis.dead_letter import Burial
 from tests.conftest import Pool
 from tests.integration.quota_scene import ManualClock, add_organization, request
 
@@ -72,7 +72,7 @@ class Scene:
 
     @property
     def replays(self) -> Replays:
-        return Replays(self.database, self.topics, self.clock, patience=timedelta(seconds=0.5))
+        return Replays(self.database, self.topics, self.clock, release_limit=timedelta(seconds=0.5))
 
     async def organization(self, name: str = "acme", *, monthly_quota: int = 50) -> None:
         await add_organization(self.pool, name, monthly_quota=monthly_quota)
@@ -146,7 +146,7 @@ class Scene:
 
 def poison(topic: str, group: str, key: bytes | None, value: bytes | None, *, at: datetime | None = None) -> Record:
     """The dead letter that the transport writes of an entry which was delivered too often."""
-    why = DeadLetter(
+    why = Burial(
         topic=topic,
         group=group,
         entry_id="1-0",

@@ -56,7 +56,7 @@ def reconciler(scene: Scene, broker: Broker) -> Reconciler:
         scene.clock,
         threshold=THRESHOLD,
         expiry=timedelta(days=1),
-        patience=timedelta(minutes=2),
+        attempt_time=timedelta(minutes=2),
         seconds=lambda: scene.clock.now().timestamp(),
     )
 

@@ -45,7 +45,7 @@ class ReplayMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.scene = Scene(self.pool, self.database)
-        self.replays = replace(self.scene.replays, patience=timedelta(seconds=0.05))
+        self.replays = replace(self.scene.replays, release_limit=timedelta(seconds=0.05))
         self.plans: list[Plan] = []
         self.accepted: list[JobAccepted] = []
         self.sent: dict[tuple[JobId, int], JobRequested] = {}

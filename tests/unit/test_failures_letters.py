@@ -16,7 +16,7 @@ from streams.delivery.deliveries import Delivery, Hold, Record
 from streams.delivery.letters import read_dead_letter
 from streams.jobs.events import JobId
 from streams.jobs.facts import job_requested
-from streams.redis.dead_letter import REASON_MAX_DELIVERIES, DeadLetter
+from streams.redis.dead_letter import REASON_MAX_DELIVERIES, Burial
 
 JOB = JobId(UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7"))
 NOON = datetime(2031, 4, 15, 12, tzinfo=UTC)
@@ -47,7 +47,7 @@ def test_a_stages_dead_letter_tells_what_failed_where_and_why() -> None:
 
 def test_a_transports_dead_letter_is_read_by_the_same_names() -> None:
     """An entry that killed its worker too often is found like any other, with how often it was handed over."""
-    why = DeadLetter(
+    why = Burial(
         topic="job-accepted",
         group="generation",
         entry_id="17-0",

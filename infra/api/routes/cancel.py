@@ -38,7 +38,7 @@ class CancelRequest(BaseModel):
     )
 
 
-class JobCancelled(BaseModel):
+class CancelAnswer(BaseModel):
     """The job is cancelled. It will not run, or stops at its next safe point, and its quota is given back."""
 
     success: Literal[True] = True
@@ -59,7 +59,7 @@ def create_router(cancellation: Cancellation, limited: Limited, signing_key: str
         trace: CallersTrace,
         response: Response,
         request: Annotated[CancelRequest | None, Body()] = None,
-    ) -> JobCancelled:
+    ) -> CancelAnswer:
         """Cancel a job of the caller's organization; repeating the call changes nothing.
 
         A job that has ended in another way stays as it is: 409, whose `code` says how it ended (`job_completed`,
@@ -70,6 +70,6 @@ def create_router(cancellation: Cancellation, limited: Limited, signing_key: str
         end = await cancellation.cancel(
             JobId(job_id), organization_id=caller.organization_id, reason=reason, trace=trace
         )
-        return JobCancelled(job_id=job_id, run=end.run)
+        return CancelAnswer(job_id=job_id, run=end.run)
 
     return router

@@ -18,7 +18,7 @@ Probe = Callable[[], Awaitable[None]]
 # However many ask, each dependency is asked once in this time.
 _FRESH_S = 1.0
 # A dependency that needs longer to answer is as good as away: orchestrators give a probe a second or a few.
-_PATIENCE_S = 2.0
+_LONGEST_LOOK_S = 2.0
 _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
@@ -87,8 +87,8 @@ class _Watched:
         if self._look is None or (self._look.done() and now - self._began >= _FRESH_S):
             self._look, self._began = asyncio.create_task(self._reason()), now
         # One that gets no answer is left to end by itself: a driver that is cancelled may wait for the server as well.
-        done, _ = await asyncio.wait({self._look}, timeout=_PATIENCE_S)
-        return self._look.result() if done else f"no answer in {_PATIENCE_S:g} s"
+        done, _ = await asyncio.wait({self._look}, timeout=_LONGEST_LOOK_S)
+        return self._look.result() if done else f"no answer in {_LONGEST_LOOK_S:g} s"
 
     async def _reason(self) -> str | None:
         """Return what is wrong. The route is open to all, so addresses and names that the error holds go to the log."""

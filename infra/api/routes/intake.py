@@ -83,7 +83,7 @@ class GenerateRequest(Requested):
     model_config = ConfigDict(extra="forbid")
 
 
-class JobAccepted(BaseModel):
+class GenerateAnswer(BaseModel):
     """The request is recorded; its job can be polled at `status_url` at once."""
 
     success: Literal[True] = True
@@ -105,7 +105,7 @@ def create_router(intake: Intake, limited: Limited, signing_key: str) -> APIRout
         caller: Annotated[Caller, Depends(authenticated)],
         trace: CallersTrace,
         idempotency_key: IdempotencyKey = None,
-    ) -> JobAccepted:
+    ) -> GenerateAnswer:
         """Ask for three activities for a team of the caller's organization.
 
         The answer comes when the request is recorded and published. Subscription, trust score and quota are checked at
@@ -120,7 +120,7 @@ def create_router(intake: Intake, limited: Limited, signing_key: str) -> APIRout
         job_id = await intake.accept(request, idempotency_key=idempotency_key, trace=trace)
         status_url = f"{http.scope.get('root_path', '')}/api/jobs/{job_id}"
         response.headers["Location"] = status_url
-        return JobAccepted(job_id=job_id, status_url=status_url)
+        return GenerateAnswer(job_id=job_id, status_url=status_url)
 
     return router
 

@@ -25,7 +25,7 @@ from producers.replay.plans import Plan, PlanPage, Plans
 from producers.turns import Turns
 from streams.delivery.interfaces import Publisher
 
-# A request must not outlive the patience of proxies; the caller asks again until the plan has ended.
+# A request must not outlive the time that proxies give it; the caller asks again until the plan has ended.
 _APPLY_AT_MOST = timedelta(seconds=10)
 _WAIT_FOR_QUOTA = timedelta(seconds=5)
 _LARGEST_PAGE = 500
@@ -85,7 +85,7 @@ def create_router(database: Database, publisher: Publisher, signing_key: str) ->
     router = APIRouter(prefix="/api/ops", tags=["operators"])
     authenticated = Authenticated(signing_key, scope=OPERATOR)
     _add_failed_events(router, authenticated, FailedEvents(database, database.clock))
-    replays = Replays(database, publisher, database.clock, patience=_WAIT_FOR_QUOTA)
+    replays = Replays(database, publisher, database.clock, release_limit=_WAIT_FOR_QUOTA)
     _add_plans(router, authenticated, Plans(database, database.clock), replays)
     return router
 

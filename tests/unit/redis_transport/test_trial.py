@@ -13,7 +13,7 @@ from streams.redis.trial import Trial
 from tests.stepped_clock import Clock
 
 LEASE_S = 15.0
-PATIENCE_S = 20 * LEASE_S
+LIMIT_S = 20 * LEASE_S
 ONE, OTHER = "reader of orders", "reader of refunds"
 ENTRY = b"1-0"
 
@@ -109,7 +109,7 @@ def test_a_clearing_that_takes_too_long_ends(scene: Scene) -> None:
     """An agent that hangs does not make its worker deaf: after twenty leases it reads again."""
     scene.is_idle = False
     scene.trial.apply(ONE)
-    scene.clock.now += PATIENCE_S
+    scene.clock.now += LIMIT_S
     assert scene.trial.stands(ONE)
     scene.clock.now += 1
     assert not scene.trial.stands(ONE)
@@ -123,11 +123,11 @@ def test_a_clearing_that_takes_too_long_ends(scene: Scene) -> None:
 def test_a_trial_that_takes_too_long_is_withdrawn(scene: Scene) -> None:
     """The entry's own time counts, not that of the clearing before it."""
     scene.trial.apply(ONE)
-    scene.clock.now += PATIENCE_S - 1
+    scene.clock.now += LIMIT_S - 1
     assert scene.trial.stands(OTHER)
     scene.partition.tags.deliver(ENTRY)
     scene.trial.begin(scene.partition, ENTRY)
-    scene.clock.now += PATIENCE_S
+    scene.clock.now += LIMIT_S
     assert not scene.trial.is_overdue(ONE)
     scene.clock.now += 1
     assert scene.trial.is_overdue(ONE)
