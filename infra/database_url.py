@@ -45,7 +45,7 @@ _QUOTES = ("'", '"', "`", "\N{LEFT SINGLE QUOTATION MARK}", "\N{LEFT DOUBLE QUOT
 _PASTED = {
     r"psql\b": "is a command of psql's; keep what is within its quotation marks",
     r"(export\s+|set\s+|env\s+)*\w+\s*(=|:\s)\s*['\"]?postgres": "repeats its own name, or another's; keep the rest",
-    r"\$\{?\w+\}?$|\{\{": "holds a placeholder that nobody has filled in; write what it stands for",
+    r"\$\{?\w+\}?$|\{\{": "holds a placeholder that was not filled in; write what it stands for",
     r"jdbc:": "is an address for JDBC",
     r"(host|user|dbname|port)\s*=": "is a list of parameters, not a URL",
 }
@@ -100,7 +100,7 @@ def read_database_url(url: str) -> DatabaseAddress:
     if scheme is None:
         raise _wrong(_instead_of_a_url(url))
     if _PLACEHOLDER.search(url):
-        raise _wrong("holds a placeholder that nobody has filled in, such as ${HOST}; write what it stands for")
+        raise _wrong("holds a placeholder that was not filled in, such as ${HOST}; write what it stands for")
     before, _, query = url[scheme.end() :].partition("?")
     if "://" in before:
         raise _wrong("has :// twice; keep one of the two, and write %3A%2F%2F within a password")

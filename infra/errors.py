@@ -1,4 +1,4 @@
-"""Every error this project raises on purpose. The type decides the treatment; nobody matches on text.
+"""Every error this project raises on purpose. The type decides the treatment, never the text.
 
 TeamfitError
 ├── InvalidSetting      a setting cannot be used: the process that needs it ends with one line
@@ -40,7 +40,7 @@ class InvalidEvent(TeamfitError):
 
 
 class ForgedEvent(InvalidEvent):
-    """An event about another organization's job, or of what nobody decided."""
+    """An event about another organization's job, or about a decision that no stage made."""
 
 
 class JobIdReused(InvalidEvent):

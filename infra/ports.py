@@ -12,7 +12,7 @@ class PortTaken(TeamfitError):
     """Another program listens on the port, or its address cannot be used."""
 
     def __init__(self, port: int, setting: str, host: str = _HERE, error: Exception | None = None) -> None:
-        """Name the port and the setting that changes it, and why it cannot be had if nobody has it."""
+        """Name the port and the setting that changes it, and why it cannot be had although it is free."""
         self.port = port
         self.setting = setting
         if error is None or getattr(error, "errno", None) == errno.EADDRINUSE:

@@ -57,7 +57,7 @@ STAGE_HELD = Gauge(
 )
 
 FORGED_HEADERS = Counter(
-    "teamfit_forged_headers_total", "Entries with internal headers that nobody of ours sealed.", ["topic"]
+    "teamfit_forged_headers_total", "Entries with internal headers that the pipeline did not seal.", ["topic"]
 )
 UNDESCRIBED = Counter(
     "teamfit_failed_events_undescribed_total", "Dead letters of which no more than the bytes could be kept."
@@ -72,7 +72,7 @@ SOURCE_UP = Gauge(
 )
 TOPIC_ENTRIES = Gauge(
     "teamfit_topic_entries",
-    "Entries in a topic, those included that all have acknowledged and nobody trimmed.",
+    "Entries in a topic, those included that all have acknowledged and that are not trimmed.",
     ["topic"],
 )
 GROUP_LAG = Gauge(
@@ -87,10 +87,10 @@ GROUP_OLDEST_PENDING = Gauge(
     ["topic", "group"],
 )
 GROUP_CONSUMERS = Gauge("teamfit_group_consumers", "Workers that read a topic for a group.", ["topic", "group"])
-FAILED_EVENTS_OPEN = Gauge("teamfit_failed_events_open", "Failed events that nobody has dealt with.", ["stage"])
+FAILED_EVENTS_OPEN = Gauge("teamfit_failed_events_open", "Failed events that are open.", ["stage"])
 GATE_CLOSED_UNTIL = Gauge(
     "teamfit_llm_gate_closed_until_timestamp_seconds",
-    "Until when nobody calls an LLM endpoint, in seconds since 1970; in the past: the gate is open.",
+    "Until when no worker calls an LLM endpoint, in seconds since 1970; in the past: the gate is open.",
     ["endpoint"],
 )
 OLDEST_LIVE_JOB = Gauge(

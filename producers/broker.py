@@ -33,7 +33,7 @@ class Broker:
 
     Args:
         name: the Faust app's ID, in log lines and metrics.
-        timeout: longest a publish may take; after it nobody knows whether the records were written.
+        timeout: longest a publish may take; after it, whether the records were written is unknown.
 
     Raises:
         InvalidSetting: the broker's URL cannot be meant.

@@ -222,7 +222,7 @@ def _with_team(begun: Begun, event: JobAccepted, teams: Mapping[str, Team]) -> B
     if not isinstance(begun, Attempt):
         return begun
     team = teams.get(event.data.team_id)
-    # A team of another organization is as good as none: its materials are nobody else's business.
+    # A team of another organization is as good as none: its materials are for its own jobs alone.
     return replace(begun, team=team) if team and team.organization_id == event.data.organization_id else begun
 
 

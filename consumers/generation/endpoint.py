@@ -2,7 +2,7 @@
 
 | who is to blame | what follows |
 | --- | --- |
-| account, configuration | if a probe is refused too, the fleet is held: nobody calls, one worker probes |
+| account, configuration | if a probe is refused too, the fleet is held: no worker calls, one probes |
 | endpoint | if a probe fails too, the fleet is held; else this job waits alone, and is to blame from the second time |
 | limit | the fleet is held; while it answers others, this job waits alone, and is to blame after many times |
 | prompt, unknown | its job fails alone, once another call has shown that the endpoint works; else the fleet is held |
@@ -67,7 +67,7 @@ class Endpoint:
             fleet=fleet,
             evidence=self._evidence,
             is_refused=self._form_is_refused,
-            check=hold.knock,
+            check=hold.check_known,
             settings=settings,
         )
         self._probing = asyncio.Lock()
@@ -141,7 +141,7 @@ class Endpoint:
             return verdict
         match verdict.blame:
             case "account" | "configuration":
-                # Words alone hold nobody: an endpoint may quote the prompt in them. Once may be the end of an outage.
+                # Words alone hold no fleet: an endpoint may quote the prompt in them. Once may be the end of an outage.
                 is_suspect = self._evidence.failed(run)
                 if await self._works(began, in_form=verdict.blame == "configuration") is not None:
                     return await self._hold_fleet(failure, verdict, began)
@@ -228,7 +228,7 @@ class Endpoint:
 
 
 def _lock_out(refuted: LlmFailure) -> Verdict:
-    """Return what it means that the endpoint refuses even a harmless prompt. Its words repeat nobody's but ours."""
+    """Return what it means that the endpoint refuses even a harmless prompt. Its words are ours, never a prompt's."""
     verdict = refuted.verdict
     if verdict is None:
         return Verdict("endpoint", refuted.code, str(refuted))

@@ -23,7 +23,7 @@ Json: TypeAlias = Mapping[str, Any]
 
 # Cloudflare, gateways and functions put an answer into one more object, or as a text into one.
 _DEEPEST: Final = 3
-# A hostile body costs no more than this: a wrapper has few fields, and nobody asks for a second choice.
+# A hostile body costs no more than this: a wrapper has few fields, and no second choice is asked for.
 _MOST_FIELDS: Final = 100
 _MOST_CHOICES: Final = 8
 _NOTHING: Final = "the endpoint's answer is no chat completion"

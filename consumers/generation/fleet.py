@@ -2,7 +2,7 @@
 
 It has the form to ask in, holds, and the cost of probes.
 
-A hold is for the workers that share endpoint, model and key. While it stands nobody calls; when its time is over one
+A hold is for the workers that share endpoint, model and key. While it stands no worker calls; when its time is over one
 worker of the fleet probes with a prompt of our own. A probe that succeeds ends the hold, one that fails doubles the
 wait.
 """

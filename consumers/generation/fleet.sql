@@ -59,7 +59,7 @@ WHERE held.passed_at IS NOT NULL
 RETURNING next_probe_at - clock_timestamp() AS wait;
 
 -- name: take_probe(endpoint, model, credential, probe_time)$
--- Gives one worker the turn to probe, and nobody else before it is over; true for the one that has it.
+-- Gives one worker the turn to probe, and no other before it is over; true for the one that has it.
 UPDATE llm_holds SET next_probe_at = clock_timestamp() + :probe_time::interval, probes = probes + 1
 WHERE endpoint = :endpoint AND model = :model AND credential = :credential AND passed_at IS NULL
     AND (next_probe_at <= clock_timestamp() OR held_at > clock_timestamp() + interval '1 second')

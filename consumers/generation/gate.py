@@ -92,7 +92,7 @@ class Gate:
         """Return whether it is, as far as this process knows."""
         return self._closed_until > self.clock()
 
-    def knock(self) -> None:
+    def check_known(self) -> None:
         """Pass if the gate is open, or if the fleet must be asked again. `check` then knows the answer.
 
         Raises:

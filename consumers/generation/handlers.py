@@ -5,7 +5,7 @@ transactions with whatever other jobs are in flight, so that hundreds of jobs co
 
 If the process dies
 - before the attempt is committed: nothing has happened, and the entry is delivered again;
-- before the call was sent: the same, but that the attempt counts as maybe billed, as nobody knows how far it came;
+- before the call was sent: the same, but that the attempt counts as maybe billed, as it is not known how far it came;
 - during the call, or before the answer is saved: the broker delivers the entry again when its lease is over; that takes
   the run over, and makes the call once more. Other entries of the run wait until that attempt has ended;
 - after the save: the next delivery finds the run completed, and gives its fact again without a call;
@@ -117,7 +117,7 @@ class Generation:
 
     async def _generate(self, line: Line, turn: _Turn, event: JobAccepted) -> Sequence[Record]:
         """Attempt the run at one endpoint."""
-        line.knock()
+        line.check_known()
         async with line.turn() as taken:
             begun = await line.begin((event, turn[2]))
             if isinstance(begun, NotItsTurn):
@@ -191,7 +191,7 @@ class Generation:
 
 
 def _postponed(event: JobAccepted, under_way: UnderWay) -> Postponed:
-    # Until the attempt's time is over, and no sooner: this entry has nothing to add while the other one is in hand.
+    # Until the attempt's time is over, and no sooner: this entry has nothing to add while the other one is handled.
     message = f"job {event.job_id} run {event.run} is under way for another entry; this one waits until it has ended"
     return Postponed(message, delay=max(under_way.wait, _SHORTEST_WAIT))
 
@@ -225,7 +225,7 @@ def _already_ended(event: JobAccepted, ended: Saved | Ended) -> Sequence[Record]
 
 
 class _Turns:
-    """A lock for each entry that is in hand."""
+    """A lock for each entry that is being handled."""
 
     def __init__(self) -> None:
         self._locks: dict[_Turn, tuple[asyncio.Lock, int]] = {}

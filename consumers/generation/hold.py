@@ -33,7 +33,7 @@ class Caller:
         return cls(endpoint_of(settings), settings.model, digest[:12])
 
 
-NOBODY: Final = Caller("", "", "")
+NO_CALLER: Final = Caller("", "", "")
 
 
 class ProbeDue(DependencyDown):
@@ -50,7 +50,7 @@ class Hold:
         caller: whose hold it is.
     """
 
-    caller: Caller = NOBODY
+    caller: Caller = NO_CALLER
     clock: Callable[[], float] = time.monotonic
     began: float | None = field(default=None, init=False)
     sentence: str = field(default="", init=False)
@@ -67,7 +67,7 @@ class Hold:
         self.began = now if self.began is None else self.began
         self.sentence, self.blame, self._until = sentence, blame, now + (wait or timedelta()).total_seconds()
 
-    def knock(self) -> None:
+    def check_known(self) -> None:
         """Pass if no hold stands, or if Postgres must be asked again. `check` then knows the answer.
 
         Raises:

@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 _WAIT_EACH_S: Final = 0.25
 _LONGEST_WAIT_S: Final = 10.0
 _STEP_S: Final = 0.1
-# Nobody waits for a turn for longer, whether its worker lives or not.
+# No worker waits for a turn for longer, whether its worker lives or not.
 _LEASE: Final = timedelta(seconds=5)
 # What another worker has learned, or an operator has made the fleet forget, is noticed after so long.
 _READ_AGAIN_S: Final = 30.0
@@ -49,7 +49,7 @@ class Learning:
         fleet: keeps what is known.
         evidence: its clock tells how much of a call's time is left.
         is_refused: asks a harmless thing in the known form; returns whether that is refused too.
-        check: raises when the endpoint is held, so that nobody waits for a turn that leads nowhere.
+        check: raises when the endpoint is held, so that no call waits for a turn that is of no use.
         settings: which forms are allowed, and how long a call may take.
     """
 
@@ -133,7 +133,7 @@ class Learning:
             self._read_at = now
 
     async def _take_turn(self) -> bool:
-        """Wait for the turn, and keep `_turn` if it comes in time and nobody has learned meanwhile."""
+        """Wait for the turn, and keep `_turn` if it comes in time and no other worker has learned meanwhile."""
         self._waiting += 1
         has_turn = False
         try:

@@ -101,7 +101,7 @@ class Line:
     def asks_again(self) -> bool:
         """Return whether it is time to look if it is still away."""
         try:
-            self.knock()
+            self.check_known()
         except DependencyDown:
             return False
         return self._rests_until <= time.monotonic()
@@ -129,14 +129,14 @@ class Line:
         """Return the form in which the next call asks."""
         return self._endpoint.form
 
-    def knock(self) -> None:
+    def check_known(self) -> None:
         """Pass if calls are taken, or if Postgres has to be asked whether they are.
 
         Raises:
             DependencyDown: they are not.
         """
-        self.gate.knock()
-        self.hold.knock()
+        self.gate.check_known()
+        self.hold.check_known()
 
     def check(self) -> None:
         """Pass if calls are taken, as far as this process knows.

@@ -145,7 +145,7 @@ class Llm:
             timeout=openai.Timeout(None, connect=_CONNECT_TIMEOUT_S),
             http_client=openai.DefaultAioHttpClient(
                 limits=httpx2.Limits(max_connections=2 * self._connections, keepalive_expiry=_KEEPALIVE_S),
-                # Elsewhere the prompt and the key would be shown to a host that nobody has configured.
+                # Elsewhere the prompt and the key would be shown to a host that was not configured.
                 follow_redirects=False,
                 event_hooks={"response": [body.bound]},
             ),

@@ -36,7 +36,7 @@ class LlmFailure(Exception):
         error: what the delivery policy decides by.
         code: stable, for the record of the attempt.
         usage: the tokens that it cost all the same, when the endpoint said so.
-        maybe_billed: whether it may have cost tokens that nobody told us of.
+        maybe_billed: whether it may have cost tokens of which we were not told.
         sent: whether the endpoint may have seen the call.
         closed_for: how long the endpoint wants no further calls, from anybody.
         verdict: who is to blame, unless there was an answer to read.

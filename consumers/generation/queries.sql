@@ -16,7 +16,7 @@ SELECT
     held.blame,
     held.next_probe_at - clock_timestamp() AS next_probe_in
 FROM (SELECT count(*) FROM locked) AS all_locked
--- A gate that was closed in the future was closed by a clock that has been set back: nobody knows until when.
+-- A gate that was closed in the future was closed by a clock that has been set back: it is not known until when.
 LEFT JOIN llm_gate AS closed ON closed.endpoint = :gate
     AND closed.closed_until > clock_timestamp() AND closed.closed_at <= clock_timestamp()
 LEFT JOIN llm_holds AS held ON held.endpoint = :endpoint AND held.model = :model AND held.credential = :credential

@@ -73,7 +73,7 @@ def usage_of(stated: object, *, model: str, answered: bool) -> Usage:
         answered: whether the answer holds a text, which costs at least one token.
     """
     counts: Mapping[str, Any] = stated if isinstance(stated, dict) else {}
-    # No prompt is empty: a zero means that nobody counted.
+    # No prompt is empty: a zero means that it was not counted.
     prompt = _count(counts, _PROMPT) or None
     if prompt is not None and "prompt_tokens" not in counts:
         prompt = token_count(prompt + sum(_count(counts, (name,)) or 0 for name in _CACHED))

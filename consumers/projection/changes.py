@@ -61,12 +61,12 @@ class Changes:
     async def _look(self) -> None:
         listening = asyncio.create_task(self._listener.run())
         try:
-            await self._look_until_nobody_waits()
+            await self._look_while_some_wait()
         finally:
             listening.cancel()
             await asyncio.wait([listening])
 
-    async def _look_until_nobody_waits(self) -> None:
+    async def _look_while_some_wait(self) -> None:
         while self._waiting:
             self._news.clear()
             try:

@@ -95,7 +95,7 @@ def is_foreign(state: JobState, event: JobEvent) -> bool:
 def status_of(text: str) -> Status:
     """Return the status of a row's text, one of ours or of Celery's.
 
-    An unknown word counts as processing: a client that polls goes on, and nobody is told of an end that nobody knows.
+    An unknown word counts as processing: a client that polls goes on, and is not told of an end that is not known.
     """
     word = text.lower()
     for status in _RANK:

@@ -44,7 +44,7 @@ class Events:
             DependencyDown: Postgres is away.
         """
         evidence = await self._ownership.check(event)
-        # The cancellation of a job that nobody has asked for is kept by quota; here it would make a job of it.
+        # The cancellation of a job without a request is kept by quota; here it would make a job of it.
         if isinstance(event, JobCancelRequested) and evidence.owner is None:
             return ()
         return await self._batches.submit(event)

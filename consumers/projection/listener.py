@@ -61,7 +61,7 @@ class Listener:
         connection.add_termination_listener(lambda _connection: broken.set())
         await connection.add_listener(CHANNEL, lambda _connection, _pid, _channel, payload: self._tell(payload))
         self.is_up = True
-        # What was told before now was told to nobody.
+        # What was told before now was not heard.
         self._heard(())
         await broken.wait()
 

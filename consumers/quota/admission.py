@@ -64,7 +64,7 @@ class Admissions:
             Locked: a lock took longer. Nothing is decided.
             DependencyDown: Postgres is away; whether the decisions were kept is unknown, and asking again is safe.
         """
-        # With this lock every organization's counter is in hand in the end, so nothing is put aside.
+        # With this lock every organization's counter is locked in the end, so nothing is put aside.
         return [
             one
             for one in await self._admit_in_transaction(requests, ledger.open_usage, wait)

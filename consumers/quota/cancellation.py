@@ -2,8 +2,8 @@
 
 `POST /api/jobs/{id}/cancel` does so over HTTP.
 
-A request and its cancellation travel on one topic but are not handled in order: many deliveries are in hand at once,
-and either may be tried again. So the cancellation of a job that nobody has heard of is decided all the same, and the
+A request and its cancellation travel on one topic but are not handled in order: many deliveries are handled at once,
+and either may be tried again. So the cancellation of a job that is not known yet is decided all the same, and the
 request that comes later finds its run ended.
 """
 

@@ -40,7 +40,7 @@ def decide(
     Args:
         requests: each run once.
         used: units reserved or charged in the period of `at`, by organization; every eligible one must be there, and
-            locked, because each admission here counts on nobody else taking that unit.
+            locked, because each admission here counts on that unit not being taken by another.
         beyond: which runs of them are beyond a limit of the intake, and why.
         trust_threshold: lowest score that may request.
         at: when, in the books.

@@ -1,4 +1,4 @@
-"""Group commit in which one organization's locked counter holds up nobody else.
+"""Group commit in which one organization's locked counter does not hold up the others.
 
 A batch locks the counters of all its organizations in one transaction. Usually a lock is had within milliseconds, and
 waiting for it is cheap and fair. But a counter may be locked for minutes, by an operator's transaction, say. So

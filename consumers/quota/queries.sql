@@ -24,7 +24,7 @@ SELECT organization_id, :period FROM unnest(:organization_ids::text[]) AS opened
 ON CONFLICT (organization_id, period) DO NOTHING;
 
 -- name: lock_usage(organization_ids, periods)
--- Locks counters until the transaction ends and returns the units taken. Everybody locks in this one order, so nobody
+-- Locks counters until the transaction ends and returns the units taken. All lock in this one order, so none
 -- deadlocks; whoever changes a reservation holds its counter's lock.
 SELECT quota_usage.organization_id, quota_usage.period, quota_usage.reserved + quota_usage.charged AS used
 FROM quota_usage
@@ -36,7 +36,7 @@ ORDER BY quota_usage.organization_id, quota_usage.period
 FOR UPDATE;
 
 -- name: lock_free_usage(organization_ids, periods)
--- Locks those of these counters that nobody else holds, without waiting, and returns the units taken of each.
+-- Locks those of these counters that no other transaction holds, without waiting, and returns the units taken of each.
 SELECT quota_usage.organization_id, quota_usage.period, quota_usage.reserved + quota_usage.charged AS used
 FROM quota_usage
 WHERE (quota_usage.organization_id, quota_usage.period) IN (

@@ -33,7 +33,7 @@ class Settlements:
 
         Of several facts about a run the first counts. A fact that comes before its run's reservation (the run was
         cancelled, or given up, while its request still waited) closes the run in the ledger, so that the request finds
-        it closed and reserves nothing that nobody would ever settle.
+        it closed and reserves nothing that would never be settled.
 
         Args:
             facts: in the stream's order.

@@ -40,7 +40,7 @@ class BodyLimit:
             await refusal(scope, receive, send)
             return
         if messages and messages[-1]["type"] == "http.disconnect":
-            return  # nobody is left to answer
+            return  # the client is gone
         if not messages:
             detail = f"body: has more than {self.limit} bytes; send a shorter one"
             refusal = ProblemResponse(413, "body_too_large", detail, headers={"Connection": "close"})

@@ -32,7 +32,7 @@ _ROUTING = {
 }
 """What FastAPI and Starlette answer by themselves, with what to do about it."""
 
-# A body may be taken for a text because nobody said that it is JSON.
+# A body may be taken for a text because no header said that it is JSON.
 _NO_OBJECT = frozenset({"model_attributes_type", "model_type", "dict_type"})
 _OBJECT = "must be a JSON object; send one, with Content-Type: application/json"
 # Classes of https://www.postgresql.org/docs/18/errcodes-appendix.html: data, constraints, syntax and access, PL/pgSQL.

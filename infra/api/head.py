@@ -26,7 +26,7 @@ class Head:
                 answered.set()
 
         async def receive_until_answered() -> Message:
-            # A stream of events ends when it hears that nobody listens.
+            # A stream of events ends when it hears that the client is gone.
             if not answered.is_set():
                 getting, told = asyncio.create_task(_received(receive)), asyncio.create_task(answered.wait())
                 await asyncio.wait({getting, told}, return_when=asyncio.FIRST_COMPLETED)

@@ -149,7 +149,7 @@ async def _slow_beside_quick(database: Database) -> list[Measured]:
 
 
 async def _alone(database: Database) -> list[Measured]:
-    """Ask for the part of the slots that an organization has that nobody is beside."""
+    """Ask for the part of the slots that an organization has when it is alone."""
     fleet = Fleet(database, _SLOTS)
     await fleet.forget({"only": 1})
     await fleet.enter(["only"], 3_000)

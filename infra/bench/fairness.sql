@@ -3,7 +3,7 @@
 TRUNCATE dispatch_runs, dispatch_organizations, generation_attempts, job_outcomes, subscriptions, organizations CASCADE;
 
 -- name: reset_clock()!
--- Sets the virtual time back, and what nobody's runs have told.
+-- Sets the virtual time back, and forgets what its own runs have told.
 UPDATE dispatch_clock SET virtual = 0, cost = 1;
 
 -- name: add_organizations(names, weights)!
@@ -21,7 +21,7 @@ SELECT name, 'pro', 'active', 1000000, weight FROM named;
 UPDATE subscriptions SET weight = :weight WHERE organization_id = :name;
 
 -- name: enter(names, jobs, run)!
--- Has runs of each organization wait, in turns. The event is the name alone: nobody reads it here.
+-- Has runs of each organization wait, in turns. The event is the name alone: it is not read here.
 INSERT INTO dispatch_runs (job_id, run, organization_id, rank, topic, event)
 SELECT gen_random_uuid(), :run, name, (:run > 1)::int, 'job-accepted', convert_to(name, 'UTF8')
 FROM generate_series(1, :jobs) AS nth CROSS JOIN unnest(:names::text[]) AS name

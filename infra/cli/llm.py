@@ -12,11 +12,11 @@ from infra.cli.prices import prices_app
 app = typer.Typer()
 llm_app = typer.Typer(help="What the fleet knows of the LLM endpoint.", no_args_is_help=True)
 app.add_typer(llm_app, name="llm")
-gate = typer.Typer(help="The gate: until when nobody calls, because the endpoint said so.", no_args_is_help=True)
+gate = typer.Typer(help="The gate: until when no worker calls, because the endpoint said so.", no_args_is_help=True)
 llm_app.add_typer(gate, name="gate")
 dialect = typer.Typer(help="How each endpoint is asked, as the fleet has learned.", no_args_is_help=True)
 llm_app.add_typer(dialect, name="dialect")
-hold = typer.Typer(help="Holds: which endpoints nobody calls, and who is to blame.", no_args_is_help=True)
+hold = typer.Typer(help="Holds: which endpoints no worker calls, and who is to blame.", no_args_is_help=True)
 llm_app.add_typer(hold, name="hold")
 llm_app.add_typer(prices_app, name="prices")
 

@@ -27,7 +27,7 @@ app.add_typer(replay, name="replay")
 
 _LONGEST_TABLE: Final = 20
 
-# A large batch over a slow line; nobody waits for an answer meanwhile.
+# A large batch over a slow line; no client waits for an answer meanwhile.
 _PUBLISH_TIMEOUT: Final = timedelta(seconds=30)
 
 

@@ -40,7 +40,7 @@ fi
 """
 
 # The child gives its process ID to the watchdog by itself, before it becomes the program that was asked for. If that
-# were left to this process, a SIGKILL right after the start would leave a child behind that nobody watches.
+# were left to this process, a SIGKILL right after the start would leave a child behind that no process watches.
 _CHILD = 'echo "$$" >&0; exec "$@" </dev/null'
 
 

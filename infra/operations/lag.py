@@ -1,4 +1,4 @@
-"""The lag is what waits in the broker, including what nobody will read."""
+"""The lag is what waits in the broker, including what no worker will read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Lag:
 
     Attributes:
         topics: each with what its consumer groups have still to do.
-        unread: a sentence for each part that nobody reads, with the fix.
+        unread: a sentence for each part that no worker reads, with the fix.
     """
 
     topics: Sequence[TopicBacklog]
@@ -34,12 +34,12 @@ async def read_lag(broker: Broker) -> Lag:
 def _unread(topic: TopicBacklog) -> list[str]:
     return [
         *(
-            f"Nobody reads the stream {stream}: its writer counts the partitions of {topic.topic} differently. "
+            f"No worker reads the stream {stream}: its writer counts the partitions of {topic.topic} differently. "
             "Put the same `partitions=` into every BROKER_URL."
             for stream in topic.unread
         ),
         *(
-            f"Nobody reads {topic.topic} for {group.group}: start `teamfit worker {group.group}`."
+            f"No worker reads {topic.topic} for {group.group}: start `teamfit worker {group.group}`."
             for group in topic.groups
             if not group.consumers and (group.lag or group.pending)
         ),

@@ -58,7 +58,7 @@ async def forget_dialects(database: Database, endpoint: str | None) -> Sequence[
 
 
 async def holds(database: Database) -> Sequence[HeldEndpoint]:
-    """Return the endpoints that nobody calls, and who is to blame."""
+    """Return the endpoints that no worker calls, and who is to blame."""
     async with database.transaction() as connection:
         return await fleet.holds(connection)
 

@@ -41,7 +41,7 @@ async def read_books(database: Database, organization_id: str) -> QuotaBooks:
     """Return an organization's quota.
 
     Raises:
-        UnknownOrganization: nobody knows it.
+        UnknownOrganization: there is none.
         DependencyDown: Postgres is away.
     """
     async with database.transaction() as connection:

@@ -41,7 +41,7 @@ async def verify(
 
     Args:
         settled: nothing should be under way. Nothing may be live then, and there is no patience.
-        llm_calls: how many calls the LLM's provider counted; None if nobody knows.
+        llm_calls: how many calls the LLM's provider counted; None if that is unknown.
         patience: how long an effect may lag behind its cause.
         statement_timeout: of each statement. Longer: larger databases; shorter: kinder to a busy server.
         examples: the most IDs named for each invariant.

@@ -74,7 +74,7 @@ SELECT
     count(*) FILTER (WHERE state = 'charged') || ' charged, ' || count(decided_at) || ' completed, of '
     || count(DISTINCT (organization_id, period)) || ' organizations and periods' AS detail,
     ARRAY(
-        SELECT job_id || ' run ' || run || ' of ' || coalesce(organization_id || ' ' || period, 'nobody') || ': '
+        SELECT job_id || ' run ' || run || ' of ' || coalesce(organization_id || ' ' || period, 'no organization') || ': '
             || CASE WHEN decided_at IS NULL THEN 'charged, not completed'
                 ELSE 'completed, ' || coalesce(state, 'never reserved') END
         FROM unit WHERE wrong ORDER BY organization_id, period, job_id, run LIMIT :size
@@ -140,7 +140,7 @@ SELECT
     ) AS examples;
 
 -- name: within_limit(size)
--- Nobody has taken more than the monthly quota. What a plan allowed in past months is not on record.
+-- No organization has taken more than the monthly quota. What a plan allowed in past months is not on record.
 WITH wrong AS MATERIALIZED (
     SELECT used.*, plan.monthly_quota
     FROM quota_usage AS used
@@ -257,11 +257,11 @@ SELECT
 FROM told;
 
 -- name: forged(size)
--- Nobody says of a job what is not theirs to say: about another organization's job, or as a stage of ours. What was refused is an
+-- No event says of a job what its sender may not say. What was refused is an
 -- open failed event, malformed or not, of each stage that met it, and counts once; a cancellation that came before the job was
 -- asked for, from another organization, was never applied.
 WITH refused AS MATERIALIZED (
-    SELECT job_id, coalesce(organization_id, 'nobody') || ': ' || coalesce(event_type, min(topic)) || ' '
+    SELECT job_id, coalesce(organization_id, 'no organization') || ': ' || coalesce(event_type, min(topic)) || ' '
         || coalesce(event_id, '') || ', refused by ' || string_agg(DISTINCT stage, ' and ' ORDER BY stage) || ': '
         || min(error_message) AS what, min(first_failed_at) AS at
     FROM failed_events
@@ -285,10 +285,10 @@ SELECT
     ARRAY(SELECT coalesce(job_id::text, 'no job') || ' ' || what FROM refused ORDER BY at, job_id LIMIT :size) AS examples;
 
 -- name: mistaken(size)
--- What senders got wrong about nobody's job but their own, each event once. It is refused and has no effect, so it breaks
+-- What senders got wrong about their own jobs, each event once. It is refused and has no effect, so it breaks
 -- nothing; its senders should hear of it.
 WITH refused AS MATERIALIZED (
-    SELECT job_id, coalesce(organization_id, 'nobody') || ': ' || coalesce(event_type, min(topic)) || ' '
+    SELECT job_id, coalesce(organization_id, 'no organization') || ': ' || coalesce(event_type, min(topic)) || ' '
         || coalesce(event_id, '') || ', ' || min(error_message) AS what, min(first_failed_at) AS at
     FROM failed_events
     WHERE state = 'open' AND error_type IN ('InvalidEvent', 'ForgedEvent', 'JobIdReused')
@@ -392,7 +392,7 @@ FROM total;
 SELECT (SELECT count(*) FROM generation_attempts) + coalesce((SELECT sum(calls)::bigint FROM llm_probes), 0);
 
 -- name: findable(size, patience)
--- What a stage gave up can be found and replayed: the run that it failed has a failed event. Runs that nobody handled to the
+-- What a stage gave up can be found and replayed: the run that it failed has a failed event. Runs that no stage handled to the
 -- end (`expired`, `interrupted`) have none.
 WITH failed AS MATERIALIZED (
     SELECT ended.job_id, ended.run, ended.fact #>> '{data,code}' AS code, EXISTS (

@@ -58,14 +58,14 @@ INVARIANTS: Sequence[Invariant] = (
     Invariant(
         name="within the limit",
         query="within_limit",
-        statement="nobody has taken more than the monthly quota",
+        statement="no organization has taken more than the monthly quota",
         next_step="See whether the plan was lowered within the month, which is no fault. If not, quota was overspent: "
         "keep the ledger's rows of this organization and period, and report a bug.",
     ),
     Invariant(
         name="three activities",
         query="activities",
-        statement="a completed job has exactly the three activities of its run, nobody else has any",
+        statement="a completed job has exactly the three activities of its run, no other job has any",
         next_step="Missing or mixed: rows were changed by hand, or there is a bug. What was saved is gone; "
         "ask for the job again as its next run. Not completed: find out who wrote the activities.",
     ),
@@ -92,7 +92,7 @@ INVARIANTS: Sequence[Invariant] = (
     Invariant(
         name="nothing forged",
         query="forged",
-        statement="nobody has said what is another organization's, or a stage's, to say of a job",
+        statement="no event says of a job what only another organization or a stage may say",
         next_step="Nothing followed from these events, and each names its sender in `source` (teamfit failed show). "
         "See who may write to the topic (docs/deploying.md), then set them aside: teamfit failed discard --error "
         "ForgedEvent.",
@@ -154,7 +154,7 @@ INVARIANTS: Sequence[Invariant] = (
         name="line = live",
         query="line_is_live",
         statement="what waits for its turn or holds a slot has quota and has not ended",
-        next_step="See whether the schedule stage runs: it finds ends that nobody told. If it does, report a bug.",
+        next_step="See whether the schedule stage runs: it finds ends by itself too. If it does, report a bug.",
         patient=True,
     ),
     Invariant(

@@ -27,7 +27,7 @@ from streams.jobs.outcomes import RunOutcome
 
 log = structlog.get_logger(__name__)
 
-# Long enough for a broker that stalled to be back, short enough that nobody who polls notices.
+# Long enough for a broker that stalled to be back, short enough that a client who polls does not notice.
 _PUBLISH_AGAIN = timedelta(seconds=5)
 
 _IN_WORDS: dict[RunOutcome, str] = {"completed": "has completed", "failed": "has failed", "rejected": "was rejected"}

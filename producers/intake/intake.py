@@ -1,6 +1,6 @@
 """Accepting a request: recorded in Postgres and published to the broker, in one transaction.
 
-Publishing comes before the commit, so a broker that refuses leaves nothing recorded. When nobody knows whether the
+Publishing comes before the commit, so a broker that refuses leaves nothing recorded. When it is unknown whether the
 broker has the event, the record is kept and the same event is published again a little later: a repeat changes nothing,
 because job and event keep their IDs. When the commit fails after publishing, the job runs, and its caller, who heard an
 error, finds it again with the same idempotency key. A request for later (`run_at`) is not published but kept in
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
-# Long enough for a broker that stalled to be back, short enough that nobody who polls notices.
+# Long enough for a broker that stalled to be back, short enough that a client who polls does not notice.
 _PUBLISH_AGAIN = timedelta(seconds=5)
 
 

@@ -5,14 +5,14 @@ came. Every remedy (see `remedies`) repeats an event that was or should have bee
 that only seemed to stand still is not harmed: readers know the event, or do the same thing again. That costs them some
 time; so the threshold is longer than any honest pause (the longest retry delay, a call, a stage's timeout), an attempt
 under way counts as movement, and after an outage, in which everything stood still and nothing was lost, a whole
-threshold passes before anything is sent. A replayed run that nobody has heard of is found by its plan (see `reruns`).
+threshold passes before anything is sent. A replayed run that is not known yet is found by its plan (see `reruns`).
 
-How a reservation ends that nobody settles. By asking what became of its run:
+How a reservation ends that is not settled: by asking what became of its run:
 - the run has ended: quota missed the fact, which is sent again, and settles it;
 - the run is live and its request is known: the request is sent again, and the run goes on to an end of its own;
 - the run's event is a dead letter that ended nothing (it killed every worker that took it, so that the broker's limit
   of deliveries moved it aside): sending it again would kill more of them. The run fails as `dead_lettered`;
-- nobody knows what was asked: the request came straight into the stream, quota reserved, and the stream was lost before
+- what was asked is not known: the request came straight into the stream, quota reserved, and the stream was lost before
   the projection had archived it. Nothing can be sent. Its JobAccepted may still wait in a backlog, so the run is given
   `expiry` before it fails as `expired`.
 Both failures are decided like any other, in `job_outcomes`: if the run does end otherwise at that moment, one of the
@@ -65,7 +65,7 @@ _BATCHES_IN_A_TICK: Final = 20
 _LONGEST_BACKOFF: Final = timedelta(hours=1)
 # A request is in `job_requests` from its commit, with the time at which its transaction began.
 _LONGEST_TRANSACTION: Final = timedelta(minutes=10)
-# A clock that was set back while nobody led may have put a request before those that were looked at.
+# A clock that was set back while there was no leader may have put a request before those that were looked at.
 _LOOK_AT_ALL_S: Final = 3_600.0
 # Times so little ahead were written while ours was read.
 _AHEAD: Final = timedelta(seconds=1)
@@ -83,7 +83,7 @@ class Reconciler:
         expiry: how long a run may stand still of which nothing is left to send.
         attempt_time: how long an attempt may be under way.
         batch_size: runs sent on in one transaction, at most twenty of which make a tick.
-        seconds: a clock that nobody sets.
+        seconds: a clock that is never set.
         held: why nothing is sent at present, or None.
     """
 
@@ -156,7 +156,7 @@ class Reconciler:
         return plan
 
     async def _publish(self, plans: Sequence["_Plan"]) -> None:
-        """Publish what the runs are sent; one whose records nobody can publish is set aside, and the others go on."""
+        """Publish what the runs are sent; one whose records cannot be published is set aside, and the others go on."""
         if not plans:
             return
         try:

@@ -1,6 +1,6 @@
 """One process at a time applies a plan, at a rate. Exactly the plan's set is sent; stopped anywhere, it can go on.
 
-First the runs that nobody ended are decided as failed, and the facts that say so are published; then the events are
+First the runs without an outcome are decided as failed, and the facts that say so are published; then the events are
 sent in batches. A batch is one transaction: its failed events are locked and compared with what the plan showed, the
 records are published, and the events are noted as sent. Dying in between sends that batch again, which changes nothing.
 """
@@ -172,7 +172,7 @@ class _Sending:
         await asyncio.sleep(max(0.0, self._turn - monotonic()))
 
     async def _end_runs(self, size: int) -> int:
-        """Decide that runs which nobody ended have failed, then publish that; return how many.
+        """Decide that runs without an outcome have failed, then publish that; return how many.
 
         The decision is committed before its fact goes out: else a run could complete after its quota was released.
         """

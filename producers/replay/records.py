@@ -47,7 +47,7 @@ def resend(topic: str, stage: str, key: bytes | None, raw: bytes | None, headers
 
 
 def ended(raw: bytes | None, headers: KeptHeaders, clock: Clock) -> JobFailed:
-    """Return the fact that a run which nobody ended has failed."""
+    """Return the fact that a run without an outcome has failed."""
     event = _starting_event(raw, headers)
     return job_failed(event, Permanent("interrupted", f"run {event.run} was interrupted; it is started again"), clock)
 

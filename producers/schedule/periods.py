@@ -1,8 +1,8 @@
 """Opening quota periods: a row of `quota_usage` for each subscribed organization and UTC month.
 
 The period is part of the key, so a new month starts from zero by itself, and the row's existence is the reset: it is
-made once, whoever comes first. Quota makes a row that is missing when it needs it, so a crontab that was missed harms
-nobody; that the rows are there from midnight on is for those who read them. Opening runs on the first of the month,
+made once, whoever comes first. Quota makes a row that is missing when it needs it, so a crontab that was missed does no
+harm; that the rows are there from midnight on is for those who read them. Opening runs on the first of the month,
 every hour and at each start: a leader that died at midnight, or a fleet that was down, is caught up with.
 """
 

@@ -72,7 +72,7 @@ SELECT
 DELETE FROM replay_plans WHERE id = ANY(:plans::uuid[]);
 
 -- name: delete_early(horizon)!
--- Deletes cancellations of jobs that nobody has asked for since the horizon; no job of theirs waits for its time so long.
+-- Deletes cancellations of jobs that had no request since the horizon; no job of theirs waits for its time so long.
 DELETE FROM early_cancellations WHERE received_at < :horizon;
 
 -- name: lock_old_jobs(horizon, size)

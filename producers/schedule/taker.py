@@ -66,7 +66,7 @@ class Taker:
         return len(records)
 
     async def _publish(self, records: list[Record]) -> None:
-        """Publish records; one that nobody can publish is set aside as a failed event, and the others go on.
+        """Publish records; one that cannot be published is set aside as a failed event, and the others go on.
 
         It is kept before its row is forgotten, in a transaction of its own: dying in between keeps it once more, which
         changes nothing.

@@ -112,7 +112,7 @@ def _dispatch(app: StageApp, duties: Duties, dispatcher: Dispatcher) -> None:
 
     @app.timer(interval=_SWEEP_S, name="sweep", traced=False)  # type: ignore[untyped-decorator]
     async def sweep() -> None:
-        """Find what nobody has told the dispatcher, and publish what is not known to be published."""
+        """Find what the dispatcher was not told, and publish what is not known to be published."""
         await duties.survive("dispatch.sweep", partial(dispatcher.release, sweep=True))
 
     @app.crontab("37 * * * *", timezone=UTC, on_leader=True, traced=False)
@@ -131,7 +131,7 @@ def _reconcile(app: StageApp, duties: Duties, reconciler: Reconciler, *, every_s
 def _open_periods(app: StageApp, duties: Duties, periods: Periods) -> None:
     @app.task  # type: ignore[untyped-decorator]
     async def open_period_at_start() -> None:
-        """Catch up with a month that began while nobody was there."""
+        """Catch up with a month that began while no schedule worker ran."""
         await duties.survive("periods.open_current", periods.open_current)
 
     @app.crontab("0 0 1 * *", timezone=UTC, on_leader=True, traced=False)

@@ -1,4 +1,4 @@
-"""Group commit: many deliveries in hand at once share one transaction.
+"""Group commit: many deliveries that are handled at once share one transaction.
 
 Faust's `stream.take` acknowledges its whole buffer in a `finally`, also when the body was cancelled half-way
 (faust/streams.py, `take_events`), and adds its `within` to every quiet moment. Here each agent keeps its own delivery

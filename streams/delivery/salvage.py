@@ -14,7 +14,7 @@ from typing import Any, Final
 from infra.errors import InvalidEvent
 from streams.delivery.cloudevents import header_attributes, read_attributes
 
-# An event puts its attributes first; nobody needs a regular expression run over the rest.
+# An event puts its attributes first; a regular expression over the rest would find nothing more.
 _LONGEST_SEARCHED: Final = 65_536
 _LARGEST_NUMBER: Final = 2**63
 _WRAPPINGS: Final = 3  # a list, a text and the event in it

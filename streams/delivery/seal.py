@@ -2,8 +2,8 @@
 
 `for-group` and `attempt` decide who handles an entry and how often it is tried, so a stranger who may write to a topic
 must not set them. Their seal is an HMAC over them and the entry, with a key that lies in Postgres: every process of the
-pipeline has it without a setting, and nobody who only reaches the broker does. An entry whose seal is missing or wrong
-is taken as if it had no internal headers. A sealed entry that is copied is the same entry for the same group again.
+pipeline has it without a setting, and a writer who only reaches the broker does not. An entry whose seal is missing or
+wrong is taken as if it had no internal headers. A sealed entry that is copied is that entry for that group again.
 """
 
 import hashlib

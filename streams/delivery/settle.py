@@ -36,7 +36,7 @@ async def no_consequences(_event: object, _delivery: Delivery, _error: Exception
 
 @dataclass
 class Turn(Generic[E]):
-    """One delivery in hand, and how far it has come.
+    """One delivery that is being handled, and how far it has come.
 
     Attributes:
         outcome: what its try came to, until that is durable; None: it is to be tried.

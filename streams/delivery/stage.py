@@ -5,7 +5,7 @@ nor failing is left to it. A handler writes to Postgres in one transaction and r
 published next, and the agent acknowledges last. Dying after any of these steps repeats all of them, which is harmless
 because handlers are idempotent by (job, run) and facts have IDs that follow from what they say.
 
-working ──a dependency is away──▶ held: deliveries in hand ask in turn whether it is back
+working ──a dependency is away──▶ held: its deliveries ask in turn whether it is back
 working ──most tries fail, of several organizations──▶ suspected: each delivery is tried once more at most, a new
         organization's at once, and then waits outside the worker; a success ends it
 
@@ -44,7 +44,7 @@ SUSPECTED: Final = "stage"  # what it waits for while most of its deliveries fai
 # What says nothing about whether the stage itself works.
 _NO_FAILED_TRY = DependencyDown | InvalidEvent | Permanent | Postponed
 
-# A suspected stage keeps so few waiting in hand. Whatever comes beyond is looked at, a moment later, and waits outside
+# A suspected stage keeps so few waiting itself. Whatever comes beyond is looked at, a moment later, and waits outside
 # the worker, so that poison in all hands never keeps the stage from other senders' entries.
 _MOST_IN_HAND: Final = 20
 _MOMENT_S: Final = 1.0
@@ -59,7 +59,7 @@ class Stage(Generic[E]):
         decode: reads a delivery; raises InvalidEvent.
         handle: makes the event's effect durable and returns what follows from it.
         settler: makes durable what came of a try.
-        opened: takes from a delivery the internal headers that nobody of ours has written; see `streams.delivery.seal`.
+        opened: takes away the internal headers that the pipeline has not written; see `streams.delivery.seal`.
         timeout: longest one try may take; it then counts as transient.
         probing: how long a held stage waits before it asks again.
         window: makes the stage suspected when most of its recent tries failed.

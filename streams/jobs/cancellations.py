@@ -32,7 +32,7 @@ class KnownJob:
     Attributes:
         run: its newest run.
         outcome: how that run ended, or None.
-        organization_id: whose it is; None while nobody but its caller has heard of it.
+        organization_id: whose it is; None before its first request.
         older_status: what `customization_jobs` shows of a job that is older than the pipeline; it cannot be cancelled.
     """
 

@@ -8,12 +8,12 @@ Who comes next, and by what rule, stands in docs/fairness.md. The order is kept 
 alone moves `state` and the organizations' rows. Everybody else only adds rows or marks: quota enters a run in the
 transaction of its admission; however a run ends, a trigger on `job_outcomes` marks it; generation marks a run that
 waits for its retry, in the transaction that keeps the retry; the schedule marks it when that is due. So a dispatcher
-waits for nobody's transaction, and as it is one statement, a process that stalls keeps nobody waiting.
+waits for no other transaction, and as it is one statement, a process that stalls keeps no other waiting.
 
 If a process dies
 - before the admission is committed: nothing has happened, and the request is delivered again;
 - after it: the schedule's timer releases the run;
-- after the release, before it is published: the timer publishes what nobody has noted as published within 5 s;
+- after the release, before it is published: the timer publishes what is not noted as published within 5 s;
 - after publishing, before that is noted: it is published twice, and the second entry finds the run under way or ended.
 
 If the broker loses everything, what waits is not touched, and what was released is found by the reconciler, as any run
@@ -146,7 +146,7 @@ class Dispatcher:
         """Release what is next into the window, publish it, and return the number of runs.
 
         Args:
-            sweep: also publish what others released and did not publish, and look for ends and caps that nobody told.
+            sweep: also publish what others released and did not publish, and look for ends and caps that were missed.
 
         Raises:
             DependencyDown: Postgres or the broker is away. What was released is published by a later sweep.

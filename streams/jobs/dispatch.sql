@@ -1,6 +1,6 @@
 -- name: enter(job_ids, runs, organization_ids, topics, events)!
 -- Has runs wait for their turn. One that is known keeps its place: if it was released, its entry may be lost, so it is published
--- again; if it waits for a retry that nobody keeps any more, the retry is due. Sorted, as everybody locks these rows.
+-- again; if it waits for a retry that is not kept any more, the retry is due. Sorted, as all lock these rows.
 INSERT INTO dispatch_runs AS line (job_id, run, organization_id, rank, topic, event)
 SELECT job_id, run, organization_id, (run > 1)::int, topic, event
 FROM unnest(:job_ids::uuid[], :runs::int[], :organization_ids::text[], :topics::text[], :events::bytea[])
@@ -30,7 +30,7 @@ FROM dispatch(:room, :sweep);
 SELECT dispatch_recount();
 
 -- name: published(job_ids, runs, released_at)!
--- Notes that the broker has what was released. Sorted, as everybody locks these rows.
+-- Notes that the broker has what was released. Sorted, as all lock these rows.
 UPDATE dispatch_runs AS line SET published = true
 FROM (
     SELECT one.job_id, one.run FROM dispatch_runs AS one

@@ -163,7 +163,7 @@ class StageApp(faust.App):
             await close()
 
     def problems(self) -> list[str]:
-        """Say why work stands still, a sentence each; empty when all is well. Asks nobody."""
+        """Say why work stands still, a sentence each; empty when all is well. Sends no question to a server."""
         held = [f"{stage.group} is held: {stage.held}" for stage in self.stages if stage.held is not None]
         held += [why for ask in self.watched if (why := ask()) is not None]
         health = getattr(self.transport, "health", list)  # Kafka's transport does not tell

@@ -1,7 +1,7 @@
 -- The first column of each is the gauge's label.
 
 -- name: failed_events_open()
--- What nobody has dealt with, by stage.
+-- The open failed events, by stage.
 SELECT stage, count(*) AS events FROM failed_events WHERE state = 'open' GROUP BY stage;
 
 -- name: gates()

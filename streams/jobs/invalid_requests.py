@@ -1,7 +1,7 @@
 """The sender of an invalid request gets an answer and need not poll for ever.
 
 An entry of `job-requests` that is no valid request of a first run makes no job: it claims no job ID and decides
-nothing. It is kept in `failed_events`; as long as nobody has asked for the job that it names, the organization that it
+nothing. It is kept in `failed_events`; as long as the job that it names has no owner, the organization that it
 names reads there why it was refused. A valid request with the same job ID, whoever sends it, before or after, starts
 the job as if the other had never been. So no bad entry takes an ID from anybody or ends a job, in whatever order.
 """

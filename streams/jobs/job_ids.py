@@ -1,6 +1,6 @@
 """The caller's idempotency key decides which job a request belongs to.
 
-Such an ID can be computed by anybody who guesses the key, but claimed by nobody else: it is a UUID of version 8, and
+Whoever guesses the key can compute such an ID, but no other organization can claim it: it is a UUID of version 8, and
 the request that claims one carries the key from which it follows for its own organization (see
 `streams.jobs.ownership`). So no secret has to be shared with the services that use the client.
 """

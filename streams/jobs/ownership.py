@@ -62,7 +62,7 @@ class Evidence:
     """The database has this on record about the run of an event.
 
     Attributes:
-        owner: whose the job is; None while nobody has asked for it.
+        owner: whose the job is; None before its first request.
         entered_for: for whom quota has entered the run in its ledger; `code` and `message` say why it was rejected.
         outcome: how the run ended, and `fact` the event that was kept with it.
         latest_run: the newest run that was entered or has ended; 0 before the first.
@@ -93,7 +93,7 @@ class Ownership:
         )
 
     async def check(self, event: JobEvent) -> Evidence:
-        """Return what is on record about an event that may be believed. A request claims its job if nobody has it.
+        """Return what is on record about an event that may be believed. A request claims its job if it has no owner.
 
         Repeating the call changes nothing. Dying after a claim leaves a job to the organization whose request comes
         again.
@@ -154,7 +154,7 @@ async def _claim(connection: Connection, requests: Sequence[JobRequested]) -> No
     claiming = [request for request in requests if _may_claim(request)]
     if claiming:
         whose = columns(claiming, job_ids="job_id", organization_ids="data.organization_id", runs="run")
-        # What a replay starts may ask for something else than a first request that nobody could read.
+        # What a replay starts may ask for something else than a first request that no stage could read.
         wishes = [digest_of(request.data) if request.run == 1 else None for request in claiming]
         await _queries.claim(connection, **whose, wishes=wishes)
 
@@ -208,11 +208,11 @@ def _objection_to_fact(event: JobEvent, evidence: Evidence) -> str | None:
     kind = kind_of(event)
     run = f"job {event.job_id} run {event.run}"
     if event.id != fact_id(event.job_id, event.run, kind):
-        return f"id: {event.id!r} is not the one that a fact of this kind has; nobody but the stages writes facts"
+        return f"id: {event.id!r} is not the one that a fact of this kind has; only the stages write facts"
     if not isinstance(event, TERMINAL):
         entered = evidence.entered_for == event.data.organization_id
         return None if entered else f"subject: quota has not entered {run} for {event.data.organization_id}"
-    # A replay ends a run that nobody could read before, and so nobody has claimed; the kept fact says whose it is.
+    # A replay ends a run that no stage could read before, and that so has no owner; the kept fact says whose it is.
     if evidence.outcome != kind or (evidence.owner is None and evidence.fact is None):
         return f"type: {run} is told as {kind}, and was decided as {evidence.outcome or 'nothing yet'}"
     match event:

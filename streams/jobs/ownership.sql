@@ -1,7 +1,7 @@
 -- name: claim(job_ids, organization_ids, runs, wishes)!
 -- Gives jobs to the organizations that ask for them, unless they are somebody's; of several the first in the order given.
 -- Sorted, so that two that claim cannot deadlock. Jobs that older versions took in are whose `job_owner` says. A later run
--- claims only what a replay started: a job whose first run nobody could decide, and which a replay has ended as failed.
+-- claims only what a replay started: a job whose first run no stage could decide, and which a replay has ended as failed.
 INSERT INTO job_owners (job_id, organization_id, wish)
 SELECT
     first.job_id,

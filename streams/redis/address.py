@@ -28,7 +28,7 @@ _SENTINEL_PORT = 26379
 
 # What people paste in a URL's place, and what it is.
 _PASTED = {
-    r".*(\$\{?\w+\}?$|\$\{\w+\}|\{\{|<\w[\w-]*>|\[YOUR-)": "holds a placeholder that nobody has filled in; fill it in",
+    r".*(\$\{?\w+\}?$|\$\{\w+\}|\{\{|<\w[\w-]*>|\[YOUR-)": "holds a placeholder that was not filled in; fill it in",
     r"[\w.-]+:\d+,.*=": "is .NET's; write rediss://:PASSWORD@HOST:PORT, with %2B %2F %3D for + / =",
     r"(export\s+|set\s+|env\s+)*\w+\s*(=|:\s)": "begins with a variable's name; keep what is behind that",
     r"(redis|valkey)-cli\b": "is a command of redis-cli's; keep the URL behind -u, and write rediss:// for --tls",

@@ -39,7 +39,7 @@ class TopicBacklog:
 
     Attributes:
         topic: its name.
-        length: entries in its streams, those included that every group has acknowledged and nobody has trimmed yet.
+        length: entries in its streams, those included that every group has acknowledged and that are not trimmed yet.
         groups: those that were asked for and those that exist beside them.
         unread: keys of streams beside them, written by somebody who counts the topic's partitions differently.
     """

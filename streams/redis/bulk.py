@@ -40,7 +40,7 @@ async def send_many(topic: TopicT, records: Sequence[ProducerRecord]) -> list[Re
     """Send records in order; returns where each was written, when all are.
 
     Raises:
-        NotAllSent: some records were not written, or nobody knows; the others were. It holds the answer for each.
+        NotAllSent: some records were not written, or it is not known; the others were. It holds the answer for each.
     """
     producer = await topic.app.maybe_start_producer()
     if isinstance(producer, Producer):
@@ -49,7 +49,9 @@ async def send_many(topic: TopicT, records: Sequence[ProducerRecord]) -> list[Re
         answers = await _send_one_by_one(topic, records)
     failures = sum(1 for answer in answers if isinstance(answer, BaseException))
     if failures:
-        raise NotAllSent(f"{failures} of {len(answers)} records were not sent, or nobody knows", answers)
+        raise NotAllSent(
+            f"{failures} of {len(answers)} records were not sent, or it is not known whether they were", answers
+        )
     return cast("list[RecordMetadata]", answers)
 
 

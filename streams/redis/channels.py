@@ -30,7 +30,7 @@ class Channels:
     def of(self, tp: TP) -> list[Any]:
         """The channels through which agents read a partition. Faust's own index, filled when partitions are assigned.
 
-        It also holds topics that nobody iterates over, such as the description of a reply topic; what is put into
+        It also holds topics that no agent iterates over, such as the description of a reply topic; what is put into
         those would wait for ever.
         """
         found = self._app.topics._tp_index.get(tp, ())  # type: ignore[attr-defined]

@@ -237,7 +237,7 @@ class Consumer(PositionlessConsumer):
         """Let agents finish started work within the drain time; hand back everything else."""
         await self._hand_back(self.under_way.deliveries())
         deadline = monotonic() + self.settings.drain.total_seconds()
-        while self.under_way and monotonic() < deadline:  # noqa: ASYNC110 - nobody sets an event
+        while self.under_way and monotonic() < deadline:  # noqa: ASYNC110 - no event is set
             await asyncio.sleep(0.01)
         await self.commit()
         self._close_tags()
@@ -263,7 +263,7 @@ class Consumer(PositionlessConsumer):
             await self.hand_backs.tell()
         for partition in self._all_partitions():
             if self.app.client_only:
-                # Only replies to this process were written here; nobody else will ever read the stream.
+                # Only replies to this process were written here; no other process will ever read the stream.
                 await self.client.execute_command("DEL", partition.stream)
             else:
                 await run_script(self.client, "remove_consumers", partition.stream, self.group, self.name, 0)

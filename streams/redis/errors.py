@@ -54,7 +54,7 @@ class BrokerUnavailable(TransportError, ConnectionError):
 
 
 class NotAllSent(TransportError):
-    """Some records were not written, or nobody knows; those whose answer is no exception were.
+    """Some records were not written, or it is unknown; those without an exception were.
 
     Attributes:
         answers: for each record, in order, where it was written or why not.

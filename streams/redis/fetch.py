@@ -37,8 +37,8 @@ __all__ = ["TopicReader", "Worker"]
 # the next round of the event loop; then less and less often, so that a worker full of slow agents costs nothing.
 _PAUSES_S = (0.0, 0.0, 0.001, 0.001, 0.002, 0.005, 0.01, 0.02)
 
-# Every how many leases to sweep: who is gone and what nobody reads is in nobody's way. Less than the ten after which
-# others forget a consumer.
+# Every how many leases to sweep. Consumers that are gone and streams that no worker reads do no harm. Fewer than the
+# ten leases after which others forget a consumer.
 _SWEEP_LEASES = 4
 
 
@@ -80,7 +80,7 @@ class TopicReader:
             partitions: of the topic, all of them or those that one node of a Cluster has.
             client: a client of its own, whose reads wait on the server.
             unblock: ends such a read.
-            foreign: looks for streams of the topic that nobody reads.
+            foreign: looks for streams of the topic that no worker reads.
         """
         self._partitions = {partition.stream: partition for partition in partitions}
         self._tps = [partition.tp for partition in partitions]
@@ -245,7 +245,7 @@ class TopicReader:
         self._trial.end(self)
 
     async def _sweep(self) -> None:
-        """Now and then be counted, forget consumers that are gone, and look for streams that nobody reads.
+        """Now and then be counted, forget consumers that are gone, and look for streams that no worker reads.
 
         Each worker has a name of its own, and names would pile up.
         """

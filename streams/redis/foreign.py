@@ -1,6 +1,6 @@
 """No reader reads a stream whose writer counts the topic's partitions differently.
 
-Nothing is wrong with what is in them, and nobody will ever see it. The server cannot know, and neither can the writer.
+Their content is good, and no worker will ever read it. The server cannot know this, and neither can the writer.
 So readers look, every few leases, whether such a stream exists, and say so.
 """
 
@@ -43,7 +43,7 @@ class ForeignStreams:
         for key in await foreign_streams(self._client, sorted(self._unknown)):
             self._unknown.discard(key)
             log.error(
-                "stream.unread topic=%s stream=%s: nobody reads it. Writers and readers must agree on `partitions` in"
-                " the broker URL; delete the stream when nobody needs what it holds",
+                "stream.unread topic=%s stream=%s: no worker reads it. Writers and readers must agree on `partitions`"
+                " in the broker URL; delete the stream when what it holds is not needed",
                 self._topic, key,
             )  # fmt: skip

@@ -1,6 +1,6 @@
 """A worker hands back what it will not do. Others take it at once, without waiting for the lease to run out.
 
-They hear of it by a stream of one entry, `<app>:handed-back`, on which each worker waits. So nobody need look for it
+They hear of it by a stream of one entry, `<app>:handed-back`, on which each worker waits. So no worker looks for it
 every second on streams where nothing happens.
 """
 

@@ -4,7 +4,7 @@ Faust calls a worker the leader when its assignment holds the leader partition. 
 lock with a time-to-live does. A worker counts itself the leader only until shortly before its lock would expire,
 measured on its own clock from before it asked: so it knows that it lost the lock before another can have it.
 
-Where no topic stands for being the leader, and no entry is to be tried, nobody needs one and the lock is left alone.
+Where no topic stands for being the leader, and no entry is to be tried, no leader is needed and the lock is left alone.
 """
 
 from __future__ import annotations

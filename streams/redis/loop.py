@@ -9,7 +9,7 @@ another one. So a loop does its work in *rounds* that may fail at any line:
         await asyncio.sleep(self._loop.wait_s(normally=5.0))
 
 What a failure leaves to be repaired is kept in plain fields, which the next round looks at. Nothing is repaired in a
-handler of errors, where the next error would have nobody to catch it.
+handler of errors, where nothing would catch the next error.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Loop:
                 "loop.failing loop=%r error=%s: %s", self.name, type(error).__name__, error,
                 exc_info=None if expected else error,
             )  # fmt: skip
-        # Without its traceback, which would keep what the round had in hand in memory.
+        # Without its traceback, which would keep all that the round held in memory.
         self.error = error.with_traceback(None)
         self._health.failing(self.name, error)
 

@@ -180,7 +180,7 @@ class Outbox:
 
         Raises:
             BrokerUnavailable: nothing was written, since no connection can be made.
-            RedisError: the server refused the command, or nobody knows what became of it.
+            RedisError: the server refused the command, or what became of it is unknown.
         """
         client = self._client
         if client is None:

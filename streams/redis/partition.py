@@ -15,7 +15,7 @@ __all__ = ["CHUNK", "Partition"]
 
 log = logging.getLogger(__name__)
 
-# The most IDs in one script call. Lua's `unpack` fails somewhere below 8,000, and the server serves nobody else
+# The most IDs in one script call. Lua's `unpack` fails somewhere below 8,000, and the server serves no other client
 # meanwhile.
 CHUNK = 1000
 

@@ -163,7 +163,7 @@ def outcome(tp: TP, answer: Answer) -> EntryMetadata | TransportError:
 
 def _resolve(future: asyncio.Future[RecordMetadata], tp: TP, answers: Sequence[Answer]) -> None:
     [answer] = answers
-    if future.done():  # nobody waits for it any more
+    if future.done():  # its caller does not wait any more
         return
     result = outcome(tp, answer)
     if isinstance(result, EntryMetadata):

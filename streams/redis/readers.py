@@ -27,7 +27,7 @@ class Readers:
         Args:
             worker: what all readers share.
             server: opens a client for each.
-            layout: tells which streams nobody reads.
+            layout: tells which streams no worker reads.
             client: the worker's own, which ends reads that wait.
         """
         self._worker = worker

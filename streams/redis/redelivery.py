@@ -29,7 +29,7 @@ _TWO_TRIALS_FROM = 4
 
 
 class Silent(NamedTuple):
-    """Entries that nobody has renewed for almost a lease, oldest first."""
+    """Entries that were not renewed for almost a lease, oldest first."""
 
     expired: Mapping[bytes, int]
     """How often each has been delivered whose lease has run out."""

@@ -131,7 +131,7 @@ class RedisSettings:
 
     prefetch: int = _setting(1000, _count)
     """The most entries of one topic that wait in a worker for an agent. The transport keeps about 50 ms of the agent's
-    work in hand and never more than this. Higher: a little more throughput for agents that only pass events on.
+    work ready and never more than this. Higher: a little more throughput for agents that only pass events on.
     Lower: less memory for large events."""
 
     max_unacknowledged: int = _setting(10_000, _count)

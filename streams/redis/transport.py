@@ -64,7 +64,7 @@ class Transport(base.Transport):
                 conf.Stream = cast("Any", Stream)
 
     def health(self) -> list[str]:
-        """Return one sentence for each current problem; empty when all is well. Asks nobody: safe on every request."""
+        """Return one sentence for each current problem; empty when all is well. It asks no server."""
         return self._health.problems()
 
     async def probe(self, topic: str) -> None:

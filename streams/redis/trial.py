@@ -1,14 +1,14 @@
 """The trial: the last two deliveries of an entry are alone in their worker.
 
 An entry that kills its worker drags its neighbours along: whatever that worker held counts one more delivery, and so do
-entries that no agent has started. The count alone convicts nobody. So an entry is handed over for the last two times,
+entries that no agent has started. The count alone proves nothing. So an entry is handed over for the last two times,
 those that count against it, only when its worker has nothing else: nothing of any topic is held, no agent works, and
 nothing new is handed out until the entry is acknowledged. Whoever dies then dies of that entry, or of something that is
 no entry at all; that is why there are two.
 
     free ──apply──▶ clearing ──is_clear──▶ under way ──acknowledged, or lost──▶ clearing, for the next one
      ▲                 │                       └──────too long: withdrawn─────▶ free
-     └─── rest ◀───────┴─ nobody left to try, or too long
+     └─── rest ◀───────┴─ none left to try, or too long
 
 One worker of the group tries, the leader, and the others go on: a trial costs the fleet one worker, for as long as its
 agents need to finish and the entry takes. Both have a limit, because an agent may hang, or wait for an event that only

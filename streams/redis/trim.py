@@ -1,9 +1,9 @@
 """Trimming removes what every group has acknowledged, and never what a group must see.
 
-`MAXLEN` on write would be simpler, and under backlog it deletes work that nobody saw. Instead each worker asks the
-server now and then for the oldest entry that some group still needs, and trims below it; one script, so that no group
+`MAXLEN` on write would be simpler, and under backlog it deletes work that no group has read. Instead each worker asks
+the server now and then for the oldest entry that some group still needs, and trims below it; one script, so no group
 can join in between. Groups that a topic declares count before they run: while one of them does not exist, because it
-has been destroyed or nobody could create it yet, nothing is trimmed, and it is created.
+has been destroyed or could not be created yet, nothing is trimmed, and it is created.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from time import monotonic
 
 __all__ = ["Window"]
 
-# How much of the agents' work to keep in hand: longer than a round trip, shorter than anyone would notice.
+# How much of the agents' work to keep ready: longer than a round trip, shorter than anyone would notice.
 HORIZON_S = 0.05
 # How far back the rate looks. A burst (three hundred idle agents start at once) must not look like a rate.
 _MEMORY_S = 1.0

@@ -109,7 +109,7 @@ def _end() -> None:
 
 
 def _report(**fields: object) -> None:
-    # Renamed when complete, so that nobody reads half of it.
+    # Renamed when complete, so that no reader sees half of it.
     draft = _FOLDER / f"{_ROLE}.draft"
     draft.write_text(json.dumps(fields))
     draft.rename(_FOLDER / f"{_ROLE}.json")

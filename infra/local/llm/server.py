@@ -245,5 +245,5 @@ def _abort(request: web.Request) -> None:
             linger_not = struct.pack("ii", 1, 0)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
         transport.abort()
-    # The answer that would follow has nobody to go to.
+    # The answer that would follow has no client to go to.
     raise ConnectionResetError

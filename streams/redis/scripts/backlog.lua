@@ -14,7 +14,7 @@ local stream = fields(redis.call('XINFO', 'STREAM', KEYS[1]))
 local groups = {}
 for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local group = fields(row)
-  local lag = group['lag'] or -1 -- Redis 6.2 does not tell, and nobody does once entries were removed by XDEL
+  local lag = group['lag'] or -1 -- Redis 6.2 does not tell, and no version does once entries were removed by XDEL
   if group['last-delivered-id'] == stream['last-generated-id'] then lag = 0 end
   local oldest = group['pending'] > 0 and redis.call('XPENDING', KEYS[1], group['name'])[2] or ''
   table.insert(groups, {group['name'], group['consumers'], group['pending'], lag, oldest})

@@ -1,5 +1,5 @@
 -- trim: removes entries that every group has acknowledged and that are older than the retention. A stream without
--- groups is left alone: nobody has seen its entries.
+-- groups is left alone: no group has seen its entries.
 -- KEYS[1] stream. ARGV: retention (ms), groups that must see every entry. Returns how many entries it removed; -1, and
 -- removes none, while one of those groups does not exist.
 local function parts(id)

@@ -234,7 +234,7 @@ FAULTS: Sequence[Fault] = (
     ),
     Fault("valkey-restart", "Valkey killed, restarted with its AOF", _valkey_killed, baseline=_valkey_killed),
     Fault("flushall", "FLUSHALL", flushed, anchored=True, baseline=flushed),
-    Fault("flushall-letters", "FLUSHALL with dead letters that nobody has read", letters_flushed, anchored=True),
+    Fault("flushall-letters", "FLUSHALL with unread dead letters", letters_flushed, anchored=True),
     Fault("valkey-away", "Valkey away for 60 s", _valkey_killed, hold_s=60, fleets=2),
     Fault("broker-reset", "connections to Valkey reset", _reset("broker")),
     Fault("broker-black-hole", "Valkey black-holed", _black_hole("broker"), hold_s=1.5),

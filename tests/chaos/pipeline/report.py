@@ -34,15 +34,15 @@ time, each with servers of its own. The seconds are therefore those of a busy ma
 
 The same harness and the same faults, as far as they apply, against one Celery task that checks the quota, asks the LLM
 and saves (`infra/bench/celery_baseline`): late acknowledgement, rejection when the worker is lost, a prefetch of one,
-three retries with backoff; save, charge and status are one transaction. A task that nobody acknowledges goes to another
+three retries with backoff; save, charge and status are one transaction. A task that is not acknowledged goes to another
 worker after 15 seconds, looked for every second; Celery's defaults, an hour and 100 seconds, would count every job of a
 killed worker as stuck. A worker that ends by itself is started again, as a supervisor would; one that goes deaf is not,
-because nobody would notice. (Ours may not end by themselves: a row in which one does is not clean.) A row ends early
+because it would go unnoticed. (Ours may not end by themselves: a row in which one does is not clean.) A row ends early
 when no job completes any more within 15 seconds of an injection.
 
 {theirs}
 
-What `FLUSHALL` takes nobody sends again. With Postgres restarting, the log showed retries used up within a second
+What `FLUSHALL` takes is not sent again. With Postgres restarting, the log showed retries used up within a second
 (their jitter may be zero) and the handler that records the failure failing too, so the job stays as it is. Why jobs
 were lost with killed workers, and what saved jobs twice after a restart of Valkey, was not traced.
 
@@ -78,7 +78,7 @@ were lost with killed workers, and what saved jobs twice after a restart of Valk
   month; and for one stall threshold after it jumped ahead nothing that was lost is sent again. What stands in Valkey in
   the name of a worker that died just before Valkey was set back waits as long as the step was; its job is sent again
   after the threshold.
-- `FLUSHALL` with dead letters that nobody has read: both failures workers are stopped (SIGSTOP) until five jobs
+- `FLUSHALL` with unread dead letters: both failures workers are stopped (SIGSTOP) until five jobs
   have failed; each of them is found in `failed_events` in the end, or `teamfit verify` says so.
 - `FLUSHALL`: a job that came straight into the stream is safe from the moment when the projection has archived it,
   usually within a second; the harness counts it from then. HTTP answers 202 only once the job is in PostgreSQL.

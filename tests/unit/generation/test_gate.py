@@ -45,13 +45,13 @@ def test_a_long_wait_is_asked_about_every_half_minute() -> None:
     gate.learn(timedelta(hours=1))
     assert 30 <= wait_of(gate) <= 35
     with pytest.raises(DependencyDown):
-        gate.knock()
+        gate.check_known()
     clock.now += 30
-    gate.knock()
+    gate.check_known()
     gate.learn(timedelta(hours=1) - timedelta(seconds=30.001))
     assert wait_of(gate) >= 30
     clock.now += 30
-    gate.knock()
+    gate.check_known()
     gate.learn(None)
     assert wait_of(gate) == 0
 

@@ -101,7 +101,7 @@ def test_parts_of_a_url(url: str, hosts: list[Any], login: tuple[Any, Any], data
         ),
         ("redis-cli -h one -p 6379 -a s3cret", "is a command of redis-cli's"),
         ("https://eu1-one.upstash.io", "https:// is not Redis; write redis:// (Valkey too), rediss:// with TLS"),
-        ("${REDIS_URL}", "holds a placeholder that nobody has filled in"),
+        ("${REDIS_URL}", "holds a placeholder that was not filled in"),
         ("$REDIS_URL", "holds a placeholder"),
         ("redis://${REDIS_HOST}:6379", "holds a placeholder"),
         ("redis://{{ .Values.redis.host }}:6379", "holds a placeholder"),
