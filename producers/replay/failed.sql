@@ -3,49 +3,28 @@
 SELECT
     id, state, topic, stage, reason, error_type, error_message, attempts, occurrences, first_failed_at, last_failed_at,
     event_type, job_id, run, organization_id, trace_id
-FROM failed_events
-WHERE (:state::text IS NULL OR state = :state)
-    AND (:stage::text IS NULL OR stage = :stage)
-    AND (:error_type::text IS NULL OR error_type = :error_type)
-    AND (:organization_id::text IS NULL OR organization_id = :organization_id)
-    AND (:job_id::uuid IS NULL OR job_id = :job_id)
-    AND (:reason::text IS NULL OR reason = :reason)
-    AND (:trace_id::text IS NULL OR trace_id = :trace_id)
-    AND (:since::timestamptz IS NULL OR last_failed_at >= :since)
-    AND (:until::timestamptz IS NULL OR last_failed_at < :until)
-    AND (:before_time::timestamptz IS NULL OR (last_failed_at, id) < (:before_time, :before_id::uuid))
+FROM failed_events_found(
+    :state, :stage, :error_type, :organization_id, :job_id, :reason, :trace_id, :since, :until
+)
+WHERE (:before_time::timestamptz IS NULL OR (last_failed_at, id) < (:before_time, :before_id::uuid))
 ORDER BY last_failed_at DESC, id DESC
 LIMIT :limit;
 
 -- name: count(state, stage, error_type, organization_id, job_id, reason, trace_id, since, until)$
 -- How many failed events a filter finds.
 SELECT count(*)
-FROM failed_events
-WHERE (:state::text IS NULL OR state = :state)
-    AND (:stage::text IS NULL OR stage = :stage)
-    AND (:error_type::text IS NULL OR error_type = :error_type)
-    AND (:organization_id::text IS NULL OR organization_id = :organization_id)
-    AND (:job_id::uuid IS NULL OR job_id = :job_id)
-    AND (:reason::text IS NULL OR reason = :reason)
-    AND (:trace_id::text IS NULL OR trace_id = :trace_id)
-    AND (:since::timestamptz IS NULL OR last_failed_at >= :since)
-    AND (:until::timestamptz IS NULL OR last_failed_at < :until);
+FROM failed_events_found(
+    :state, :stage, :error_type, :organization_id, :job_id, :reason, :trace_id, :since, :until
+);
 
 -- name: open_ones(stage, error_type, organization_id, job_id, reason, trace_id, since, until)^
 -- All open failed events that a filter finds: their IDs, and how often each has failed, as two arrays in one order.
 SELECT
     coalesce(array_agg(id ORDER BY id), '{}') AS ids,
     coalesce(array_agg(occurrences ORDER BY id), '{}') AS occurrences
-FROM failed_events
-WHERE state = 'open'
-    AND (:stage::text IS NULL OR stage = :stage)
-    AND (:error_type::text IS NULL OR error_type = :error_type)
-    AND (:organization_id::text IS NULL OR organization_id = :organization_id)
-    AND (:job_id::uuid IS NULL OR job_id = :job_id)
-    AND (:reason::text IS NULL OR reason = :reason)
-    AND (:trace_id::text IS NULL OR trace_id = :trace_id)
-    AND (:since::timestamptz IS NULL OR last_failed_at >= :since)
-    AND (:until::timestamptz IS NULL OR last_failed_at < :until);
+FROM failed_events_found(
+    'open', :stage, :error_type, :organization_id, :job_id, :reason, :trace_id, :since, :until
+);
 
 -- name: one(id)^
 -- Everything about one failed event.

@@ -13,7 +13,7 @@ from infra.clock import Clock
 from infra.postgres import Connection, Database
 from producers.replay.effects import Effects, effects_of
 from producers.replay.errors import UnknownPlan
-from producers.replay.failed import FailedEvents, Filter
+from producers.replay.failed import Filter
 from producers.replay.records import starts_run
 from streams.delivery.dead_letters import REASON_GIVEN_UP
 from streams.jobs.stages import CONSUMER_GROUPS, RUN_ENTRIES
@@ -23,6 +23,8 @@ _sending = aiosql.from_path(Path(__file__).with_name("sending.sql"), "asyncpg")
 
 PlanState: TypeAlias = Literal["planned", "applying", "finished", "aborted"]
 
+# Events in memory at a time; each may have a megabyte.
+_READ_AT_ONCE: Final = 100
 _DESTINATIONS: Final = [(topic, group) for topic, groups in CONSUMER_GROUPS.items() for group in groups]
 
 
@@ -91,7 +93,6 @@ class Plans:
 
     async def make(self, chosen: Filter, *, by: str) -> Plan:
         """Make a plan for the open failed events that a filter finds. Nothing but the plan is written."""
-        found = await FailedEvents(self.database, self.clock).find_open(chosen)
         plan_id, now = uuid4(), self.clock.now()
         async with self.database.transaction() as connection:
             await _queries.add_plan(
@@ -104,7 +105,7 @@ class Plans:
             await _queries.add_items(
                 connection,
                 plan_id=plan_id,
-                failed_event_ids=found.ids,
+                **chosen.model_dump(),
                 topics=[topic for topic, _ in _DESTINATIONS],
                 stages=[stage for _, stage in _DESTINATIONS],
                 start_topics=[topic for topic, _, _ in RUN_ENTRIES],
@@ -147,13 +148,19 @@ class Plans:
 
 async def _resend_unreadable(connection: Connection, plan_id: UUID) -> None:
     """Make resends of what only looked like an event that starts a run."""
-    unreadable = [
-        row["position"]
-        async for row in _queries.unproven(connection, plan_id=plan_id, given_up=REASON_GIVEN_UP)
-        if not starts_run(row["event"], row["headers"])
-    ]
-    if unreadable:
-        await _queries.resend_instead(connection, plan_id=plan_id, positions=unreadable)
+    after = 0
+    while True:
+        read = [
+            (row["position"], starts_run(row["event"], row["headers"]))
+            async for row in _queries.unproven(
+                connection, plan_id=plan_id, given_up=REASON_GIVEN_UP, after=after, limit=_READ_AT_ONCE
+            )
+        ]
+        if unreadable := [position for position, is_start in read if not is_start]:
+            await _queries.resend_instead(connection, plan_id=plan_id, positions=unreadable)
+        if len(read) < _READ_AT_ONCE:
+            return
+        after = read[-1][0]
 
 
 async def read_plan(connection: Connection, plan_id: UUID) -> Plan:

@@ -2,8 +2,8 @@
 -- Adds a plan without events.
 INSERT INTO replay_plans (id, filters, created_by, created_at) VALUES (:id, :filters, :created_by, :now);
 
--- name: add_items(plan_id, failed_event_ids, topics, stages, start_topics, start_stages, start_types)!
--- Adds those of the failed events that are open, and says of each what would be done with it.
+-- name: add_items(plan_id, stage, error_type, organization_id, job_id, reason, trace_id, since, until, topics, stages, start_topics, start_stages, start_types)!
+-- Adds the open failed events that a filter finds, and says of each what would be done with it.
 --
 -- An event that starts a run (the pairs and types of start_…) is a rerun, unless a stage could not read it: only the stage
 -- knows whether such bytes are an event. Several failed events of one job give it one rerun, the latest. Organizations take
@@ -22,8 +22,9 @@ WITH candidate AS (
             WHERE (start.topic, start.stage, start.type) = (failed.topic, failed.stage, failed.event_type)
         ) AS starts_run,
         failed.error_type NOT IN ('InvalidEvent', 'ForgedEvent', 'JobIdReused') AS is_readable
-    FROM failed_events AS failed
-    WHERE failed.id = ANY(:failed_event_ids::uuid[]) AND failed.state = 'open'
+    FROM failed_events_found(
+        'open', :stage, :error_type, :organization_id, :job_id, :reason, :trace_id, :since, :until
+    ) AS failed
 ), known AS (
     SELECT
         candidate.*,
@@ -79,12 +80,14 @@ SELECT
     action = 'rerun' AND run_outcome IS NULL
 FROM decided;
 
--- name: unproven(plan_id, given_up)
--- Reruns whose event no stage of ours is known to have read: the transport wrote the dead letter.
+-- name: unproven(plan_id, given_up, after, limit)
+-- Reruns after a position whose event no stage of ours is known to have read: the transport wrote the dead letter.
 SELECT item.position, failed.event, failed.headers
 FROM replay_plan_items AS item
 JOIN failed_events AS failed ON failed.id = item.failed_event_id
-WHERE item.plan_id = :plan_id AND item.action = 'rerun' AND failed.reason <> :given_up;
+WHERE item.plan_id = :plan_id AND item.position > :after AND item.action = 'rerun' AND failed.reason <> :given_up
+ORDER BY item.position
+LIMIT :limit;
 
 -- name: resend_instead(plan_id, positions)!
 -- Sends events again as they were, which were to be reruns.

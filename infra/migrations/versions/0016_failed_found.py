@@ -1,0 +1,11 @@
+"""One function finds failed events by a filter; lists, plans and discards ask it."""
+
+from infra.migrations.sql import run_file
+
+revision = "0016"
+down_revision = "0015"
+
+
+def upgrade() -> None:
+    """Apply the revision's SQL."""
+    run_file("0016_failed_found.sql")
