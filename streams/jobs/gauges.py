@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 from typing import TypeAlias
 
 import aiosql
@@ -18,6 +17,7 @@ import structlog
 from prometheus_client import Gauge
 
 from infra import telemetry
+from infra.looks import SharedLook
 from infra.postgres import Database
 from infra.settings import Settings
 from streams.jobs.stages import CONSUMER_GROUPS, STAGES
@@ -42,28 +42,23 @@ class _Source:
 
     name: str
     look: Callable[[], Awaitable[Readings]]
-    _looked: float = field(default=float("-inf"), init=False)
-    _looking: asyncio.Task[None] | None = field(default=None, init=False)
+    _shared: SharedLook[None] = field(init=False)
     _shown: set[Gauge] = field(default_factory=set, init=False)
     _up: bool = field(default=True, init=False)
 
+    def __post_init__(self) -> None:
+        self._shared = SharedLook(self._look, fresh_s=_FRESH_S, longest_s=_LONGEST_LOOK_S)
+
     async def refresh(self) -> None:
         """Look again, unless that was done just now. Raises nothing."""
-        if monotonic() - self._looked < _FRESH_S:
-            return
-        # A cancelled query waits for the server's answer to the cancellation, which a stalled one never gives. So the
-        # task is left alone, and is the one that the next scrape waits for.
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
-        await asyncio.wait({self._looking}, timeout=_LONGEST_LOOK_S)
-        if not self._looking.done():
+        try:
+            await self._shared.latest()
+        except TimeoutError:
             self._show({}, up=False)
 
     async def close(self) -> None:
         """Give up a look under way, and tell nothing any more."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking}, timeout=_LONGEST_LOOK_S)
+        await self._shared.close()
         self._show({}, up=False)
 
     async def _look(self) -> None:
@@ -75,7 +70,6 @@ class _Source:
             self._show({}, up=False)
         else:
             self._show(readings, up=True)
-            self._looked = monotonic()
 
     def _show(self, readings: Readings, *, up: bool) -> None:
         for gauge in self._shown:

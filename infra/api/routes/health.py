@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
 from infra.errors import DependencyDown, RefusesWrites
+from infra.looks import SharedLook
 
 log = structlog.get_logger(__name__)
 
@@ -77,18 +78,15 @@ class _Watched:
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
-        self._look: asyncio.Task[str | None] | None = None
-        self._began = 0.0
+        self._shared = SharedLook(self._reason, fresh_s=_FRESH_S, longest_s=_LONGEST_LOOK_S)
         self._logged: str | None = None
 
     async def reason(self) -> str | None:
         """Return what is wrong with it, or None."""
-        now = asyncio.get_running_loop().time()
-        if self._look is None or (self._look.done() and now - self._began >= _FRESH_S):
-            self._look, self._began = asyncio.create_task(self._reason()), now
-        # One that gets no answer is left to end by itself: a driver that is cancelled may wait for the server as well.
-        done, _ = await asyncio.wait({self._look}, timeout=_LONGEST_LOOK_S)
-        return self._look.result() if done else f"no answer in {_LONGEST_LOOK_S:g} s"
+        try:
+            return await self._shared.latest()
+        except TimeoutError as error:
+            return str(error)
 
     async def _reason(self) -> str | None:
         """Return what is wrong. The route is open to all, so addresses and names that the error holds go to the log."""

@@ -2,10 +2,10 @@
 
 from infra.migrations.sql import run_file
 
-revision = "0016"
-down_revision = "0015"
+revision = "0019"
+down_revision = "0018"
 
 
 def upgrade() -> None:
     """Apply the revision's SQL."""
-    run_file("0016_failed_found.sql")
+    run_file("0019_failed_found.sql")
