@@ -44,7 +44,7 @@ async def set_share(
 
     Args:
         database: where.
-        plan: its name, as subscriptions have it; one that nobody has yet counts as soon as somebody has.
+        plan: its name, as subscriptions have it; one without organizations counts as soon as one has it.
         weight: from 0.001 to 1,000.
         max_in_flight: for each organization; 0 pauses them.
         no_cap: whether any number may be worked on at once, if `max_in_flight` is None.

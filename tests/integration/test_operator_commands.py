@@ -56,9 +56,9 @@ async def test_lag_says_what_waits_and_whom_it_waits_for(teamfit: Run, redis_url
         await redis.xadd("{job-requests.1}", {"event": "written by somebody who counts two partitions"})
     said = await teamfit("lag")
     assert said.exit_code == 0, said.output
-    assert "Nobody reads job-requests for projection: start `teamfit worker projection`." in said.stdout
+    assert "No worker reads job-requests for projection: start `teamfit worker projection`." in said.stdout
     assert "for quota" not in said.stdout
-    assert "Nobody reads the stream {job-requests.1}: its writer counts" in said.stdout
+    assert "No worker reads the stream {job-requests.1}: its writer counts" in said.stdout
     (requests,) = [one for one in json.loads((await teamfit("lag", "--json")).stdout) if one["topic"] == "job-requests"]
     quota, projection = requests["groups"]
     assert (requests["length"], quota["lag"], quota["pending"], quota["consumers"]) == (3, 2, 1, 1)
