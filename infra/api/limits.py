@@ -1,4 +1,4 @@
-"""The API holds each organization to its requests a minute, and tells it where it stands."""
+"""The API limits each organization's requests a minute, and says what is left."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -93,7 +93,7 @@ def console(
     """Serve the operators' console until SIGTERM or Ctrl-C.
 
     It prints its address with a link that signs in once.
-    Without TEAMFIT_SIGNING_KEY nobody can sign in but by such a link, and it listens on this machine alone.
+    Without TEAMFIT_SIGNING_KEY the only way in is such a link, and it listens on this machine alone.
     """
     from infra.api.console import serve_console
     from infra.cli.session import operator

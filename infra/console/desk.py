@@ -125,7 +125,7 @@ class Desk:
         return RedirectResponse(visit.root + path, status_code=303)
 
     async def session_of(self, request: Request) -> Session | None:
-        """Return the session of whoever asks. Postgres being away is as no session: nobody is let in unseen."""
+        """Return the session of whoever asks. Postgres being away is as no session: no one gets in unchecked."""
         secret = request.cookies.get(COOKIE)
         return await self.sessions.find(secret) if secret else None
 

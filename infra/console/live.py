@@ -1,7 +1,7 @@
 """The board reads each page that is looked at in turn, once for all.
 
 One page is read at a time, with a pause after it: the database sees a bounded number of statements a second however
-many people look, and none when nobody does. A browser closes the stream of a tab that is hidden.
+many people look, and none when no one does. A browser closes the stream of a tab that is hidden.
 """
 
 import asyncio

@@ -31,7 +31,7 @@ _MOST_REMEMBERED: Final = 1_000
 
 
 class LinkUsed(TeamfitError):
-    """A link signs nobody in any more."""
+    """A link is not valid any more."""
 
 
 @dataclass(frozen=True, slots=True)

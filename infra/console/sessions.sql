@@ -16,7 +16,7 @@ DELETE FROM console_sessions WHERE secret_hash = :secret_hash;
 DELETE FROM console_sessions WHERE expires_at < :now;
 
 -- name: sweep_links(now)!
--- Remove links that nobody used in time.
+-- Remove links that were not used in time.
 DELETE FROM console_links WHERE expires_at < :now;
 
 -- name: add_link(secret_hash, subject, now, expires_at)!

@@ -1,4 +1,4 @@
-"""How fast an organization may ask, and how many of its runs may wait, by its plan.
+"""An organization's plan limits how fast it asks and how many runs wait.
 
 Both are kept in Postgres, where the requests go anyway: one statement takes from a bucket, in all API processes and in
 the quota stage alike, and no limit holds or falls with another server. If Postgres is away, nothing is taken in at all:
@@ -82,11 +82,11 @@ def too_many_waiting(organization_id: str) -> Refused:
 
 
 async def beyond(connection: Connection, requests: Sequence[JobRequested]) -> Mapping[tuple[JobId, int], Refused]:
-    """Return which first runs are beyond a limit, and why; of each organization the later ones.
+    """Return which first runs are beyond a limit, and why. Of each organization it is the later ones.
 
     Args:
         connection: in the transaction that decides them. The counters of their organizations are locked, so that
-            nobody else admits a run of theirs meanwhile.
+            no other transaction admits a run of theirs meanwhile.
         requests: undecided, each once, in the stream's order.
     """
     first = [one for one in requests if one.run == 1]

@@ -9,9 +9,7 @@ from streams.jobs.events import TERMINAL_KINDS
 ROOT = Path(__file__).parents[2]
 # `rejected` is an outcome of a run; the status that a customer reads of its job is `failed`.
 STATUSES = set(TERMINAL_KINDS) - {"rejected"}
-_LIST = re.compile(
-    r"\bIN\s*\(([^()]*'(?:completed|cancelled)'[^()]*)\)|\bARRAY\s*\[([^\]]*'(?:completed|cancelled)'[^\]]*)\]"
-)
+_LIST = re.compile(r"\bIN\s*\(([^()]*'completed'[^()]*)\)|\bARRAY\s*\[([^\]]*'completed'[^\]]*)\]")
 _WORD = re.compile(r"'([^']*)'")
 
 
