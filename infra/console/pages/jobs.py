@@ -13,7 +13,7 @@ from infra.console.desk import Desk
 from infra.console.visits import Visit
 from infra.errors import Refused
 from infra.operations.job_search import JobFilter, Order, count_jobs, find_jobs
-from infra.operations.jobs import cancel, standings
+from infra.operations.jobs import cancel, known_jobs
 from producers.cancel.cancellation import Cancellation
 
 _STATES: Final = get_args(Status)
@@ -42,7 +42,7 @@ def routes(desk: Desk) -> list[Route]:
     async def choose(visit: Visit) -> Response:
         """Say what a cancellation of the chosen jobs would do, and ask why."""
         jobs = _chosen(visit)
-        known = await standings(desk.database, jobs)
+        known = await known_jobs(desk.database, jobs)
         ended = [job for job, one in known if one.outcome or one.older_status]
         return desk.show(visit, "cancel.html", known=known, ended=len(ended), back=visit.fields.get("back", "/jobs"))
 

@@ -63,7 +63,7 @@ class Applying:
 
     def __init__(self, desk: Desk) -> None:
         clock = desk.database.clock
-        self._replays = Replays(desk.database, desk.broker, clock, patience=_WAIT_FOR_QUOTA)
+        self._replays = Replays(desk.database, desk.broker, clock, release_limit=_WAIT_FOR_QUOTA)
         self._runs: dict[UUID, _Run] = {}
         self._refusals: dict[UUID, str] = {}
 
