@@ -2,10 +2,10 @@
 
 from infra.migrations.sql import run_file
 
-revision = "0019"
-down_revision = "0018"
+revision = "0020"
+down_revision = "0019"
 
 
 def upgrade() -> None:
     """Apply the revision's SQL."""
-    run_file("0019_failed_found.sql")
+    run_file("0020_failed_found.sql")
