@@ -2,10 +2,10 @@
 
 from infra.migrations.sql import run_file
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 
 
 def upgrade() -> None:
     """Apply the revision's SQL."""
-    run_file("0020_failed_found.sql")
+    run_file("0021_failed_found.sql")
