@@ -23,7 +23,7 @@ _LARGEST: Final = 1e12
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """An endpoint takes so much by the minute. None: nobody knows of a limit."""
+    """An endpoint takes so much by the minute. None: no limit is known."""
 
     requests: float | None = None
     tokens: float | None = None

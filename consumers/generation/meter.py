@@ -31,7 +31,7 @@ class EndpointUse:
 
     Attributes:
         closed_for: how long its gate is closed yet.
-        held: why nobody calls it, if nobody does.
+        held: why it is not called, if it is not.
         failed: calls that gave no activities, whoever is to blame.
         refused: those of them that it answered 429.
     """

@@ -47,7 +47,7 @@ class Taken:
 
     Attributes:
         tokens: its estimate.
-        used: what it has cost; None while nobody knows.
+        used: what it has cost; None while that is unknown.
         called: whether it may have been made.
     """
 
@@ -153,7 +153,7 @@ class Pacer:
         return self._usual or self._most_tokens
 
     def _no_room(self) -> Postponed:
-        # Back before those that wait here are through, so that the budget is never left to nobody.
+        # Back before those that wait here are through, so that the budget is never left unused.
         delay = self._patience * random.uniform(*_COMES_BACK)
         return Postponed("the LLM endpoint's limits leave no room yet (teamfit llm endpoints)", delay=delay)
 
@@ -232,7 +232,7 @@ class Pacer:
                     future.set_exception(error)
 
     async def _lease(self) -> None:
-        """Ask for what those who wait need; return what nobody here needs.
+        """Ask for what those who wait need; return what no caller here needs.
 
         Of neither more than goes with the other soon: it would gather here, and be used all at once.
         """

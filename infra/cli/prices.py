@@ -36,7 +36,7 @@ def list_prices(*, as_json: AsJson = False) -> None:
     else:
         typer.echo("No model has a price. For example: teamfit llm prices set gpt-4o-mini 0.15 0.60 --currency USD")
     for model, calls in without.items():
-        typer.echo(f"{model or 'a model that nobody told'}: {calls} calls have no price.")
+        typer.echo(f"{model or 'an unknown model'}: {calls} calls have no price.")
 
 
 @prices_app.command("set")

@@ -1,4 +1,4 @@
-"""What the tokens of each model cost, from when on, and what an organization has spent.
+"""Prices say what the tokens of each model cost, and from when on.
 
 A price is in micro-units of the currency for a million tokens: 2.50 USD for a million is 2500000. All prices are of
 one currency, as what they add up to has one.

@@ -1,4 +1,4 @@
-"""The schedule holds what is published later, when and why: retries, and jobs that wait for their time."""
+"""The schedule holds what is published later: retries, and jobs that wait for their time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class DueEvent:
 
 @dataclass(frozen=True, slots=True)
 class DuePage:
-    """Events in the order in which they are due; `next` is the cursor of the page after, if there is one."""
+    """A page has events in the order in which they are due; `next` is the next page's cursor."""
 
     events: Sequence[DueEvent]
     total: Count

@@ -49,7 +49,7 @@ class OperatorsJobsQuery(JobFilter):
 
 
 class ListedJob(BaseModel):
-    """A job as its customer's list shows it; its activities are read one job at a time."""
+    """A customer's list shows this of a job; its activities are read job by job."""
 
     job_id: UUID
     status: Status
