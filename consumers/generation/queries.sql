@@ -52,12 +52,12 @@ WITH wanted AS MATERIALIZED (
         older.attempt AS last_attempt,
         older.spent,
         older.deadline AS under_way_until,
-        EXISTS (
-            SELECT FROM dispatch_runs AS line
-            WHERE line.job_id = run_of.job_id AND line.run = run_of.run AND line.state <> 'released'
-        ) AS waits
+        coalesce(line.state <> 'released', false) AS waits,
+        line.entered_at,
+        line.released_at
     FROM unnest(:job_ids::uuid[], :runs::int[], :organization_ids::text[], :tokens::uuid[], :entries::text[])
         AS run_of (job_id, run, organization_id, token, entry)
+    LEFT JOIN dispatch_runs AS line ON line.job_id = run_of.job_id AND line.run = run_of.run
     CROSS JOIN LATERAL (
         SELECT
             coalesce(max(attempt.attempt) FILTER (WHERE attempt.run = run_of.run), 0) AS attempt,
@@ -73,10 +73,11 @@ WITH wanted AS MATERIALIZED (
     ) AS older
 ), begun AS (
     INSERT INTO generation_attempts
-        (job_id, run, attempt, token, state, started_at, organization_id, entry, deadline, endpoint, most_tokens)
+        (job_id, run, attempt, token, state, started_at, organization_id, entry, deadline, endpoint, most_tokens,
+            entered_at, released_at)
     SELECT
         job_id, run, last_attempt + 1, token, 'started', :now, organization_id, entry,
-        clock_timestamp() + :attempt_time::interval, :endpoint::text, :unknown_tokens::bigint
+        clock_timestamp() + :attempt_time::interval, :endpoint::text, :unknown_tokens::bigint, entered_at, released_at
     FROM wanted
     WHERE (:max_tokens::bigint = 0 OR spent < :max_tokens::bigint)
         AND under_way_until IS NULL

@@ -28,6 +28,7 @@ from infra.postgres import Connection
 from streams.jobs.error_codes import ERROR_CODES
 from streams.jobs.events import LONGEST_DELAY
 from streams.jobs.invalid_requests import CODE, invalid_request
+from streams.jobs.waits import WaitingFor, waiting_for
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 
@@ -78,6 +79,9 @@ class JobStatus(BaseModel):
     run: int = Field(description="1, and one more for each replay.")
     created_at: datetime
     run_at: datetime | None = Field(default=None, description="While the job waits for its time: when it begins.")
+    waiting_for: WaitingFor | None = Field(
+        default=None, description="What the job waits for, unless it is being worked on or has ended."
+    )
     started_at: datetime | None = None
     completed_at: datetime | None = Field(default=None, description="When the run ended, in whichever way.")
     error_code: Annotated[str, _KNOWN_CODES] | None = Field(
@@ -102,6 +106,8 @@ async def find_job(connection: Connection, job_id: UUID, caller: Caller) -> JobS
     )
     job = JobStatus(**{**row, "status": status_of(row["status"])}) if row else None
     job = job or await _just_accepted(connection, job_id, caller) or await _never_begun(connection, job_id, caller)
+    if job is not None and not job.has_ended:
+        job = job.model_copy(update={"waiting_for": await waiting_for(connection, job_id, job.run)})
     if job is not None and job.status == "pending":
         asked = await _queries.run_at(connection, job_id=job_id, organization_id=job.organization_id)
         return job.model_copy(update={"run_at": _yet_to_come(asked)})

@@ -28,6 +28,7 @@ _SECTIONS: Final = {
     "facts": "Facts (job_events)",
     "outcomes": "Ends of its runs (job_outcomes)",
     "quota": "Quota (quota_ledger)",
+    "spent": "Where its time has gone",
     "calls": "Calls to the LLM (generation_attempts)",
     "activities": "Activities (customized_activities)",
     "scheduled": "To be published later (scheduled_events)",
@@ -103,10 +104,15 @@ def _print_life(life: "JobLife") -> None:
     console = out()
     console.print(Text(f"Job {life.job_id}", style="bold"))
     document = asdict(life)
-    for name in ("request", "job"):
+    for name in ("request", "job", "waiting_for"):
         values = document[name] or {}
         line = "  ".join(f"{field} {_precise(one)}" for field, one in values.items() if one is not None)
-        console.print(Text.assemble((f"{name:8}", "bold"), line or "(no row)"))
+        if line or name != "waiting_for":
+            console.print(
+                Text.assemble(
+                    (f"{name.replace('_', ' '):8}", "bold"), " " * (name == "waiting_for"), line or "(no row)"
+                )
+            )
     document["calls"] = [_with_unknown_cost(call) for call in document["calls"]]
     for name, title in _SECTIONS.items():
         if document[name]:

@@ -78,12 +78,12 @@ def list_plans(*, as_json: AsJson = False) -> None:
 @plans.command("forget")
 @plain_errors()
 def forget_plan(plan: Plan) -> None:
-    """Forget what was set for a plan: its organizations have weight 1 and no cap."""
+    """Forget all that was set for a plan, its intake limits too: its organizations have what every plan has."""
     from infra.cli.session import with_database
     from infra.operations.plans import forget_share
 
     with_database(lambda database: forget_share(database, plan))
-    typer.echo(f"{plan}: weight 1, no cap")
+    typer.echo(f"{plan}: nothing is set for it any more")
 
 
 def _print_rows(found: "Sequence[PlanShare]") -> None:

@@ -14,6 +14,7 @@ from infra.postgres import Connection, Database
 from producers.cancel.cancellation import Cancellation
 from streams.jobs.cancellations import KnownJob, known_job
 from streams.jobs.events import JobId
+from streams.jobs.waits import Spent, WaitingFor, time_spent, waiting_for
 
 _queries = aiosql.from_path(Path(__file__).with_name("jobs.sql"), "asyncpg")
 
@@ -158,6 +159,8 @@ class JobLife:
     scheduled: Sequence[Scheduled]
     failed: Sequence[Failure]
     reemissions: Sequence[Reemission]
+    waiting_for: WaitingFor | None
+    spent: Sequence[Spent]
 
 
 async def life_of(database: Database, job_id: UUID) -> JobLife:
@@ -183,6 +186,8 @@ async def life_of(database: Database, job_id: UUID) -> JobLife:
             scheduled=await _rows(connection, _queries.scheduled, Scheduled, job_id),
             failed=await _rows(connection, _queries.failed, Failure, job_id),
             reemissions=await _rows(connection, _queries.reemissions, Reemission, job_id),
+            waiting_for=await waiting_for(connection, job_id, None),
+            spent=await time_spent(connection, job_id),
         )
     if not any(getattr(life, field.name) for field in fields(life) if field.name != "job_id"):
         raise UnknownJob(

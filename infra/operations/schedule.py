@@ -28,7 +28,7 @@ class DueEvent:
 
 @dataclass(frozen=True, slots=True)
 class DuePage:
-    """A page has events in the order in which they are due; `next` is the next page's cursor."""
+    """A page has events in the order of their due times; `next` is the following cursor."""
 
     events: Sequence[DueEvent]
     total: Count

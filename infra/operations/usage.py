@@ -41,7 +41,7 @@ class Usage:
 
 
 async def read_usage(database: Database, organization_id: str) -> Usage:
-    """Return an organization's use. One that nobody knows has none.
+    """Return an organization's use. An unknown one has none.
 
     Raises:
         DependencyDown: Postgres is away.

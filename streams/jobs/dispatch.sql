@@ -52,7 +52,8 @@ WHERE job_id = :job_id AND run = :run AND state = 'released' AND NOT ended AND N
 
 -- name: rejoin(job_ids, runs, topics, events, headers)
 -- Has runs whose retry is due wait for their turn again; returns those that do.
-UPDATE dispatch_runs AS line SET due = true, topic = back.topic, event = back.event, headers = back.headers::jsonb
+UPDATE dispatch_runs AS line
+SET due = true, entered_at = clock_timestamp(), topic = back.topic, event = back.event, headers = back.headers::jsonb
 FROM (
     SELECT one.job_id, one.run, retry.topic, retry.event, retry.headers
     FROM dispatch_runs AS one

@@ -123,8 +123,11 @@ class _Answer:
 
     def __init__(self, job: JobStatus) -> None:
         self.body = job.model_dump_json().encode()
-        self._tag = hashlib.sha256(self.body).hexdigest()[:32]
-        self.etag = f'"{self._tag}"'
+        # How many come before it moves all the time, and is no news: then the tag is weak.
+        moves = job.waiting_for is not None and job.waiting_for.before is not None
+        said = job.model_dump_json(exclude={"waiting_for": {"before"}}).encode() if moves else self.body
+        self._tag = hashlib.sha256(said).hexdigest()[:32]
+        self.etag = f'W/"{self._tag}"' if moves else f'"{self._tag}"'
         self._has_ended = job.has_ended
 
     def matches(self, if_none_match: Sequence[str] | None) -> bool:

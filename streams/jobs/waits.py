@@ -1,0 +1,160 @@
+"""Each job says what it waits for, and where its time has gone.
+
+    requested ─run_at─▶ ─quota─▶ in the line ─turn, cap, pause─▶ released ─worker, endpoint─▶ attempt ─call─▶ ended
+                                     ▲                                                          │
+                                     └────────────────────────── retry ◀────────────────────────┘
+
+Every moment between a run's request and its end stands at one of them, so the times add up to the whole. They are read
+from what the stages keep anyway: an attempt keeps when its run came into the line and was released. What has passed
+tells `turn` from the cap no more, nor the `worker` from a closed endpoint; what waits now is told exactly.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias
+from uuid import UUID
+
+import aiosql
+from pydantic import Field, TypeAdapter, ValidationError
+
+from infra.clock import Moment
+from infra.postgres import Connection
+from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_REQUESTS
+
+_queries = aiosql.from_path(Path(__file__).with_name("waits.sql"), "asyncpg")
+_MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(Moment)
+_TOPICS: Final = [JOB_REQUESTS, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY]
+
+Gate: TypeAlias = Literal["run_at", "quota", "turn", "cap", "pause", "retry", "worker", "endpoint"]
+Step: TypeAlias = Gate | Literal["call"]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFor:
+    """A live run waits at this gate."""
+
+    gate: Annotated[
+        Gate,
+        Field(
+            description="`run_at`: its time. `quota`: admission. `turn`: others come first. `cap`: as many of its "
+            "organization as may be are worked on. `pause`: its organization may have none. `retry`: the next try is "
+            "later. `endpoint`: the LLM takes no calls for a while. `worker`: one that is free. More may be added."
+        ),
+    ]
+    since: datetime
+    until: Annotated[datetime | None, Field(description="When it goes on, where that is known.")] = None
+    before: Annotated[
+        int | None, Field(description="With `turn`, `cap` and `pause`: runs of its organization that come first.")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """A run has spent this time at one step; a `call` is no wait."""
+
+    run: int
+    step: Step
+    seconds: float
+
+
+async def waiting_for(connection: Connection, job_id: UUID, run: int | None) -> WaitingFor | None:
+    """Return what a run, or the newest, waits for. None: it is worked on or has ended."""
+    stand = await _queries.stand(connection, job_id=job_id, run=run, topics=_TOPICS)
+    steps = await _steps(connection, job_id, stand)
+    if not steps or stand["ended_at"] is not None:
+        return None
+    gate, since, _ = steps[-1]
+    if gate == "call":
+        return None
+    until = {"endpoint": stand["closed_until"]}.get(gate, stand["later_at"] if gate in _KNOWS_WHEN else None)
+    return WaitingFor(gate, since, until, stand["before"] if gate in _IN_LINE else None)
+
+
+async def time_spent(connection: Connection, job_id: UUID) -> list[Spent]:
+    """Return where the time of a job's newest run has gone, step by step."""
+    stand = await _queries.stand(connection, job_id=job_id, run=None, topics=_TOPICS)
+    total: dict[Step, float] = {}
+    for step, began, ended in await _steps(connection, job_id, stand):
+        total[step] = total.get(step, 0.0) + (ended - began).total_seconds()
+    return [Spent(stand["run"], step, seconds) for step, seconds in total.items()]
+
+
+_KNOWS_WHEN: Final = {"run_at", "quota", "retry"}
+_IN_LINE: Final = {"turn", "cap", "pause"}
+
+
+async def _steps(connection: Connection, job_id: UUID, stand: Any) -> list[tuple[Step, datetime, datetime]]:  # noqa: ANN401
+    """Return the steps of a run from its request until it ended, or now; each begins where the one before it ended."""
+    if stand["requested_at"] is None:
+        return []
+    calls = [row async for row in _queries.calls(connection, job_id=job_id, run=stand["run"])]
+    over = stand["ended_at"] or stand["now"]
+    at = stand["requested_at"]
+    steps: list[tuple[Step, datetime, datetime]] = []
+    for step, until in [*_marks(stand, calls), (_now_at(stand, calls), over)]:
+        # One that is missing, or before the last (a clock was set; two attempts of one release), takes no time.
+        if until is not None and at < min(until, over):
+            steps.append((step, at, min(until, over)))
+            at = min(until, over)
+    # One that came to its gate in this very moment waits there too.
+    if stand["ended_at"] is None and (not steps or steps[-1][0] != _now_at(stand, calls)):
+        steps.append((_now_at(stand, calls), at, over))
+    return steps
+
+
+def _marks(stand: Any, calls: Sequence[Any]) -> Iterator[tuple[Step, datetime | None]]:  # noqa: ANN401
+    """Give each step that is over, with its end."""
+    yield "run_at", _run_at(stand["run_at"])
+    yield "quota", stand["admitted_at"]
+    before: Step = "quota"
+    for call in calls:
+        yield before, call["entered_at"]
+        yield "turn", call["released_at"]
+        yield "worker", call["started_at"]
+        yield "call", call["finished_at"]
+        before = "retry"
+    if stand["in_line"] and stand["state"] != "parked":
+        yield before, stand["entered_at"]
+        if stand["state"] == "released":
+            yield "turn", stand["released_at"]
+
+
+def _now_at(stand: Any, calls: Sequence[Any]) -> Step:  # noqa: ANN401
+    """Return the step at which a live run stands; of one that has ended, the last."""
+    if stand["ended_at"] is not None:
+        return _last(stand, calls)
+    if calls and calls[-1]["finished_at"] is None:
+        return "call"
+    if not stand["in_line"]:
+        return _before_the_line(stand)
+    if stand["state"] == "parked":
+        return "retry"
+    if stand["state"] == "released":
+        return "endpoint" if stand["is_closed"] else "worker"
+    if stand["most"] == 0:
+        return "pause"
+    return "cap" if stand["in_flight"] >= stand["most"] else "turn"
+
+
+def _last(stand: Any, calls: Sequence[Any]) -> Step:  # noqa: ANN401
+    """Return the step at which a run has ended; the end of a call is told a moment later."""
+    if not calls:
+        return "turn" if stand["admitted_at"] is not None else "quota"
+    return "retry" if stand["outcome"] == "cancelled" and calls[-1]["finished_at"] is not None else "call"
+
+
+def _before_the_line(stand: Any) -> Step:  # noqa: ANN401
+    if stand["admitted_at"] is not None:
+        return "worker"  # by a version that had no line
+    run_at = _run_at(stand["run_at"])
+    return "run_at" if run_at is not None and stand["later_at"] is not None and run_at > stand["now"] else "quota"
+
+
+def _run_at(text: str | None) -> datetime | None:
+    """Read what a sender wrote, which need not be a time."""
+    try:
+        return None if text is None else _MOMENT.validate_python(text)
+    except ValidationError:
+        return None
