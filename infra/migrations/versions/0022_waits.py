@@ -2,10 +2,10 @@
 
 from infra.migrations.sql import run_file
 
-revision = "0021"
-down_revision = "0020"
+revision = "0022"
+down_revision = "0021"
 
 
 def upgrade() -> None:
     """Apply the revision's SQL."""
-    run_file("0021_waits.sql")
+    run_file("0022_waits.sql")
