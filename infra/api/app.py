@@ -75,7 +75,8 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         intake.create_router(requests, limited, key),
         cancel.create_router(cancellation, limited, key),
         jobs.create_router(database, key),
-        job_lists.create_router(database, operators_database, key),
+        job_lists.create_router(database, key),
+        job_lists.create_operators_router(operators_database, key),
         operators.create_router(operators_database, broker, key),
         health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh),
     ):

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -88,7 +89,8 @@ async def test_usage_adds_up(pipeline: Pipeline, api: aiohttp.ClientSession, dat
 
 
 @pytest.mark.parametrize(
-    ("route", "scope"), [("/api/jobs", "operator"), ("/api/usage", "operator"), ("/api/ops/jobs", "jobs")]
+    ("route", "scope"),
+    [("/api/jobs", "operator"), ("/api/usage", "operator"), ("/api/ops/jobs", "jobs"), ("/api/ops/schedule", "jobs")],
 )
 async def test_another_scope_is_refused(api: aiohttp.ClientSession, route: str, scope: str) -> None:
     """Customers do not search everybody's jobs, and an operator's token is no customer's."""
@@ -109,6 +111,20 @@ async def test_operators_find_jobs_of_all_over_http(pipeline: Pipeline, api: aio
     assert first["total"] == {"number": 2, "more": False}
     assert second["next"] is None
     assert {page["jobs"][0]["job_id"] for page in (first, second)} == {str(job.job_id) for job in jobs}
+
+
+async def test_operators_see_what_is_published_later(api: aiohttp.ClientSession, database: Pool) -> None:
+    """What is overdue is counted; a cursor that is none is refused."""
+    await database.execute(
+        "INSERT INTO scheduled_events (id, topic, due_at, reason) VALUES ($1, 'job-requests', now(), 'retry')", uuid4()
+    )
+    operator = bearer("ops", "operator")
+    async with api.get("/api/ops/schedule", headers=operator) as answer:
+        schedule = await answer.json()
+    assert (schedule["total"]["number"], schedule["overdue"]["number"], schedule["next"]) == (1, 1, None)
+    assert schedule["events"][0]["reason"] == "retry"
+    async with api.get("/api/ops/schedule?cursor=nowhere", headers=operator) as answer:
+        assert answer.status == 422
 
 
 async def test_the_terminal_lists_them_too(

@@ -14,6 +14,7 @@ from infra.api.problems import TOKEN, responses
 from infra.auth import JOBS, OPERATOR, Caller
 from infra.clock import Moment
 from infra.operations.job_search import Count, FoundJob, JobFilter, Order, Term, count_jobs, find_jobs
+from infra.operations.schedule import DueEvent, read_due
 from infra.operations.usage import read_usage
 from infra.postgres import Database
 
@@ -93,6 +94,25 @@ class OperatorsJobList(BaseModel):
     next: str | None = Field(description="Give it as `cursor` for the next page; absent on the last one.")
 
 
+class ScheduleQuery(BaseModel):
+    """The query for what is published later."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    topic: Term | None = None
+    limit: int = Field(default=50, ge=1, le=_LARGEST_OPERATORS_PAGE)
+    cursor: Cursor = None
+
+
+class Schedule(BaseModel):
+    """Events that are published later, the soonest first."""
+
+    total: BoundedCount
+    overdue: BoundedCount
+    events: list[DueEvent]
+    next: str | None = Field(description="Give it as `cursor` for the next page; absent on the last one.")
+
+
 class OrganizationUsage(BaseModel):
     """The caller's organization in the current month (UTC)."""
 
@@ -107,11 +127,10 @@ class OrganizationUsage(BaseModel):
     in_flight: BoundedCount = Field(description="Jobs that are being processed.")
 
 
-def create_router(database: Database, operators_database: Database, signing_key: str) -> APIRouter:
-    """Return the routes that list jobs and tell an organization's use."""
+def create_router(database: Database, signing_key: str) -> APIRouter:
+    """Return the routes that list a customer's jobs and tell its use."""
     router = APIRouter()
     customer = Authenticated(signing_key, scope=JOBS)
-    operator = Authenticated(signing_key, scope=OPERATOR)
 
     @router.get("/api/jobs", tags=["jobs"], responses=_PROBLEMS)
     async def list_jobs(
@@ -148,12 +167,31 @@ def create_router(database: Database, operators_database: Database, signing_key:
             in_flight=BoundedCount.of(usage.in_flight),
         )
 
+    return router
+
+
+def create_operators_router(database: Database, signing_key: str) -> APIRouter:
+    """Return the routes that list everybody's jobs, and what is published later."""
+    router = APIRouter()
+    operator = Authenticated(signing_key, scope=OPERATOR)
+
     @router.get("/api/ops/jobs", tags=["operators"], responses=_PROBLEMS, dependencies=[Depends(operator)])
     async def search_jobs(query: Annotated[OperatorsJobsQuery, Query()]) -> OperatorsJobList:
         """Find jobs of all organizations, by any of what is known of them."""
         chosen = JobFilter(**query.model_dump(include=set(JobFilter.model_fields)))
-        page = await find_jobs(operators_database, chosen, order=query.order, limit=query.limit, cursor=query.cursor)
-        total = await count_jobs(operators_database, chosen)
+        page = await find_jobs(database, chosen, order=query.order, limit=query.limit, cursor=query.cursor)
+        total = await count_jobs(database, chosen)
         return OperatorsJobList(total=BoundedCount.of(total), jobs=list(page.jobs), next=page.next)
+
+    @router.get("/api/ops/schedule", tags=["operators"], responses=_PROBLEMS, dependencies=[Depends(operator)])
+    async def list_due(query: Annotated[ScheduleQuery, Query()]) -> Schedule:
+        """List what is published later and why: retries, and jobs that wait for their time."""
+        page = await read_due(database, topic=query.topic, limit=query.limit, cursor=query.cursor)
+        return Schedule(
+            total=BoundedCount.of(page.total),
+            overdue=BoundedCount.of(page.overdue),
+            events=list(page.events),
+            next=page.next,
+        )
 
     return router
