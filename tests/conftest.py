@@ -21,7 +21,7 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 _TEMPLATE = "template_migrated"
 _LOGICAL_DATABASES = 64
 _TESTS: Final = Path(__file__).parent
-_LONG_FIRST: Final = ("acceptance", "chaos", "conformance", "integration", "unit")
+_LONG_FIRST: Final = ("acceptance", "browser", "chaos", "conformance", "integration", "unit")
 # Of what a failed test printed, the end is shown: a whole log of it pushes the names of other failures out of sight.
 _CAPTURED_SHOWN: Final = 4_000
 
