@@ -65,7 +65,8 @@ def columns(rows: Sequence[object], **attributes: str) -> dict[str, list[Any]]:
     return {name: list(map(attrgetter(attribute), rows)) for name, attribute in attributes.items()}
 
 
-async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def reading_json(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Have a connection read and write JSON as values."""
     for name in ("json", "jsonb"):
         await connection.set_type_codec(
             name, schema="pg_catalog", encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads
@@ -185,7 +186,7 @@ class Database:
                     **self._address.arguments,
                     min_size=1,
                     max_size=self._size,
-                    init=_prepare,
+                    init=reading_json,
                     command_timeout=_COMMAND_TIMEOUT_S,
                     statement_cache_size=0 if self._pooled else _NAMED_STATEMENTS,
                 )

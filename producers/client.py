@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Final, cast
+from uuid import UUID
 
-from pydantic import ValidationError
+from pydantic import AwareDatetime, ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
@@ -36,7 +37,7 @@ from streams.jobs.events import (
     due_at,
 )
 from streams.jobs.facts import fact, job_requested
-from streams.jobs.job_ids import job_id_for
+from streams.jobs.job_ids import job_id_for, needs_proof
 from streams.jobs.topics import JOB_REQUESTS
 from streams.redis.address import BrokerAddress
 from streams.redis.entry import encode_entry
@@ -75,6 +76,8 @@ class Request:
 
     Attributes:
         run_at: begin the job no earlier than this (with a time zone, at most 366 days ahead).
+        job_id: the job's ID, if it is yours to give; a repeat under it is the same job.
+        requested_at: when it was asked for, if that was earlier (with a time zone); None: now.
     """
 
     organization_id: str
@@ -82,12 +85,16 @@ class Request:
     requirements: str
     idempotency_key: str | None = None
     run_at: datetime | None = None
+    job_id: UUID | None = None
+    requested_at: datetime | None = None
 
 
 class _Asked(Requested):
     """A request's values, checked under the names of the arguments."""
 
     idempotency_key: IdempotencyKey | None = None
+    job_id: UUID | None = None
+    requested_at: AwareDatetime | None = None
 
 
 class JobRequests:
@@ -199,11 +206,11 @@ class JobRequests:
         with _naming_arguments():
             asked = _Asked.model_validate(asdict(request))
             event = job_requested(
-                job_id=job_id_for(asked.organization_id, asked.idempotency_key),
+                job_id=_job_id(asked),
                 organization_id=asked.organization_id,
                 team_id=asked.team_id,
                 requirements=asked.requirements,
-                at=now,
+                at=min(now, asked.requested_at or now),
                 source=self._source,
                 run_at=asked.run_at,
                 idempotency_key=asked.idempotency_key,
@@ -253,6 +260,20 @@ def _naming_arguments() -> Iterator[None]:
         for field, argument in _ARGUMENTS.items():
             message = message.replace(f"{field}: ", f"{argument}: ")
         raise InvalidArgument(message) from None
+
+
+def _job_id(asked: _Asked) -> JobId:
+    """Return the ID of a request's job.
+
+    Raises:
+        InvalidArgument: the pipeline would not let this request have the ID that it gives.
+    """
+    made = job_id_for(asked.organization_id, asked.idempotency_key)
+    if asked.job_id is None or asked.job_id == made:
+        return made
+    if asked.idempotency_key is not None or needs_proof(JobId(asked.job_id)):
+        raise InvalidArgument("job_id: must be a UUID of a version below 8, without an idempotency_key; leave one out")
+    return JobId(asked.job_id)
 
 
 def _unconfirmed(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """The client for upstream services, on a real server."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -48,6 +49,30 @@ async def test_a_repeat_with_the_same_key_is_the_same_event(redis_url: str) -> N
     assert len({first, third, fourth}) == 3
     events = await requests_in(redis_url)
     assert events[0].id == events[1].id
+
+
+async def test_a_service_may_give_the_jobs_id_and_moment(redis_url: str) -> None:
+    """A job that has an ID keeps it, and says when it was asked for; a moment that is to come is now."""
+    mine, asked_at = UUID("4d2f1c3e-0000-4000-8000-000000000001"), datetime.now(UTC) - timedelta(days=3)
+    wish = Request(organization_id="acme", team_id="t1", requirements="walk", job_id=mine, requested_at=asked_at)
+    async with JobRequests.connect(redis_url) as requests:
+        jobs = await requests.submit_many([wish, replace(wish, requested_at=datetime.now(UTC) + timedelta(days=3))])
+    first, second = await requests_in(redis_url)
+    assert jobs == [mine, mine]
+    assert (first.id, first.time) == (second.id, asked_at)
+    assert second.time <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("key", [None, "another key"])
+async def test_an_id_that_follows_from_another_key_is_refused(redis_url: str, key: str | None) -> None:
+    """The pipeline would refuse it later, where nobody waits for the answer; with its own key it is good."""
+    made = job_id_for("acme", "order-42")
+    wish = Request(organization_id="acme", team_id="t1", requirements="walk", job_id=made, idempotency_key=key)
+    async with JobRequests.connect(redis_url) as requests:
+        with pytest.raises(InvalidArgument, match=r"^job_id: must be a UUID of a version below 8"):
+            await requests.submit_many([wish])
+        assert await requests.submit_many([replace(wish, idempotency_key="order-42")]) == [made]
+    assert len(await requests_in(redis_url)) == 1
 
 
 async def test_many_requests_keep_their_order(redis_url: str) -> None:

@@ -1,0 +1,162 @@
+"""Code that called the Celery task calls the pipeline, unchanged but for the import."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from infra.errors import InvalidSetting
+from infra.local.organizations import BIRCH, CEDAR
+from infra.local.stack import Stack
+from producers.celery_compat import (
+    FAILURE,
+    PENDING,
+    REVOKED,
+    SUCCESS,
+    AsyncResult,
+    TaskFailed,
+    TaskRevokedError,
+    generate_custom_activities_task,
+)
+from producers.client import InvalidArgument
+from streams.jobs.job_ids import job_id_for
+from tests.acceptance.customer import WISH
+from tests.conftest import Pool
+
+
+@pytest.fixture(autouse=True)
+def addresses(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment of the old code has to hold."""
+    monkeypatch.setenv("PIPELINE_URL", stack.settings.broker_url)
+    monkeypatch.setenv("DATABASE_URL", stack.settings.database_url)
+
+
+async def row(books: Pool, organization_id: str = BIRCH.id, team_id: str = BIRCH.team.id) -> str:
+    """Write a job's row, as the old backend did before it called the task; return the job's ID."""
+    job_id = uuid4()
+    await books.execute(
+        "INSERT INTO customization_jobs (job_id, organization_id, team_id, requirements, status) "
+        "VALUES ($1, $2, $3, $4, 'pending')",
+        *(job_id, organization_id, team_id, WISH),
+    )
+    return str(job_id)
+
+
+def call_and_wait(job_id: str, team_id: str, organization_id: str) -> Any:
+    """Call the task as the old guide has it; there is no event loop in this thread."""
+    result = generate_custom_activities_task.delay(job_id, team_id, organization_id)
+    assert result.id == job_id
+    activities = result.get(timeout=60)
+    assert (result.state, result.status, result.ready(), result.successful()) == (SUCCESS, SUCCESS, True, True)
+    return activities
+
+
+async def test_delay_gives_three_activities(books: Pool) -> None:
+    """The requirements are read from the job's row; the row becomes the job's, and calling again changes nothing."""
+    job_id = await row(books)
+    done = await asyncio.to_thread(call_and_wait, job_id, BIRCH.team.id, BIRCH.id)
+    assert (done["job_id"], len(done["activities"])) == (job_id, 3)
+    assert done["activities"][0]["steps"]
+    again = await asyncio.to_thread(call_and_wait, job_id, BIRCH.team.id, BIRCH.id)
+    assert again == done
+    charged = "SELECT count(*) FROM quota_ledger WHERE job_id = $1 AND state = 'charged'"
+    assert await books.fetchval(charged, UUID(job_id)) == 1
+
+
+async def test_it_can_be_called_beside_an_event_loop() -> None:
+    """An asynchronous view that calls `.delay()` gets what a synchronous one gets, requirements of its own included."""
+    job_id = str(uuid4())
+    result = generate_custom_activities_task.delay(
+        job_id=job_id, team_id=BIRCH.team.id, organization_id=BIRCH.id, requirements=WISH
+    )
+    assert isinstance(await asyncio.to_thread(result.get, 60), dict)
+
+
+async def test_a_refused_job_is_a_failure(books: Pool) -> None:
+    """`get` raises with the job's code, or returns the error if it is not to raise."""
+    job_id = await row(books, CEDAR.id, CEDAR.team.id)
+    result = generate_custom_activities_task.apply_async(args=[job_id, CEDAR.team.id, CEDAR.id], priority=9)
+    with pytest.raises(TaskFailed) as caught:
+        await asyncio.to_thread(result.get, 60)
+    assert caught.value.code == CEDAR.refusal
+    assert result.failed()
+    assert result.state == FAILURE
+    assert isinstance(result.get(propagate=False), TaskFailed)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"countdown": 3_600},
+        {"eta": datetime.now(UTC) + timedelta(hours=1)},
+        {"eta": (datetime.now(UTC) + timedelta(hours=1)).replace(tzinfo=None)},
+    ],
+    ids=["countdown", "eta", "naive eta"],
+)
+async def test_a_delayed_call_waits_and_can_be_revoked(books: Pool, when: dict[str, Any]) -> None:
+    """It is PENDING until its time; `get` gives up after its timeout; once revoked it stays so."""
+    job_id = await row(books)
+    result = generate_custom_activities_task.apply_async(args=[job_id, BIRCH.team.id, BIRCH.id], **when)
+    with pytest.raises(TimeoutError, match="goes on"):
+        await asyncio.to_thread(result.get, 0.5, interval=0.1)
+    assert (result.state, result.ready(), result.result) == (PENDING, False, None)
+    generate_custom_activities_task.AsyncResult(job_id).revoke(terminate=True)
+    with pytest.raises(TaskRevokedError):
+        await asyncio.to_thread(result.get, 60)
+    assert result.state == REVOKED
+
+
+def test_a_job_that_nobody_knows_is_pending() -> None:
+    """That is Celery's word for it; to revoke it is an error, because nothing would come of it."""
+    result = AsyncResult(str(uuid4()))
+    assert (result.state, result.result) == (PENDING, None)
+    with pytest.raises(InvalidArgument, match=r"^id: there is no job"):
+        result.revoke()
+
+
+GIVEN = (str(uuid4()), "t1", "acme")
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "names"),
+    [
+        (("7", "t1", "acme"), {}, "^job_id: must be a UUID"),
+        (GIVEN[:2], {}, "^organization_id: missing"),
+        ((*GIVEN, WISH, "more"), {}, "^arguments: one too many"),
+        (GIVEN, {"kwargs": {"team_id": "t2"}}, "given twice"),
+        (GIVEN, {"kwargs": {"team": "t2"}}, "^team: the task has no such argument"),
+        (GIVEN, {}, "^job_id: job .* commit the row before the call"),
+        (GIVEN, {"expires": 60}, "^expires: the pipeline has no such option"),
+        (GIVEN, {"task_id": str(uuid4())}, "^task_id: the job's ID is the task's ID"),
+        ((*GIVEN, " "), {}, "^requirements: must have at least 1"),
+        ((str(job_id_for("acme", "1")), "t1", "acme", WISH), {}, "^job_id: must be a UUID of a version below 8"),
+    ],
+)
+def test_what_cannot_be_requested_is_said_at_the_call(args: tuple[str, ...], options: Any, names: str) -> None:
+    """The error names the argument and the fix, and nothing is sent."""
+    with pytest.raises(InvalidArgument, match=names):
+        generate_custom_activities_task.apply_async(args, **options)
+
+
+@pytest.mark.parametrize("wrong", ["organization_id", "team_id", "requirements"])
+async def test_a_call_that_contradicts_the_row_is_refused(books: Pool, wrong: str) -> None:
+    """Its job would not be the row's; nothing is sent, and the error names the argument."""
+    job_id = await row(books)
+    given = {"job_id": job_id, "team_id": BIRCH.team.id, "organization_id": BIRCH.id} | {wrong: "another"}
+    with pytest.raises(InvalidArgument, match=f"^{wrong}: job {job_id} has another in customization_jobs"):
+        generate_custom_activities_task.delay(**given)
+    await books.execute("DELETE FROM customization_jobs WHERE job_id = $1", UUID(job_id))
+
+
+@pytest.mark.parametrize("missing", ["PIPELINE_URL", "DATABASE_URL"])
+def test_a_missing_address_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """The environment variable is in the message."""
+    monkeypatch.delenv(missing)
+    monkeypatch.delenv("BROKER_URL", raising=False)
+    named = "BROKER_URL" if missing == "PIPELINE_URL" else missing
+    result = AsyncResult(GIVEN[0])
+    call = result.ready if missing == "DATABASE_URL" else lambda: generate_custom_activities_task.delay(*GIVEN, WISH)
+    with pytest.raises(InvalidSetting, match=f"^{named} is not set"):
+        call()
