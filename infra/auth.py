@@ -1,11 +1,13 @@
 """Bearer tokens: who calls, for which organization, with which scopes. Signed with HS256: one key makes and checks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeGuard
+from typing import Any, Final, TypeGuard
+from uuid import uuid4
 
 import jwt
+from pydantic import SecretStr
 
 from infra.errors import TeamfitError
 from infra.settings import Settings
@@ -20,7 +22,7 @@ VIEWER: Final = "viewer"
 SHORTEST_KEY = 32  # bytes; RFC 7518 section 3.2 asks HS256 for a key no shorter than its hash
 _ALGORITHM = "HS256"
 _LATEST: Final = 7_258_118_400  # the year 2200; beyond it a time might leave the calendar
-_CLOCK_SKEW = timedelta(seconds=30)
+_CLOCK_SKEW: Final = timedelta(seconds=30)
 _REQUIRED = ["sub", "org", "scope", "exp", "iat"]
 
 
@@ -32,7 +34,7 @@ class InvalidToken(TeamfitError):
     """The token is not one of ours, or no longer.
 
     Attributes:
-        code: ``token_expired`` or ``token_invalid``.
+        code: ``token_expired``, ``token_invalid``, or ``identity_unavailable`` of one that cannot be judged now.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -56,11 +58,25 @@ def signing_key(settings: Settings) -> str:
     Raises:
         NoSigningKey: it is missing or too short to be safe.
     """
-    key = settings.signing_key.get_secret_value() if settings.signing_key else ""
+    return _long_enough(settings.signing_key, "TEAMFIT_SIGNING_KEY")
+
+
+def signing_keys(settings: Settings) -> tuple[str, ...]:
+    """Return the keys whose tokens are accepted: the present one and the one before.
+
+    Raises:
+        NoSigningKey: one that is set is too short to be safe.
+    """
+    keys = {"TEAMFIT_SIGNING_KEY": settings.signing_key, "TEAMFIT_SIGNING_KEY_BEFORE": settings.signing_key_before}
+    return tuple(_long_enough(key, name) for name, key in keys.items() if key is not None)
+
+
+def _long_enough(secret: SecretStr | None, variable: str) -> str:
+    key = secret.get_secret_value() if secret else ""
     if len(key.encode()) < SHORTEST_KEY:
         what = f"has {len(key.encode())} bytes" if key else "is not set"
         raise NoSigningKey(
-            f"TEAMFIT_SIGNING_KEY {what}; at least {SHORTEST_KEY} bytes are needed to sign bearer tokens. "
+            f"{variable} {what}; at least {SHORTEST_KEY} bytes are needed to sign bearer tokens. "
             "Make one with `openssl rand -hex 32` and give the same one to every API process."
         )
     return key
@@ -74,7 +90,7 @@ def issue_token(
     scopes: Iterable[str] = (JOBS,),
     lifetime: timedelta = timedelta(days=30),
 ) -> str:
-    """Make a token for an organization. It cannot be taken back before it expires, so keep lifetimes short."""
+    """Make a token for an organization. It lives until it expires or its `jti` is on the list of revoked ones."""
     now = datetime.now(UTC)
     claims = {
         "sub": subject,
@@ -82,25 +98,62 @@ def issue_token(
         "scope": " ".join(scopes),
         "iat": now,
         "exp": now + lifetime,
+        "jti": str(uuid4()),
     }
     return jwt.encode(claims, key, algorithm=_ALGORITHM)
 
 
-def read_token(key: str, token: str) -> Caller:
-    """Check a token and return who it speaks for.
+def read_token(key: str, token: str) -> Mapping[str, Any]:
+    """Check a token that one of our own keys has signed, and return its claims.
 
     Raises:
         InvalidToken: it has expired, or its signature or its claims are wrong. The message does not repeat the token.
     """
+    return decoded(token, key, algorithms=[_ALGORITHM], required=_REQUIRED)
+
+
+def decoded(
+    token: str,
+    key: str | jwt.PyJWK,
+    *,
+    algorithms: Sequence[str],
+    required: Sequence[str],
+    audience: str | None = None,
+    issuer: str | None = None,
+) -> Mapping[str, Any]:
+    """Check a token's signature, times, audience and issuer, and return its claims.
+
+    Raises:
+        InvalidToken: it has expired, or something about it is wrong. The message does not repeat the token.
+    """
     try:
-        claims = jwt.decode(token, key, algorithms=[_ALGORITHM], leeway=_CLOCK_SKEW, options={"require": _REQUIRED})
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=list(algorithms),
+            options={"require": list(required)},
+            leeway=_CLOCK_SKEW,
+            audience=audience,
+            issuer=issuer,
+        )
     except jwt.ExpiredSignatureError as error:
         raise InvalidToken("token_expired", "the bearer token has expired; ask for a new one") from error
     except jwt.MissingRequiredClaimError as error:
         raise InvalidToken("token_invalid", f"the bearer token lacks the claim `{error.claim}`") from error
+    except (jwt.InvalidIssuerError, jwt.InvalidAudienceError) as error:
+        raise InvalidToken("token_invalid", "the bearer token is of another issuer, or for another audience") from error
     except (jwt.InvalidTokenError, RecursionError, OverflowError, ValueError) as error:
         # PyJWT lets out what reading the JSON and the times in it raises: all before, or in spite of, a good signature.
         raise InvalidToken("token_invalid", "the bearer token is not one that this API signed") from error
+    return claims
+
+
+def caller_of(claims: Mapping[str, Any]) -> Caller:
+    """Return who a checked token speaks for.
+
+    Raises:
+        InvalidToken: its claims are not of the form that they must have.
+    """
     subject, organization_id, scope = claims["sub"], claims["org"], claims["scope"]
     if not (_is_name(subject) and _is_name(organization_id) and isinstance(scope, str)):
         raise InvalidToken("token_invalid", "the bearer token's claims `sub`, `org` and `scope` must be printable text")

@@ -68,6 +68,36 @@ class Settings(Variables):
         description="Key that signs bearer tokens (HS256), at least 32 bytes. The API does not start without it.",
     )
 
+    signing_key_before: SecretStr | None = Field(
+        default=None,
+        description="The key before `TEAMFIT_SIGNING_KEY`: its tokens are accepted, and none are made with it. Set it "
+        "while you change keys, until the last of its tokens has expired.",
+    )
+    revoked_tokens: str | None = Field(
+        default=None,
+        description="A file with the IDs (`jti`) of tokens that are refused, one on a line; read again within 5 s of "
+        "a change. Unset: tokens live until they expire.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="The `iss` of an identity provider whose tokens (RS256, ES256) are accepted beside our own; unset: "
+        "none are.",
+    )
+    oidc_audience: str | None = Field(default=None, description="The `aud` that its tokens must be made out to.")
+    oidc_jwks_url: str | None = Field(
+        default=None, description="Where its keys are: its `jwks_uri`, by `https://`. New keys need no restart."
+    )
+    oidc_organization_claim: str = Field(
+        default="org",
+        min_length=1,
+        description="The claim that holds the organization; `a.b`: the field `b` of the claim `a`.",
+    )
+    oidc_scope_claim: str = Field(
+        default="scope",
+        min_length=1,
+        description="The claim that holds the scopes, as a list or separated by spaces; `a.b` as above.",
+    )
+
     model: str = Field(default="gpt-4o-mini", description="Model that composes the activities.")
     completion_format: CompletionFormat = Field(
         default="auto",

@@ -15,6 +15,7 @@ from infra.api.limits import Limited
 from infra.api.routes import cancel, health, intake, job_lists, jobs, operators
 from infra.auth import signing_key
 from infra.console import Console
+from infra.identity import Tokens
 from infra.postgres import Database
 from infra.settings import Settings
 from infra.settings import settings as process_settings
@@ -46,7 +47,8 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         NoSigningKey: TEAMFIT_SIGNING_KEY is missing or too short; the message says how to make one.
     """
     settings = settings or process_settings()
-    key = signing_key(settings)
+    signing_key(settings)
+    tokens = Tokens.of(settings)
     database = Database(settings.database_url, size=settings.database_pool_size)
     operators_database = Database(settings.database_url, size=OPERATORS_CONNECTIONS)
     broker = Broker(settings, name="api")
@@ -72,12 +74,12 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     cancellation = Cancellation(database, broker, database.clock)
     limited = Limited(database)
     for router in (
-        intake.create_router(requests, limited, key),
-        cancel.create_router(cancellation, limited, key),
-        jobs.create_router(database, key),
-        job_lists.create_router(database, key),
-        job_lists.create_operators_router(operators_database, key),
-        operators.create_router(operators_database, broker, key),
+        intake.create_router(requests, limited, tokens),
+        cancel.create_router(cancellation, limited, tokens),
+        jobs.create_router(database, tokens),
+        job_lists.create_router(database, tokens),
+        job_lists.create_operators_router(operators_database, tokens),
+        operators.create_router(operators_database, broker, tokens),
         health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh),
     ):
         api.include_router(router)

@@ -7,19 +7,24 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from infra.api.problems import Problem
-from infra.auth import Caller, InvalidToken, read_token
+from infra.auth import Caller, InvalidToken
+from infra.identity import Tokens
 
 _scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="Made by `teamfit token --organization ORG`.")
+
+
+# By then the identity provider is asked for its keys again.
+_RETRY_AFTER_S = "30"
 
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
     """Checks a request's bearer token: its signature, and the scope that the route asks for.
 
-    Use as a dependency: `caller: Annotated[Caller, Depends(Authenticated(key, scope=JOBS))]`.
+    Use as a dependency: `caller: Annotated[Caller, Depends(Authenticated(tokens, scope=JOBS))]`.
     """
 
-    key: str
+    tokens: Tokens
     scope: str
 
     async def __call__(
@@ -30,14 +35,16 @@ class Authenticated:
         """Return the caller.
 
         Raises:
-            Problem: 401 without a valid token, 403 without the scope.
+            Problem: 401 without a valid token, 403 without the scope, 503 while it cannot be judged.
         """
         if credentials is None:
             sent = "is not a bearer token" if "authorization" in request.headers else "is missing"
             raise _unauthenticated("unauthenticated", f"the Authorization header {sent}; send `Bearer <token>`")
         try:
-            caller = read_token(self.key, credentials.credentials)
+            caller = await self.tokens.read(credentials.credentials)
         except InvalidToken as error:
+            if error.code == "identity_unavailable":
+                raise Problem(503, error.code, str(error), headers={"Retry-After": _RETRY_AFTER_S}) from error
             raise _unauthenticated(error.code, str(error), challenge=', error="invalid_token"') from error
         if self.scope not in caller.scopes:
             challenge = _challenge(f', error="insufficient_scope", scope="{self.scope}"')

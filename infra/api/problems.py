@@ -57,11 +57,12 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "internal_error": (500, "A bug; `error_id` finds it in the API's log."),
     "broker_unavailable": (503, "The broker is away or takes no writes; nothing was recorded."),
     "database_unavailable": (503, "Postgres is away or takes no writes."),
+    "identity_unavailable": (503, "The identity provider's keys cannot be fetched, so its tokens cannot be checked."),
     "too_busy": (503, "More requests came at once than can be taken."),
 }
 """Each code with its status, and when it is answered."""
 
-TOKEN: Final = ("unauthenticated", "token_invalid", "token_expired", "insufficient_scope")
+TOKEN: Final = ("unauthenticated", "token_invalid", "token_expired", "insufficient_scope", "identity_unavailable")
 """What a route that asks for a token may answer."""
 BODY: Final = (
     "bad_request",

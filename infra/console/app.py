@@ -19,6 +19,7 @@ from infra.console.desk import Desk
 from infra.console.pages import failed, job, jobs, organizations, overview, replay, sign_in, streams
 from infra.console.sessions import Sessions
 from infra.errors import DependencyDown
+from infra.identity import Tokens
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.broker import Broker
@@ -41,7 +42,7 @@ class Console:
     """The console as an ASGI app. Whoever makes it closes it, and then its database and broker."""
 
     def __init__(self, settings: Settings, database: Database, broker: Broker) -> None:
-        self._desk = desk = Desk(settings, database, broker, Sessions(database))
+        self._desk = desk = Desk(settings, database, broker, Sessions(database), Tokens.of(settings))
         self._applying = applying = replay.Applying(desk)
         routes: list[BaseRoute] = [
             *sign_in.routes(desk),

@@ -19,6 +19,7 @@ from infra.console.rendering import Fields, Templates, told
 from infra.console.sessions import Session, Sessions
 from infra.console.visits import NotAllowed, View, Visit, address_of, came_from_elsewhere, form_of, query_of, root_of
 from infra.errors import DependencyDown, Refused, TeamfitError
+from infra.identity import Tokens
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.broker import Broker
@@ -42,6 +43,7 @@ class Desk:
     database: Database
     broker: Broker
     sessions: Sessions
+    tokens: Tokens
     board: Board = field(default_factory=Board)
     templates: Templates = field(default_factory=Templates)
 

@@ -11,6 +11,7 @@ from infra.api.limits import HEADERS, Limited
 from infra.api.problems import BODY, TOKEN, responses
 from infra.api.trace_headers import CallersTrace
 from infra.auth import JOBS, Caller
+from infra.identity import Tokens
 from infra.uuids import GivenUuid
 from producers.cancel.cancellation import Cancellation
 from streams.jobs.events import DEFAULT_REASON, JobId, Reason
@@ -47,10 +48,10 @@ class CancelAnswer(BaseModel):
     run: int = Field(description="Which run was cancelled: 1, and one more for each replay.")
 
 
-def create_router(cancellation: Cancellation, limited: Limited, signing_key: str) -> APIRouter:
+def create_router(cancellation: Cancellation, limited: Limited, tokens: Tokens) -> APIRouter:
     """Return the routes that cancel jobs."""
     router = APIRouter(prefix="/api/jobs", tags=["jobs"])
-    authenticated = Authenticated(signing_key, scope=JOBS)
+    authenticated = Authenticated(tokens, scope=JOBS)
 
     @router.post("/{job_id}/cancel", responses={200: {**HEADERS}, **_PROBLEMS})
     async def cancel_job(

@@ -14,6 +14,7 @@ from infra.api.limits import HEADERS, Limited
 from infra.api.problems import BODY, TOKEN, Problem, responses
 from infra.api.trace_headers import CallersTrace
 from infra.auth import JOBS, Caller
+from infra.identity import Tokens
 from producers.intake.intake import Intake
 from streams.jobs.events import MAX_IDEMPOTENCY_KEY, Requested
 
@@ -92,10 +93,10 @@ class GenerateAnswer(BaseModel):
     status_url: str = Field(description="Where to poll the job, on the host that was asked.")
 
 
-def create_router(intake: Intake, limited: Limited, signing_key: str) -> APIRouter:
+def create_router(intake: Intake, limited: Limited, tokens: Tokens) -> APIRouter:
     """Return the routes that take requests in."""
     router = APIRouter(prefix="/api/activities", tags=["activities"])
-    authenticated = Authenticated(signing_key, scope=JOBS)
+    authenticated = Authenticated(tokens, scope=JOBS)
 
     @router.post("/generate-custom", status_code=202, responses={202: {**HEADERS}, **_PROBLEMS})
     async def generate_custom(

@@ -13,6 +13,7 @@ from infra.api.bearer import Authenticated
 from infra.api.problems import TOKEN, responses
 from infra.auth import JOBS, OPERATOR, Caller
 from infra.clock import Moment
+from infra.identity import Tokens
 from infra.operations.job_search import Count, FoundJob, JobFilter, Order, Term, count_jobs, find_jobs
 from infra.operations.schedule import DueEvent, read_due
 from infra.operations.usage import read_usage
@@ -127,10 +128,10 @@ class OrganizationUsage(BaseModel):
     in_flight: BoundedCount = Field(description="Jobs that are being processed.")
 
 
-def create_router(database: Database, signing_key: str) -> APIRouter:
+def create_router(database: Database, tokens: Tokens) -> APIRouter:
     """Return the routes that list a customer's jobs and tell its use."""
     router = APIRouter()
-    customer = Authenticated(signing_key, scope=JOBS)
+    customer = Authenticated(tokens, scope=JOBS)
 
     @router.get("/api/jobs", tags=["jobs"], responses=_PROBLEMS)
     async def list_jobs(
@@ -170,10 +171,10 @@ def create_router(database: Database, signing_key: str) -> APIRouter:
     return router
 
 
-def create_operators_router(database: Database, signing_key: str) -> APIRouter:
+def create_operators_router(database: Database, tokens: Tokens) -> APIRouter:
     """Return the routes that list everybody's jobs, and what is published later."""
     router = APIRouter()
-    operator = Authenticated(signing_key, scope=OPERATOR)
+    operator = Authenticated(tokens, scope=OPERATOR)
 
     @router.get("/api/ops/jobs", tags=["operators"], responses=_PROBLEMS, dependencies=[Depends(operator)])
     async def search_jobs(query: Annotated[OperatorsJobsQuery, Query()]) -> OperatorsJobList:

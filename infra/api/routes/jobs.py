@@ -19,6 +19,7 @@ from infra.api.problems import TOKEN, responses
 from infra.api.stream_limits import StreamLimits
 from infra.auth import JOBS, Caller
 from infra.errors import JobNotFound
+from infra.identity import Tokens
 from infra.postgres import Database
 from infra.uuids import GivenUuid
 
@@ -63,10 +64,10 @@ LastEventId = Annotated[
 ]
 
 
-def create_router(database: Database, signing_key: str) -> APIRouter:
+def create_router(database: Database, tokens: Tokens) -> APIRouter:
     """Return the routes that read jobs."""
     router = APIRouter(prefix="/api/jobs", tags=["jobs"])
-    authenticated = Authenticated(signing_key, scope=JOBS)
+    authenticated = Authenticated(tokens, scope=JOBS)
     changes, limits = Changes(database), StreamLimits()
 
     @router.get("/{job_id}", response_model=JobStatus, responses=_NOT_MODIFIED | responses(*_PROBLEMS))

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from infra.api.bearer import Authenticated
 from infra.api.problems import BODY, TOKEN, Problem, responses
 from infra.auth import OPERATOR, Caller
+from infra.identity import Tokens
 from infra.postgres import Database
 from producers.replay.apply import Replays
 from producers.replay.failed import (
@@ -80,10 +81,10 @@ class Apply(BaseModel):
     rate: float = Field(ge=1, le=10_000, description="Events per second.")
 
 
-def create_router(database: Database, publisher: Publisher, signing_key: str) -> APIRouter:
+def create_router(database: Database, publisher: Publisher, tokens: Tokens) -> APIRouter:
     """Return the operators' routes. They see every organization's events, so they ask for the scope `operator`."""
     router = APIRouter(prefix="/api/ops", tags=["operators"])
-    authenticated = Authenticated(signing_key, scope=OPERATOR)
+    authenticated = Authenticated(tokens, scope=OPERATOR)
     _add_failed_events(router, authenticated, FailedEvents(database, database.clock))
     replays = Replays(database, publisher, database.clock, release_limit=_WAIT_FOR_QUOTA)
     _add_plans(router, authenticated, Plans(database, database.clock), replays)

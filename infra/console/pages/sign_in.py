@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from infra.auth import InvalidToken, NoSigningKey, read_token, signing_key
+from infra.auth import InvalidToken, NoSigningKey
 from infra.console.desk import COOKIE, FORM_TOKEN, Desk
 from infra.console.sessions import LinkUsed, Session, form_token, role_of
 from infra.console.visits import NotAllowed, Visit, came_from_elsewhere, form_of, query_of, root_of
@@ -52,7 +52,7 @@ class _Door:
         """Exchange a bearer token for a session."""
         try:
             fields = await self._own_form(request)
-            caller = read_token(signing_key(self._desk.settings), fields.get("token", ""))
+            caller = await self._desk.tokens.read(fields.get("token", ""))
             session = await self._desk.sessions.begin(caller.subject, role_of(caller), until=caller.expires_at)
         except (NotAllowed, InvalidToken, NoSigningKey, Refused) as error:
             return self._form(request, status=_status(error), why=str(error))

@@ -1,0 +1,191 @@
+"""Tokens of our own keys and of an identity provider (OIDC) are read here.
+
+Our own are HS256. Two keys are accepted while keys are changed: the one that signs, and the one before it. The
+provider's are RS256 or ES256, for its issuer and our audience alone; which claims hold the organization and the scopes
+is a setting. A token whose ID (`jti`) is on the list of revoked ones is refused, whoever signed it.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import jwt
+import structlog
+
+from infra.auth import Caller, InvalidToken, NoSigningKey, caller_of, decoded, read_token, signing_keys
+from infra.errors import InvalidSetting
+from infra.key_sets import ALGORITHMS, KeySet, NoKeySet
+from infra.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_LOOK_AGAIN_S: Final = 5.0
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Revoked:
+    """A file lists the IDs of tokens that are revoked, one on each line. It is read again when it changes."""
+
+    def __init__(self, path: Path, *, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._seconds = seconds
+        self._looked_at = seconds()
+        self._seen: object = None
+        self._ids: frozenset[str] = frozenset()
+        try:
+            self._read()
+        except (OSError, ValueError) as error:
+            raise InvalidSetting(
+                Settings.variable("revoked_tokens"), f"names a file that cannot be read ({error}); make it, empty"
+            ) from error
+
+    def __contains__(self, token_id: str) -> bool:
+        """Return whether the token is revoked. While the file cannot be read, what it said last holds."""
+        if self._seconds() - self._looked_at >= _LOOK_AGAIN_S:
+            self._looked_at = self._seconds()
+            try:
+                self._read()
+            except (OSError, ValueError) as error:
+                log.warning("revoked_tokens.not_read", path=str(self._path), why=f"{type(error).__name__}: {error}")
+        return token_id in self._ids
+
+    def _read(self) -> None:
+        state = self._path.stat()
+        seen = (state.st_ino, state.st_size, state.st_mtime_ns)
+        if seen != self._seen:
+            self._ids = frozenset(filter(None, map(str.strip, self._path.read_text().splitlines())))
+            self._seen = seen
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An OIDC provider, and how its claims are read."""
+
+    issuer: str
+    audience: str
+    keys: KeySet
+    organization_claim: str
+    scope_claim: str
+
+    async def read(self, token: str, key_id: object) -> Mapping[str, Any]:
+        """Return the token's claims under our own names.
+
+        Raises:
+            InvalidToken: it is not one of this provider's for us, or no longer; or its keys are not there yet.
+        """
+        try:
+            key = await self.keys.key(key_id if isinstance(key_id, str) else None)
+        except NoKeySet as error:
+            message = "the identity provider's keys cannot be fetched at present; send the request again later"
+            raise InvalidToken("identity_unavailable", message) from error
+        if key is None:
+            raise InvalidToken("token_invalid", "the identity provider has no key of the bearer token's `kid`")
+        claims = decoded(
+            token,
+            key,
+            algorithms=ALGORITHMS,
+            required=("iss", "aud", "sub", "exp", "iat"),
+            audience=self.audience,
+            issuer=self.issuer,
+        )
+        scope = _at(claims, self.scope_claim)
+        if isinstance(scope, list) and all(isinstance(one, str) for one in scope):
+            scope = " ".join(scope)
+        return {**claims, "org": _at(claims, self.organization_claim), "scope": scope}
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Reads bearer tokens."""
+
+    keys: tuple[str, ...]
+    provider: Provider | None = None
+    revoked: Revoked | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Tokens":
+        """Return the reader that the settings describe. Nothing is fetched before the first token comes.
+
+        Raises:
+            NoSigningKey: a key is too short to be safe.
+            InvalidSetting: the provider is described in part, or the list of revoked tokens cannot be read.
+        """
+        revoked = None if settings.revoked_tokens is None else Revoked(Path(settings.revoked_tokens))
+        return cls(signing_keys(settings), _provider(settings), revoked)
+
+    async def read(self, token: str) -> Caller:
+        """Check a token and return who it speaks for.
+
+        Raises:
+            InvalidToken: it cannot be accepted. The message does not repeat the token.
+            NoSigningKey: it is of our own kind, and there is no key.
+        """
+        header = _header(token)
+        if self.provider is not None and header.get("alg") in ALGORITHMS:
+            claims = await self.provider.read(token, header.get("kid"))
+        else:
+            claims = self._own(token)
+        token_id = claims.get("jti")
+        if self.revoked is not None and isinstance(token_id, str) and token_id in self.revoked:
+            raise InvalidToken("token_invalid", "the bearer token has been revoked; ask for a new one")
+        return caller_of(claims)
+
+    def _own(self, token: str) -> Mapping[str, Any]:
+        if not self.keys:
+            raise NoSigningKey("TEAMFIT_SIGNING_KEY is not set, so no token can be checked; links of `teamfit` go on")
+        *earlier, last = self.keys
+        for key in earlier:
+            try:
+                return read_token(key, token)
+            except InvalidToken as error:
+                if not isinstance(error.__cause__, jwt.InvalidSignatureError):
+                    raise  # this key has signed it, or no key of ours has
+        return read_token(last, token)
+
+
+def _header(token: str) -> Mapping[str, Any]:
+    try:
+        return jwt.get_unverified_header(token)
+    except (jwt.InvalidTokenError, RecursionError, ValueError) as error:
+        raise InvalidToken("token_invalid", "the bearer token is not one that this API signed") from error
+
+
+def _at(claims: Mapping[str, Any], path: str) -> object:
+    """Return a claim, or what is inside of one: `resource.org`. A claim whose name has dots goes first."""
+    found: object = claims
+    if path in claims:
+        return claims[path]
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _provider(settings: Settings) -> Provider | None:
+    parts = {
+        "oidc_issuer": settings.oidc_issuer,
+        "oidc_audience": settings.oidc_audience,
+        "oidc_jwks_url": settings.oidc_jwks_url,
+    }
+    if not any(parts.values()):
+        return None
+    issuer, audience, keys_url = (_given(name, value) for name, value in parts.items())
+    url = urlsplit(keys_url)
+    if url.scheme != "https" and not (url.scheme == "http" and url.hostname in _LOOPBACK):
+        # Whoever can change what comes over plain HTTP makes tokens for everybody.
+        raise InvalidSetting(Settings.variable("oidc_jwks_url"), "must begin with https://")
+    return Provider(
+        issuer=issuer,
+        audience=audience,
+        keys=KeySet(keys_url),
+        organization_claim=settings.oidc_organization_claim,
+        scope_claim=settings.oidc_scope_claim,
+    )
+
+
+def _given(name: str, value: str | None) -> str:
+    if not value:
+        raise InvalidSetting(Settings.variable(name), "is not set; an identity provider needs all three of them")
+    return value

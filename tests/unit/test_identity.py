@@ -1,0 +1,286 @@
+"""Tokens of an identity provider, and of our own keys while they are changed or taken back."""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+from infra.auth import Caller, InvalidToken, NoSigningKey, issue_token
+from infra.errors import InvalidSetting
+from infra.identity import Provider, Revoked, Tokens
+from infra.key_sets import KeySet
+from infra.settings import Settings
+from tests.waiting import wait_for
+
+ISSUER, AUDIENCE = "https://id.example.com/", "teamfit"
+RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+OTHER_RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+OWN, BEFORE = "k" * 32, "b" * 32
+
+
+def public(key: Any, key_id: str | None, **more: str) -> dict[str, Any]:
+    """Return a private key's public half, as a provider publishes it."""
+    algorithm = RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else ECAlgorithm
+    published: dict[str, Any] = json.loads(algorithm.to_jwk(key.public_key()))
+    return published | ({} if key_id is None else {"kid": key_id}) | more
+
+
+def signed(key: Any = RSA_KEY, key_id: str | None = "r", **changes: object) -> str:
+    """Return a token of the provider; a claim that is None is left out."""
+    now = int(time.time())
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "org": "acme", "scope": "jobs", "iat": now, "exp": now + 60}
+    claims = {name: value for name, value in (claims | changes).items() if value is not None}
+    algorithm = "RS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256"
+    return jwt.encode(claims, key, algorithm=algorithm, headers=None if key_id is None else {"kid": key_id})
+
+
+@dataclass
+class Publisher:
+    """A provider whose answers, and whose clock, the test sets."""
+
+    keys: list[Any] = field(default_factory=lambda: [public(RSA_KEY, "r"), public(EC_KEY, "e")])
+    answer: bytes | None = None
+    error: Exception | None = None
+    fetched: int = 0
+    now: float = 1_000.0
+
+    async def fetch(self, _url: str) -> bytes:
+        self.fetched += 1
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        return json.dumps({"keys": self.keys}).encode() if self.answer is None else self.answer
+
+    def tokens(self, *, organization: str = "org", scope: str = "scope", **more: Any) -> Tokens:
+        keys = KeySet("https://id.example.com/keys", fetch=self.fetch, seconds=lambda: self.now)
+        return Tokens((OWN,), Provider(ISSUER, AUDIENCE, keys, organization, scope), **more)
+
+
+@pytest.mark.parametrize(("key", "key_id"), [(RSA_KEY, "r"), (EC_KEY, "e")])
+async def test_a_token_of_the_provider_says_who_calls(key: Any, key_id: str) -> None:
+    """Both algorithms count; our own tokens go on beside them, and the keys are fetched once."""
+    publisher = Publisher()
+    tokens = publisher.tokens()
+    for _ in range(3):
+        assert await tokens.read(signed(key, key_id)) == Caller("ann", "acme", frozenset({"jobs"}))
+    assert publisher.fetched == 1
+    assert (await tokens.read(issue_token(OWN, organization_id="birch"))).organization_id == "birch"
+
+
+@pytest.mark.parametrize(
+    ("changes", "organization", "scope"),
+    [
+        ({"https://acme.com/org": "acme"}, "https://acme.com/org", "scope"),
+        ({"teamfit": {"org": "acme", "scopes": ["jobs", "operator"]}}, "teamfit.org", "teamfit.scopes"),
+        ({"scp": "jobs operator"}, "org", "scp"),
+    ],
+)
+async def test_claims_are_read_where_the_settings_say(changes: Any, organization: str, scope: str) -> None:
+    """A claim's whole name, a field inside of one, a list or a text of scopes."""
+    caller = await Publisher().tokens(organization=organization, scope=scope).read(signed(**changes))
+    assert caller.organization_id == "acme"
+    assert "jobs" in caller.scopes
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"iss": "https://id.example.com"}, "another issuer"),
+        ({"aud": "another"}, "another audience"),
+        ({"aud": None}, "lacks the claim `aud`"),
+        ({"exp": 1}, "expired"),
+        ({"exp": None}, "lacks the claim `exp`"),
+        ({"sub": None}, "lacks the claim `sub`"),
+        ({"iat": 9_999_999_999}, "not one"),
+        ({"org": None}, "must be printable text"),
+        ({"org": ["acme"]}, "must be printable text"),
+        ({"scope": [1]}, "must be printable text"),
+        ({"scope": {"jobs": True}}, "must be printable text"),
+    ],
+)
+async def test_a_token_for_others_or_of_another_time_is_refused(changes: Any, says: str) -> None:
+    """Signed or not: its issuer, audience, times and claims must be right."""
+    with pytest.raises(InvalidToken, match=says):
+        await Publisher().tokens().read(signed(**changes))
+
+
+async def test_clocks_may_differ_by_half_a_minute() -> None:
+    """A token that has expired 20 seconds ago, or is issued 20 seconds from now, is good."""
+    now = int(time.time())
+    tokens = Publisher().tokens()
+    await tokens.read(signed(exp=now - 20))
+    await tokens.read(signed(iat=now + 20, nbf=now + 20))
+
+
+def _confused(key: Any) -> str:
+    """Return a token signed by HMAC with the text of a public key, which everybody knows."""
+    head, body, _ = signed(key).split(".")
+    del head
+    header = jwt.utils.base64url_encode(b'{"alg":"HS256","kid":"r","typ":"JWT"}').decode()
+    text = json.dumps(public(key, "r")).encode()
+    signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(
+        f"{header}.{body}".encode(), text
+    )
+    return f"{header}.{body}.{jwt.utils.base64url_encode(signature).decode()}"
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        signed(OTHER_RSA_KEY, "r"),
+        signed(EC_KEY, "r"),
+        signed(RSA_KEY, "e"),
+        signed(RSA_KEY, None),
+        _confused(RSA_KEY),
+        jwt.encode({"iss": ISSUER, "aud": AUDIENCE}, "", algorithm="none", headers={"kid": "r"}),
+        jwt.encode({"iss": ISSUER}, RSA_KEY, algorithm="PS256", headers={"kid": "r"}),
+        signed()[:-8],
+        "a.b.c",
+    ],
+)
+async def test_a_signature_that_is_not_the_keys_is_refused(token: str) -> None:
+    """Another key, the other algorithm, none, a public key taken for a secret, and what is no token."""
+    with pytest.raises(InvalidToken) as caught:
+        await Publisher().tokens().read(token)
+    assert caught.value.code == "token_invalid"
+
+
+async def test_a_key_without_an_id_serves_when_it_is_the_only_one() -> None:
+    """Some providers have one key and do not name it."""
+    publisher = Publisher(keys=[public(RSA_KEY, None)])
+    await publisher.tokens().read(signed(RSA_KEY, None))
+
+
+async def test_new_keys_need_no_restart_and_old_ones_end() -> None:
+    """An unknown ID has the set fetched; a key that was withdrawn is refused once the set is older than an hour."""
+    publisher = Publisher(keys=[public(RSA_KEY, "r")])
+    tokens = publisher.tokens()
+    await tokens.read(signed())
+    publisher.keys, publisher.now = [public(OTHER_RSA_KEY, "new")], publisher.now + 31
+    await tokens.read(signed(OTHER_RSA_KEY, "new"))
+    publisher.keys, publisher.now = [public(RSA_KEY, "r")], publisher.now + 3_601
+    await tokens.read(signed(OTHER_RSA_KEY, "new"))  # has the set fetched, and does not wait for it
+
+    async def withdrawn() -> bool:
+        try:
+            await tokens.read(signed(OTHER_RSA_KEY, "new"))
+        except InvalidToken as error:
+            return "no key" in str(error)
+        return False
+
+    await wait_for(withdrawn, what="the key to be refused")
+
+
+async def test_a_thousand_unknown_keys_cause_one_fetch_in_half_a_minute() -> None:
+    """Whoever makes IDs up cannot have the provider asked more often, and good tokens go on."""
+    publisher = Publisher()
+    tokens = publisher.tokens()
+    await tokens.read(signed())
+    for expected in (2, 3):
+        publisher.now += 30
+        made_up = [tokens.read(signed(OTHER_RSA_KEY, f"made up {number}")) for number in range(1_000)]
+        outcomes = await asyncio.gather(*made_up, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {InvalidToken}
+        assert publisher.fetched == expected
+        await tokens.read(signed())
+
+
+BAD_ANSWERS: Mapping[str, dict[str, Any]] = {
+    "away": {"error": OSError("away")},
+    "late": {"error": TimeoutError()},
+    "no JSON": {"answer": b"<html>"},
+    "no set": {"answer": b"[]"},
+    "no list": {"answer": b'{"keys": {}}'},
+    "no keys": {"keys": []},
+    "none of use": {"keys": [7, {}, {"kty": "RSA"}, {"kid": 7, "kty": "oct", "k": "AAAA"}]},
+    "for encryption": {"keys": [public(RSA_KEY, "r", use="enc")]},
+    "another algorithm": {"keys": [public(RSA_KEY, "r", alg="RS512")]},
+    "too short": {"keys": [public(rsa.generate_private_key(public_exponent=65537, key_size=1024), "r")]},  # noqa: S505
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ANSWERS.values(), ids=BAD_ANSWERS.keys())
+async def test_a_set_that_cannot_be_used_leaves_the_last_good_one(bad: Any) -> None:
+    """Its keys go on; without any, tokens are neither accepted nor refused, until the provider is asked again."""
+    publisher = Publisher()
+    tokens = publisher.tokens()
+    await tokens.read(signed())
+    for name, value in bad.items():
+        setattr(publisher, name, value)
+    publisher.now += 31
+    with pytest.raises(InvalidToken, match="no key"):
+        await tokens.read(signed(OTHER_RSA_KEY, "unknown"))
+    await tokens.read(signed())
+
+    never = Publisher(**bad)
+    tokens = never.tokens()
+    for _ in range(2):
+        with pytest.raises(InvalidToken) as caught:
+            await tokens.read(signed())
+        assert caught.value.code == "identity_unavailable"
+    assert never.fetched == 1
+    never.keys, never.answer, never.error, never.now = Publisher().keys, None, None, never.now + 30
+    await tokens.read(signed())
+
+
+async def test_a_key_can_be_changed_without_an_outage() -> None:
+    """Tokens of the key before are good; a key that is too short is refused, by its name."""
+    settings = Settings(signing_key=OWN, signing_key_before=BEFORE, _env_file=None)  # type: ignore[arg-type]
+    tokens = Tokens.of(settings)
+    for key in (OWN, BEFORE):
+        assert (await tokens.read(issue_token(key, organization_id="acme"))).organization_id == "acme"
+    with pytest.raises(InvalidToken, match="lacks the claim `sub`"):
+        await tokens.read(jwt.encode({"org": "acme"}, OWN, algorithm="HS256"))
+    with pytest.raises(InvalidToken, match="not one that this API signed"):
+        await tokens.read(issue_token("x" * 32, organization_id="acme"))
+    with pytest.raises(NoSigningKey, match=r"^TEAMFIT_SIGNING_KEY_BEFORE has 5 bytes"):
+        Tokens.of(Settings(signing_key=OWN, signing_key_before="short", _env_file=None))  # type: ignore[arg-type]
+
+
+async def test_a_token_can_be_taken_back(tmp_path: Path) -> None:
+    """Whoever signed it; the list is read again when it has changed, and holds while its file is away."""
+    listed, now = tmp_path / "revoked", [0.0]
+    listed.write_text("another\n")
+    tokens = Publisher().tokens(revoked=Revoked(listed, seconds=lambda: now[0]))
+    own = issue_token(OWN, organization_id="acme")
+    theirs = signed(jti="t-1")
+    for token in (own, theirs):
+        await tokens.read(token)
+    token_id = jwt.decode(own, options={"verify_signature": False})["jti"]
+    listed.write_text(f"\n  {token_id} \r\nt-1\n")
+    for step in range(2):
+        now[0] += 5
+        for token in (own, theirs):
+            with pytest.raises(InvalidToken, match="revoked"):
+                await tokens.read(token)
+        if step == 0:
+            listed.unlink()
+    await tokens.read(issue_token(OWN, organization_id="acme"))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"oidc_issuer": ISSUER}, "^TEAMFIT_OIDC_AUDIENCE is not set"),
+        ({"oidc_issuer": ISSUER, "oidc_audience": "a"}, "^TEAMFIT_OIDC_JWKS_URL is not set"),
+        ({"oidc_jwks_url": "https://id.example.com/keys"}, "^TEAMFIT_OIDC_ISSUER is not set"),
+        (
+            {"oidc_issuer": ISSUER, "oidc_audience": "a", "oidc_jwks_url": "http://id.example.com/keys"},
+            "^TEAMFIT_OIDC_JWKS_URL must begin with https",
+        ),
+        ({"revoked_tokens": "/nowhere/revoked"}, "^TEAMFIT_REVOKED_TOKENS names a file that cannot be read"),
+    ],
+)
+def test_what_is_set_in_part_is_refused_at_start(given: dict[str, str], says: str) -> None:
+    """The message names the variable and the fix."""
+    with pytest.raises(InvalidSetting, match=says):
+        Tokens.of(Settings(signing_key=OWN, _env_file=None, **given))  # type: ignore[arg-type]
