@@ -92,7 +92,7 @@ class AsyncResult:
 
     @property
     def state(self) -> str:
-        """Return PENDING (also of a job that nobody knows), STARTED, SUCCESS, FAILURE or REVOKED."""
+        """Return PENDING (also of an unknown job), STARTED, SUCCESS, FAILURE or REVOKED."""
         return _apart(_seen(self.id))[0]
 
     status = state

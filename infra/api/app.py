@@ -71,11 +71,10 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     api.add_middleware(BehindProxy, root_path=settings.root_path, trusted=settings.trusted_proxies)
     add_docs_page(api)
     requests = _intake(settings, database, broker)
-    cancellation = Cancellation(database, broker, database.clock)
     limited = Limited(database)
     for router in (
         intake.create_router(requests, limited, tokens),
-        cancel.create_router(cancellation, limited, tokens),
+        cancel.create_router(Cancellation(database, broker, database.clock), limited, tokens),
         jobs.create_router(database, tokens),
         job_lists.create_router(database, tokens),
         job_lists.create_operators_router(operators_database, tokens),

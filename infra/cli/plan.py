@@ -78,7 +78,7 @@ def list_plans(*, as_json: AsJson = False) -> None:
 @plans.command("forget")
 @plain_errors()
 def forget_plan(plan: Plan) -> None:
-    """Forget all that was set for a plan, its intake limits too: its organizations have what every plan has."""
+    """Forget all that was set for a plan, its intake limits too."""
     from infra.cli.session import with_database
     from infra.operations.plans import forget_share
 

@@ -28,7 +28,7 @@ class DueEvent:
 
 @dataclass(frozen=True, slots=True)
 class DuePage:
-    """A page has events in the order of their due times; `next` is the following cursor."""
+    """A page has events in the order of their due times."""
 
     events: Sequence[DueEvent]
     total: Count
