@@ -238,6 +238,12 @@ class Settings(Variables):
         description="Addresses and networks of proxies, separated by commas, whose `X-Forwarded-For`, `-Proto` and "
         "`-Prefix` the API believes; `*`: all addresses.",
     )
+    cors_origins: str | None = Field(
+        default=None,
+        pattern=r"^(\*|https?://[^\s/,*]+(\s*,\s*https?://[^\s/,*]+)*)$",
+        description="Origins of pages that may call the API from a browser, separated by commas, such as "
+        "`https://app.example.com`; `*`: all. Unset: pages of the API's own origin alone.",
+    )
     console: bool = Field(
         default=False,
         description="Whether the API serves the operators' console, at `/console`. Off: `teamfit console` serves it.",

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from infra.api import failures
 from infra.api.behind_proxy import BehindProxy
 from infra.api.body_limit import BodyLimit
+from infra.api.cross_origin import CrossOrigin
 from infra.api.docs_page import add_docs_page
 from infra.api.head import Head
 from infra.api.limits import Limited
@@ -65,10 +66,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    api.add_middleware(Head)
-    api.add_middleware(BodyLimit, limit=LONGEST_BODY)
-    failures.install(api)
-    api.add_middleware(BehindProxy, root_path=settings.root_path, trusted=settings.trusted_proxies)
+    _add_middleware(api, settings)
     add_docs_page(api)
     requests = _intake(settings, database, broker)
     limited = Limited(database)
@@ -87,6 +85,16 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         closes.insert(0, console.close)
         api.mount(CONSOLE_PREFIX, console)
     return api
+
+
+def _add_middleware(api: FastAPI, settings: Settings) -> None:
+    """Add what stands between the server and the routes, the innermost first."""
+    api.add_middleware(Head)
+    api.add_middleware(BodyLimit, limit=LONGEST_BODY)
+    failures.install(api)
+    if settings.cors_origins is not None:
+        api.add_middleware(CrossOrigin, origins=settings.cors_origins)
+    api.add_middleware(BehindProxy, root_path=settings.root_path, trusted=settings.trusted_proxies)
 
 
 def _closing(closes: Sequence[Callable[[], Awaitable[None]]]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
