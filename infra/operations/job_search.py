@@ -39,7 +39,7 @@ def _load(*, saying: bool) -> Any:  # noqa: ANN401 - aiosql's queries have no ty
     _, _, chosen = (folder / "job_filter.sql").read_text(encoding="utf-8").partition("\n")
     join = ""
     if saying:
-        join = "JOIN job_words AS said ON said.job_id = job.job_id"
+        join = "JOIN job_words AS said ON job.job_id = said.job_id::uuid"
         chosen = f"{chosen.rstrip()}\n    AND said.words @@ websearch_to_tsquery('simple', :words)"
     statements = (folder / "job_search.sql").read_text(encoding="utf-8")
     _, _, statements = statements.partition("\n\n")

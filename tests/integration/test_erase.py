@@ -121,14 +121,14 @@ async def test_no_table_keeps_an_erased_organizations_word(
     live = await _with_texts(pipeline, database, "acme")
     await _with_texts(pipeline, database, "birch")
     assert await _tables_with(database, "secret-acme") == await _tables_with(database, "secret-birch")
-    assert len(await _tables_with(database, "secret-birch")) == 8
+    assert len(await _tables_with(database, "secret-birch")) == 9
     charged = (await usage(database))[1]
 
     said = await erase("--organization", "acme", "--yes", "--json")
     assert said.exit_code == 0, said.output
     assert json.loads(said.stdout)["live"] == [str(live.job_id)]
     assert await _tables_with(database, "secret-acme") == set()
-    assert len(await _tables_with(database, "secret-birch")) == 8
+    assert len(await _tables_with(database, "secret-birch")) == 9
     digests = "SELECT count(*) FROM job_owners WHERE organization_id = $1 AND wish IS NOT NULL"
     assert await database.fetchval(digests, "acme") == 0
     assert (await usage(database))[1] == charged
@@ -148,7 +148,7 @@ async def test_an_erasure_asks_first(erase: Run, pipeline: Pipeline, database: P
     said = await erase("--organization", "acme", answer="n\n")
     assert said.exit_code == 1
     assert "acme: 3 jobs, 3 activities, 5 events, 1 failed events, 1 early cancellations; 1 jobs have" in said.output
-    assert len(await _tables_with(database, "secret-acme")) == 8
+    assert len(await _tables_with(database, "secret-acme")) == 9
     said = await erase("--organization", "nowhere", "--yes")
     assert said.exit_code == 1
     assert said.stderr.startswith("teamfit: organization nowhere: not known, and neither is a job")

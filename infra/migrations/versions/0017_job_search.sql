@@ -15,22 +15,30 @@ WHERE type = 'teamfit.job.requested.v1';
 
 -- The words of each wish, apart from the job's row: that changes several times, and a wish never but for an erasure. Wishes
 -- come in all languages, so no word is left out or cut to its stem.
+-- The ID is text, and no reference: on the way back to Celery a job's ID becomes text again, and a read model may be emptied.
 CREATE TABLE job_words (
-    job_id uuid PRIMARY KEY REFERENCES customization_jobs (job_id) ON DELETE CASCADE,
+    job_id text PRIMARY KEY,
     words tsvector NOT NULL
 );
 INSERT INTO job_words (job_id, words)
-SELECT job_id, to_tsvector('simple', left(requirements, 10000))
+SELECT job_id::text, to_tsvector('simple', left(requirements, 10000))
 FROM customization_jobs
 WHERE requirements IS NOT NULL;
 CREATE INDEX job_words_words ON job_words USING gin (words);
 
 CREATE FUNCTION note_job_words() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO job_words (job_id, words) VALUES (NEW.job_id, to_tsvector('simple', left(coalesce(NEW.requirements, ''), 10000)))
+    INSERT INTO job_words (job_id, words) VALUES (NEW.job_id::text, to_tsvector('simple', left(coalesce(NEW.requirements, ''), 10000)))
     ON CONFLICT (job_id) DO UPDATE SET words = excluded.words;
     RETURN NULL;
 END $$;
+CREATE FUNCTION forget_job_words() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM job_words AS forgotten USING gone WHERE forgotten.job_id = gone.job_id::text;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER customization_jobs_words_of_gone AFTER DELETE ON customization_jobs
+REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION forget_job_words();
 CREATE TRIGGER customization_jobs_words_of_new AFTER INSERT ON customization_jobs
 FOR EACH ROW WHEN (NEW.requirements IS NOT NULL) EXECUTE FUNCTION note_job_words();
 CREATE TRIGGER customization_jobs_words_of_changed AFTER UPDATE OF requirements ON customization_jobs

@@ -79,7 +79,7 @@ async def test_a_zombies_late_answer_changes_nothing(
 ) -> None:
     """A stalled worker that answers after another took its run over saves and publishes nothing; its cost is kept."""
     event = accepted()
-    await endpoint.tell("ok", latency=1.0, count=1)
+    await endpoint.tell("ok", latency=3.0, count=1)
     zombie = asyncio.create_task(stage.handle(event))
 
     await wait_for(endpoint.busy, what="the zombie's call")
