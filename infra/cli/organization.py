@@ -45,6 +45,10 @@ _TRUST = "Its trust score, from 0 to 1; below TEAMFIT_TRUST_THRESHOLD it is refu
 _PRIORITY = "Whether its share is four times its plan's."
 _WEIGHT = "Its share of the fleet against others', while both wait; its plan's by default."
 _MOST = "How many of its runs are worked on at once; 0 pauses it; as its plan has it by default."
+_RATE = "How many requests it may send a minute; 0 refuses all; its plan's by default."
+_WAITING = "How many of its runs may wait for their turn; its plan's by default."
+Rate = Annotated[int | None, typer.Option("--requests-per-minute", help=_RATE, min=0, max=1_000_000)]
+MaxWaiting = Annotated[int | None, typer.Option(help=_WAITING, min=0, max=_LARGEST)]
 Weight = Annotated[float | None, typer.Option(help=_WEIGHT, min=0.001, max=1000)]
 MaxInFlight = Annotated[int | None, typer.Option(help=_MOST, min=0, max=_LARGEST)]
 
@@ -95,8 +99,10 @@ def set_organization(
     priority: Annotated[bool | None, typer.Option(help=_PRIORITY)] = None,
     weight: Weight = None,
     max_in_flight: MaxInFlight = None,
+    rate: Rate = None,
+    max_waiting: MaxWaiting = None,
     as_plan: Annotated[
-        bool, typer.Option("--as-plan", help="Forget its own weight and cap: its plan's count.")
+        bool, typer.Option("--as-plan", help="Forget its own weight, cap and limits: its plan's count.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -113,6 +119,8 @@ def set_organization(
         "priority": priority,
         "weight": weight,
         "max_in_flight": max_in_flight,
+        "requests_per_minute": rate,
+        "max_waiting": max_waiting,
     }
     if all(value is None for value in changes.values()) and not as_plan:
         raise typer.BadParameter("give at least one option that changes something")

@@ -41,20 +41,25 @@ def set_plan(
         int | None,
         typer.Option(help="How many runs of each are worked on at once; 0 pauses them.", min=0, max=2**31 - 1),
     ] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(help="How many requests each may send; 0 refuses all.", min=0, max=1_000_000)
+    ] = None,
+    max_waiting: Annotated[
+        int | None, typer.Option(help="How many runs of each may wait for their turn.", min=0, max=2**31 - 1)
+    ] = None,
     no_cap: Annotated[bool, typer.Option("--no-cap", help="Any number of runs at once.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Change what is given of a plan's share; the rest stays. What an organization was given itself goes before it."""
+    """Change what is given of a plan; the rest stays. What an organization was given itself goes before it."""
     from infra.cli.session import with_database
-    from infra.operations.plans import set_share
+    from infra.operations.plans import PlanShare, set_share
 
     if no_cap and max_in_flight is not None:
         raise typer.BadParameter("give --max-in-flight or --no-cap, not both")
-    if weight is None and max_in_flight is None and not no_cap:
-        raise typer.BadParameter("give --weight, --max-in-flight or --no-cap")
-    known = with_database(
-        lambda database: set_share(database, plan, weight=weight, max_in_flight=max_in_flight, no_cap=no_cap)
-    )
+    given = PlanShare(plan, weight, max_in_flight, requests_per_minute, max_waiting)
+    if given == PlanShare(plan) and not no_cap:
+        raise typer.BadParameter("give at least one option that changes something")
+    known = with_database(lambda database: set_share(database, given, no_cap=no_cap))
     if as_json:
         print_json(known)
     else:
@@ -88,6 +93,8 @@ def forget_plan(plan: Plan) -> None:
 
 def _print_rows(found: "Sequence[PlanShare]") -> None:
     if not found:
-        typer.echo("None yet: every plan has weight 1 and no cap.")
+        typer.echo("None yet: every plan has weight 1 and no limits.")
         return
-    print_table(["plan", "weight", "max in flight"], (asdict(one).values() for one in found))
+    print_table(
+        ["plan", "weight", "max in flight", "requests a minute", "max waiting"], (asdict(one).values() for one in found)
+    )

@@ -1,7 +1,7 @@
 """Operators say what each plan is given of the fleet. An organization's own weight and cap go before its plan's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import aiosql
@@ -24,33 +24,34 @@ class PlanShare:
         plan: its name, as subscriptions have it.
         weight: their share against others'; None: 1.
         max_in_flight: how many runs of each are worked on at once; None: any number.
+        requests_per_minute: how many requests each may send; None: any number.
+        max_waiting: how many runs of each may wait; None: any number.
     """
 
     plan: str
-    weight: float | None
-    max_in_flight: int | None
+    weight: float | None = None
+    max_in_flight: int | None = None
+    requests_per_minute: int | None = None
+    max_waiting: int | None = None
 
 
 async def shares(database: Database) -> Sequence[PlanShare]:
-    """Return what is set for plans. One that is not there has weight 1 and no cap."""
+    """Return what is set for plans. One that is not there has weight 1 and no limits."""
     async with database.transaction() as connection:
         return [PlanShare(**row) async for row in _queries.shares(connection)]
 
 
-async def set_share(
-    database: Database, plan: str, *, weight: float | None, max_in_flight: int | None, no_cap: bool = False
-) -> PlanShare:
+async def set_share(database: Database, given: PlanShare, *, no_cap: bool = False) -> PlanShare:
     """Set what is given of a plan's share; None leaves it as it is. It acts on what waits, within a second.
 
     Args:
         database: where.
-        plan: its name, as subscriptions have it; one without organizations counts as soon as one has it.
-        weight: from 0.001 to 1,000.
-        max_in_flight: for each organization; 0 pauses them.
-        no_cap: whether any number may be worked on at once, if `max_in_flight` is None.
+        given: of a plan that may have no organization yet; it counts as soon as one has it. 0 runs in flight pause its
+            organizations, 0 requests a minute refuse all.
+        no_cap: whether any number of runs may be worked on at once, if `max_in_flight` is None.
     """
     async with database.transaction() as connection:
-        row = await _queries.set_share(connection, plan=plan, weight=weight, max_in_flight=max_in_flight, no_cap=no_cap)
+        row = await _queries.set_share(connection, **asdict(given), no_cap=no_cap)
     return PlanShare(**row)
 
 

@@ -1,14 +1,17 @@
 -- name: shares()
 -- What is set for plans.
-SELECT plan, weight, max_in_flight FROM plan_shares ORDER BY plan;
+SELECT plan, weight, max_in_flight, requests_per_minute, max_waiting FROM plan_shares ORDER BY plan;
 
--- name: set_share(plan, weight, max_in_flight, no_cap)^
+-- name: set_share(plan, weight, max_in_flight, requests_per_minute, max_waiting, no_cap)^
 -- Sets what is given of a plan's share. `no_cap`: any number at once.
-INSERT INTO plan_shares AS known (plan, weight, max_in_flight) VALUES (:plan, :weight, :max_in_flight)
+INSERT INTO plan_shares AS known (plan, weight, max_in_flight, requests_per_minute, max_waiting)
+VALUES (:plan, :weight, :max_in_flight, :requests_per_minute, :max_waiting)
 ON CONFLICT (plan) DO UPDATE SET
     weight = coalesce(excluded.weight, known.weight),
-    max_in_flight = coalesce(excluded.max_in_flight, CASE WHEN NOT :no_cap THEN known.max_in_flight END)
-RETURNING plan, weight, max_in_flight;
+    max_in_flight = coalesce(excluded.max_in_flight, CASE WHEN NOT :no_cap THEN known.max_in_flight END),
+    requests_per_minute = coalesce(excluded.requests_per_minute, known.requests_per_minute),
+    max_waiting = coalesce(excluded.max_waiting, known.max_waiting)
+RETURNING plan, weight, max_in_flight, requests_per_minute, max_waiting;
 
 -- name: forget_share(plan)$
 -- Forgets what was set for a plan.

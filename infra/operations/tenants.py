@@ -18,7 +18,8 @@ from infra.postgres import Connection, Database
 
 _queries = aiosql.from_path(Path(__file__).with_name("tenants.sql"), "asyncpg")
 
-_SUBSCRIPTION = ("id", "plan", "status", "monthly_quota", "priority", "weight", "max_in_flight")
+_LIMITS = ("requests_per_minute", "max_waiting")
+_SUBSCRIPTION = ("id", "plan", "status", "monthly_quota", "priority", "weight", "max_in_flight", *_LIMITS)
 # What is shown, and asked for nowhere.
 _TOLD = {"share", "cap", "teams"}
 _REQUIRED = {"plan": "--plan", "monthly_quota": "--quota"}
@@ -32,6 +33,8 @@ class Organization:
         weight: what it was given itself of the fleet; None: as its plan has it. So with `max_in_flight`.
         share: the weight that counts.
         cap: how many of its runs may be worked on at once; None: any number.
+        requests_per_minute: how many requests it may send; None: as its plan has it. So with `max_waiting`, the runs
+            that may wait.
     """
 
     id: str
@@ -46,6 +49,8 @@ class Organization:
     share: float = 1.0
     cap: int | None = None
     teams: int = 0
+    requests_per_minute: int | None = None
+    max_waiting: int | None = None
 
     @property
     def may_request(self) -> bool:
@@ -101,7 +106,7 @@ async def set_organization(
         database: where.
         organization_id: which.
         changes: new values by field of `Organization`; None leaves a field as it is.
-        as_plan: whether a weight and a cap that are not given become those of its plan.
+        as_plan: whether a weight, a cap and limits that are not given become those of its plan.
 
     Raises:
         UnknownOrganization: there is none.

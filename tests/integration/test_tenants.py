@@ -29,7 +29,8 @@ async def teamfit(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     settings.cache_clear()
 
 
-_NO_SHARE = {"weight": None, "max_in_flight": None, "share": 1.0, "cap": None}
+_NO_LIMITS = {"requests_per_minute": None, "max_waiting": None}
+_NO_SHARE = {"weight": None, "max_in_flight": None, "share": 1.0, "cap": None} | _NO_LIMITS
 
 
 async def _json(teamfit: Run, line: str) -> Any:
@@ -60,7 +61,7 @@ async def test_a_share_is_the_organizations_own_or_its_plans(teamfit: Run) -> No
         return shown["weight"], shown["max_in_flight"], shown["share"], shown["cap"]
 
     assert await share() == (None, 3, 1.0, 3)
-    plan = {"plan": "team", "weight": 2.5, "max_in_flight": 20}
+    plan = {"plan": "team", "weight": 2.5, "max_in_flight": 20} | _NO_LIMITS
     assert await _json(teamfit, "plan set team --weight 2.5 --max-in-flight 20") == plan
     assert await share() == (None, 3, 2.5, 3)
     await teamfit("organization set hazel --weight 7 --max-in-flight 0")
@@ -72,6 +73,8 @@ async def test_a_share_is_the_organizations_own_or_its_plans(teamfit: Run) -> No
     assert await _json(teamfit, "plan set team --no-cap") == plan | {"max_in_flight": None}
     assert await share() == (3.0, None, 3.0, None)
     assert await _json(teamfit, "plan list") == [plan | {"max_in_flight": None}]
+    limited = plan | {"max_in_flight": None, "requests_per_minute": 600, "max_waiting": 9}
+    assert await _json(teamfit, "plan set team --requests-per-minute 600 --max-waiting 9") == limited
     assert (await teamfit("plan forget team")).exit_code == 0
     assert await _json(teamfit, "plan list") == []
 
@@ -102,7 +105,7 @@ async def test_a_team_is_added_once(teamfit: Run) -> None:
         ("organization set acme --weight 0", 2, "--weight"),
         ("organization set acme --weight nan", 2, "--weight"),
         ("organization set acme --max-in-flight -1", 2, "--max-in-flight"),
-        ("plan set team", 2, "--weight, --max-in-flight or --no-cap"),
+        ("plan set team", 2, "at least one option"),
         ("plan set team --no-cap --max-in-flight 3", 2, "not both"),
         ("plan set team --weight 1001", 2, "--weight"),
         ("plan forget nobodys", 1, "plan nobodys: nothing is set for it"),
