@@ -9,6 +9,7 @@ stops things in its own order.
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -23,6 +24,8 @@ from typing import IO
 from infra.errors import TeamfitError
 
 HOST = "127.0.0.1"
+_PORTS = (12_000, 32_000)
+_TRIES = 100
 
 # Reads the child's process ID, then until the pipe closes. "stopped" instead means that the child was stopped in order,
 # and there is nothing left to do.
@@ -93,11 +96,20 @@ def unprivileged_account() -> Account | None:
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago. Whoever binds it must be ready to lose the race."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that was free a moment ago.
+
+    It is none of those that the system gives to outgoing connections (from 32768 on Linux, from 49152 elsewhere): each
+    connection on this machine may take one of them before whoever asked here comes to bind it.
+
+    Raises:
+        OSError: none was found.
+    """
+    for _ in range(_TRIES):
+        port = _PORTS[0] + secrets.randbelow(_PORTS[1] - _PORTS[0])  # no two processes draw the same row of ports
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise OSError(f"no free port was found on {HOST} between {_PORTS[0]} and {_PORTS[1]}")
 
 
 class GuardedProcess:
