@@ -54,17 +54,24 @@ class Features:
 class Broker(Protocol):
     """A running broker."""
 
-    name: str
-    features: Features
+    @property
+    def name(self) -> str:
+        """What tests call it."""
+        ...
+
+    @property
+    def features(self) -> Features:
+        """What it promises."""
+        ...
 
     def url(self, **settings: str) -> str:
         """The broker URL for Faust, with the transport's settings where they apply."""
         ...
 
 
-@dataclass
+@dataclass(frozen=True)
 class RedisBroker:
-    """A server that speaks Redis, wherever it came from."""
+    """A server that speaks Redis, wherever it came from. Tests share it, so none may change it for the next one."""
 
     name: str
     address: str
@@ -124,8 +131,11 @@ def cluster() -> Iterator[RedisBroker]:
         yield RedisBroker("cluster", f"redis://127.0.0.1:{ports[0]}/0", fixed=(("cluster", "true"),))
 
 
+@dataclass(frozen=True, kw_only=True)
 class SentinelBroker(RedisBroker):
     """A master and a replica under a Sentinel."""
+
+    sentinel_port: int
 
     def fail_over(self) -> None:
         """Make the replica the master, and the master its replica.
@@ -140,8 +150,6 @@ class SentinelBroker(RedisBroker):
             _until(
                 lambda: sentinel.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "main") != before, "the failover"
             )
-
-    sentinel_port: int
 
 
 @contextmanager
@@ -174,12 +182,11 @@ def watched(master: int, *, password: str = "", sentinel_password: str = "") -> 
             Redis(port=watcher, password=sentinel_password or None) as watching,
         ):
             _until(lambda: bool(watching.execute_command("SENTINEL REPLICAS", "main")), "the replica to be known")
-            broker = SentinelBroker("sentinel", f"redis://127.0.0.1:{watcher}/0", fixed=(("sentinel", "main"),))
-            broker.sentinel_port = watcher
-            yield broker
+            address = f"redis://127.0.0.1:{watcher}/0"
+            yield SentinelBroker(name="sentinel", address=address, fixed=(("sentinel", "main"),), sentinel_port=watcher)
 
 
-@dataclass
+@dataclass(frozen=True)
 class KafkaBroker:
     """A broker that speaks Kafka's protocol; Faust's own transport serves it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from streams.redis.consumer import Consumer
+from tests.conformance.brokers import RedisBroker
 from tests.conformance.harness import Bench, collect, running
 from tests.integration.redis_transport.conftest import Client, hand_to_the_dead
 from tests.waiting import wait_for
@@ -61,7 +62,7 @@ async def test_a_worker_that_may_not_listen_looks_by_itself(bench: Bench, redis:
     await redis.execute_command("ACL", "SETUSER", "older", "on", ">secret", "~*", "+@all", "-xread")
     await hand_to_the_dead(redis, bench.topic_name, f"workers-{bench.number}", 1)
     port = redis.connection_pool.connection_kwargs["port"]
-    bench.broker.address = f"redis://older:secret@127.0.0.1:{port}/0"  # type: ignore[attr-defined]
+    bench.broker = RedisBroker("an older rule", f"redis://older:secret@127.0.0.1:{port}/0")
     app = bench.app()
     seen = collect(bench, app)
     try:
@@ -70,5 +71,4 @@ async def test_a_worker_that_may_not_listen_looks_by_itself(bench: Bench, redis:
             assert not consumer_of(app).hand_backs.heard
             assert consumer_of(app).health.problems() == []
     finally:
-        bench.broker.address = f"redis://127.0.0.1:{port}/0"  # type: ignore[attr-defined]
         await redis.execute_command("ACL", "DELUSER", "older")

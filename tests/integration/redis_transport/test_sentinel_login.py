@@ -11,7 +11,7 @@ from infra.settings import Settings
 from producers.broker import Broker
 from producers.client import JobRequests, SubmitFailed
 from streams.delivery.deliveries import Record
-from tests.conformance.brokers import SentinelBroker, sentinel
+from tests.conformance.brokers import RedisBroker, sentinel
 from tests.conformance.harness import Bench, collect, running, transport_of
 
 PASSWORDS = {
@@ -36,7 +36,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 async def test_everybody_logs_in(url: str, bench: Bench) -> None:
     """A worker, the API's broker with its probe, the client and the gauges reach the master with one URL."""
-    bench.broker = SentinelBroker("sentinel", url)
+    bench.broker = RedisBroker("sentinel", url)
     bench.settings = {}
     app = bench.app()
     seen = collect(bench, app)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
+from urllib.parse import parse_qsl
 
 import pytest
 import trustme
@@ -20,6 +21,7 @@ from infra.settings import Settings, settings
 from producers.broker import Broker
 from producers.client import JobRequests, SubmitFailed
 from tests.chaos.redis_transport.proxy import proxied
+from tests.conformance.brokers import RedisBroker
 from tests.conformance.harness import Bench, collect, transport_of
 from tests.waiting import wait_for
 
@@ -126,7 +128,7 @@ async def test_a_worker_says_it_where_one_looks(server: int, context: ssl.SSLCon
     place, url, fix = WRONG[name]
     async with place(server, context) as port:
         address, _, query = url.format(port=port).partition("?")
-        bench.broker.url = lambda **_settings: f"{address}?{query}"  # type: ignore[method-assign]  # the test's own
+        bench.broker = RedisBroker(name, address, fixed=tuple(parse_qsl(query)))
         worker = bench.app()
         collect(bench, worker)
         starting = asyncio.create_task(worker.start())
