@@ -23,6 +23,7 @@ import asyncpg
 
 from consumers.projection.fold import JobState
 from consumers.projection.refold import COLUMNS, Folded, Gaps, Session, absorb, find_gaps, fold_archive, queries
+from infra.actions import Act, note
 from infra.errors import DependencyDown
 from infra.postgres import behind_pooler
 from streams.jobs.events import TERMINAL_TYPES, JobId
@@ -174,7 +175,9 @@ async def _repair(connection: Session) -> int:
         await queries.lock_differing(connection)
         # This statement begins after the locks were taken, so it sees all that their former holders committed.
         await _catch_up(connection, queries.news_of_differing.sql)
-        return int(await queries.repair(connection))
+        repaired = int(await queries.repair(connection))
+        await note(connection, Act("projection.rebuild", "read model", effects={"repaired": repaired}))
+        return repaired
 
 
 async def _catch_up(connection: Session, news: str) -> None:

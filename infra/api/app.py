@@ -13,7 +13,7 @@ from infra.api.cross_origin import CrossOrigin
 from infra.api.docs_page import add_docs_page
 from infra.api.head import Head
 from infra.api.limits import Limited
-from infra.api.routes import cancel, health, intake, job_lists, jobs, operators
+from infra.api.routes import actions, cancel, health, intake, job_lists, jobs, operators
 from infra.auth import signing_key
 from infra.console import Console
 from infra.identity import Tokens
@@ -77,6 +77,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         job_lists.create_router(database, tokens),
         job_lists.create_operators_router(operators_database, tokens),
         operators.create_router(operators_database, broker, tokens),
+        actions.create_router(operators_database, tokens),
         health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh),
     ):
         api.include_router(router)

@@ -6,9 +6,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from infra.actions import Act, act_as, note_refusal
 from infra.api.problems import Problem
 from infra.auth import Caller, InvalidToken
 from infra.identity import Tokens
+from infra.postgres import Database
 
 _scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="Made by `teamfit token --organization ORG`.")
 
@@ -22,10 +24,16 @@ class Authenticated:
     """Checks a request's bearer token: its signature, and the scope that the route asks for.
 
     Use as a dependency: `caller: Annotated[Caller, Depends(Authenticated(tokens, scope=JOBS))]`.
+
+    Attributes:
+        tokens: reads them.
+        scope: what the route asks for.
+        logs: where actions that are refused for their scope are logged; None: nowhere, as with customers.
     """
 
     tokens: Tokens
     scope: str
+    logs: Database | None = None
 
     async def __call__(
         self,
@@ -46,12 +54,19 @@ class Authenticated:
             if error.code == "identity_unavailable":
                 raise Problem(503, error.code, str(error), headers={"Retry-After": _RETRY_AFTER_S}) from error
             raise _unauthenticated(error.code, str(error), challenge=', error="invalid_token"') from error
+        act_as(caller.subject, "api")
         if self.scope not in caller.scopes:
+            await self._log_refusal(request)
             challenge = _challenge(f', error="insufficient_scope", scope="{self.scope}"')
             raise Problem(
                 403, "insufficient_scope", f"the bearer token lacks the scope `{self.scope}`", headers=challenge
             )
         return caller
+
+    async def _log_refusal(self, request: Request) -> None:
+        if self.logs is not None and request.method not in {"GET", "HEAD"}:
+            act = Act("request", f"{request.method} {request.url.path}")
+            await note_refusal(self.logs, act, f"the bearer token lacks the scope {self.scope}")
 
 
 def _unauthenticated(code: str, detail: str, *, challenge: str = "") -> Problem:

@@ -27,6 +27,7 @@ _MODULES: Final = {
     "job": "job",
     "jobs": "jobs",
     "schedule": "schedule",
+    "actions": "actions",
     "quota": "quota",
     "llm": "llm",
     "organization": "organization",

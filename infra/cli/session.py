@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import asyncpg
 
+from infra.actions import acting_as
 from infra.database_url import read_database_url
 from infra.errors import DependencyDown
 from infra.postgres import Database, Session, connect, down
@@ -36,7 +37,8 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
         finally:
             await database.close()
 
-    return asyncio.run(run())
+    with acting_as(operator(), "cli"):
+        return asyncio.run(run())
 
 
 @asynccontextmanager
@@ -57,7 +59,8 @@ def with_session(work: Callable[[Session], Awaitable[T]]) -> T:
     Raises:
         DependencyDown: Postgres is away, refuses the connection, breaks it, or has another schema than ours.
     """
-    return asyncio.run(_in_session(work))
+    with acting_as(operator(), "cli"):
+        return asyncio.run(_in_session(work))
 
 
 async def _in_session(work: Callable[[Session], Awaitable[T]]) -> T:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from infra.actions import Act, act_as, note_refusal
 from infra.console.live import Board
 from infra.console.rendering import Fields, Templates, told
 from infra.console.sessions import Session, Sessions
@@ -98,12 +99,14 @@ class Desk:
             if session is None:
                 return self._refused(request, None, 401, "you are not signed in, or no longer; nothing was done")
             visit = self._visit(request, session)
+            act_as(session.subject, "console")
             try:
                 fields, chosen = await form_of(request)
                 _require_own_form(request, session, fields)
                 if operators_only:
                     _require_operator(visit)
             except NotAllowed as error:
+                await note_refusal(self.database, Act("request", f"POST {address_of(request)}"), str(error))
                 return self._refused(request, session, error.status, str(error))
             own = {name: value for name, value in fields.items() if name != FORM_TOKEN}
             log.info("console.action", path=address_of(request), subject=session.subject)

@@ -16,6 +16,7 @@ from typing import Final
 
 import aiosql
 
+from infra.actions import Act, acting
 from infra.errors import Refused, TeamfitError
 from infra.postgres import Database
 from producers.cancel.cancellation import Cancellation
@@ -85,7 +86,9 @@ async def erase_texts(database: Database, cancellation: Cancellation, texts: Tex
         with suppress(Refused):
             await cancellation.cancel(job_id, organization_id=texts.organization_id, reason=ERASED)
     # Scheduled records go first: what is published from them would bring a text back into the archive.
-    async with database.transaction() as connection:
+    counts = {name: getattr(texts, name) for name in ("jobs", "events", "activities", "failed_events", "cancellations")}
+    act = Act("erase", f"organization {texts.organization_id}", effects={**counts, "cancelled": len(texts.live)})
+    async with acting(database, act) as connection:
         await _queries.delete_scheduled(connection, organization_id=texts.organization_id)
     # A rebuild beside this folds the archive, so archive and read model change together.
     async with database.transaction() as connection:

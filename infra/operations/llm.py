@@ -6,6 +6,7 @@ from consumers.generation import fleet, fleet_gate, meter
 from consumers.generation.fleet import HeldEndpoint, LearnedDialect
 from consumers.generation.fleet_gate import FleetGate
 from consumers.generation.meter import EndpointUse
+from infra.actions import Act, acting
 from infra.errors import TeamfitError
 from infra.postgres import Database
 
@@ -38,8 +39,12 @@ async def open_gates(database: Database, closed: Sequence[FleetGate]) -> Sequenc
 
     Generation workers that wait ask again within half a minute.
     """
-    async with database.transaction() as connection:
-        return await fleet_gate.open_gates(connection, [one.endpoint for one in closed])
+    named = [one.endpoint for one in closed]
+    act = Act("llm.gate.open", f"endpoint {', '.join(named)}")
+    async with acting(database, act) as connection:
+        opened = await fleet_gate.open_gates(connection, named)
+        act.effects = {"opened": opened, "closed_until": {one.endpoint: one.closed_until for one in closed}}
+        return opened
 
 
 async def dialects(database: Database) -> Sequence[LearnedDialect]:
@@ -53,8 +58,11 @@ async def forget_dialects(database: Database, endpoint: str | None) -> Sequence[
 
     Workers notice within half a minute.
     """
-    async with database.transaction() as connection:
-        return await fleet.forget_dialects(connection, endpoint)
+    act = Act("llm.dialect.forget", f"endpoint {endpoint or '(all)'}")
+    async with acting(database, act) as connection:
+        forgotten = await fleet.forget_dialects(connection, endpoint)
+        act.effects = {"forgotten": [" ".join(one) for one in forgotten]}
+        return forgotten
 
 
 async def holds(database: Database) -> Sequence[HeldEndpoint]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import aiosql
 
+from infra.actions import Act, acting
 from infra.errors import TeamfitError
 from infra.postgres import Database
 
@@ -50,14 +51,18 @@ async def set_share(database: Database, given: PlanShare, *, no_cap: bool = Fals
             organizations, 0 requests a minute refuse all.
         no_cap: whether any number of runs may be worked on at once, if `max_in_flight` is None.
     """
-    async with database.transaction() as connection:
+    changes = {name: value for name, value in asdict(given).items() if name != "plan" and value is not None}
+    act = Act(
+        "plan.set", f"plan of subscriptions {given.plan}", effects={**changes, **({"no_cap": True} if no_cap else {})}
+    )
+    async with acting(database, act) as connection:
         row = await _queries.set_share(connection, **asdict(given), no_cap=no_cap)
     return PlanShare(**row)
 
 
 async def forget_share(database: Database, plan: str) -> None:
     """Forget what was set for a plan: its organizations have weight 1 and no cap. Raises UnknownPlan."""
-    async with database.transaction() as connection:
+    async with acting(database, Act("plan.forget", f"plan of subscriptions {plan}")) as connection:
         if not await _queries.forget_share(connection, plan=plan):
             raise UnknownPlan(
                 f"plan {plan}: nothing is set for it; `teamfit plan list` has all that something is set for"

@@ -5,7 +5,7 @@ one currency, as what they add up to has one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Final
 
 import aiosql
 
+from infra.actions import Act, acting
 from infra.errors import TeamfitError
 from infra.postgres import Database
 
@@ -79,7 +80,8 @@ async def set_price(database: Database, price: Price) -> int:
         WrongPrice: other prices have another currency.
         DependencyDown: Postgres is away.
     """
-    async with database.transaction() as connection:
+    act = Act("llm.price", f"model {price.model}", effects=asdict(price))
+    async with acting(database, act) as connection:
         other = await _queries.other_currency(connection, currency=price.currency)
         if other is not None:
             raise WrongPrice(f"currency: there are prices in {other}, and none in {price.currency}; use {other}")
@@ -91,7 +93,9 @@ async def set_price(database: Database, price: Price) -> int:
             output_price=price.output_price,
             currency=price.currency,
         )
-        return int(await _queries.price_again(connection, holds_from=price.holds_from))
+        priced = int(await _queries.price_again(connection, holds_from=price.holds_from))
+        act.effects["calls_priced"] = priced
+        return priced
 
 
 async def spent(database: Database, organization_id: str) -> list[Spent]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from consumers.quota.recount import Period, Subscription, books, recount, subscription
+from infra.actions import Act, acting
 from infra.errors import TeamfitError
 from infra.postgres import Database
 from streams.jobs.admission import period_of
@@ -60,7 +61,12 @@ async def repair(database: Database, wrong: QuotaBooks) -> Sequence[Period]:
     A repeat changes nothing. Admission of this organization waits for a moment.
     """
     months = [one.period for one in wrong.wrong]
-    async with database.transaction() as connection:
+    before = [
+        f"{one.period}: {one.reserved} → {one.ledger_reserved}, {one.charged} → {one.ledger_charged}"
+        for one in wrong.wrong
+    ]
+    act = Act("quota.repair", f"organization {wrong.organization_id}", effects={"reserved, charged": before})
+    async with acting(database, act) as connection:
         await recount(connection, wrong.organization_id, months)
         done = {one.period: one for one in await books(connection, wrong.organization_id)}
     return [done[month] for month in months]

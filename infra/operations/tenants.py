@@ -13,6 +13,7 @@ from typing import Any
 import aiosql
 import asyncpg
 
+from infra.actions import Act, acting
 from infra.errors import TeamfitError
 from infra.postgres import Connection, Database
 
@@ -88,7 +89,9 @@ async def add_organization(database: Database, wanted: Organization) -> Organiza
         Different: it is there with other values.
         NotOurs: a constraint of somebody else's refuses it.
     """
-    async with _writing(database) as connection:
+    async with _writing(
+        database, Act("organization.add", f"organization {wanted.id}", effects=asdict(wanted))
+    ) as connection:
         values = asdict(wanted)
         await _queries.insert_organization(connection, **_of(values, "id", "name", "trust_score"))
         await _queries.insert_subscription(connection, **_of(values, *_SUBSCRIPTION))
@@ -113,8 +116,12 @@ async def set_organization(
         Different: it has no subscription yet, and what one needs is not given.
         NotOurs: a constraint of somebody else's refuses it.
     """
-    async with _writing(database) as connection:
+    given = {name: value for name, value in changes.items() if value is not None}
+    act = Act("organization.set", f"organization {organization_id}", effects=given)
+    async with _writing(database, act) as connection:
         known = await _organization(connection, organization_id)
+        before = {name: getattr(known, name) for name in given}
+        act.effects = {"before": before, "after": given, **({"as_plan": True} if as_plan else {})}
         values = {"id": organization_id, **changes}
         await _queries.update_organization(connection, **_of(values, "id", "name", "trust_score"))
         if known.plan is None and any(values.get(name) is not None for name in _SUBSCRIPTION[1:]):
@@ -148,7 +155,8 @@ async def add_team(database: Database, wanted: Team) -> Team:
         Different: it is there with other values.
         NotOurs: a constraint of somebody else's refuses it.
     """
-    async with _writing(database) as connection:
+    act = Act("team.add", f"team {wanted.id}", effects={"organization": wanted.organization_id})
+    async with _writing(database, act) as connection:
         await _organization(connection, wanted.organization_id)
         await _queries.insert_team(connection, **asdict(wanted))
         (found,) = [Team(**row) async for row in _queries.teams(connection, id=wanted.id, organization_id=None)]
@@ -170,13 +178,13 @@ def _of(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _writing(database: Database) -> AsyncIterator[Connection]:
-    """Give a transaction in which a refusal of the backend's own constraints is told from a bug."""
-    try:
-        async with database.transaction() as connection:
+async def _writing(database: Database, act: Act) -> AsyncIterator[Connection]:
+    """Give an action's transaction, in which a refusal of the backend's own constraints is told from a bug."""
+    async with acting(database, act) as connection:
+        try:
             yield connection
-    except asyncpg.IntegrityConstraintViolationError as error:
-        raise NotOurs(f"{error}: the TEAMFIT backend made this table and fills more of it; add it there") from error
+        except asyncpg.IntegrityConstraintViolationError as error:
+            raise NotOurs(f"{error}: the TEAMFIT backend made this table and fills more of it; add it there") from error
 
 
 async def _organization(connection: Connection, organization_id: str) -> Organization:

@@ -12,6 +12,7 @@ from datetime import timedelta
 import structlog
 
 from infra import telemetry
+from infra.actions import Act, acting
 from infra.clock import Clock
 from infra.errors import DependencyDown, JobNotFound, Refused
 from infra.postgres import Connection, Database
@@ -55,7 +56,9 @@ class Cancellation:
             Refused: the run ended in another way before.
             DependencyDown: Postgres is away; whether the job is cancelled is unknown, so ask again.
         """
-        async with self.database.transaction() as connection:
+        act = Act("job.cancel", f"job {job_id}", reason)
+        by_operator = organization_id is None
+        async with acting(self.database, act) if by_operator else self.database.transaction() as connection:
             known = await known_job(connection, job_id)
             owner = known.organization_id
             if owner is None and organization_id is not None:
@@ -74,9 +77,10 @@ class Cancellation:
                 trace=trace,
                 at=self.clock.now(),
             )
-        if end.fact is None:
-            message = f"job {job_id}: run {end.run} {_IN_WORDS[end.outcome]}; it cannot be cancelled any more"
-            raise Refused(f"job_{end.outcome}", message)
+            if end.fact is None:
+                message = f"job {job_id}: run {end.run} {_IN_WORDS[end.outcome]}; it cannot be cancelled any more"
+                raise Refused(f"job_{end.outcome}", message)
+            act.effects = {"organization": owner, "run": end.run}
         if known.outcome is None:
             telemetry.JOBS.labels("cancelled").inc()
             log.info("job.cancelled", job_id=str(job_id), run=end.run, organization_id=owner)

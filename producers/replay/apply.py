@@ -19,6 +19,7 @@ from uuid import UUID
 import aiosql
 import asyncpg
 
+from infra.actions import Act, acting, note_refusal
 from infra.clock import Clock
 from infra.postgres import Connection, Database
 from producers.replay import records
@@ -98,8 +99,10 @@ class Replays:
             DependencyDown: Postgres or the broker is away; calling again goes on.
         """
         async with self._alone(plan_id):
-            async with self.database.transaction() as connection:
+            act = Act("replay.apply", f"plan {plan_id}", effects={"rate": rate})
+            async with acting(self.database, act) as connection:
                 plan = await read_plan(connection, plan_id)
+                act.effects |= {"state": plan.state, "sent": plan.sent, "total": plan.total}
                 if plan.state == "finished":
                     return plan
                 started_at = await _begin(connection, plan, now=self.clock.now())
@@ -115,7 +118,9 @@ class Replays:
             await _queries.keep_waiting_transaction(connection)
             # A 64-bit lock key from the 128 random bits of the plan's ID.
             if not await _queries.lock_plan(connection, lock_key=plan_id.int >> 65):
-                raise PlanBusy(plan_id)
+                busy = PlanBusy(plan_id)
+                await note_refusal(self.database, Act("replay.apply", f"plan {plan_id}"), str(busy))
+                raise busy
             yield
 
 

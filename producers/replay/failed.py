@@ -12,6 +12,7 @@ import aiosql
 import asyncpg
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from infra.actions import Act, acting
 from infra.clock import Clock, Moment
 from infra.postgres import Database
 from infra.texts import STORABLE
@@ -24,6 +25,7 @@ State: TypeAlias = Literal["open", "replayed", "discarded"]
 
 Term: TypeAlias = Annotated[str, STORABLE]
 
+_LOGGED = 100  # IDs in the log of actions; the events have the rest
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 
@@ -163,8 +165,13 @@ class FailedEvents:
         One that failed again since it was found, or was replayed or discarded by somebody else, is left as it is; so
         repeating the call changes nothing.
         """
-        async with self.database.transaction() as connection:
-            return await discard(connection, ones.ids, ones.occurrences, because=because, by=by, now=self.clock.now())
+        target = f"failed event {ones.ids[0]}" if len(ones.ids) == 1 else f"{len(ones.ids)} failed events"
+        act = Act("failed.discard", target, because)
+        async with acting(self.database, act) as connection:
+            now = self.clock.now()
+            discarded = await discard(connection, ones.ids, ones.occurrences, because=because, by=by, now=now)
+            act.effects = {"discarded": discarded, "failed_events": [str(one) for one in ones.ids[:_LOGGED]]}
+        return discarded
 
 
 @dataclass(frozen=True, slots=True)

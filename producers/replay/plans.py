@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import aiosql
 from pydantic import BaseModel, Field
 
+from infra.actions import Act, acting
 from infra.clock import Clock
 from infra.postgres import Connection, Database
 from producers.replay.effects import Effects, effects_of
@@ -94,7 +95,8 @@ class Plans:
     async def make(self, chosen: Filter, *, by: str) -> Plan:
         """Make a plan for the open failed events that a filter finds. Nothing but the plan is written."""
         plan_id, now = uuid4(), self.clock.now()
-        async with self.database.transaction() as connection:
+        act = Act("replay.plan", f"plan {plan_id}")
+        async with acting(self.database, act) as connection:
             await _queries.add_plan(
                 connection,
                 id=plan_id,
@@ -117,6 +119,11 @@ class Plans:
             await connection.execute("ANALYZE replay_plan_items")
             effects = await effects_of(connection, plan_id, now=now)
             await _queries.set_effects(connection, id=plan_id, effects=effects.model_dump(mode="json"))
+            act.effects = {
+                "events": effects.events,
+                "reruns": effects.reruns,
+                "filters": chosen.model_dump(mode="json", exclude_none=True),
+            }
             return await read_plan(connection, plan_id)
 
     async def get(self, plan_id: UUID) -> Plan:
@@ -141,9 +148,12 @@ class Plans:
 
         Whoever is applying it stops before its next batch. Raises UnknownPlan.
         """
-        async with self.database.transaction() as connection:
+        act = Act("replay.abort", f"plan {plan_id}")
+        async with acting(self.database, act) as connection:
             await _sending.end(connection, plan_id=plan_id, state="aborted", now=self.clock.now())
-            return await read_plan(connection, plan_id)
+            plan = await read_plan(connection, plan_id)
+            act.effects = {"state": plan.state, "sent": plan.sent, "total": plan.total}
+            return plan
 
 
 async def _resend_unreadable(connection: Connection, plan_id: UUID) -> None:

@@ -32,6 +32,7 @@ OWNERS = {
     "llm_pace": "consumers/generation",
     "llm_prices": "infra/operations/prices.sql",
     "llm_probes": "consumers/generation",
+    "operator_actions": "infra/actions.sql",
     "organizations": "infra/operations/tenants.sql",
     "plan_shares": "infra/operations/plans.sql",
     "quota_ledger": "consumers/quota",

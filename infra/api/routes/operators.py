@@ -84,7 +84,7 @@ class Apply(BaseModel):
 def create_router(database: Database, publisher: Publisher, tokens: Tokens) -> APIRouter:
     """Return the operators' routes. They see every organization's events, so they ask for the scope `operator`."""
     router = APIRouter(prefix="/api/ops", tags=["operators"])
-    authenticated = Authenticated(tokens, scope=OPERATOR)
+    authenticated = Authenticated(tokens, scope=OPERATOR, logs=database)
     _add_failed_events(router, authenticated, FailedEvents(database, database.clock))
     replays = Replays(database, publisher, database.clock, release_limit=_WAIT_FOR_QUOTA)
     _add_plans(router, authenticated, Plans(database, database.clock), replays)

@@ -32,6 +32,7 @@ PAGES = (
     "/organizations",
     "/organization",
     "/streams",
+    "/actions",
 )
 LIVE = {f"/live{path}" for path in PAGES if not path.endswith("events") and path != "/failed/{event_id:uuid}"} - {
     "/live/organizations"
@@ -253,6 +254,9 @@ WRONG = (
     ("/failed?after=nowhere", 422),
     ("/replay?before=yesterday", 422),
     ("/failed?stage=%00", 422),
+    ("/actions?outcome=lost", 422),
+    ("/actions?cursor=nowhere", 422),
+    ("/actions?target=%00", 422),
     ("/nowhere", 404),
     ("/jobs/nobody", 404),
 )
