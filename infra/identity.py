@@ -7,7 +7,7 @@ is a setting. A token whose ID (`jti`) is on the list of revoked ones is refused
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ import jwt
 import structlog
 
 from infra.auth import Caller, InvalidToken, NoSigningKey, caller_of, decoded, read_token, signing_keys
+from infra.checked_tokens import CheckedTokens
 from infra.errors import InvalidSetting
 from infra.key_sets import ALGORITHMS, KeySet, NoKeySet
 from infra.settings import Settings
@@ -104,6 +105,7 @@ class Tokens:
     keys: tuple[str, ...]
     provider: Provider | None = None
     revoked: Revoked | None = None
+    checked: CheckedTokens = field(default_factory=CheckedTokens)
 
     @classmethod
     def of(cls, settings: Settings) -> "Tokens":
@@ -123,15 +125,20 @@ class Tokens:
             InvalidToken: it cannot be accepted. The message does not repeat the token.
             NoSigningKey: it is of our own kind, and there is no key.
         """
+        claims = self.checked.claims_of(token) or await self._check(token)
+        token_id = claims.get("jti")
+        if self.revoked is not None and isinstance(token_id, str) and token_id in self.revoked:
+            raise InvalidToken("token_invalid", "the bearer token has been revoked; ask for a new one")
+        return caller_of(claims)
+
+    async def _check(self, token: str) -> Mapping[str, Any]:
         header = _header(token)
         if self.provider is not None and header.get("alg") in ALGORITHMS:
             claims = await self.provider.read(token, header.get("kid"))
         else:
             claims = self._own(token)
-        token_id = claims.get("jti")
-        if self.revoked is not None and isinstance(token_id, str) and token_id in self.revoked:
-            raise InvalidToken("token_invalid", "the bearer token has been revoked; ask for a new one")
-        return caller_of(claims)
+        self.checked.keep(token, claims)
+        return claims
 
     def _own(self, token: str) -> Mapping[str, Any]:
         if not self.keys:

@@ -61,7 +61,8 @@ DELETE FROM customization_jobs WHERE job_id = ANY(:job_ids::uuid[]) AND run = 0;
 
 -- name: job(job_id, organization_id, ownerless)^
 -- One job as its organization sees it; a job of the Celery days without an organization only with :ownerless. A
--- cancellation shows as soon as it is decided: its caller has heard of it, and no worker may be there to fold it.
+-- cancellation shows as soon as it is decided: its caller has heard of it, and no worker may be there to fold it. The
+-- activities come along, so that a completed job is one round trip; rows of the Celery days have other words for that.
 SELECT
     job.job_id,
     job.organization_id,
@@ -72,7 +73,15 @@ SELECT
     CASE WHEN ended.job_id IS NULL THEN job.error_message ELSE ended.fact #>> '{data,reason}' END AS error_message,
     job.created_at,
     job.started_at,
-    CASE WHEN ended.job_id IS NULL THEN job.completed_at ELSE (ended.fact ->> 'time')::timestamptz END AS completed_at
+    CASE WHEN ended.job_id IS NULL THEN job.completed_at ELSE (ended.fact ->> 'time')::timestamptz END AS completed_at,
+    CASE WHEN ended.job_id IS NULL AND lower(job.status) NOT IN ('pending', 'processing', 'failed', 'cancelled') THEN (
+        SELECT jsonb_agg(to_jsonb(activity) ORDER BY activity.position)
+        FROM (
+            SELECT position, title, description, duration_minutes, group_size, materials, steps, objective
+            FROM customized_activities
+            WHERE customized_activities.job_id = job.job_id
+        ) AS activity
+    ) END AS activities
 FROM customization_jobs AS job
 LEFT JOIN job_outcomes AS ended
     ON ended.job_id = job.job_id AND ended.run = job.run AND ended.outcome = 'cancelled'
@@ -110,13 +119,6 @@ FROM (
 ) AS asked
 WHERE asked.run_at IS NOT NULL
 LIMIT 1;
-
--- name: activities(job_id)
--- The activities of a job, in their order.
-SELECT title, description, duration_minutes, group_size, materials, steps, objective
-FROM customized_activities
-WHERE job_id = :job_id
-ORDER BY position;
 
 -- name: tell(channel, payloads)!
 -- Tells who listens of which jobs there is news, when this transaction commits.

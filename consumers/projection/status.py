@@ -104,17 +104,20 @@ async def find_job(connection: Connection, job_id: UUID, caller: Caller) -> JobS
         organization_id=caller.organization_id,
         ownerless=OPERATOR in caller.scopes,
     )
-    job = JobStatus(**{**row, "status": status_of(row["status"])}) if row else None
+    job = _of_row(row) if row else None
     job = job or await _just_accepted(connection, job_id, caller) or await _never_begun(connection, job_id, caller)
     if job is not None and not job.has_ended:
         job = job.model_copy(update={"waiting_for": await waiting_for(connection, job_id, job.run)})
     if job is not None and job.status == "pending":
         asked = await _queries.run_at(connection, job_id=job_id, organization_id=job.organization_id)
         return job.model_copy(update={"run_at": _yet_to_come(asked)})
-    if job is None or job.status != "completed":
-        return job
-    activities = [_activity(row) async for row in _queries.activities(connection, job_id=job_id)]
-    return job.model_copy(update={"activities": activities})
+    return job
+
+
+def _of_row(row: asyncpg.Record) -> JobStatus:
+    status = status_of(row["status"])
+    activities = row["activities"] if status == "completed" else None
+    return JobStatus(**{**row, "status": status, "activities": activities or []})
 
 
 async def _just_accepted(connection: Connection, job_id: UUID, caller: Caller) -> JobStatus | None:
@@ -148,7 +151,3 @@ def _yet_to_come(run_at: str | None) -> datetime | None:
         return None
     # Later times are refused by quota, which may not have come to it yet.
     return moment if timedelta() < moment - datetime.now(UTC) < LONGEST_DELAY else None
-
-
-def _activity(row: asyncpg.Record) -> Activity:
-    return Activity(**row)
