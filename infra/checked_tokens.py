@@ -1,5 +1,6 @@
-"""Tokens that were just checked are not checked again: a signature costs more than all else that a cheap read does.
+"""Tokens that were just checked are not checked again.
 
+A signature costs more than all else that a cheap read does.
 Only hashes of tokens are kept, of those that were accepted, for a minute and no longer than they live. So a key that a
 provider withdraws is good for a minute more. Whether a token is revoked is asked each time, not here.
 """

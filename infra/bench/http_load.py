@@ -1,4 +1,4 @@
-"""HTTP requests are sent to the API, at a rate or by so many connections, and timed."""
+"""HTTP requests are sent to the API at a rate, or by connections, and timed."""
 
 import asyncio
 import statistics
