@@ -67,7 +67,7 @@ class Api:
 
 
 async def at_rate(request: Callable[[], Awaitable[object]], *, per_s: float, seconds: float) -> Times:
-    """Begin requests at a fixed rate, however long each takes: a slow answer delays no later request."""
+    """Begin requests at a fixed rate. A slow answer delays no later request."""
     took: list[float] = []
 
     async def timed() -> None:

@@ -1,4 +1,4 @@
-"""`python -m infra.bench.service`: what callers of the API wait for, and what the idle fleet takes.
+"""`python -m infra.bench.service` measures callers' waits and the idle fleet's memory.
 
 All servers are embedded. The offline LLM answers after a fixed time, so what a job takes beyond that is the pipeline's
 own. Where a job is followed to its end, requests come at a fixed rate (an open loop). Reading is measured beside a
@@ -57,7 +57,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one run has measured."""
+    """One run has measured this."""
 
     requests: list[Measured]
     memory_mb: dict[str, dict[str, float]]
