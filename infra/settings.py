@@ -127,6 +127,11 @@ class Settings(Variables):
         description="Longest that one call to the LLM may take. Longer: slow models can finish; "
         "shorter: a hung call ends sooner.",
     )
+    llm_stream: bool = Field(
+        default=True,
+        description="Whether the LLM's answers are read while they are written, where the endpoint streams, so that a "
+        "job's events tell of each activity. Off: less work for the workers and three events fewer for each job.",
+    )
     materials_token_budget: int = Field(
         default=2_000,
         ge=0,

@@ -28,8 +28,10 @@ from consumers.generation.hold import Hold
 from consumers.generation.learning import Learning
 from consumers.generation.llm import Llm
 from consumers.generation.llm_errors import LlmFailure
+from consumers.generation.pieces import Told
 from consumers.generation.refusal import clean
 from consumers.generation.runs import Run
+from consumers.generation.streaming import Streaming
 from infra import telemetry
 from infra.errors import DependencyDown, Permanent, Postponed, Transient
 from infra.settings import Settings
@@ -51,11 +53,12 @@ class Endpoint:
     Args:
         llm: makes the calls.
         fleet: keeps what is known.
+        streaming: makes those of jobs, as streams where that works.
         hold: what this process knows of a hold.
         settings: which forms are allowed, and how long a call may take.
     """
 
-    def __init__(self, *, llm: Llm, fleet: Fleet, hold: Hold, settings: Settings) -> None:
+    def __init__(self, *, llm: Llm, streaming: Streaming, fleet: Fleet, hold: Hold, settings: Settings) -> None:
         self._llm = llm
         self._fleet = fleet
         self._hold = hold
@@ -63,7 +66,7 @@ class Endpoint:
         self._retries = RetryPolicy.of(settings)
         self._evidence = Evidence()
         self._learning = Learning(
-            llm=llm,
+            llm=streaming,
             fleet=fleet,
             evidence=self._evidence,
             is_refused=self._form_is_refused,
@@ -83,15 +86,20 @@ class Endpoint:
         """Let a job call. The first of a fleet, which finds out how the endpoint is asked, goes ahead of the others."""
         return self._learning.turn()
 
-    async def complete(self, run: Run, user: str) -> Completion:
+    async def complete(self, run: Run, user: str, told: Told) -> Completion:
         """Ask for activities, in one paid call at most.
+
+        Args:
+            run: whose they are.
+            user: the user's message.
+            told: called with each activity that is written, where the answer is read as a stream.
 
         Raises:
             LlmFailure: there are none; its `error` is what the evidence makes of it.
         """
         began = self._evidence.clock()
         try:
-            completion = await self._learning.ask(user, began)
+            completion = await self._learning.ask(user, began, told)
         except LlmFailure as failure:
             if failure.verdict is None:
                 await self._answered(run, began)

@@ -60,6 +60,7 @@ class LearnedDialect:
     form: str
     answer_limit: str
     takes_system: bool
+    streams: bool | None
     why: str
     learned_at: datetime
 

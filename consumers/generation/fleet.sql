@@ -34,11 +34,17 @@ ON CONFLICT (endpoint, model, completion_format) DO UPDATE SET
 
 -- name: dialects()
 -- What was learned of every endpoint and model.
-SELECT endpoint, model, completion_format, form, answer_limit, takes_system, why, learned_at
-FROM llm_dialects WHERE learned_at IS NOT NULL ORDER BY endpoint, model, completion_format;
+SELECT
+    known.endpoint, known.model, known.completion_format, known.form, known.answer_limit, known.takes_system,
+    told.streams, concat_ws('; ', known.why, CASE WHEN NOT told.streams THEN 'no stream: ' || told.why END) AS why,
+    known.learned_at
+FROM llm_dialects AS known
+LEFT JOIN llm_streams AS told USING (endpoint, model)
+WHERE known.learned_at IS NOT NULL ORDER BY known.endpoint, known.model, known.completion_format;
 
 -- name: forget_dialects(endpoint)
 -- Forgets what was learned of an endpoint, or of all.
+WITH streams AS (DELETE FROM llm_streams WHERE :endpoint::text IS NULL OR endpoint = :endpoint)
 DELETE FROM llm_dialects WHERE learned_at IS NOT NULL AND (:endpoint::text IS NULL OR endpoint = :endpoint)
 RETURNING endpoint, model, completion_format;
 

@@ -25,6 +25,7 @@ from consumers.generation.answer import Completion
 from consumers.generation.line import Line
 from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.pace import Taken
+from consumers.generation.progress import Progress
 from consumers.generation.prompt import Team, user_message
 from consumers.generation.route import Route
 from consumers.generation.runs import Attempt, Capped, Ended, Failure, NotItsTurn, Saved, UnderWay
@@ -58,7 +59,7 @@ class Generation:
 
     Args:
         route: the endpoints, with what is known of them.
-        publisher: for the one fact that goes out before the job is done, JobStarted.
+        publisher: for the facts that go out before the job is done, JobStarted and JobProgressed.
     """
 
     def __init__(
@@ -137,8 +138,9 @@ class Generation:
         except (Permanent, DependencyDown):
             await line.discard(attempt)
             raise
+        progress = Progress(self._publisher, event, attempt, self._clock)
         try:
-            completion = await line.complete(attempt.key, prompt, taken)
+            completion = await line.complete(attempt.key, prompt, taken, progress.tell)
         except LlmFailure as failure:
             line.gate.close(failure.closed_for, failure.code)
             if failure.sent:
@@ -147,6 +149,8 @@ class Generation:
                 await line.discard(attempt)
             line.gate.check()
             raise failure.error from failure
+        finally:
+            await progress.end()
         line.gate.close(completion.closed_for, "limit_used_up")
         return completion
 

@@ -19,8 +19,9 @@ from consumers.generation.answer import Completion
 from consumers.generation.dialect import Dialect, strongest, weaker, without
 from consumers.generation.evidence import Evidence
 from consumers.generation.fleet import Fleet
-from consumers.generation.llm import Llm
 from consumers.generation.llm_errors import LlmFailure
+from consumers.generation.pieces import Told
+from consumers.generation.streaming import Streaming
 from infra import telemetry
 from infra.errors import DependencyDown
 from infra.settings import Settings
@@ -56,7 +57,7 @@ class Learning:
     def __init__(
         self,
         *,
-        llm: Llm,
+        llm: Streaming,
         fleet: Fleet,
         evidence: Evidence,
         is_refused: Callable[[], Awaitable[bool]],
@@ -101,8 +102,13 @@ class Learning:
                 with suppress(DependencyDown):  # its lease is short
                     await self._fleet.end_learning()
 
-    async def ask(self, user: str, began: float) -> Completion:
+    async def ask(self, user: str, began: float, told: Told) -> Completion:
         """Ask for activities; what is refused is asked for in another form.
+
+        Args:
+            user: the user's message.
+            began: when the call's time began.
+            told: called with each activity that is written, where the answer is read as a stream.
 
         Raises:
             LlmFailure: there are none. It is the prompt's fault if a form that is known is refused to it alone.
@@ -110,18 +116,18 @@ class Learning:
         known = self.known
         dialect = self.form
         try:
-            return await self._ask_and_learn(user, dialect, _AT_ONCE, began)
+            return await self._ask_and_learn(user, dialect, _AT_ONCE, began, told)
         except LlmFailure as failure:
             if not _is_about_form(failure, is_known=known is not None):
                 raise
             refused = failure
         async with self._anew:
             if self.known is not None and self.known != dialect:
-                return await self._ask_and_learn(user, self.known, _AT_ONCE, began)
+                return await self._ask_and_learn(user, self.known, _AT_ONCE, began, told)
             if known is not None and not await self._is_refused():
                 # The endpoint cannot bring this prompt into the form, or repeats its words.
                 raise refused.of_prompt("llm_bad_request", "the endpoint refuses this prompt alone")
-            return await self._ask_for_less(user, dialect, refused, began)
+            return await self._ask_for_less(user, dialect, refused, began, told)
 
     async def _read(self) -> None:
         now = self._clock()
@@ -153,7 +159,9 @@ class Learning:
             self._waiting -= 1
         return has_turn
 
-    async def _ask_for_less(self, user: str, asked: Dialect, refused: LlmFailure, began: float) -> Completion:
+    async def _ask_for_less(
+        self, user: str, asked: Dialect, refused: LlmFailure, began: float, told: Told
+    ) -> Completion:
         """Ask in one form after the other until one is taken.
 
         Raises:
@@ -174,17 +182,17 @@ class Learning:
                 raise first
             asked = self._trying = left
             try:
-                return await self._ask_and_learn(user, asked, f"more was refused: {first.error}", began)
+                return await self._ask_and_learn(user, asked, f"more was refused: {first.error}", began, told)
             except LlmFailure as failure:
                 if not _is_about_form(failure, is_known=False):
                     raise
                 refused = failure
 
-    async def _ask_and_learn(self, user: str, dialect: Dialect, why: str, began: float) -> Completion:
+    async def _ask_and_learn(self, user: str, dialect: Dialect, why: str, began: float, told: Told) -> Completion:
         limit_s = self._settings.generation_timeout_s
         left_s = max(limit_s - (self._clock() - began), min(1.0, limit_s))
         try:
-            completion = await self._llm.complete(user, dialect, limit_s=left_s)
+            completion = await self._llm.complete(user, dialect, limit_s=left_s, told=told)
         except LlmFailure as failure:
             # Whatever it holds, an answer in this form is one.
             if failure.verdict is None:

@@ -23,8 +23,10 @@ from consumers.generation.llm import Llm, endpoint_of
 from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.meter import Meter
 from consumers.generation.pace import Pacer, Taken
+from consumers.generation.pieces import Told
 from consumers.generation.prompt import OUR_TOKENS
 from consumers.generation.runs import Attempt, Begun, Failure, Handover, Run, Saved
+from consumers.generation.streaming import Streaming
 from infra.clock import Clock
 from infra.errors import DependencyDown
 from infra.postgres import Database
@@ -72,7 +74,13 @@ class Line:
         self.hold = Hold(Caller.of(settings))
         self._llm = Llm(settings, connections=connections)
         self._alone = alone
-        self._endpoint = Endpoint(llm=self._llm, fleet=Fleet(database, settings), hold=self.hold, settings=settings)
+        self._endpoint = Endpoint(
+            llm=self._llm,
+            streaming=Streaming(self._llm, database, settings),
+            fleet=Fleet(database, settings),
+            hold=self.hold,
+            settings=settings,
+        )
         stated = Limits(settings.llm_requests_per_minute, settings.llm_tokens_per_minute)
         self._pacer = Pacer(
             database,
@@ -175,13 +183,13 @@ class Line:
             await self._endpoint.reopen()
             return await self._begin.submit(handover)
 
-    async def complete(self, run: Run, prompt: str, taken: Taken) -> Completion:
+    async def complete(self, run: Run, prompt: str, taken: Taken, told: Told) -> Completion:
         """Make one paid call at most; see `Endpoint.complete`."""
         await self._meter.tell()  # not after the call, whose answer is paid for
         taken.called = True
         began = time.monotonic()
         try:
-            completion = await self._endpoint.complete(run, prompt)
+            completion = await self._endpoint.complete(run, prompt, told)
         except LlmFailure as failure:
             taken.called = failure.sent
             taken.used = None if failure.maybe_billed else _tokens(failure.usage)

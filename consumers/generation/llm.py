@@ -2,7 +2,10 @@
 
 import asyncio
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl
@@ -17,8 +20,9 @@ from consumers.generation import body
 from consumers.generation.allowance import Allowance
 from consumers.generation.answer import Completion, read
 from consumers.generation.dialect import Dialect
-from consumers.generation.llm_errors import LlmFailure, misconfigured, of_no_completion, timed_out, translate
+from consumers.generation.llm_errors import LlmFailure, cut_off, misconfigured, of_no_completion, timed_out, translate
 from consumers.generation.no_completion import NoCompletion
+from consumers.generation.pieces import Pieces
 from consumers.generation.prompt import harmless_messages, messages
 from infra import telemetry
 from infra.settings import Settings
@@ -28,6 +32,8 @@ _CONNECT_TIMEOUT_S = 10.0
 # Below what servers usually allow an idle connection (uvicorn, which serves many compatible endpoints: 5 s), so that a
 # call is not sent into a connection that is just being closed.
 _KEEPALIVE_S = 4.0
+# A server that has sent the last of a stream closes it at once.
+_END_S = 1.0
 _OPENAI: Final = "https://api.openai.com/v1"
 # Some endpoints need no key, but the package does.
 _NO_KEY: Final = "no-key"
@@ -49,33 +55,55 @@ class Llm:
         self.allowance = Allowance()
         self._client: openai.AsyncOpenAI | None = None
 
-    async def complete(self, user: str, dialect: Dialect, *, limit_s: float | None = None) -> Completion:
+    async def complete(
+        self, user: str, dialect: Dialect, *, limit_s: float | None = None, pieces: Pieces | None = None
+    ) -> Completion:
         """Make one call with the customer's words; nothing is retried here.
 
         Args:
             user: the user's message.
             dialect: how the endpoint is asked.
             limit_s: longest it may take, if not as long as the settings allow.
+            pieces: takes the answer while it comes, and has it asked for as a stream. None: it is asked for whole.
 
         Raises:
             LlmFailure: there are no activities; it says why, and what is known of the cost.
         """
         began = self.allowance.clock()
         try:
-            answer = await self._call(messages(dialect, user), dialect, limit_s)
+            answer = await self._call(messages(dialect, user), dialect, limit_s, pieces)
         except LlmFailure as failure:
             if failure.status == HTTPStatus.TOO_MANY_REQUESTS:
                 self.allowance.refused()
             raise
-        closed_for = self.allowance.answered(answer.headers, began)
+        closed_for = self._closed_for(answer, began)
         try:
-            completion = read(answer.content, fallback_model=self._settings.model)
+            completion = self._completion(answer, pieces)
         except NoCompletion as error:
             raise self._reported(error, answer) from error
         except LlmFailure as failure:
+            if pieces is not None and pieces.is_cut_off and failure.code == "llm_invalid_output":
+                raise cut_off(self._url, failure.usage) from failure
             failure.closed_for = closed_for
             raise
         return replace(completion, closed_for=closed_for) if closed_for else completion
+
+    def _completion(self, answer: "_Answer", pieces: Pieces | None) -> Completion:
+        if pieces is not None and pieces.is_too_long:
+            raise NoCompletion(f"the endpoint's answer is longer than {body.MOST_BYTES:,} bytes", maybe_billed=True)
+        try:
+            return read(answer.content, fallback_model=self._settings.model)
+        except NoCompletion as error:
+            # What was written before the error may have to be paid for.
+            if pieces is not None and pieces.says_something and error.usage is None:
+                error.maybe_billed = True
+            raise
+
+    def _closed_for(self, answer: "_Answer", began: float) -> timedelta | None:
+        """Return how long the endpoint takes no further call; a stream's headers come long before its end."""
+        closed_for = self.allowance.answered(answer.headers, began)
+        since = timedelta(seconds=time.perf_counter() - answer.headers_at)
+        return closed_for - since if closed_for is not None and closed_for > since else None
 
     async def probe(self, dialect: Dialect, *, limit_s: float) -> Usage | None:
         """Ask a harmless thing, to see whether the endpoint answers; any chat completion will do.
@@ -97,9 +125,15 @@ class Llm:
             return failure.usage  # no three activities, as was to be expected
 
     async def _call(
-        self, asked: list[ChatCompletionMessageParam], dialect: Dialect, limit_s: float | None
-    ) -> httpx2.Response:
+        self,
+        asked: list[ChatCompletionMessageParam],
+        dialect: Dialect,
+        limit_s: float | None,
+        pieces: Pieces | None = None,
+    ) -> "_Answer":
         fields = dialect.request(max_tokens=self._settings.max_completion_tokens)
+        if pieces is not None:
+            fields |= {"stream": True, "stream_options": {"include_usage": True}}
         call = orjson.dumps({"model": self._settings.model, "messages": asked, **fields})
         limit_s = self._settings.generation_timeout_s if limit_s is None else limit_s
         limit = asyncio.timeout(limit_s)
@@ -107,17 +141,18 @@ class Llm:
         try:
             client = self._client or self._open()
             async with limit:
-                # Not `chat.completions.create`: it compares its arguments with their types key by key, which took as
-                # long as all the rest of a call. What is sent is the same.
-                return await client.post("/chat/completions", content=call, cast_to=httpx2.Response)
-        except (openai.OpenAIError, httpx2.InvalidURL, aiohttp.ClientError, OSError, ValueError) as error:
+                return await (_whole(client, call) if pieces is None else _by_piece(client, call, pieces))
+        except (
+            *(openai.OpenAIError, httpx2.InvalidURL, httpx2.TransportError),
+            *(aiohttp.ClientError, OSError, ValueError),
+        ) as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 raise timed_out(limit_s) from error
             raise translate(error, url=self._url, model=self._settings.model) from error
         finally:
             telemetry.LLM_SECONDS.observe(time.perf_counter() - started)
 
-    def _reported(self, error: NoCompletion, answer: httpx2.Response) -> LlmFailure:
+    def _reported(self, error: NoCompletion, answer: "_Answer") -> LlmFailure:
         return of_no_completion(error, answer.headers, url=self._url, model=self._settings.model)
 
     def _open(self) -> openai.AsyncOpenAI:
@@ -157,6 +192,52 @@ class Llm:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer's body, and its headers with when they came."""
+
+    content: bytes
+    headers: Mapping[str, str]
+    headers_at: float
+
+
+# Not `chat.completions.create`: it compares its arguments with their types key by key, which took as long as all the
+# rest of a call. What is sent is the same.
+_PATH: Final = "/chat/completions"
+
+
+async def _whole(client: openai.AsyncOpenAI, call: bytes) -> _Answer:
+    response = await client.post(_PATH, content=call, cast_to=httpx2.Response)
+    return _Answer(response.content, response.headers, time.perf_counter())
+
+
+async def _by_piece(client: openai.AsyncOpenAI, call: bytes, pieces: Pieces) -> _Answer:
+    """Read an answer while it comes. A connection that is lost after the answer's end is no fault."""
+    options: openai.RequestOptions = {"headers": body.BY_PIECE}
+    response = await client.post(_PATH, content=call, cast_to=openai.AsyncAPIResponse[httpx2.Response], options=options)
+    headers_at = time.perf_counter()
+    chunks = response.http_response.aiter_raw()
+    try:
+        async for chunk in chunks:
+            if not pieces.add(chunk) or pieces.is_done:
+                break
+        else:
+            pieces.has_come = True
+        if pieces.is_done:
+            pieces.has_come = True
+            with suppress(TimeoutError, httpx2.TransportError):
+                # To its end, so that the next call can use the connection.
+                async with asyncio.timeout(_END_S):
+                    async for _ in chunks:
+                        continue
+    except httpx2.TransportError:
+        if not pieces.is_stream or pieces.is_cut_off:
+            raise
+    finally:
+        await response.http_response.aclose()
+    return _Answer(pieces.end(), response.headers, headers_at)
 
 
 def endpoint_of(settings: Settings) -> str:

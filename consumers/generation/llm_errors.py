@@ -76,13 +76,16 @@ class LlmFailure(Exception):
 
 
 def translate(
-    error: openai.OpenAIError | httpx2.InvalidURL | aiohttp.ClientError | OSError | ValueError, *, url: str, model: str
+    error: openai.OpenAIError | httpx2.InvalidURL | httpx2.TransportError | aiohttp.ClientError | OSError | ValueError,
+    *,
+    url: str,
+    model: str,
 ) -> LlmFailure:
     """Return the failure that an error of the client means, before any evidence."""
     match error:
         case openai.APIStatusError():
             return _status(error, url, model)
-        case openai.APIConnectionError() | aiohttp.ClientError() | OSError():
+        case openai.APIConnectionError() | httpx2.TransportError() | aiohttp.ClientError() | OSError():
             return _connection(error, url)
         case _:
             # Raised before anything is sent: no credentials, a key or an address that no request can carry.
@@ -123,6 +126,14 @@ def timed_out(seconds: float) -> LlmFailure:
     """Return the failure of a call that was ended at our own limit."""
     sentence = f"the LLM gave no answer within {seconds:g} s (TEAMFIT_GENERATION_TIMEOUT_S)"
     return _of(Verdict("endpoint", "llm_timeout", sentence), maybe_billed=True)
+
+
+def cut_off(url: str, usage: Usage | None) -> LlmFailure:
+    """Return the failure of a stream that was broken off before its end."""
+    sentence = f"{url} broke its answer off"
+    failure = _of(Verdict("endpoint", "llm_connection_lost", sentence), maybe_billed=True)
+    failure.usage = usage
+    return failure
 
 
 def _connection(error: Exception, url: str) -> LlmFailure:

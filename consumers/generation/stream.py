@@ -40,7 +40,7 @@ def joined(pieces: Sequence[object]) -> object:
     for piece in pieces[:_MOST_PIECES]:
         if isinstance(piece, dict):
             # The last of the Responses API's events repeats the whole answer.
-            document = piece["response"] if isinstance(piece.get("response"), dict) else _merged(document, piece)
+            document = piece["response"] if isinstance(piece.get("response"), dict) else merged(document, piece)
     return document
 
 
@@ -50,18 +50,19 @@ def _events(lines: Sequence[str]) -> Iterator[object]:
         if line.startswith("data:"):
             data.append(line.removeprefix("data:").strip())
             # By the standard a blank line ends an event; not all servers send one.
-            value = _value(data[-1])
+            value = value_in(data[-1])
             if value is not None:
                 yield value
                 data = []
         elif not line.strip():
-            value = _value("\n".join(data))
+            value = value_in("\n".join(data))
             if value is not None:
                 yield value
             data = []
 
 
-def _value(text: str) -> object:
+def value_in(text: str) -> object:
+    """Return the object or list that a text is, or None."""
     try:
         return json.loads(text, strict=False) if text[:1] in {"{", "["} else None
     except (ValueError, RecursionError):
@@ -79,14 +80,15 @@ def _values(text: str) -> Iterator[object]:
         yield value
 
 
-def _merged(old: object, new: object, name: str = "", depth: int = 0) -> object:
+def merged(old: object, new: object, name: str = "", depth: int = 0) -> object:
+    """Return a document with one more piece."""
     if new is None:
         return old
     if depth > _DEEPEST:
         return new
     match old, new:
         case dict(), dict():
-            return {**old, **{key: _merged(old.get(key), part, key, depth + 1) for key, part in new.items()}}
+            return {**old, **{key: merged(old.get(key), part, key, depth + 1) for key, part in new.items()}}
         case list(), list() if name in _NUMBERED:
             return _by_number(old, new, depth)
         case list(), list():
@@ -100,7 +102,7 @@ def _by_number(old: Sequence[object], new: Sequence[object], depth: int) -> list
     parts = {_number(part, at): part for at, part in enumerate(old)}
     for at, part in enumerate(new):
         number = _number(part, at)
-        parts[number] = _merged(parts.get(number), part, depth=depth + 1)
+        parts[number] = merged(parts.get(number), part, depth=depth + 1)
     return list(parts.values())
 
 

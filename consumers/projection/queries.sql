@@ -120,6 +120,19 @@ FROM (
 WHERE asked.run_at IS NOT NULL
 LIMIT 1;
 
+-- name: titles_so_far(job_id, run)
+-- The titles of what a run's newest attempt has told of, in the order of the answer.
+SELECT told.event #>> '{data,title}' AS title
+FROM job_events AS told
+WHERE told.job_id = :job_id AND told.run = :run AND told.type = 'teamfit.job.progressed.v1'
+    AND told.event #>> '{data,step}' = 'activity' AND told.event #>> '{data,title}' IS NOT NULL
+    AND (told.event #>> '{data,attempt}')::int = (
+        SELECT max((one.event #>> '{data,attempt}')::int) FROM job_events AS one
+        WHERE one.job_id = :job_id AND one.run = :run
+            AND one.type IN ('teamfit.job.started.v1', 'teamfit.job.progressed.v1')
+    )
+ORDER BY (told.event #>> '{data,number}')::int;
+
 -- name: tell(channel, payloads)!
 -- Tells who listens of which jobs there is news, when this transaction commits.
 SELECT pg_notify(:channel, payload) FROM unnest(:payloads::text[]) AS told (payload);

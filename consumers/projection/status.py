@@ -88,6 +88,10 @@ class JobStatus(BaseModel):
         default=None, description="Stable and machine-readable. More may be added."
     )
     error_message: str | None = None
+    titles_so_far: list[str] = Field(
+        default=[],
+        description="While the LLM writes: the titles of the activities that it has written. None is saved yet.",
+    )
     activities: list[Activity] = Field(default=[], description="Three, when the status is `completed`.")
 
     @property
@@ -111,6 +115,9 @@ async def find_job(connection: Connection, job_id: UUID, caller: Caller) -> JobS
     if job is not None and job.status == "pending":
         asked = await _queries.run_at(connection, job_id=job_id, organization_id=job.organization_id)
         return job.model_copy(update={"run_at": _yet_to_come(asked)})
+    if job is not None and job.status == "processing":
+        titles = [row["title"] async for row in _queries.titles_so_far(connection, job_id=job_id, run=job.run)]
+        return job.model_copy(update={"titles_so_far": titles})
     return job
 
 

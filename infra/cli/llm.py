@@ -108,10 +108,13 @@ def show_dialects(*, as_json: AsJson = False) -> None:
     elif not found:
         typer.echo("Nothing is learned yet: the next call tries the strongest form first.")
     else:
-        columns = ("endpoint", "model", "setting", "form", "answers bounded by", "system message", "since (UTC)", "why")
+        columns = (
+            *("endpoint", "model", "setting", "form", "answers bounded by", "system message", "streams"),
+            *("since (UTC)", "why"),
+        )
         rows = (
             (one.endpoint, one.model, one.completion_format, one.form, one.answer_limit, one.takes_system)
-            + (one.learned_at, one.why)
+            + (one.streams, one.learned_at, one.why)
             for one in found
         )
         print_table(columns, rows)

@@ -47,15 +47,15 @@ WHERE organization_id = :organization_id AND event #>> '{data,requirements}' <> 
 UPDATE job_owners SET wish = NULL WHERE organization_id = :organization_id AND wish IS NOT NULL;
 
 -- name: erase_events(organization_id, erased)!
--- The archived events: wishes, reasons and messages. Types, times and numbers stay, so that the archive still folds.
+-- The archived events: wishes, reasons, messages and titles. Types, times and numbers stay, so that the archive still folds.
 UPDATE job_events
 SET event = jsonb_set(event, '{data}', (event -> 'data') || (
     SELECT jsonb_object_agg(field, :erased::text)
-    FROM unnest(ARRAY['requirements', 'reason', 'message', 'error_message']) AS field
+    FROM unnest(ARRAY['requirements', 'reason', 'message', 'error_message', 'title']) AS field
     WHERE event -> 'data' ->> field <> :erased
 ))
 WHERE organization_id = :organization_id AND EXISTS (
-    SELECT FROM unnest(ARRAY['requirements', 'reason', 'message', 'error_message']) AS field
+    SELECT FROM unnest(ARRAY['requirements', 'reason', 'message', 'error_message', 'title']) AS field
     WHERE event -> 'data' ->> field <> :erased
 );
 

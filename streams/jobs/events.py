@@ -136,6 +136,9 @@ class Progressed(_Data):
 
     organization_id: OrganizationId
     step: _Text
+    attempt: int | None = Field(default=None, ge=1, description="As in the JobStarted before it.")
+    number: int | None = Field(default=None, ge=1, le=3, description="With the step `activity`: which of the three.")
+    title: _Text | None = Field(default=None, description="With the step `activity`: its title.")
 
 
 class Completed(_Data):

@@ -10,7 +10,16 @@ from typing import TypeVar, cast
 from pydantic import BaseModel
 
 from streams.delivery.traces import NO_TRACE, Trace
-from streams.jobs.events import DEFAULT_SOURCE, JobEvent, JobId, JobRequested, Requested, fact_id
+from streams.jobs.events import (
+    DEFAULT_SOURCE,
+    JobEvent,
+    JobId,
+    JobProgressed,
+    JobRequested,
+    Progressed,
+    Requested,
+    fact_id,
+)
 
 F = TypeVar("F", bound=JobEvent)
 
@@ -51,6 +60,15 @@ def fact(
 def fact_after(event: JobEvent, kind: type[F], data: BaseModel, *, at: datetime) -> F:
     """Build the fact that follows an event, for the same job, run and trace."""
     return fact(kind, event.job_id, event.run, data, at=at, trace=Trace(event.traceparent, event.tracestate))
+
+
+def activity_written(event: JobEvent, attempt: int, number: int, title: str, *, at: datetime) -> JobProgressed:
+    """Build the fact that an attempt's LLM has written one of the activities."""
+    data = Progressed(
+        organization_id=event.data.organization_id, step="activity", attempt=attempt, number=number, title=title
+    )
+    one = fact_id(event.job_id, event.run, f"progressed:{attempt}:{number}")
+    return fact_after(event, JobProgressed, data, at=at).model_copy(update={"id": one})
 
 
 def job_requested(

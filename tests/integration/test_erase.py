@@ -60,7 +60,8 @@ async def _with_texts(pipeline: Pipeline, pool: Pool, organization_id: str) -> J
         await pool.execute(
             "UPDATE job_events SET event = jsonb_set(event, '{data}', (event->'data') ||"
             " CASE WHEN type LIKE '%requested%' THEN jsonb_build_object('requirements', $2::text)"
-            " WHEN type LIKE '%failed%' THEN jsonb_build_object('error_message', $2::text) ELSE '{}' END)"
+            " WHEN type LIKE '%failed%' THEN jsonb_build_object('error_message', $2::text)"
+            " WHEN type LIKE '%completed%' THEN jsonb_build_object('title', $2::text) ELSE '{}' END)"
             " WHERE job_id = $1",
             *(job.job_id, word),
         )

@@ -7,6 +7,9 @@ from uuid import UUID, uuid4
 import aiohttp
 import pytest
 
+from streams.jobs.events import JobEvent, JobId
+from streams.jobs.facts import activity_written
+from tests import facts
 from tests.api_server import api_settings, bearer, serving
 from tests.conftest import Pool
 
@@ -81,6 +84,37 @@ async def test_activities_are_shown_only_when_completed(
     async with api.get(f"/api/jobs/{JOB}", headers=bearer()) as answer:
         job = await answer.json()
     assert (job["status"], job["activities"]) == (status, [])
+
+
+@pytest.mark.parametrize("status", ["pending", "processing", "completed", "failed"])
+async def test_while_the_llm_writes_its_titles_are_shown(
+    api: aiohttp.ClientSession, database: Pool, status: str
+) -> None:
+    """Those of the newest attempt of this run, in the order of the answer; afterwards the activities speak."""
+    await add_job(database, status)
+    job = facts.started(job=JobId(JOB))
+    for run, attempt, number in ((1, 1, 2), (1, 1, 1), (1, 2, 2), (1, 2, 1), (2, 1, 3)):
+        event = activity_written(
+            job.model_copy(update={"run": run}), attempt, number, f"{run}-{attempt}-{number}", at=NOON
+        )
+        await archive(database, event)
+    async with api.get(f"/api/jobs/{JOB}", headers=bearer()) as answer:
+        shown = (await answer.json())["titles_so_far"]
+    assert shown == (["1-2-1", "1-2-2"] if status == "processing" else [])
+
+    await archive(database, facts.started(job=JobId(JOB), attempt=3))
+    async with api.get(f"/api/jobs/{JOB}", headers=bearer()) as answer:
+        assert (await answer.json())["titles_so_far"] == []
+
+
+async def archive(database: Pool, event: JobEvent) -> None:
+    """Put an event into the archive."""
+    await database.execute(
+        "INSERT INTO job_events (job_id, event_id, run, type, organization_id, time, event)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        *(event.job_id, event.id, event.run, event.type, event.data.organization_id, event.time),
+        event.encode().decode(),
+    )
 
 
 async def test_a_failed_job_says_why(api: aiohttp.ClientSession, database: Pool) -> None:

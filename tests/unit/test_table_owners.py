@@ -26,6 +26,7 @@ OWNERS = {
     "job_owners": "streams/jobs/ownership.sql",
     "job_requests": "producers/intake",
     "llm_dialects": "consumers/generation",
+    "llm_streams": "consumers/generation",
     "llm_gate": "consumers/generation",
     "llm_holds": "consumers/generation",
     "llm_hours": "consumers/generation",

@@ -8,6 +8,9 @@
     {"mode": "ok", "latency": 0.2}                      every call is answered after 0.2 s
     {"mode": "rubbish", "containing": "a wish"}         calls whose body has this text meet it, and no others
 
+`cut` resets the connection in the middle of the answer; `no_stream` refuses a stream with 400; `stream_without_usage`
+streams and states no cost.
+
 A single call can name its mode in the header `X-Offline-Mode`. The prompt cannot: it is data.
 """
 
@@ -36,6 +39,9 @@ class Mode(StrEnum):
     CONTENT_FILTER = "content_filter"
     SLOW = "slow"
     RESET = "reset"
+    CUT = "cut"
+    NO_STREAM = "no_stream"
+    STREAM_WITHOUT_USAGE = "stream_without_usage"
     SCHEMA_UNSUPPORTED = "schema_unsupported"
 
 

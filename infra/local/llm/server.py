@@ -3,8 +3,6 @@
 import asyncio
 import math
 import secrets
-import socket
-import struct
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -16,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from infra.local.llm.composer import compose
 from infra.local.llm.limits import Limiter
 from infra.local.llm.misbehaviour import Control, Mode, Order
+from infra.local.llm.streamed import abort, send, send_half
 
 MODEL = "teamfit-offline-composer"
 
@@ -47,6 +46,12 @@ class _Format(BaseModel):
     json_schema: dict[str, Any] | None = None
 
 
+class _StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    include_usage: bool = False
+
+
 class _Call(BaseModel):
     """The part of a chat completion request that is looked at."""
 
@@ -56,6 +61,7 @@ class _Call(BaseModel):
     messages: list[_Message]
     response_format: _Format = _Format()
     stream: bool = False
+    stream_options: _StreamOptions | None = None
 
 
 class _ApiError(Exception):
@@ -112,7 +118,23 @@ async def _reset(request: web.Request) -> web.Response:
     return _json(request.app[_CONTROL].report())
 
 
-async def _complete(request: web.Request) -> web.Response:
+async def _send(
+    request: web.Request, call: _Call, answer: dict[str, Any], mode: Mode, latency_s: float
+) -> web.StreamResponse:
+    limiter = request.app[_LIMITER]
+    headers = limiter.headers() if limiter else {}
+    if call.stream:
+        asks = call.stream_options is not None and call.stream_options.include_usage
+        states_usage, is_cut = asks and mode is not Mode.STREAM_WITHOUT_USAGE, mode is Mode.CUT
+        return await send(
+            request, answer, latency_s=latency_s, headers=headers, states_usage=states_usage, is_cut=is_cut
+        )
+    if mode is Mode.CUT:
+        await send_half(request, orjson.dumps(answer))
+    return _json(answer, headers=headers)
+
+
+async def _complete(request: web.Request) -> web.StreamResponse:
     control, limiter = request.app[_CONTROL], request.app[_LIMITER]
     tally = control.tally
     body = await request.read()
@@ -121,25 +143,31 @@ async def _complete(request: web.Request) -> web.Response:
     mode, latency_s = control.take(Mode(named) if named in set(Mode) else None, body)
     tally.in_flight += 1
     try:
-        if limiter is None and latency_s:
+        call = _parse(body)
+        refusal = _refusal(mode, call)
+        streams = call.stream and refusal is None and mode is not Mode.RESET
+        if limiter is None and latency_s and not streams:
             await asyncio.sleep(latency_s)
         if mode is Mode.RESET:
-            _abort(request)
-        call = _parse(body)
-        _refuse(mode, call)
+            abort(request)
+        if refusal is not None:
+            raise refusal
         answer = _answer(call, mode)
-        if limiter is not None:
-            # A provider counts a call when it comes, and a refusal is quick.
-            if not limiter.take(answer["usage"]["total_tokens"]):
-                return _beyond(limiter, control)
+        # A provider counts a call when it comes, and a refusal is quick.
+        if limiter is not None and not limiter.take(answer["usage"]["total_tokens"]):
+            return _beyond(limiter, control)
+        if limiter is not None and not streams:
             await asyncio.sleep(latency_s)
-        tally.answered += 1
-        tally.prompt_tokens += answer["usage"]["prompt_tokens"]
-        tally.completion_tokens += answer["usage"]["completion_tokens"]
-        return _json(answer, headers=limiter.headers() if limiter else None)
+        try:
+            return await _send(request, call, answer, mode, latency_s)
+        finally:
+            # Whoever has gone away meanwhile has to pay all the same.
+            tally.answered += 1
+            tally.prompt_tokens += answer["usage"]["prompt_tokens"]
+            tally.completion_tokens += answer["usage"]["completion_tokens"]
     except _ApiError as error:
         asked = mode in {Mode.RATE_LIMITED, Mode.UNAVAILABLE} and retry_after is not None
-        headers = {"Retry-After": f"{retry_after:g}"} if asked else None
+        headers = {"Retry-After": f"{retry_after:g}"} if asked else {}
         return _json(error.body, status=error.status, headers=headers)
     finally:
         tally.in_flight -= 1
@@ -157,8 +185,6 @@ def _parse(body: bytes) -> _Call:
         call = _Call.model_validate(orjson.loads(body))
     except (ValidationError, orjson.JSONDecodeError) as error:
         raise _ApiError(400, f"We could not read the request: {error}", kind="invalid_request_error") from error
-    if call.stream:
-        raise _ApiError(400, "The offline composer does not stream.", kind="invalid_request_error", param="stream")
     if call.response_format.type == "json_schema" and not call.response_format.json_schema:
         message = "Missing required parameter: 'response_format.json_schema'."
         raise _ApiError(400, message, kind="invalid_request_error", param="response_format.json_schema")
@@ -171,21 +197,25 @@ def _parse(body: bytes) -> _Call:
     return call
 
 
-def _refuse(mode: Mode, call: _Call) -> None:
-    """Raise the error that the mode asks for, if it asks for one."""
+def _refusal(mode: Mode, call: _Call) -> _ApiError | None:
+    """Return the error that the mode asks for, if it asks for one."""
     if mode is Mode.RATE_LIMITED:
         message = f"Rate limit reached for {MODEL} (told so by /control)."
-        raise _ApiError(429, message, kind="requests", code="rate_limit_exceeded")
+        return _ApiError(429, message, kind="requests", code="rate_limit_exceeded")
     if mode is Mode.SERVER_ERROR:
-        raise _ApiError(500, "The server had an error (told so by /control).", kind="server_error")
+        return _ApiError(500, "The server had an error (told so by /control).", kind="server_error")
     if mode is Mode.UNAVAILABLE:
-        raise _ApiError(503, "The server is overloaded (told so by /control).", kind="server_error")
+        return _ApiError(503, "The server is overloaded (told so by /control).", kind="server_error")
     if mode is Mode.BAD_KEY:
         message = "Incorrect API key provided (told so by /control)."
-        raise _ApiError(401, message, kind="invalid_request_error", code="invalid_api_key")
+        return _ApiError(401, message, kind="invalid_request_error", code="invalid_api_key")
+    if mode is Mode.NO_STREAM and call.stream:
+        message = "This model does not stream (told so by /control)."
+        return _ApiError(400, message, kind="invalid_request_error", param="stream")
     if mode is Mode.SCHEMA_UNSUPPORTED and call.response_format.type == "json_schema":
         message = "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."
-        raise _ApiError(400, message, kind="invalid_request_error", param="response_format")
+        return _ApiError(400, message, kind="invalid_request_error", param="response_format")
+    return None
 
 
 def _answer(call: _Call, mode: Mode) -> dict[str, Any]:
@@ -234,16 +264,3 @@ def _content(call: _Call, mode: Mode) -> tuple[str | None, str, str | None]:
 
 def _text_of(messages: Sequence[_Message]) -> str:
     return "\n".join(message.text for message in messages if message.role not in {"system", "developer"})
-
-
-def _abort(request: web.Request) -> None:
-    """Reset the connection, as a proxy that dies would: the client cannot know whether its call was billed."""
-    transport = request.transport
-    if transport is not None:
-        connection = transport.get_extra_info("socket")
-        if connection is not None:
-            linger_not = struct.pack("ii", 1, 0)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
-        transport.abort()
-    # The answer that would follow has no client to go to.
-    raise ConnectionResetError

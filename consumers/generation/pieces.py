@@ -1,0 +1,190 @@
+"""This module reads an answer while it comes.
+
+It is a stream that was asked for, event by event, or a whole body.
+
+A stream is folded into the one document that its events are pieces of, by the rules of `stream.joined`, and is then
+read as any other body is. So what counts as an answer, and what it has cost, is the same for both.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from consumers.generation.body import MOST_BYTES, MOST_STREAM_BYTES
+from consumers.generation.stream import merged, value_in
+from consumers.generation.written import Written
+
+# Called with the number and the title of an activity.
+Told: TypeAlias = Callable[[int, str], None]
+
+# What an event of nothing but text consists of; the server's other words in it are the same in each, or mean nothing.
+_PLAIN: Final = frozenset(
+    {"id", "object", "created", "model", "choices", "system_fingerprint", "service_tier", "usage", "obfuscation", "p"}
+)
+_PLAIN_CHOICE: Final = frozenset(
+    {"index", "delta", "finish_reason", "logprobs", "native_finish_reason", "content_filter_results"}
+)
+_WHOLE: Final = (b"{", b"[", b"<")
+_DONE: Final = b"[DONE]"
+# What keeping a line costs beside its bytes.
+_LINE_BYTES: Final = 64
+# How often the folded document is measured.
+_MEASURED_BYTES: Final = 1024 * 1024
+
+
+class Pieces:
+    """One answer, as far as it has come.
+
+    Args:
+        told: called with each activity, when it is complete and valid.
+
+    Attributes:
+        is_stream: whether it comes in events.
+        is_done: whether its last event has come, as most servers name it.
+        has_come: whether no connection was lost before its end; whoever reads it sets this.
+        is_too_long: whether it holds more than a body may.
+    """
+
+    def __init__(self, told: Told) -> None:
+        self._told = told
+        self._written = Written()
+        self._found = 0
+        self._raw = bytearray()
+        self._lines = bytearray()
+        self._data: list[bytes] = []
+        self._held = 0
+        self._is_whole = False
+        self._document: Any = None
+        self._texts: list[str] = []
+        self._length = 0
+        self._measured = 0
+        self.is_stream = False
+        self.is_done = False
+        self.has_come = False
+        self.is_too_long = False
+
+    def add(self, chunk: bytes) -> bool:
+        """Take the next bytes; return whether more are wanted."""
+        self._length += len(chunk)
+        if not self.is_stream:
+            self._raw += chunk
+            self._is_whole = self._is_whole or self._raw.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_WHOLE)
+            self.is_too_long = len(self._raw) >= MOST_BYTES
+        if not self._is_whole:
+            self._lines += chunk
+            end = self._lines.rfind(b"\n") + 1
+            if end:
+                lines = bytes(self._lines[:end])
+                del self._lines[:end]
+                self._read(lines)
+            self._measure()
+        return not self.is_too_long
+
+    def end(self) -> bytes:
+        """Return the body that has come, a stream's as one document."""
+        if not self._is_whole:
+            self._read(bytes(self._lines) + b"\n\n")
+            self._lines.clear()
+        return self._joined() if self.is_stream else bytes(self._raw)
+
+    @property
+    def says_something(self) -> bool:
+        """Return whether a part of the answer has come."""
+        return bool(self._texts) or bool(self._choice(0))
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Return whether it is a stream that did not come to its end."""
+        return self.is_stream and not (self.is_done or self._choice(0).get("finish_reason"))
+
+    def _choice(self, number: int) -> dict[str, Any]:
+        choices = self._document.get("choices") if isinstance(self._document, dict) else None
+        choice = choices[number] if isinstance(choices, list) and len(choices) > number else None
+        return choice if isinstance(choice, dict) else {}
+
+    def _read(self, lines: bytes) -> None:
+        for value in self._events(lines):
+            if not self.is_stream:
+                self.is_stream = True
+                self._raw.clear()
+            if isinstance(value, dict):
+                self._fold(value)
+
+    def _events(self, lines: bytes) -> Iterator[object]:
+        for line in lines.splitlines():
+            if line.startswith(b"data:"):
+                data = line[5:].strip()
+                if data == _DONE:
+                    self.is_done = True
+                    continue
+                self._data.append(data)
+                self._held += len(data) + _LINE_BYTES
+                # By the standard a blank line ends an event; not all servers send one.
+                value = _value(data)
+                if value is not None:
+                    self._data, self._held = [], 0
+                    yield value
+            elif not line.strip() and self._data:
+                value = _value(b"\n".join(self._data))
+                self._data, self._held = [], 0
+                if value is not None:
+                    yield value
+
+    def _fold(self, piece: dict[str, Any]) -> None:
+        choices = piece.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        delta = choice.get("delta")
+        if isinstance(delta, dict):
+            # Beside what is new some repeat all that came before.
+            choice.pop("message", None)
+            text = delta.pop("content", None) if choice.get("index") in {0, None} else None
+            if isinstance(text, str):
+                self._add(text)
+            elif text is not None:
+                delta["content"] = text
+        if not self._choice(0) or not _is_plain(piece, choices, choice, delta):
+            self._document = merged(self._document, piece)
+
+    def _add(self, text: str) -> None:
+        if not text:
+            return
+        self._texts.append(text)
+        for activity in self._written.add(text):
+            self._found += 1
+            self._told(self._found, activity.title)
+
+    def _measure(self) -> None:
+        """End a stream that holds more than a body may; its pieces have a frame each, which counts less."""
+        if self._length >= MOST_STREAM_BYTES or len(self._lines) + self._held >= MOST_BYTES:
+            self.is_too_long = True
+        elif self.is_stream and self._length - self._measured >= _MEASURED_BYTES:
+            self._measured = self._length
+            self.is_too_long = len(self._joined()) >= MOST_BYTES
+
+    def _joined(self) -> bytes:
+        choice = self._choice(0)
+        if self._texts and choice:
+            choice["delta"] = {**(choice.get("delta") or {}), "content": "".join(self._texts)}
+        return json.dumps(self._document).encode()
+
+
+def _is_plain(piece: dict[str, Any], choices: Any, choice: dict[str, Any], delta: object) -> bool:  # noqa: ANN401
+    """Return whether a piece held nothing but its text, so that folding the rest would change nothing."""
+    return (
+        isinstance(delta, dict)
+        and len(choices) == 1
+        and piece.keys() <= _PLAIN
+        and choice.keys() <= _PLAIN_CHOICE
+        and delta.keys() <= {"role"}
+        and not (piece.get("usage") or choice.get("finish_reason") or choice.get("native_finish_reason"))
+        and not choice.get("content_filter_results")
+    )
+
+
+def _value(data: bytes) -> object:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return value_in(data.decode("utf-8", "replace"))

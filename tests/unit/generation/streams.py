@@ -1,0 +1,191 @@
+"""Streams as providers send them: each is a whole answer in pieces, framed in that provider's way."""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from tests.unit.generation.test_packing import GOOD
+
+PIECES: Final = [GOOD[at : at + 11] for at in range(0, len(GOOD), 11)]
+USAGE: Final = {"prompt_tokens": 310, "completion_tokens": 470, "total_tokens": 780}
+DONE: Final = "data: [DONE]\n\n"
+
+
+def event(data: object, *, name: str | None = None) -> str:
+    """Return one server-sent event."""
+    return (f"event: {name}\n" if name else "") + f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def chunk(delta: Any, reason: str | None = None, **more: Any) -> dict[str, Any]:
+    """Return a piece in OpenAI's form."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    return {"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice], **more}
+
+
+def usual(texts: Iterable[str] = PIECES, **more: Any) -> list[dict[str, Any]]:
+    """Return the pieces of an answer, without its usage."""
+    first = chunk({"role": "assistant", "content": "", "refusal": None}, **more)
+    return [first, *(chunk({"content": text}, **more) for text in texts), chunk({}, "stop", **more)]
+
+
+def sent(*pieces: object, done: bool = True) -> str:
+    """Return a stream of these pieces."""
+    return "".join(event(piece) for piece in pieces) + (DONE if done else "")
+
+
+def _no_choices(usage: object) -> dict[str, Any]:
+    return {**chunk({}), "choices": [], "usage": usage}
+
+
+def _openai() -> str:
+    pieces = usual(usage=None, service_tier="default", system_fingerprint="fp", obfuscation="aXk")
+    return sent(*pieces, _no_choices(USAGE))
+
+
+def _azure() -> str:
+    filtered = {"hate": {"filtered": False, "severity": "safe"}}
+    first = {"choices": [], "created": 0, "id": "", "model": "", "object": ""}
+    first["prompt_filter_results"] = [{"prompt_index": 0, "content_filter_results": filtered}]
+    pieces = usual()
+    for piece in pieces:
+        piece["choices"][0]["content_filter_results"] = filtered if piece["choices"][0]["delta"] else {}
+    return sent(first, *pieces, _no_choices(USAGE))
+
+
+def _gemini() -> str:
+    halves = [GOOD[:1000], GOOD[1000:]]
+    pieces = [chunk({"role": "assistant", "content": text}, usage=USAGE) for text in halves]
+    pieces[-1]["choices"][0]["finish_reason"] = "stop"
+    for piece in pieces:
+        del piece["choices"][0]["logprobs"]
+    return sent(*pieces)
+
+
+def _mistral() -> str:
+    *texts, last = usual()
+    return sent(*texts, {**last, "usage": USAGE})
+
+
+def _mistral_thinking() -> str:
+    thought = [{"type": "thinking", "thinking": [{"type": "text", "text": 'They like {"title": "puzzles"}.'}]}]
+    *texts, last = usual()
+    return sent(chunk({"content": thought}), *texts, {**last, "usage": USAGE})
+
+
+def _groq() -> str:
+    first, *texts, last = usual()
+    return sent({**first, "x_groq": {"id": "req_1"}}, *texts, {**last, "x_groq": {"id": "req_1", "usage": USAGE}})
+
+
+def _deepseek() -> str:
+    thoughts = [chunk({"content": None, "reasoning_content": text}) for text in ("First I ", "think. ", "{")]
+    texts = [chunk({"content": text, "reasoning_content": None}) for text in PIECES]
+    return sent(*thoughts, *texts, chunk({"content": ""}, "stop", usage=USAGE))
+
+
+def _vllm() -> str:
+    counted = [
+        chunk(
+            {"content": text}, usage={"prompt_tokens": 310, "completion_tokens": number, "total_tokens": 310 + number}
+        )
+        for number, text in enumerate(PIECES, 1)
+    ]
+    first, *_ = usual()
+    stop = chunk({"content": ""}, "stop", stop_reason=None)
+    return sent(first, *counted, stop, _no_choices(USAGE))
+
+
+def _ollama() -> str:
+    texts = [chunk({"role": "assistant", "content": text}) for text in PIECES]
+    return sent(*texts, chunk({"role": "assistant", "content": ""}, "stop"), _no_choices(USAGE))
+
+
+def _llama_cpp() -> str:
+    timings = {"prompt_n": 310, "predicted_n": 470, "predicted_ms": 1.5}
+    *texts, last = usual()
+    return sent(*texts, last, {**_no_choices(USAGE), "timings": timings})
+
+
+def _openrouter() -> str:
+    waiting = ": OPENROUTER PROCESSING\n\n"
+    texts = [chunk({"role": "assistant", "content": text}, native_finish_reason=None) for text in PIECES]
+    return (
+        waiting * 3 + sent(*texts[:9], done=False) + waiting + sent(*texts[9:], chunk({}, "stop"), _no_choices(USAGE))
+    )
+
+
+def _perplexity() -> str:
+    pieces, before = [], ""
+    for text in PIECES:
+        before += text
+        piece = chunk({"role": "assistant", "content": text}, usage=USAGE)
+        piece["choices"][0]["message"] = {"role": "assistant", "content": before}
+        pieces.append(piece)
+    pieces[-1]["choices"][0]["finish_reason"] = "stop"
+    return sent(*pieces)
+
+
+def _tool_call() -> str:
+    call = {"index": 0, "id": "t", "type": "function", "function": {"name": "activities", "arguments": ""}}
+    parts = [chunk({"tool_calls": [{"index": 0, "function": {"arguments": text}}]}) for text in PIECES]
+    return sent(chunk({"tool_calls": [call]}), *parts, chunk({}, "tool_calls"), _no_choices(USAGE))
+
+
+def _crlf() -> str:
+    return _openai().replace("\n", "\r\n")
+
+
+def _cr() -> str:
+    return _openai().replace("\n", "\r")
+
+
+def _no_blank_lines() -> str:
+    return _openai().replace("\n\n", "\n")
+
+
+def _no_space() -> str:
+    return _openai().replace("data: ", "data:")
+
+
+def _several_lines() -> str:
+    lines = [json.dumps(piece, indent=1) for piece in (*usual(), _no_choices(USAGE))]
+    return "".join("".join(f"data: {line}\n" for line in one.splitlines()) + "\n" for one in lines)
+
+
+def _other_fields() -> str:
+    pieces = (*usual(), _no_choices(USAGE))
+    return "retry: 3000\n\n" + "".join(f"id: {at}\n{event(one, name='chunk')}" for at, one in enumerate(pieces))
+
+
+def _fenced() -> str:
+    return sent(*usual(["```json\n", *PIECES, "\n```"]), _no_choices(USAGE))
+
+
+# How providers send the same answer; all three activities are told while it comes.
+TOLD: Final[dict[str, Callable[[], str]]] = {
+    "OpenAI": _openai,
+    "Azure, a first piece of its filter's results": _azure,
+    "Gemini, few pieces, usage in each": _gemini,
+    "Mistral, usage in the last": _mistral,
+    "Mistral, thoughts as parts": _mistral_thinking,
+    "Groq, usage in x_groq": _groq,
+    "DeepSeek, reasoning first": _deepseek,
+    "vLLM, usage in each": _vllm,
+    "Ollama": _ollama,
+    "llama.cpp, timings": _llama_cpp,
+    "OpenRouter, comments": _openrouter,
+    "Perplexity, all that came before in each": _perplexity,
+    "CR LF": _crlf,
+    "CR": _cr,
+    "no blank lines": _no_blank_lines,
+    "no space": _no_space,
+    "several lines an event, no [DONE]": _several_lines,
+    "event names, IDs, retry": _other_fields,
+    "fenced": _fenced,
+}
+# These are read as well, and told only as a whole.
+NOT_TOLD: Final[dict[str, Callable[[], str]]] = {
+    "a tool call": _tool_call,
+    "thoughts in the text": lambda: sent(*usual(["<think>Like {", *PIECES, "</think>", *PIECES]), _no_choices(USAGE)),
+    "prose before": lambda: sent(*usual(['As you said, "three": ', *PIECES]), _no_choices(USAGE)),
+}
