@@ -33,12 +33,13 @@ WHERE llm_gate.closed_until < excluded.closed_until OR llm_gate.closed_at > excl
 -- name: abandon(now, job_ids, runs, entries, attempt_time)!
 -- Takes the runs away from attempts that were begun for the same entry, whose worker has lost it, and from those whose time
 -- is over, or is longer than any attempt is given, since the clock was set back: whoever still works on one can no longer
--- save. Waits for a save under way.
+-- save. Attempts at earlier runs of these jobs have lost them anyway: a run begins when the one before it has ended. Waits
+-- for a save under way.
 UPDATE generation_attempts AS older
 SET state = 'abandoned', maybe_billed = true, finished_at = :now
 FROM unnest(:job_ids::uuid[], :runs::int[], :entries::text[]) AS wanted (job_id, run, entry)
-WHERE older.job_id = wanted.job_id AND older.run = wanted.run AND older.state = 'started'
-    AND (older.entry = wanted.entry OR coalesce(older.deadline <= clock_timestamp(), true)
+WHERE older.job_id = wanted.job_id AND older.run <= wanted.run AND older.state = 'started'
+    AND (older.run < wanted.run OR older.entry = wanted.entry OR coalesce(older.deadline <= clock_timestamp(), true)
         OR older.deadline > clock_timestamp() + :attempt_time::interval + interval '1 second');
 
 -- name: begin(job_ids, runs, organization_ids, tokens, entries, attempt_time, max_tokens, unknown_tokens, endpoint, now)

@@ -199,12 +199,6 @@ class _Sending:
     async def _fail(self, connection: Connection, rows: Sequence[asyncpg.Record]) -> Sequence[Record]:
         """Decide that runs have failed; return the facts that say so, the first ones if this is a repeat."""
         clock = self.replays.clock
-        await _queries.abandon_attempts(
-            connection,
-            job_ids=[row["job_id"] for row in rows],
-            runs=[row["run"] for row in rows],
-            now=clock.now(),
-        )
         facts = [records.ended(row["event"], row["headers"], clock) for row in rows]
         decided = await fail_runs(connection, facts)
         ends = [decided[fact.job_id, fact.run] for fact in facts]

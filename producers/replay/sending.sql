@@ -72,13 +72,6 @@ WHERE item.plan_id = :plan_id AND item.sent_at IS NULL AND item.action = 'rerun'
 ORDER BY item.position
 LIMIT :limit;
 
--- name: abandon_attempts(job_ids, runs, now)!
--- Takes runs away from whoever may still work on them. Before the outcome is decided: a save locks in the same order.
-UPDATE generation_attempts AS attempt
-SET state = 'abandoned', maybe_billed = true, finished_at = :now
-FROM unnest(:job_ids::uuid[], :runs::int[]) AS wanted (job_id, run)
-WHERE attempt.job_id = wanted.job_id AND attempt.run = wanted.run AND attempt.state = 'started';
-
 -- name: note_outcome(plan_id, positions)!
 -- Notes that the plan itself has decided that these runs failed.
 UPDATE replay_plan_items

@@ -47,7 +47,6 @@ OWNERS = {
 }
 # Others that write, and what: it can be said in no room that both may enter.
 ALSO = {
-    ("generation_attempts", "producers/replay/sending.sql"): "abandons attempts at runs that a replay ends",
     ("generation_attempts", "infra/operations/prices.sql"): "prices calls that were recorded before their price",
     ("quota_usage", "producers/schedule/queries.sql"): "opens a month's counters, at zero",
 }

@@ -115,6 +115,24 @@ async def test_an_attempt_whose_time_is_over_is_anybodys(
     assert [tuple(row) for row in rows] == [("abandoned", True), ("saved", False)]
 
 
+async def test_a_further_run_takes_what_is_under_way_from_the_one_before(
+    stage: StageUnderTest, start_stage: Starter, endpoint: Endpoint, database: Pool
+) -> None:
+    """A replay has ended a run in the middle of its call: the late answer changes nothing, and may have been billed."""
+    event = accepted()
+    await endpoint.tell("ok", latency=2.0)
+    calling = asyncio.create_task(stage.handle(event))
+    await wait_for(endpoint.busy, what="the call")
+    await database.execute("INSERT INTO job_outcomes (job_id, run, outcome) VALUES ($1, 1, 'failed')", event.job_id)
+    await endpoint.tell("ok")
+    (told,) = await (await start_stage()).handle(accepted(job_id=event.job_id, run=2), ANOTHER)
+    assert parse_event(told.value).run == 2
+    assert await calling == ()
+    rows = await database.fetch("SELECT run, state, maybe_billed FROM generation_attempts ORDER BY run")
+    assert [tuple(row) for row in rows] == [(1, "abandoned", True), (2, "saved", False)]
+    assert await database.fetchval("SELECT count(*) FROM customized_activities WHERE run = 2") == 3
+
+
 async def test_an_entry_that_is_not_known_is_no_proof(
     stage: StageUnderTest, endpoint: Endpoint, database: Pool
 ) -> None:
