@@ -1,9 +1,10 @@
 """Each requested run is admitted or refused. An admitted run has a unit of quota held; a refusal has a stable code."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -30,6 +31,9 @@ log = structlog.get_logger(__name__)
 Admission: TypeAlias = Sequence[Record] | InvalidEvent
 
 # How the counters of a period are locked; those that are not are left out of what it returns.
+# For a counter that another transaction is making just now.
+_INSTANT: Final = timedelta(milliseconds=50)
+
 _Lock: TypeAlias = Callable[[Connection, Collection[str], str], Awaitable[Mapping[str, int]]]
 
 
@@ -74,9 +78,11 @@ class Admissions:
     async def admit_free(self, requests: Sequence[JobRequested]) -> Sequence[Admission | Locked]:
         """Decide what can be decided without waiting for a counter, as `admit` does.
 
-        A request whose organization's counter is locked, or does not exist yet, is handed back as Locked; nothing is
-        written for it.
+        A request whose organization's counter is locked is handed back as Locked; nothing is written for it. The same
+        becomes of one without a counter while somebody else's transaction makes some.
         """
+        with suppress(Locked):
+            return await self._admit_in_transaction(requests, ledger.open_free_usage, _INSTANT)
         return await self._admit_in_transaction(requests, ledger.free_usage, None)
 
     async def _admit_in_transaction(

@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 from consumers.quota.admission import Admission, Admissions, told_now
 from consumers.quota.cancellation import Cancellations
+from consumers.quota.counters import CounterBatches
 from consumers.quota.delays import Delays
-from consumers.quota.lanes import Lanes
 from consumers.quota.settlement import Settlements
 from infra.clock import Clock
 from infra.errors import InvalidEvent
@@ -36,7 +36,7 @@ class Requests:
         self._cancellations = Cancellations(database, clock)
         self._delays = Delays(database, clock)
         self._ownership = Ownership(database, timeout=timedelta(seconds=settings.stage_timeout_s))
-        self._admitted: Lanes[JobRequested, Admission] = Lanes(
+        self._admitted: CounterBatches[JobRequested, Admission] = CounterBatches(
             self._admissions.admit, self._admissions.admit_free, owner=_owner, max_size=size, timeout_s=timeout_s
         )
         self._delayed: Batcher[JobRequested, None] = Batcher(self._delays.keep, max_size=size, timeout_s=timeout_s)
@@ -48,7 +48,7 @@ class Requests:
 
         Raises:
             ForgedEvent: it must not be believed.
-            Postponed: the organization's counter is locked for longer than may be waited for here.
+            Postponed: the organization's counter is kept locked by another transaction.
             DependencyDown: Postgres is away.
         """
         if isinstance(event, JobCancelRequested):
@@ -81,7 +81,7 @@ class Facts:
     def __init__(self, database: Database, clock: Clock, settings: Settings) -> None:
         settlements = Settlements(database, clock)
         self._ownership = Ownership(database, timeout=timedelta(seconds=settings.stage_timeout_s))
-        self._settled: Lanes[TerminalFact, None] = Lanes(
+        self._settled: CounterBatches[TerminalFact, None] = CounterBatches(
             settlements.settle,
             settlements.settle_free,
             owner=_owner,
@@ -94,7 +94,7 @@ class Facts:
 
         Raises:
             ForgedEvent: it must not be believed.
-            Postponed: the organization's counter is locked for longer than may be waited for here.
+            Postponed: the organization's counter is kept locked by another transaction.
             DependencyDown: Postgres is away.
         """
         if isinstance(event, TERMINAL):

@@ -14,7 +14,7 @@ when the wait is over: then `Overtaken` is raised, and the caller takes its tran
 what overtook it.
 
 A counter may be locked for long by somebody else's transaction. Whoever must not wait that long says so
-(`limited_wait`, `lock_free_usage`); `lanes` says what becomes of those who cannot go on.
+(`limited_wait`, `lock_free_usage`); `counters` says what becomes of those who cannot go on.
 """
 
 from collections import Counter
@@ -77,6 +77,14 @@ async def open_usage(connection: Connection, organization_ids: Collection[str], 
     await _queries.open_usage(connection, organization_ids=sorted(organization_ids), period=period)
     used = await lock_usage(connection, [(organization_id, period) for organization_id in organization_ids])
     return {organization_id: units for (organization_id, _), units in used.items()}
+
+
+async def open_free_usage(connection: Connection, organization_ids: Collection[str], period: str) -> dict[str, int]:
+    """Lock the free counters of these organizations. Missing counters are made."""
+    if not organization_ids:
+        return {}
+    await _queries.open_usage(connection, organization_ids=sorted(organization_ids), period=period)
+    return await free_usage(connection, organization_ids, period)
 
 
 async def free_usage(connection: Connection, organization_ids: Collection[str], period: str) -> dict[str, int]:

@@ -1,15 +1,15 @@
 """One organization's long transaction, and the others that go on meanwhile. Orders are looked at, not times."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
 
-from consumers.quota import lanes
 from consumers.quota.admission import Admission, Admissions
-from consumers.quota.lanes import Lanes
+from consumers.quota.counters import CounterBatches
 from consumers.quota.ledger import Locked
 from consumers.quota.settlement import Settlements
 from infra.errors import Postponed
@@ -27,7 +27,6 @@ from tests.integration.quota_scene import (
     state,
     usage,
 )
-from tests.waiting import wait_for
 
 ORGANIZATIONS = ("acme", "birch", "cedar")
 
@@ -43,15 +42,28 @@ async def postgres(database_url: str, database: Pool) -> AsyncIterator[Database]
     await opened.close()
 
 
-def admitting(postgres: Database, *, max_size: int = 200) -> Lanes[JobRequested, Admission]:
+class Seconds:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def admitting(
+    postgres: Database, seconds: Callable[[], float] = time.monotonic
+) -> CounterBatches[JobRequested, Admission]:
     """A worker's admission."""
     admissions = Admissions(postgres, ManualClock(), trust_threshold=0.5)
-    return Lanes(
+    return CounterBatches(
         admissions.admit,
         admissions.admit_free,
         owner=lambda one: one.data.organization_id,
-        max_size=max_size,
+        max_size=200,
         timeout_s=30,
+        seconds=seconds,
     )
 
 
@@ -66,35 +78,30 @@ async def locked(database: Pool, *organizations: str) -> AsyncIterator[None]:
 
 
 async def test_one_organizations_lock_holds_up_nobody_else(postgres: Database, database: Pool) -> None:
-    """Requests of one batch: those of the others are decided while the locked one's wait."""
+    """Requests of one batch: those of the others are decided, and those of the locked one come again later."""
     worker = admitting(postgres)
+    asked = [request(name) for name in ("birch", "acme", "birch", "cedar", "birch", "acme")]
     async with locked(database, "birch"):
-        asked = [request(name) for name in ("birch", "acme", "birch", "cedar", "birch", "acme")]
-        answers = [asyncio.create_task(worker.submit(one)) for one in asked]
-        others = [answer for one, answer in zip(asked, answers, strict=True) if one.data.organization_id != "birch"]
-        accepted = facts(await asyncio.gather(*others))
-        # Nor does what comes later, of whomever.
-        late_other, late = request("cedar"), asyncio.create_task(worker.submit(request("birch")))
-        accepted += facts([await worker.submit(late_other)])
-        assert all(isinstance(one, JobAccepted) for one in accepted)
-        assert not any(answer.done() for answer in answers if answer not in others)
-        assert not late.done()
-        assert [await usage(database, name) for name in ORGANIZATIONS] == [(2, 0), (0, 0), (2, 0)]
-    assert all(isinstance(one, JobAccepted) for one in facts(await asyncio.gather(*answers, late)))
-    assert await usage(database, "birch") == (4, 0)
+        told = await asyncio.gather(*map(worker.submit, asked), return_exceptions=True)
+        assert [isinstance(one, Postponed) for one in told] == [one.data.organization_id == "birch" for one in asked]
+        assert all(isinstance(one, JobAccepted) for one in facts(one for one in told if not isinstance(one, Postponed)))
+        assert [await usage(database, name) for name in ORGANIZATIONS] == [(2, 0), (0, 0), (1, 0)]
+    assert await database.fetchval("SELECT count(*) FROM quota_ledger") == 3
 
 
-async def test_an_organization_keeps_its_order_in_its_lane(postgres: Database, database: Pool) -> None:
-    """With five units left, the five who asked first get them, though all had to wait."""
-    worker = admitting(postgres)
+async def test_a_counter_that_was_locked_is_left_alone_for_a_while(postgres: Database, database: Pool) -> None:
+    """What comes for it meanwhile is postponed without a look; then it is looked at again."""
+    seconds = Seconds()
+    worker = admitting(postgres, seconds)
     async with locked(database, "birch"):
-        first = [asyncio.create_task(worker.submit(request("birch"))) for _ in range(4)]
-        await wait_for(lambda: "birch" in worker._lanes, what="the lane")
-        second = [asyncio.create_task(worker.submit(request("birch"))) for _ in range(4)]
-        await worker.submit(request("acme"))
-    told = facts(await asyncio.gather(*first, *second))
-    assert [isinstance(one, JobAccepted) for one in told] == [True] * 5 + [False] * 3
-    assert not worker._lanes
+        with pytest.raises(Postponed, match="organization birch: its counter"):
+            await worker.submit(request("birch"))
+    with pytest.raises(Postponed):
+        await worker.submit(request("birch"))
+    assert facts([await worker.submit(request("acme"))])
+    seconds.now += 5
+    assert isinstance(facts([await worker.submit(request("birch"))])[0], JobAccepted)
+    assert await usage(database, "birch") == (1, 0)
 
 
 async def test_settlement_waits_for_nobody_else_either(postgres: Database, database: Pool) -> None:
@@ -102,50 +109,35 @@ async def test_settlement_waits_for_nobody_else_either(postgres: Database, datab
     asked = {name: request(name) for name in ORGANIZATIONS}
     await Admissions(postgres, ManualClock(), trust_threshold=0.5).admit(list(asked.values()))
     settlements = Settlements(postgres, ManualClock())
-    worker: Lanes[TerminalFact, None] = Lanes(
+    worker: CounterBatches[TerminalFact, None] = CounterBatches(
         settlements.settle,
         settlements.settle_free,
         owner=lambda one: one.data.organization_id,
         max_size=200,
         timeout_s=30,
     )
+    ends: tuple[TerminalFact, ...] = (completed(asked["acme"]), failed(asked["cedar"]), completed(asked["birch"]))
     async with locked(database, "birch"):
-        waiting = asyncio.create_task(worker.submit(completed(asked["birch"])))
-        await asyncio.gather(worker.submit(completed(asked["acme"])), worker.submit(failed(asked["cedar"])))
+        told = await asyncio.gather(*map(worker.submit, ends), return_exceptions=True)
+        assert [type(one) for one in told] == [type(None), type(None), Postponed]
         assert [await state(database, one) for one in asked.values()] == ["charged", "reserved", "released"]
-        assert not waiting.done()
-    await waiting
-    assert [await usage(database, name) for name in ORGANIZATIONS] == [(0, 1), (0, 1), (0, 0)]
+    assert [await usage(database, name) for name in ORGANIZATIONS] == [(0, 1), (1, 0), (0, 0)]
 
 
-async def test_few_wait_in_the_worker_and_not_for_long(
-    postgres: Database, database: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Half of the agents may wait for a locked counter; the rest, and those who have waited long, come again later."""
-    monkeypatch.setattr(lanes, "_LONGEST_WAIT", timedelta(milliseconds=500))
-    worker = admitting(postgres, max_size=8)
-    async with locked(database, "birch"):
-        answers = [asyncio.create_task(worker.submit(request("birch"))) for _ in range(8)]
-        early, _ = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
-        assert len(early) == 4
-        assert all(isinstance(one, Postponed) for one in await asyncio.gather(*answers, return_exceptions=True))
-    assert facts([await worker.submit(request("birch"))])
-    assert await usage(database, "birch") == (1, 0)
-
-
-async def test_many_locked_organizations_do_not_use_up_the_connections(postgres: Database, database: Pool) -> None:
-    """However many counters are locked, one that is free is had."""
+async def test_many_locked_organizations_hold_up_none_that_is_free(postgres: Database, database: Pool) -> None:
+    """However many counters are locked, one that is free is had, in the same batch."""
     worker = admitting(postgres)
     names = [f"locked-{number}" for number in range(20)]
     for name in names:
         await add_organization(database, name)
         await database.execute("INSERT INTO quota_usage (organization_id, period) VALUES ($1, $2)", name, PERIOD)
     async with locked(database, *names):
-        waiting = [asyncio.create_task(worker.submit(request(name))) for name in names]
-        assert facts([await worker.submit(request("acme"))])
-        await wait_for(lambda: sum(one.done() for one in waiting) == len(names) - 3, what="the others to be put off")
-    told = await asyncio.gather(*waiting, return_exceptions=True)
-    assert sum(isinstance(one, Postponed) for one in told) == len(names) - 3
+        *others, told = await asyncio.gather(
+            *(worker.submit(request(name)) for name in (*names, "acme")), return_exceptions=True
+        )
+        assert [type(one) for one in others] == [Postponed] * len(names)
+    assert not isinstance(told, BaseException)
+    assert isinstance(facts([told])[0], JobAccepted)
 
 
 async def test_an_organization_without_a_counter_gets_one(postgres: Database, database: Pool) -> None:
@@ -153,12 +145,27 @@ async def test_an_organization_without_a_counter_gets_one(postgres: Database, da
     await add_organization(database, "new")
     worker = admitting(postgres)
     async with locked(database, "birch"):
-        waiting = asyncio.create_task(worker.submit(request("birch")))
-        told = facts([await worker.submit(request("new"))])
-        assert not waiting.done()
-    await waiting
-    assert isinstance(told[0], JobAccepted)
+        put_off, told = await asyncio.gather(
+            worker.submit(request("birch")), worker.submit(request("new")), return_exceptions=True
+        )
+    assert isinstance(put_off, Postponed)
+    assert not isinstance(told, BaseException)
+    assert isinstance(facts([told])[0], JobAccepted)
     assert await usage(database, "new") == (1, 0)
+
+
+async def test_a_counter_that_is_being_made_holds_up_none_that_is_there(postgres: Database, database: Pool) -> None:
+    """Somebody's transaction has made counters and goes on: what needs one of them comes again later."""
+    await add_organization(database, "new")
+    worker = admitting(postgres)
+    async with database.acquire() as connection, connection.transaction():
+        await connection.execute("INSERT INTO quota_usage (organization_id, period) VALUES ('new', $1)", PERIOD)
+        put_off, told = await asyncio.gather(
+            worker.submit(request("new")), worker.submit(request("acme")), return_exceptions=True
+        )
+    assert isinstance(put_off, Postponed)
+    assert not isinstance(told, BaseException)
+    assert isinstance(facts([told])[0], JobAccepted)
 
 
 async def test_a_batch_that_waits_too_long_has_done_nothing(postgres: Database, database: Pool) -> None:
