@@ -20,7 +20,7 @@ they cost is added up by organization in `llm_usage`, by a trigger, in the trans
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -47,6 +47,7 @@ from infra.clock import Clock
 from infra.postgres import Connection, Database, columns
 from infra.settings import Settings
 from streams.jobs.completion import Usage
+from streams.jobs.dispatch import note_paced
 from streams.jobs.events import JobAccepted, JobId
 from streams.jobs.outcomes import complete_runs
 
@@ -120,6 +121,10 @@ class Attempts:
             max_tokens=self.settings.max_tokens_per_job,
             unknown_tokens=self.settings.max_completion_tokens,
             endpoint=self.endpoint,
+            gate=self.gate.endpoint,
+            caller_endpoint=self.hold.caller.endpoint,
+            model=self.hold.caller.model,
+            credential=self.hold.caller.credential,
             now=now,
         ):
             key = (JobId(row["job_id"]), row["run"])
@@ -204,6 +209,12 @@ class Attempts:
         async with self.database.transaction() as connection:
             await _queries.discard(connection, **_identity(attempts))
         return [None] * len(attempts)
+
+    async def note_paced(self, runs: Sequence[tuple[JobId, int, timedelta]]) -> list[None]:
+        """Note that runs wait until the endpoint's limits have room; they have no attempt yet."""
+        async with self.database.transaction() as connection:
+            await note_paced(connection, runs)
+        return [None] * len(runs)
 
     async def _tell(self, connection: Connection) -> Closing | None:
         """Let the fleet know that the gate is closed, if it does not yet; to be noted when the transaction commits."""

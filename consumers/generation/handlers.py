@@ -119,7 +119,7 @@ class Generation:
     async def _generate(self, line: Line, turn: _Turn, event: JobAccepted) -> Sequence[Record]:
         """Attempt the run at one endpoint."""
         line.check_known()
-        async with line.turn() as taken:
+        async with line.turn((event.job_id, event.run)) as taken:
             begun = await line.begin((event, turn[2]))
             if isinstance(begun, NotItsTurn):
                 return ()

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -96,6 +97,7 @@ class Line:
         self._begin = Batcher(self._attempts.begin, max_size=size, timeout_s=timeout_s)
         self._save = Batcher(self._attempts.save, max_size=size, timeout_s=timeout_s)
         self._fail = Batcher(self._attempts.fail, max_size=size, timeout_s=timeout_s)
+        self._paced = Batcher(self._attempts.note_paced, max_size=size, timeout_s=timeout_s)
         self._discard = Batcher(self._attempts.discard, max_size=size, timeout_s=timeout_s)
         self._probe: asyncio.Task[None] | None = None
         self._rests_until = 0.0
@@ -156,15 +158,19 @@ class Line:
         self.hold.check()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Taken]:
+    async def turn(self, run: Run) -> AsyncIterator[Taken]:
         """Let a job call when the form is known and the limits have room.
 
         Raises:
             Postponed: there is no room for long.
             DependencyDown: it takes no calls, or Postgres is away.
         """
-        async with self._endpoint.turn(), self._pacer.turn() as taken:
+        async with self._endpoint.turn(), self._pacer.turn(partial(self._note_paced, run)) as taken:
             yield taken
+
+    async def _note_paced(self, run: Run, waited: timedelta) -> None:
+        with suppress(DependencyDown):  # a note for whoever asks why the run waits
+            await self._paced.submit((*run, waited))
 
     async def begin(self, handover: Handover) -> Begun:
         """Begin an attempt at this endpoint, probing it first if that is due.

@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,6 +37,8 @@ _SHORTEST_SLEEP_S: Final = 0.02
 _LONGEST_SLEEP_S: Final = 1.0
 _MINUTE: Final = timedelta(minutes=1)
 # A longer queue lets fewer moments pass unused, a shorter one keeps less in the worker that others could overtake.
+# Shorter waits are no reason that a customer would ask for, and would be as many writes as calls.
+_WORTH_NOTING_S: Final = 0.5
 _QUEUE_S: Final = 10.0
 _COMES_BACK: Final = (0.3, 0.8)
 
@@ -119,8 +121,11 @@ class Pacer:
         return math.ceil(min(by_the_minute) * (self._call_s + _QUEUE_S) / self._minute_s) + 1
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Taken]:
+    async def turn(self, note: Callable[[timedelta], Awaitable[None]]) -> AsyncIterator[Taken]:
         """Wait until a call fits into the budget, and settle when it has ended. Without a limit nothing waits.
+
+        Args:
+            note: called with how long it has waited, when that is more than a moment or goes on outside the worker.
 
         Raises:
             Postponed: it would wait for long, which it does outside the worker.
@@ -131,7 +136,7 @@ class Pacer:
             yield taken
             self._learn(taken)
             return
-        taken = await self._take()
+        taken = await self._take(note)
         began = time.monotonic()
         try:
             yield taken
@@ -157,8 +162,9 @@ class Pacer:
         delay = self._patience * random.uniform(*_COMES_BACK)
         return Postponed("the LLM endpoint's limits leave no room yet (teamfit llm endpoints)", delay=delay)
 
-    async def _take(self) -> Taken:
+    async def _take(self, note: Callable[[timedelta], Awaitable[None]]) -> Taken:
         if self.wait > self._patience:
+            await note(timedelta())
             raise self._no_room()
         taken = Taken(self._estimate if self._limits().tokens else 0.0)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -167,6 +173,9 @@ class Pacer:
         self._start()
         try:
             async with asyncio.timeout(self._patience.total_seconds()):
+                await asyncio.wait({future}, timeout=_WORTH_NOTING_S)
+                if not future.done():
+                    await note(timedelta(seconds=_WORTH_NOTING_S))
                 await future
         except TimeoutError:
             if future.done() and not future.cancelled():

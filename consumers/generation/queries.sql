@@ -27,7 +27,10 @@ LEFT JOIN llm_holds AS held ON held.endpoint = :endpoint AND held.model = :model
 INSERT INTO llm_gate (endpoint, closed_until, reason, closed_at)
 VALUES (:endpoint, clock_timestamp() + :wait::interval, :reason, clock_timestamp())
 ON CONFLICT (endpoint) DO UPDATE
-SET closed_until = excluded.closed_until, reason = excluded.reason, closed_at = excluded.closed_at
+SET closed_until = excluded.closed_until, reason = excluded.reason,
+    -- One that is closed still is closed for longer.
+    closed_at = CASE WHEN llm_gate.closed_until > clock_timestamp() THEN least(llm_gate.closed_at, excluded.closed_at)
+    ELSE excluded.closed_at END
 WHERE llm_gate.closed_until < excluded.closed_until OR llm_gate.closed_at > excluded.closed_at;
 
 -- name: abandon(now, job_ids, runs, entries, attempt_time)!
@@ -42,12 +45,23 @@ WHERE older.job_id = wanted.job_id AND older.run <= wanted.run AND older.state =
     AND (older.run < wanted.run OR older.entry = wanted.entry OR coalesce(older.deadline <= clock_timestamp(), true)
         OR older.deadline > clock_timestamp() + :attempt_time::interval + interval '1 second');
 
--- name: begin(job_ids, runs, organization_ids, tokens, entries, attempt_time, max_tokens, unknown_tokens, endpoint, now)
+-- name: begin(job_ids, runs, organization_ids, tokens, entries, attempt_time, max_tokens, unknown_tokens, endpoint, gate, caller_endpoint, model, credential, now)
 -- Starts the next attempt of each run that has not ended, has none under way and does not wait for its turn, unless its job
 -- has spent `max_tokens` (0: no cap); what is not known of a call's cost counts as `unknown_tokens`. Returns for each run its
 -- new attempt and what its job has spent; or how it ended, with the code of its failure and with what the saved attempt of a
 -- completed run left; or for how long the attempt under way may last yet, by this database's clock; or that it waits.
-WITH wanted AS MATERIALIZED (
+-- Keeps when its endpoint last took no calls: the gate's last time, and the last hold of this model and key.
+WITH held AS MATERIALIZED (
+    SELECT min(closing.began_at) AS began_at, max(closing.ended_at) AS ended_at
+    FROM (
+        SELECT closed_at AS began_at, closed_until AS ended_at FROM llm_gate WHERE endpoint = :gate
+        UNION ALL
+        SELECT held_at, passed_at FROM llm_holds
+        WHERE endpoint = :caller_endpoint AND model = :model AND credential = :credential AND passed_at IS NOT NULL
+        ORDER BY ended_at DESC
+        LIMIT 1
+    ) AS closing
+), wanted AS MATERIALIZED (
     SELECT
         run_of.*,
         older.attempt AS last_attempt,
@@ -55,9 +69,13 @@ WITH wanted AS MATERIALIZED (
         older.deadline AS under_way_until,
         coalesce(line.state <> 'released', false) AS waits,
         line.entered_at,
-        line.released_at
+        line.released_at,
+        coalesce(line.paced, '[]') AS paced,
+        held.began_at AS held_from,
+        held.ended_at AS held_until
     FROM unnest(:job_ids::uuid[], :runs::int[], :organization_ids::text[], :tokens::uuid[], :entries::text[])
         AS run_of (job_id, run, organization_id, token, entry)
+    CROSS JOIN held
     LEFT JOIN dispatch_runs AS line ON line.job_id = run_of.job_id AND line.run = run_of.run
     CROSS JOIN LATERAL (
         SELECT
@@ -75,10 +93,11 @@ WITH wanted AS MATERIALIZED (
 ), begun AS (
     INSERT INTO generation_attempts
         (job_id, run, attempt, token, state, started_at, organization_id, entry, deadline, endpoint, most_tokens,
-            entered_at, released_at)
+            entered_at, released_at, paced, held_from, held_until)
     SELECT
         job_id, run, last_attempt + 1, token, 'started', :now, organization_id, entry,
-        clock_timestamp() + :attempt_time::interval, :endpoint::text, :unknown_tokens::bigint, entered_at, released_at
+        clock_timestamp() + :attempt_time::interval, :endpoint::text, :unknown_tokens::bigint, entered_at, released_at,
+        paced, held_from, held_until
     FROM wanted
     WHERE (:max_tokens::bigint = 0 OR spent < :max_tokens::bigint)
         AND under_way_until IS NULL

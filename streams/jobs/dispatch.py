@@ -69,6 +69,19 @@ async def enter(connection: Connection, accepted: Sequence[Record]) -> None:
         )
 
 
+async def note_paced(connection: Connection, runs: Sequence[tuple[UUID, int, timedelta]]) -> None:
+    """Note that released runs wait until the LLM's limits have room, and for how long they have.
+
+    For whoever asks why they wait; repeating it changes nothing.
+    """
+    await _queries.note_paced(
+        connection,
+        job_ids=[job_id for job_id, _, _ in runs],
+        runs=[run for _, run, _ in runs],
+        waited=[waited for _, _, waited in runs],
+    )
+
+
 async def rejoin(connection: Connection, due: Sequence[Record]) -> list[Record]:
     """Have runs whose retry is due wait for their turn again.
 

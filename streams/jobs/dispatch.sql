@@ -50,6 +50,24 @@ WHERE job_id = :job_id AND run = :run AND state = 'released' AND NOT ended AND N
     SELECT FROM generation_attempts AS call WHERE call.job_id = :job_id AND call.run = :run AND call.state = 'started'
 );
 
+-- name: note_paced(job_ids, runs, waited)!
+-- Notes that released runs have begun to wait until the LLM's limits have room, once for each release. Sorted, as all lock
+-- these rows. A run that has waited so a hundred times is noted no more.
+UPDATE dispatch_runs AS line
+SET paced = line.paced || jsonb_build_object(
+    'entered_at', line.entered_at, 'released_at', line.released_at, 'began_at', greatest(clock_timestamp() - waits.waited, line.released_at)
+)
+FROM (
+    SELECT one.job_id, one.run, waits.waited FROM dispatch_runs AS one
+    JOIN unnest(:job_ids::uuid[], :runs::int[], :waited::interval[]) AS waits (job_id, run, waited)
+        ON waits.job_id = one.job_id AND waits.run = one.run
+    WHERE one.state = 'released' AND NOT one.ended AND jsonb_array_length(one.paced) < 100
+        AND (one.paced #>> '{-1,released_at}')::timestamptz IS DISTINCT FROM one.released_at
+    ORDER BY one.job_id, one.run
+    FOR UPDATE OF one
+) AS waits
+WHERE line.job_id = waits.job_id AND line.run = waits.run;
+
 -- name: rejoin(job_ids, runs, topics, events, headers)
 -- Has runs whose retry is due wait for their turn again; returns those that do.
 UPDATE dispatch_runs AS line

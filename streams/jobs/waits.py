@@ -1,12 +1,13 @@
 """Each job says what it waits for, and where its time has gone.
 
-    requested ─run_at─▶ ─quota─▶ in the line ─turn, cap, pause─▶ released ─worker, endpoint─▶ attempt ─call─▶ ended
-                                     ▲                                                          │
-                                     └────────────────────────── retry ◀────────────────────────┘
+    requested ─run_at, quota─▶ in line ─turn, cap, pause─▶ released ─worker, endpoint, pacing─▶ attempt ─call─▶ ended
+                                  ▲                           │                                    │
+                                  └────────── pacing ◀────────┴───────────── retry ◀───────────────┘
 
 Every moment between a run's request and its end stands at one of them, so the times add up to the whole. They are read
-from what the stages keep anyway: an attempt keeps when its run came into the line and was released. What has passed
-tells `turn` from the cap no more, nor the `worker` from a closed endpoint; what waits now is told exactly.
+from what the stages keep: an attempt keeps when its run came into the line and was released, when its endpoint last
+took no calls, and when the run began to wait for the endpoint's limits. What has passed tells `turn` from the cap no
+more, and of several holds before one call only the last; what waits now is told exactly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("waits.sql"), "asyncpg")
 _MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(Moment)
 _TOPICS: Final = [JOB_REQUESTS, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY]
 
-Gate: TypeAlias = Literal["run_at", "quota", "turn", "cap", "pause", "retry", "worker", "endpoint"]
+Gate: TypeAlias = Literal["run_at", "quota", "turn", "cap", "pause", "retry", "worker", "endpoint", "pacing"]
 Step: TypeAlias = Gate | Literal["call"]
 
 
@@ -40,7 +41,8 @@ class WaitingFor:
         Field(
             description="`run_at`: its time. `quota`: admission. `turn`: others come first. `cap`: as many of its "
             "organization as may be are worked on. `pause`: its organization may have none. `retry`: the next try is "
-            "later. `endpoint`: the LLM takes no calls for a while. `worker`: one that is free. More may be added."
+            "later. `endpoint`: the LLM takes no calls for a while. `pacing`: its limits by the minute have "
+            "no room. `worker`: one that is free. More may be added."
         ),
     ]
     since: datetime
@@ -81,7 +83,7 @@ async def time_spent(connection: Connection, job_id: UUID) -> list[Spent]:
     return [Spent(stand["run"], step, seconds) for step, seconds in total.items()]
 
 
-_KNOWS_WHEN: Final = {"run_at", "quota", "retry"}
+_KNOWS_WHEN: Final = {"run_at", "quota", "retry", "pacing"}
 _IN_LINE: Final = {"turn", "cap", "pause"}
 
 
@@ -89,40 +91,51 @@ async def _steps(connection: Connection, job_id: UUID, stand: Any) -> list[tuple
     """Return the steps of a run from its request until it ended, or now; each begins where the one before it ended."""
     if stand["requested_at"] is None:
         return []
-    calls = [row async for row in _queries.calls(connection, job_id=job_id, run=stand["run"])]
+    rounds = [row async for row in _queries.rounds(connection, job_id=job_id, run=stand["run"])]
     over = stand["ended_at"] or stand["now"]
     at = stand["requested_at"]
     steps: list[tuple[Step, datetime, datetime]] = []
-    for step, until in [*_marks(stand, calls), (_now_at(stand, calls), over)]:
+    for step, until in [*_marks(stand, rounds), (_now_at(stand, rounds), over)]:
         # One that is missing, or before the last (a clock was set; two attempts of one release), takes no time.
         if until is not None and at < min(until, over):
             steps.append((step, at, min(until, over)))
             at = min(until, over)
     # One that came to its gate in this very moment waits there too.
-    if stand["ended_at"] is None and (not steps or steps[-1][0] != _now_at(stand, calls)):
-        steps.append((_now_at(stand, calls), at, over))
+    if stand["ended_at"] is None and (not steps or steps[-1][0] != _now_at(stand, rounds)):
+        steps.append((_now_at(stand, rounds), at, over))
     return steps
 
 
-def _marks(stand: Any, calls: Sequence[Any]) -> Iterator[tuple[Step, datetime | None]]:  # noqa: ANN401
+def _marks(stand: Any, rounds: Sequence[Any]) -> Iterator[tuple[Step, datetime | None]]:  # noqa: ANN401
     """Give each step that is over, with its end."""
     yield "run_at", _run_at(stand["run_at"])
     yield "quota", stand["admitted_at"]
     before: Step = "quota"
-    for call in calls:
-        yield before, call["entered_at"]
-        yield "turn", call["released_at"]
-        yield "worker", call["started_at"]
-        yield "call", call["finished_at"]
-        before = "retry"
+    for nth, one in enumerate(rounds):
+        yield before, one["entered_at"]
+        yield "turn", one["released_at"]
+        waits = _waits_at(rounds[:nth], one["released_at"])
+        yield waits, one["held_from"]
+        yield "endpoint", one["held_until"]
+        yield waits, one["began_at"]
+        if not one["is_paced"]:
+            yield "call", one["finished_at"]
+        before = "pacing" if one["is_paced"] else "retry"
     if stand["in_line"] and stand["state"] != "parked":
         yield before, stand["entered_at"]
         if stand["state"] == "released":
             yield "turn", stand["released_at"]
+            yield _waits_at(rounds, stand["released_at"]), stand["closed_since"]
 
 
-def _now_at(stand: Any, calls: Sequence[Any]) -> Step:  # noqa: ANN401
+def _waits_at(rounds: Sequence[Any], released_at: datetime | None) -> Step:
+    """Return what a run that was released waits at, if its endpoint takes calls."""
+    return "pacing" if rounds and rounds[-1]["is_paced"] and rounds[-1]["released_at"] == released_at else "worker"
+
+
+def _now_at(stand: Any, rounds: Sequence[Any]) -> Step:  # noqa: ANN401
     """Return the step at which a live run stands; of one that has ended, the last."""
+    calls = [one for one in rounds if not one["is_paced"]]
     if stand["ended_at"] is not None:
         return _last(stand, calls)
     if calls and calls[-1]["finished_at"] is None:
@@ -130,9 +143,9 @@ def _now_at(stand: Any, calls: Sequence[Any]) -> Step:  # noqa: ANN401
     if not stand["in_line"]:
         return _before_the_line(stand)
     if stand["state"] == "parked":
-        return "retry"
+        return "pacing" if rounds and rounds[-1]["is_paced"] else "retry"
     if stand["state"] == "released":
-        return "endpoint" if stand["is_closed"] else "worker"
+        return "endpoint" if stand["is_closed"] else _waits_at(rounds, stand["released_at"])
     if stand["most"] == 0:
         return "pause"
     return "cap" if stand["in_flight"] >= stand["most"] else "turn"

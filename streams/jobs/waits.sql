@@ -18,6 +18,7 @@ SELECT
     later.due_at AS later_at,
     closed.until AS closed_until,
     closed.found AS is_closed,
+    CASE WHEN closed.found THEN closed.since END AS closed_since,
     CASE WHEN line.state IN ('arrived', 'waiting') THEN (
         SELECT count(*) FROM (
             SELECT FROM dispatch_runs AS one
@@ -46,16 +47,49 @@ LEFT JOIN LATERAL (
     ORDER BY one.due_at LIMIT 1
 ) AS later ON true
 CROSS JOIN (
-    SELECT count(*) > 0 AS found, max(one.until) AS until
+    -- One that has been used lately and takes calls may take the run, whichever others do not.
+    SELECT
+        count(*) > 0 AND NOT EXISTS (
+            SELECT FROM llm_hours AS used
+            WHERE used.hour > clock_timestamp() - interval '2 hours'
+                AND NOT EXISTS (
+                    SELECT FROM llm_gate AS gate
+                    WHERE gate.endpoint = used.endpoint
+                        AND gate.closed_until > clock_timestamp() AND gate.closed_at <= clock_timestamp()
+                )
+                AND NOT EXISTS (
+                    SELECT FROM llm_holds AS hold
+                    WHERE hold.passed_at IS NULL AND hold.model = used.model
+                        AND (hold.endpoint = used.endpoint
+                            OR used.endpoint LIKE replace(hold.endpoint, '_', '\_') || ' (%')
+                )
+        ) AS found,
+        max(one.until) AS until,
+        min(one.since) AS since
     FROM (
-        SELECT closed_until AS until FROM llm_gate
+        SELECT closed_until AS until, closed_at AS since FROM llm_gate
         WHERE closed_until > clock_timestamp() AND closed_at <= clock_timestamp()
         UNION ALL
-        SELECT next_probe_at FROM llm_holds WHERE passed_at IS NULL
+        SELECT next_probe_at, held_at FROM llm_holds WHERE passed_at IS NULL
     ) AS one
 ) AS closed;
 
--- name: calls(job_id, run)
--- Its attempts, with when each came into the line and was released.
-SELECT entered_at, released_at, started_at, finished_at FROM generation_attempts
-WHERE job_id = :job_id AND run = :run ORDER BY attempt;
+-- name: rounds(job_id, run)
+-- Its attempts, and before each when it waited for the LLM's limits, with when it came into the line and was released.
+SELECT
+    call.attempt AS nth, call.entered_at, call.released_at, call.held_from, call.held_until, call.started_at AS began_at,
+    call.finished_at, false AS is_paced
+FROM generation_attempts AS call
+WHERE call.job_id = :job_id AND call.run = :run
+UNION ALL
+SELECT min(kept.nth), one.entered_at, one.released_at, NULL::timestamptz, NULL::timestamptz, one.began_at, NULL::timestamptz, true
+FROM (
+    SELECT call.attempt AS nth, call.paced FROM generation_attempts AS call
+    WHERE call.job_id = :job_id AND call.run = :run
+    UNION ALL
+    SELECT 2147483647, line.paced FROM dispatch_runs AS line WHERE line.job_id = :job_id AND line.run = :run
+) AS kept
+CROSS JOIN LATERAL jsonb_to_recordset(kept.paced)
+    AS one (entered_at timestamptz, released_at timestamptz, began_at timestamptz)
+GROUP BY one.entered_at, one.released_at, one.began_at
+ORDER BY nth, is_paced DESC, began_at;

@@ -43,7 +43,7 @@ from tests.waiting import wait_for
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
-_FILLED_BY_MIGRATIONS = ["teamfit_schema_version", "seal_key"]
+_FILLED_BY_MIGRATIONS = ["teamfit_schema_version", "seal_key", "dispatch_clock"]
 
 ORGANIZATION = "org-1"
 TEAM = "team-1"
