@@ -95,15 +95,11 @@ class Attempts:
         events, entries = [event for event, _ in handovers], [entry for _, entry in handovers]
         runs = columns(events, job_ids="job_id", runs="run")
         now = self.clock.now()
+        caller = self.hold.caller
+        closings = {"gate": self.gate.endpoint, "caller_endpoint": caller.endpoint}
+        closings |= {"model": caller.model, "credential": caller.credential}
         # Three statements: each sees what another worker's begin or save, for which the one before it had to wait, did.
-        known = await _queries.lock_runs(
-            connection,
-            **runs,
-            gate=self.gate.endpoint,
-            endpoint=self.hold.caller.endpoint,
-            model=self.hold.caller.model,
-            credential=self.hold.caller.credential,
-        )
+        known = await _queries.lock_runs(connection, **runs, **closings)
         self.gate.learn(known["closed_for"])
         self.gate.check()
         self.hold.learn(known["sentence"], known["next_probe_in"], known["blame"])
@@ -121,11 +117,8 @@ class Attempts:
             max_tokens=self.settings.max_tokens_per_job,
             unknown_tokens=self.settings.max_completion_tokens,
             endpoint=self.endpoint,
-            gate=self.gate.endpoint,
-            caller_endpoint=self.hold.caller.endpoint,
-            model=self.hold.caller.model,
-            credential=self.hold.caller.credential,
             now=now,
+            **closings,
         ):
             key = (JobId(row["job_id"]), row["run"])
             if row["attempt"] is not None:

@@ -1,4 +1,4 @@
--- name: lock_runs(job_ids, runs, gate, endpoint, model, credential)^
+-- name: lock_runs(job_ids, runs, gate, caller_endpoint, model, credential)^
 -- Lets one transaction at a time begin attempts at a run. The next statement sees what the one before it committed;
 -- sorted, so that two workers cannot deadlock. Returns for how long the gate is closed yet, or NULL, and why the endpoint
 -- is held and when its next probe is due, or NULLs, which so cost no round trip of their own.
@@ -19,7 +19,7 @@ FROM (SELECT count(*) FROM locked) AS all_locked
 -- A gate that was closed in the future was closed by a clock that has been set back: it is not known until when.
 LEFT JOIN llm_gate AS closed ON closed.endpoint = :gate
     AND closed.closed_until > clock_timestamp() AND closed.closed_at <= clock_timestamp()
-LEFT JOIN llm_holds AS held ON held.endpoint = :endpoint AND held.model = :model AND held.credential = :credential
+LEFT JOIN llm_holds AS held ON held.endpoint = :caller_endpoint AND held.model = :model AND held.credential = :credential
     AND held.passed_at IS NULL;
 
 -- name: close_gate(endpoint, wait, reason)!

@@ -70,9 +70,9 @@ async def enter(connection: Connection, accepted: Sequence[Record]) -> None:
 
 
 async def note_paced(connection: Connection, runs: Sequence[tuple[UUID, int, timedelta]]) -> None:
-    """Note that released runs wait until the LLM's limits have room, and for how long they have.
+    """Note that released runs wait until the LLM's limits have room.
 
-    For whoever asks why they wait; repeating it changes nothing.
+    With how long they have waited. For whoever asks why they wait; repeating it changes nothing.
     """
     await _queries.note_paced(
         connection,

@@ -1,4 +1,4 @@
-"""A run's waits for the LLM's limits and for a held endpoint are kept, so that its time adds up by gate."""
+"""A run's waits for the LLM's limits and for a held endpoint are kept."""
 
 from infra.migrations.sql import run_file
 

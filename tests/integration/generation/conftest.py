@@ -4,10 +4,11 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, TypeAlias
 from uuid import uuid4
 
@@ -258,6 +259,7 @@ async def start_stage(database_url: str, endpoint: Endpoint) -> AsyncIterator[St
         await close()
 
 
+_NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 WorkerStarter: TypeAlias = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
@@ -268,7 +270,7 @@ async def start_worker(
     """Start worker processes on the test's own servers; they are stopped at the end as an orchestrator would."""
     processes: list[asyncio.subprocess.Process] = []
 
-    async def start(**transport: str) -> asyncio.subprocess.Process:
+    async def start(*, variables: Mapping[str, str] = _NO_VARIABLES, **transport: str) -> asyncio.subprocess.Process:
         query = "&".join(f"{name}={value}" for name, value in {"drain": "500ms", **transport}.items())
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "faust", "-A", "consumers.generation", "worker", "-l", "warn"),
@@ -278,6 +280,7 @@ async def start_worker(
                 "BROKER_URL": f"{redis_url}?{query}",
                 "OPENAI_API_KEY": "test",
                 "OPENAI_BASE_URL": endpoint.base_url,
+                **variables,
             },
         )
         processes.append(process)
