@@ -50,6 +50,11 @@ def act_as(name: str, face: Face) -> None:
     _actor.set(Actor(name, face))
 
 
+def current_actor() -> Actor:
+    """Return who acts."""
+    return _actor.get()
+
+
 @contextmanager
 def acting_as(name: str, face: Face) -> Iterator[None]:
     """Let this person act in this block."""

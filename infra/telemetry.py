@@ -56,6 +56,12 @@ STAGE_HELD = Gauge(
     ["group", "reason"],
 )
 
+PAUSED = Gauge(
+    "teamfit_paused",
+    "1 while operators have paused a stage, or the intake, for all or for some organizations.",
+    ["stage"],
+)
+
 FORGED_HEADERS = Counter(
     "teamfit_forged_headers_total", "Entries with internal headers that the pipeline did not seal.", ["topic"]
 )
@@ -124,6 +130,8 @@ def configure_logging(log_format: Literal["console", "json"], level_name: str) -
         level_name: "debug", "info", "warning" or "error"; lines below it are left out.
     """
     level = logging.getLevelNamesMapping()[level_name.upper()]
+    _configured.clear()
+    _configured.append(level_name)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -135,10 +143,12 @@ def configure_logging(log_format: Literal["console", "json"], level_name: str) -
         if log_format == "console"
         else structlog.processors.JSONRenderer()
     )
+    # The level may change while the process runs, and loggers that were used keep their wrapper: so the wrapper lets
+    # all pass, and the first processor asks.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -155,3 +165,19 @@ def configure_logging(log_format: Literal["console", "json"], level_name: str) -
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # The `openai` package's HTTP client writes a line for every call, hundreds a second.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+
+
+_configured: list[str] = []
+
+
+def set_log_level(level_name: str | None) -> None:
+    """Have this process log from another level on; None: from the one of its settings."""
+    if _configured:
+        wanted = logging.getLevelNamesMapping()[(level_name or _configured[0]).upper()]
+        if logging.getLogger().level != wanted:
+            logging.getLogger().setLevel(wanted)
+
+
+def log_level() -> str:
+    """Return the level from which on this process logs."""
+    return logging.getLevelName(logging.getLogger().level).lower()

@@ -34,3 +34,8 @@ async def open_gates(connection: Connection, endpoints: Sequence[str]) -> list[s
     """
     # The rows are the UPDATE's own, so they are read to the end before anything else happens.
     return [row["endpoint"] async for row in _queries.open_gates(connection, endpoints=list(endpoints))]
+
+
+async def close_gate(connection: Connection, endpoint: str, lasts: timedelta, reason: str) -> None:
+    """Close a gate in the caller's transaction. Every begin of an attempt reads it, so it counts from the next one."""
+    await _queries.close_gate(connection, endpoint=endpoint, lasts=lasts, reason=reason)

@@ -14,3 +14,10 @@ FROM llm_gate ORDER BY endpoint;
 UPDATE llm_gate SET closed_until = clock_timestamp()
 WHERE endpoint = ANY (:endpoints::text[]) AND closed_until > clock_timestamp()
 RETURNING endpoint;
+
+-- name: close_gate(endpoint, lasts, reason)!
+-- Closes a gate, or keeps it closed for as long.
+INSERT INTO llm_gate (endpoint, closed_until, closed_at, reason)
+VALUES (:endpoint, clock_timestamp() + :lasts::interval, clock_timestamp(), :reason)
+ON CONFLICT (endpoint) DO UPDATE SET
+    closed_until = excluded.closed_until, closed_at = excluded.closed_at, reason = excluded.reason;

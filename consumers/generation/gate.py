@@ -21,6 +21,9 @@ _SPREAD = 0.1
 _SHORTEST_SPREAD_S = 0.2
 _LONGEST_SPREAD_S = 5.0
 
+# A gate that the fleet finds open this long before its time was opened by an operator.
+_SOON_S = 1.0
+
 # Shorter: an operator who opens the gate waits less; longer: fewer questions to Postgres while it is closed.
 _ASK_AGAIN_S = 30.0
 
@@ -73,6 +76,16 @@ class Gate:
 
     def _asks_again(self, now: float) -> bool:
         return now - self._heard >= _ASK_AGAIN_S
+
+    def open_early(self) -> bool:
+        """Open it because the fleet's is open; return whether that is news.
+
+        One that opens within a moment anyway keeps the moment that it would open at: workers come back one by one.
+        """
+        if self._closed_until - self.clock() <= _SOON_S or self._closed_until > self._known_until:
+            return False
+        self._closed_until = self._known_until = 0.0
+        return True
 
     def untold(self) -> Closing | None:
         """Return what the fleet has not heard of yet."""

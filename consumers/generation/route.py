@@ -8,7 +8,7 @@ out among the endpoints that work.
 If the process dies between two endpoints, the entry is delivered again and begins anew, with the failed call on record.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from datetime import timedelta
 from typing import Final, Self, TypeVar
 
@@ -90,6 +90,11 @@ class Route:
         # The stage goes on for those that may go elsewhere.
         shortest, longest = _COMES_AGAIN
         raise Postponed(str(soonest), delay=min(max(soonest.retry_after or shortest, shortest), longest)) from soonest
+
+    def open_gates(self, closed: Container[str]) -> bool:
+        """Open the gates that the fleet has opened; return whether one was closed."""
+        opened = [line.gate.open_early() for line in self.lines if line.gate.endpoint not in closed]
+        return any(opened)
 
     def room(self, slots: int) -> int:
         """Return how many of these slots the limits of all endpoints have room for."""

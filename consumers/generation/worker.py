@@ -7,6 +7,7 @@ from consumers.generation.route import Route, delivery_time
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.settings import Settings
+from streams.jobs.controls import Controls
 from streams.jobs.dispatch import Dispatcher, GivenBack, Slots
 from streams.jobs.events import JobAccepted
 from streams.jobs.faust_app import StageApp, create_app
@@ -43,7 +44,19 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     for topic in _TOPICS:
         app.feed(topic, stage, concurrency=settings.generation_concurrency)
     app.close_at_last(route.close)
-    _tell_slots(app, Slots(app.database, uuid4(), lambda: route.room(settings.generation_concurrency)), dispatcher)
+
+    def slots() -> int:
+        most = app.brake.orders.limit or settings.generation_concurrency
+        return route.room(min(most, settings.generation_concurrency))
+
+    def obey_gates(controls: Controls) -> None:
+        """Ask again at once when an operator has opened a gate."""
+        if route.open_gates({one.subject for one in controls.all if one.kind == "gate"}):
+            stage.probe_now()
+
+    _tell_slots(app, Slots(app.database, uuid4(), slots), dispatcher)
+    app.on_controls(obey_gates)
+    app.endpoints = [line.gate.endpoint for line in route.lines]
     return app
 
 

@@ -13,7 +13,7 @@ from infra.api.cross_origin import CrossOrigin
 from infra.api.docs_page import add_docs_page
 from infra.api.head import Head
 from infra.api.limits import Limited
-from infra.api.routes import actions, cancel, health, intake, job_lists, jobs, operators
+from infra.api.routes import actions, cancel, fleet, health, intake, job_lists, jobs, operators
 from infra.auth import signing_key
 from infra.console import Console
 from infra.identity import Tokens
@@ -26,6 +26,7 @@ from producers.intake.intake import Intake
 from producers.turns import Turns
 from streams.jobs.events import MAX_REQUIREMENTS
 from streams.jobs.gauges import Gauges
+from streams.jobs.watch import Watch
 
 # JSON may write each character of the requirements as two escapes of six bytes; and room for the rest.
 LONGEST_BODY = 12 * MAX_REQUIREMENTS + 16 * 1024
@@ -54,13 +55,14 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     operators_database = Database(settings.database_url, size=OPERATORS_CONNECTIONS)
     broker = Broker(settings, name="api")
     gauges = Gauges(settings, broker.backlogs)
-    closes = [gauges.close, broker.close, database.close, operators_database.close]
+    watch = Watch(database, "api")
+    closes = [watch.close, gauges.close, broker.close, database.close, operators_database.close]
 
     api = FastAPI(
         title="TEAMFIT activities",
         version=version("teamfit-pipeline"),
         description=_DESCRIPTION,
-        lifespan=_closing(closes),
+        lifespan=_serving(watch, closes),
         # A redirect to the address without its slash would go to the host and scheme that a proxy hides.
         redirect_slashes=False,
         docs_url=None,
@@ -71,14 +73,15 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     requests = _intake(settings, database, broker)
     limited = Limited(database)
     for router in (
-        intake.create_router(requests, limited, tokens),
+        intake.create_router(requests, limited, tokens, watch),
         cancel.create_router(Cancellation(database, broker, database.clock), limited, tokens),
         jobs.create_router(database, tokens),
         job_lists.create_router(database, tokens),
         job_lists.create_operators_router(operators_database, tokens),
         operators.create_router(operators_database, broker, tokens),
         actions.create_router(operators_database, tokens),
-        health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh),
+        fleet.create_router(operators_database, tokens),
+        health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh, watch),
     ):
         api.include_router(router)
     if settings.console:
@@ -98,11 +101,14 @@ def _add_middleware(api: FastAPI, settings: Settings) -> None:
     api.add_middleware(BehindProxy, root_path=settings.root_path, trusted=settings.trusted_proxies)
 
 
-def _closing(closes: Sequence[Callable[[], Awaitable[None]]]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """Return a lifespan that calls these in their order when the API ends."""
+def _serving(
+    watch: Watch, closes: Sequence[Callable[[], Awaitable[None]]]
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Return a lifespan that begins to watch, and calls these in their order when the API ends."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        watch.start()
         try:
             yield
         finally:

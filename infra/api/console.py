@@ -23,6 +23,7 @@ from infra.postgres import Database
 from infra.settings import Settings
 from infra.telemetry import start_logging
 from producers.broker import Broker
+from streams.jobs.watch import Watch
 
 # A page holds one connection at a time, a plan that is applied two.
 _CONNECTIONS: Final = 5
@@ -61,13 +62,15 @@ def create_app(settings: Settings) -> ASGIApp:
     database = Database(settings.database_url, size=_CONNECTIONS)
     broker = Broker(settings, name="console")
     console = Console(settings, database, broker)
+    watch = Watch(database, "console")
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        watch.start()
         try:
             yield
         finally:
-            for close in (console.close, broker.close, database.close):
+            for close in (watch.close, console.close, broker.close, database.close):
                 await close()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)

@@ -31,6 +31,10 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "team_not_found": (404, "The organization has no such team."),
     "job_not_found": (404, "There is no such job, or it belongs to another organization."),
     "failed_event_not_found": (404, "There is no such failed event."),
+    "control_subject_not_found": (
+        404,
+        "There is no such process, endpoint or organization, or nothing is wanted of it.",
+    ),
     "plan_not_found": (404, "There is no such replay plan."),
     "method_not_allowed": (405, "The address does not take this method; `Allow` has those that it takes."),
     "request_timeout": (408, "The body did not come in time; send the request again."),
@@ -57,6 +61,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "internal_error": (500, "A bug; `error_id` finds it in the API's log."),
     "broker_unavailable": (503, "The broker is away or takes no writes; nothing was recorded."),
     "database_unavailable": (503, "Postgres is away or takes no writes."),
+    "intake_stopped": (503, "Operators have stopped the intake for a while; the detail says why."),
     "identity_unavailable": (503, "The identity provider's keys cannot be fetched, so its tokens cannot be checked."),
     "too_busy": (503, "More requests came at once than can be taken."),
 }

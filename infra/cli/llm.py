@@ -1,11 +1,12 @@
 """`teamfit llm`: what the fleet knows of the LLM endpoint."""
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
 from infra.cli.errors import plain_errors
-from infra.cli.options import AsJson, Yes
+from infra.cli.options import AsJson, Yes, duration
 from infra.cli.output import mended, print_json, print_table, second
 from infra.cli.prices import prices_app
 
@@ -77,7 +78,7 @@ def show_gate(*, as_json: AsJson = False) -> None:
 def open_gate(endpoint: Endpoint = None, *, yes: Yes = False) -> None:
     """Open the gate before its time, for an endpoint that named a wrong one.
 
-    Workers that wait ask again every half minute.
+    Workers that wait ask at once.
     """
     from infra.cli.session import with_database
     from infra.operations.llm import closed_gates, open_gates
@@ -92,7 +93,31 @@ def open_gate(endpoint: Endpoint = None, *, yes: Yes = False) -> None:
         typer.confirm("Open it? The endpoint may answer 429 again, and then it closes again.", abort=True)
     for name in with_database(lambda database: open_gates(database, closed)):
         typer.echo(f"{name} is open.")
-    typer.echo("Generation workers that wait ask again within half a minute.")
+    typer.echo("Generation workers that wait ask again within two seconds.")
+
+
+@gate.command("close")
+@plain_errors()
+def close_gate(
+    endpoint: Annotated[str, typer.Argument(help="Which one, as `teamfit llm endpoints` names it.")],
+    *,
+    reason: Annotated[str, typer.Option(help="Why; others read it.")],
+    lasts: Annotated[
+        timedelta, typer.Option("--for", parser=duration, metavar="TIME", help="How long: 30m, 2h.")
+    ] = timedelta(hours=1),
+    yes: Yes = False,
+) -> None:
+    """Close the gate: no worker begins a call to this endpoint. Calls under way end; no attempt is spent."""
+    from infra.cli.session import with_database
+    from infra.operations.controls import Wish, effects_of, set_control
+
+    wish = Wish("gate", endpoint, reason=reason, lasts=lasts)
+    if not yes:
+        effects = with_database(lambda database: effects_of(database, wish))
+        typer.echo(f"{endpoint}: {effects['workers']} workers would begin no call for {lasts}.")
+        typer.confirm("Close it?", abort=True)
+    with_database(lambda database: set_control(database, wish))
+    typer.echo(f"{endpoint} is closed for {lasts}. To open it: teamfit llm gate open {endpoint}")
 
 
 @dialect.command("show")

@@ -37,6 +37,17 @@ def moment(text: str) -> datetime:
         raise typer.BadParameter("give a time such as 2031-04-01T12:00, or how long ago, such as 2h or 7d") from error
 
 
+def duration(text: str) -> timedelta:
+    """Read a length of time, such as `90s`, `30m`, `2h` or `7d`."""
+    read = _AGO.fullmatch(text)
+    if read is None:
+        raise typer.BadParameter("give a length of time such as 30m, 2h or 7d")
+    try:
+        return timedelta(**{_UNITS[read.group(2)]: int(read.group(1))})
+    except OverflowError as error:
+        raise typer.BadParameter("give a length of time such as 30m, 2h or 7d") from error
+
+
 def _one_of(kind: str, choices: Callable[[], Sequence[str]]) -> Callable[[str], str]:
     """Return what reads one of a few names; a misspelt one would find nothing, which looks like good news."""
 

@@ -9,6 +9,7 @@ from consumers.generation.meter import EndpointUse
 from infra.actions import Act, acting
 from infra.errors import TeamfitError
 from infra.postgres import Database
+from streams.jobs.controls import CHANNEL
 
 
 class NoSuchGate(TeamfitError):
@@ -37,12 +38,13 @@ async def closed_gates(database: Database, endpoint: str | None) -> Sequence[Fle
 async def open_gates(database: Database, closed: Sequence[FleetGate]) -> Sequence[str]:
     """Open gates before their time; return the endpoints whose gate was closed. A repeat opens nothing.
 
-    Generation workers that wait ask again within half a minute.
+    Generation workers that wait ask again within two seconds.
     """
     named = [one.endpoint for one in closed]
     act = Act("llm.gate.open", f"endpoint {', '.join(named)}")
     async with acting(database, act) as connection:
         opened = await fleet_gate.open_gates(connection, named)
+        await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
         act.effects = {"opened": opened, "closed_until": {one.endpoint: one.closed_until for one in closed}}
         return opened
 

@@ -2,6 +2,13 @@
 -- Whether this transaction is the only one that reconciles; until it ends.
 SELECT pg_try_advisory_xact_lock(hashtext('teamfit:reconcile'));
 
+-- name: is_paused()$
+-- Whether operators have paused a stage for all: then what stands still does so by their will.
+SELECT EXISTS (
+    SELECT FROM fleet_controls
+    WHERE kind = 'pause' AND organization_id = '' AND (expires_at IS NULL OR expires_at > clock_timestamp())
+);
+
 -- name: all_seen_until(margin, since)$
 -- Until when every request since then is known to the read model: a request that commits later has a later time, as long as
 -- its transaction is not longer than the margin.

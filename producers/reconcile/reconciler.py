@@ -4,8 +4,9 @@ Postgres is the anchor: whatever the broker loses, the rows say which accepted r
 came. Every remedy (see `remedies`) repeats an event that was or should have been sent, under its own ID, so that a run
 that only seemed to stand still is not harmed: readers know the event, or do the same thing again. That costs them some
 time; so the threshold is longer than any honest pause (the longest retry delay, a call, a stage's timeout), an attempt
-under way counts as movement, and after an outage, in which everything stood still and nothing was lost, a whole
-threshold passes before anything is sent. A replayed run that is not known yet is found by its plan (see `reruns`).
+under way counts as movement, and after an outage or an operator's pause, in which everything stood still and nothing
+was lost, a whole threshold passes before anything is sent. A replayed run that is not known yet is found by its plan
+(see `reruns`).
 
 How a reservation ends that is not settled: by asking what became of its run:
 - the run has ended: quota missed the fact, which is sent again, and settles it;
@@ -129,7 +130,7 @@ class Reconciler:
             if not await _queries.try_lock(connection):
                 return 0
             now = self.clock.now()
-            if self._jumped(now):
+            if self._jumped(now) or await self._is_paused(connection):
                 return 0
             plans = [self._plan(row, now) for row in await self._find(connection, now)]
             await self._publish([plan for plan in plans if plan.records])
@@ -182,6 +183,13 @@ class Reconciler:
         if step > 0:
             self._not_before = self.seconds() + self.threshold.total_seconds()
         return step > 0
+
+    async def _is_paused(self, connection: Connection) -> bool:
+        """Whether a stage is paused. When it goes on, what stood still until then has a threshold to move."""
+        paused = bool(await _queries.is_paused(connection))
+        if paused:
+            self._not_before = self.seconds() + self.threshold.total_seconds()
+        return paused
 
     async def _find(self, connection: Connection, now: datetime) -> Sequence[asyncpg.Record]:
         if self.seconds() - self._looked_at_all > _LOOK_AT_ALL_S:

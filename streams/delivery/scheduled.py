@@ -63,6 +63,11 @@ async def take_due(connection: Connection, *, now: datetime, limit: int) -> list
     return [Record(row["topic"], row["key"], row["event"], read_headers(row["headers"])) async for row in rows]
 
 
+async def hasten(connection: Connection, *, reason: str, now: datetime) -> int:
+    """Make due what waits for this reason; return how much there was."""
+    return int(await _queries.hasten(connection, reason=storable(reason, _LONGEST_REASON), now=now))
+
+
 def kept_headers(headers: Mapping[str, bytes]) -> dict[str, str]:
     """Return headers as `jsonb` takes them.
 

@@ -16,6 +16,7 @@ handler is not called again, so a held stage makes no call twice.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Generic, TypeVar
@@ -23,6 +24,7 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed
+from streams.delivery.brake import Brake
 from streams.delivery.cancellation import stay_cancelled
 from streams.delivery.deliveries import Delivery, Outcome, Record, RetryLater, Settled
 from streams.delivery.failure_window import FailureWindow
@@ -63,6 +65,7 @@ class Stage(Generic[E]):
         timeout: longest one try may take; it then counts as transient.
         probing: how long a held stage waits before it asks again.
         window: makes the stage suspected when most of its recent tries failed.
+        brake: an operator's; a paused stage tries nothing.
         held: why the stage stands still, or None.
         waits_for: which dependency a held stage waits for; `stage` if most deliveries fail; `bug` if something else
             keeps it from working; or None.
@@ -76,11 +79,13 @@ class Stage(Generic[E]):
     timeout: timedelta
     probing: RetryPolicy = PROBING
     window: FailureWindow = field(default_factory=FailureWindow)
+    brake: Brake = field(default_factory=Brake)
     held: str | None = field(default=None, init=False)
     waits_for: str | None = field(default=None, init=False)
     _holds: int = field(default=0, init=False, repr=False)
     _probes: int = field(default=0, init=False, repr=False)
     _until_next_probe: timedelta = field(default=timedelta(), init=False, repr=False)
+    _probe_now: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False)
     _probe: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
     _in_hand: int = field(default=0, init=False, repr=False)
     _tried: set[str | None] = field(default_factory=set, init=False, repr=False)
@@ -99,12 +104,21 @@ class Stage(Generic[E]):
 
         Returns:
             Whether there is an outcome; the caller acknowledges then, and only then. If not, the stage stops while it
-            is held: the delivery belongs back in its stream, for another worker.
+            is held or paused: the delivery belongs back in its stream, for another worker.
         """
         turn: Turn[E] = Turn(delivery)
-        if self.held is None and await self._settled(turn):
-            return True
-        return await self._take_when_resumed(turn)
+        if not self.brake.try_enter() and not await self._has_waited_for(self.brake.enter()):
+            return False
+        try:
+            if self.held is None and await self._settled(turn):
+                return True
+            return await self._take_when_resumed(turn)
+        finally:
+            self.brake.leave()
+
+    def probe_now(self) -> None:
+        """Have a held stage ask at once whether its dependency is back."""
+        self._probe_now.set()
 
     def stop(self) -> None:
         """Wait out holds no longer. What is being tried, probes included, goes on to its end."""
@@ -124,7 +138,9 @@ class Stage(Generic[E]):
             while await self._has_waited_for(self._probe.acquire()):
                 try:
                     if self.held is not None:
-                        if not await self._has_waited_for(asyncio.sleep(self._until_next_probe.total_seconds())):
+                        if not await self._has_waited_for(self._next_probe()):
+                            return False
+                        if not await self._may_try(turn):
                             return False
                         self._probes += 1
                         if await self._settled(turn):
@@ -132,11 +148,24 @@ class Stage(Generic[E]):
                         continue
                 finally:
                     self._probe.release()
+                if not await self._may_try(turn):
+                    return False
                 if await self._settled(turn):
                     return True
             return False
         finally:
             self._in_hand -= 1
+
+    async def _may_try(self, turn: Turn[E]) -> bool:
+        """Wait while the stage is paused; False: it stops. What a try came to is made durable all the same."""
+        return turn.outcome is not None or await self._has_waited_for(self.brake.released())
+
+    async def _next_probe(self) -> None:
+        """Wait until the dependency is asked again."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._until_next_probe.total_seconds()):
+                await self._probe_now.wait()
+        self._probe_now.clear()
 
     def _is_suspected(self, turn: Turn[E]) -> bool:
         return self.waits_for == SUSPECTED and turn.outcome is None
@@ -214,6 +243,7 @@ class Stage(Generic[E]):
         event: E | None = None
         try:
             event = turn.event = self.decode(turn.delivery)
+            self.brake.check(event)
             named = {name: getattr(event, name, None) for name in _BOUND}
             structlog.contextvars.bind_contextvars(**{name: str(what) for name, what in named.items() if what})
             async with asyncio.timeout(self.timeout.total_seconds()):

@@ -8,12 +8,18 @@ from faust.web import Request, Response, View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 
-def serve_health(app: faust.App, problems: Callable[[], list[str]], refresh: Callable[[], Awaitable[None]]) -> None:
+def serve_health(
+    app: faust.App,
+    problems: Callable[[], list[str]],
+    pauses: Callable[[], list[str]],
+    refresh: Callable[[], Awaitable[None]],
+) -> None:
     """Add the pages /healthz, /readyz and /metrics to the web server of a Faust app.
 
     Args:
         app: the worker's app.
         problems: says why work stands still; asked by each /readyz, which answers 503 while it says anything.
+        pauses: says what operators have paused. That is no fault, so the answer is 200.
         refresh: brings the gauges up to date; awaited by each /metrics, and neither fails nor hangs.
     """
 
@@ -21,8 +27,9 @@ def serve_health(app: faust.App, problems: Callable[[], list[str]], refresh: Cal
         return view.json({"status": "ok"})
 
     async def readyz(view: View, _request: Request) -> Response:
-        found = problems()
-        return view.json({"status": "held" if found else "ready", "problems": found}, status=503 if found else 200)
+        found, paused = problems(), pauses()
+        status = "held" if found else "paused" if paused else "ready"
+        return view.json({"status": status, "problems": found, "paused": paused}, status=503 if found else 200)
 
     async def metrics(view: View, _request: Request) -> Response:
         await refresh()

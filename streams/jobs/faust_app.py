@@ -14,6 +14,7 @@ from infra.clock import is_sane
 from infra.errors import InvalidSetting
 from infra.postgres import Database
 from infra.settings import Settings
+from streams.delivery.brake import Brake
 from streams.delivery.cancellation import stay_cancelled
 from streams.delivery.deliveries import Delivery, Record
 from streams.delivery.failed_events import FailedEvents
@@ -25,8 +26,10 @@ from streams.delivery.seal import Seal
 from streams.delivery.settle import Settler, no_consequences
 from streams.delivery.stage import BUG, Stage
 from streams.delivery.worker_health import serve_health
+from streams.jobs.controls import Controls
 from streams.jobs.gauges import Gauges
 from streams.jobs.stages import CONSUMER_GROUPS
+from streams.jobs.watch import Watch, Watched, brake_of, is_stage
 from streams.redis.address import BrokerAddress
 from streams.redis.backlog import TopicBacklog
 from streams.redis.errors import InvalidSettings, UnsupportedFeature
@@ -54,6 +57,9 @@ class StageApp(faust.App):
         database: the pool that all of its handlers share.
         publisher: writes to topics.
         stages: those that agents feed.
+        brake: what operators want of the stages; all of an app's share it.
+        watcher: obeys them; None in an app that another one's does for, and in one that is no worker.
+        endpoints: the LLM endpoints that its stages call, as the fleet names them.
         beside: apps that run in the same process, and whose health this one's web server tells too.
     """
 
@@ -63,6 +69,9 @@ class StageApp(faust.App):
     stages: list[Stage[Any]]
     watched: list[Callable[[], str | None]]
     resources: list[Callable[[], Awaitable[None]]]
+    brake: Brake
+    watcher: Watch | None
+    endpoints: Sequence[str] = ()
     beside: list["StageApp"]
 
     def close_at_last(self, *close: Callable[[], Awaitable[None]]) -> None:
@@ -108,6 +117,7 @@ class StageApp(faust.App):
                 give_up=give_up,
             ),
             opened=Seal(self.database).opened,
+            brake=self.brake,
             policy=policy or RetryPolicy.of(self.settings),
             timeout=timeout or timedelta(seconds=_BATCHES_IN_A_TRY * self.settings.stage_timeout_s),
         )
@@ -142,10 +152,24 @@ class StageApp(faust.App):
         """Have /readyz ask these too. Each says why something besides the stages stands still, or None."""
         self.watched += held
 
+    def on_controls(self, hook: Callable[[Controls], None]) -> None:
+        """Have this called after each look at what operators want."""
+        if self.watcher is not None:
+            self.watcher.hooks.append(hook)
+
     def tell_also(self, app: "StageApp") -> None:
         """Serve the health of another app of this process, whose own web server stays off."""
         app.boot_strategy.enable_web = False
         self.beside.append(app)
+        if self.watcher is not None and app.watcher is not None:
+            self.watcher.adopt(app.watcher)
+            app.watcher = None
+
+    async def on_start(self) -> None:
+        """Look at what operators want before the first entry is read."""
+        await super().on_start()
+        if self.watcher is not None:
+            self.watcher.start()
 
     def _create_directories(self) -> None:
         """Make no folders for Faust's tables: there are none, and the working directory may be read-only."""
@@ -161,6 +185,8 @@ class StageApp(faust.App):
         await super().on_shutdown()
         for close in self.resources:
             await close()
+        if self.watcher is not None:
+            await self.watcher.close()
 
     def problems(self) -> list[str]:
         """Say why work stands still, a sentence each; empty when all is well. Sends no question to a server."""
@@ -169,6 +195,12 @@ class StageApp(faust.App):
         health = getattr(self.transport, "health", list)  # Kafka's transport does not tell
         broker = [one.replace("broker URL", "BROKER_URL") for one in health()]
         return [*held, *broker, *(problem for app in self.beside for problem in app.problems())]
+
+    def pauses(self) -> list[str]:
+        """Say which stages operators have paused, a sentence each: that is no fault."""
+        own = self.brake.orders.paused
+        said = [] if own is None else [f"{self.conf.id} is paused by {own}"]
+        return [*said, *(sentence for app in self.beside for sentence in app.pauses())]
 
     def tell_held(self) -> None:
         """Bring the gauge that says which stage stands still, and why, up to date."""
@@ -245,6 +277,8 @@ def create_app(group: str, settings: Settings, database: Database | None = None,
     app.resources = []
     app.watched = []
     app.beside = []
+    app.brake = brake_of(group)
+    app.watcher = _watcher(app) if is_stage(group) else None
     # The `faust` command turns the web server on by default, and two workers of one machine would want the same port.
     app.boot_strategy.enable_web = settings.worker_port is not None
     gauges = Gauges(settings, app.backlogs)
@@ -256,8 +290,21 @@ def create_app(group: str, settings: Settings, database: Database | None = None,
         app.tell_held()
         await gauges.refresh()
 
-    serve_health(app, app.problems, refresh)
+    serve_health(app, app.problems, app.pauses, refresh)
     return app
+
+
+def _watcher(app: StageApp) -> Watch:
+    watch = Watch(app.database, "worker")
+    stage = Watched(
+        app.conf.id,
+        app.brake,
+        concurrency=lambda: max((agent.concurrency for agent in app.agents.values()), default=0),
+        held=lambda: next((one.held for one in app.stages if one.held is not None), None),
+        endpoints=lambda: app.endpoints,
+    )
+    watch.stages.append(stage)
+    return watch
 
 
 def _topic_config(app: faust.App, topic: str) -> dict[str, Any]:

@@ -111,11 +111,13 @@ class Gauges:
             failed = [row async for row in _queries.failed_events_open(connection)]
             gates = [row async for row in _queries.gates(connection)]
             jobs = [row async for row in _queries.oldest_live_jobs(connection)]
+            paused = [row async for row in _queries.paused(connection)]
             due = [row async for row in _queries.scheduled_due(connection)]
         return {
             telemetry.FAILED_EVENTS_OPEN: _column(failed, "events", of=[stage.name for stage in STAGES if stage.reads]),
             telemetry.GATE_CLOSED_UNTIL: _column(gates, "closed_until_s", of=()),
             telemetry.OLDEST_LIVE_JOB: _column(jobs, "age_s", of=("pending", "processing")),
+            telemetry.PAUSED: _column(paused, "paused", of=(*(one.name for one in STAGES if one.reads), "intake")),
             telemetry.SCHEDULED_DUE: _column(due, "events", of=CONSUMER_GROUPS),
             telemetry.SCHEDULED_OVERDUE: _column(due, "overdue_s", of=CONSUMER_GROUPS),
         }

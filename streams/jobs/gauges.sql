@@ -26,6 +26,12 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS oldest;
 
+-- name: paused()
+-- What operators have paused, for all or for some organizations.
+SELECT DISTINCT CASE WHEN kind = 'intake' THEN 'intake' ELSE subject END AS stage, 1 AS paused
+FROM fleet_controls
+WHERE kind IN ('pause', 'intake') AND (expires_at IS NULL OR expires_at > clock_timestamp());
+
 -- name: scheduled_due()
 -- What the schedule worker should have published by now, by topic.
 SELECT topic, count(*) AS events, extract(epoch FROM now() - min(due_at))::float8 AS overdue_s

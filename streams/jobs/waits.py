@@ -40,9 +40,9 @@ class WaitingFor:
         Gate,
         Field(
             description="`run_at`: its time. `quota`: admission. `turn`: others come first. `cap`: as many of its "
-            "organization as may be are worked on. `pause`: its organization may have none. `retry`: the next try is "
-            "later. `endpoint`: the LLM takes no calls for a while. `pacing`: its limits by the minute have "
-            "no room. `worker`: one that is free. More may be added."
+            "organization as may be are worked on. `pause`: its organization may have none, or operators have paused "
+            "the stage. `retry`: the next try is later. `endpoint`: the LLM takes no calls for a while. `pacing`: its "
+            "limits by the minute have no room. `worker`: one that is free. More may be added."
         ),
     ]
     since: datetime
@@ -70,7 +70,9 @@ async def waiting_for(connection: Connection, job_id: UUID, run: int | None) -> 
     gate, since, _ = steps[-1]
     if gate == "call":
         return None
-    until = {"endpoint": stand["closed_until"]}.get(gate, stand["later_at"] if gate in _KNOWS_WHEN else None)
+    until = {"endpoint": stand["closed_until"], "pause": _paused_until(stand)}.get(
+        gate, stand["later_at"] if gate in _KNOWS_WHEN else None
+    )
     return WaitingFor(gate, since, until, stand["before"] if gate in _IN_LINE else None)
 
 
@@ -84,6 +86,8 @@ async def time_spent(connection: Connection, job_id: UUID) -> list[Spent]:
 
 
 _KNOWS_WHEN: Final = {"run_at", "quota", "retry", "pacing"}
+# Where a pause of the generation stage keeps a run.
+_OF_GENERATION: Final = {"turn", "cap", "worker", "endpoint", "retry", "pacing"}
 _IN_LINE: Final = {"turn", "cap", "pause"}
 
 
@@ -134,7 +138,18 @@ def _waits_at(rounds: Sequence[Any], released_at: datetime | None) -> Step:
 
 
 def _now_at(stand: Any, rounds: Sequence[Any]) -> Step:  # noqa: ANN401
-    """Return the step at which a live run stands; of one that has ended, the last."""
+    """Return the step at which a live run stands, an operator's pause before all; of one that has ended, the last."""
+    step = _stands_at(stand, rounds)
+    paused = stand["quota_paused"] if step == "quota" else stand["generation_paused"] and step in _OF_GENERATION
+    return "pause" if paused and stand["ended_at"] is None else step
+
+
+def _paused_until(stand: Any) -> datetime | None:  # noqa: ANN401
+    until: datetime | None = stand["generation_until" if stand["admitted_at"] is not None else "quota_until"]
+    return until
+
+
+def _stands_at(stand: Any, rounds: Sequence[Any]) -> Step:  # noqa: ANN401
     calls = [one for one in rounds if not one["is_paced"]]
     if stand["ended_at"] is not None:
         return _last(stand, calls)

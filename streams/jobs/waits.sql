@@ -16,6 +16,10 @@ SELECT
     coalesce(terms.most, 2147483647) AS most,
     coalesce(known.in_flight, 0) AS in_flight,
     later.due_at AS later_at,
+    paused.quota AS quota_paused,
+    paused.quota_until,
+    paused.generation AS generation_paused,
+    paused.generation_until,
     closed.until AS closed_until,
     closed.found AS is_closed,
     CASE WHEN closed.found THEN closed.since END AS closed_since,
@@ -32,7 +36,7 @@ FROM (
 ) AS asked
 LEFT JOIN job_requests AS request ON request.job_id = :job_id AND asked.run = 1
 LEFT JOIN LATERAL (
-    SELECT one.time, one.event FROM job_events AS one
+    SELECT one.time, one.event, one.organization_id FROM job_events AS one
     WHERE one.job_id = :job_id AND one.run = asked.run AND one.type = 'teamfit.job.requested.v1'
     ORDER BY one.sequence LIMIT 1
 ) AS told ON true
@@ -46,6 +50,20 @@ LEFT JOIN LATERAL (
     WHERE one.key = convert_to((:job_id::uuid)::text, 'UTF8') AND one.topic = ANY(:topics::text[])
     ORDER BY one.due_at LIMIT 1
 ) AS later ON true
+CROSS JOIN LATERAL (
+    SELECT
+        bool_or(control.subject = 'quota') AS quota,
+        bool_or(control.subject = 'generation') AS generation,
+        nullif(max(coalesce(control.expires_at, 'infinity')) FILTER (WHERE control.subject = 'quota'), 'infinity')
+            AS quota_until,
+        nullif(max(coalesce(control.expires_at, 'infinity')) FILTER (WHERE control.subject = 'generation'), 'infinity')
+            AS generation_until
+    FROM fleet_controls AS control
+    WHERE control.kind = 'pause' AND (control.expires_at IS NULL OR control.expires_at > clock_timestamp())
+        AND control.organization_id IN ('', coalesce(
+            line.organization_id, entry.organization_id, request.organization_id, told.organization_id
+        ))
+) AS paused
 CROSS JOIN (
     -- One that has been used lately and takes calls may take the run, whichever others do not.
     SELECT

@@ -296,6 +296,23 @@ async def test_a_clock_that_jumps_ahead_does_not_make_everything_stand_still(wor
     assert world.waiting
 
 
+async def test_what_operators_have_paused_does_not_stand_still(world: World) -> None:
+    """However long a pause lasts, nothing is sent again or given up; after it, a threshold passes first, as always."""
+    await record_intake(world.pool, asked())
+    await world.pool.execute(
+        "INSERT INTO fleet_controls (kind, subject, reason, set_by) VALUES ('pause', 'generation', 'a test', 'ann')"
+    )
+    for _ in range(3):
+        world.clock.skipped += 10 * THRESHOLD
+        await world.reconciler.tick()
+    await world.pool.execute("DELETE FROM fleet_controls")
+    await world.reconciler.tick()
+    assert not world.waiting
+    world.clock.skipped += THRESHOLD
+    await world.reconciler.tick()
+    assert world.waiting
+
+
 @pytest.mark.parametrize("steps", [0, 1, 3])
 async def test_a_clock_that_was_set_back_hides_no_job(world: World, steps: int) -> None:
     """A run whose rows were written by a clock forty days ahead is sent on a threshold after it was found."""

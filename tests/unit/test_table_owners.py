@@ -20,6 +20,8 @@ OWNERS = {
     "dispatch_runs": "streams/jobs/dispatch.sql",
     "early_cancellations": "streams/jobs/ownership.sql",
     "failed_events": "streams/delivery/failed_events.sql",
+    "fleet_controls": "infra/operations/controls.sql",
+    "fleet_processes": "streams/jobs/processes.sql",
     "generation_attempts": "consumers/generation",
     "job_events": "consumers/projection",
     "job_outcomes": "streams/jobs/outcomes.sql",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from infra.errors import DependencyDown, RefusesWrites
 from infra.looks import SharedLook
+from streams.jobs.watch import Watch
 
 log = structlog.get_logger(__name__)
 
@@ -34,13 +35,15 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "unready"]
     reasons: dict[str, str] = Field(description="What is wrong with each dependency that is away or takes no writes.")
+    paused: dict[str, str] = Field(description="What operators have stopped, and why: no fault. Jobs can be read.")
 
 
-def create_router(probes: Mapping[str, Probe], refresh: Callable[[], Awaitable[None]]) -> APIRouter:
+def create_router(probes: Mapping[str, Probe], refresh: Callable[[], Awaitable[None]], watch: Watch) -> APIRouter:
     """Return the routes.
 
     Args:
         probes: by dependency, what raises DependencyDown while it is of no use.
+        watch: knows whether operators have stopped the intake, which is no fault.
         refresh: brings the gauges up to date; awaited by each /metrics, and neither fails nor hangs.
     """
     router = APIRouter(tags=["health"])
@@ -58,7 +61,9 @@ def create_router(probes: Mapping[str, Probe], refresh: Callable[[], Awaitable[N
         reasons = {name: reason for name, reason in zip(watched, answers, strict=True) if reason is not None}
         if reasons:
             response.status_code = 503
-        return Readiness(status="unready" if reasons else "ready", reasons=reasons)
+        stopped = watch.controls.find("intake")
+        paused = {} if stopped is None else {"intake": stopped.reason}
+        return Readiness(status="unready" if reasons else "ready", reasons=reasons, paused=paused)
 
     @router.get(
         "/metrics",

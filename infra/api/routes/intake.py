@@ -2,6 +2,7 @@
 
 import re
 from contextlib import suppress
+from datetime import timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -14,11 +15,15 @@ from infra.api.limits import HEADERS, Limited
 from infra.api.problems import BODY, TOKEN, Problem, responses
 from infra.api.trace_headers import CallersTrace
 from infra.auth import JOBS, Caller
+from infra.errors import Refused
 from infra.identity import Tokens
 from producers.intake.intake import Intake
 from streams.jobs.events import MAX_IDEMPOTENCY_KEY, Requested
+from streams.jobs.watch import Watch
 
 _HEADER = "Idempotency-Key"
+# While it is not known when the intake opens, and while it is long until then.
+_ASK_AGAIN_S, _LONGEST_WAIT_S = 60.0, 3_600.0
 # A string of RFC 9651, as the draft of the header has it, with parameters that mean nothing to us; what does not begin
 # with a quotation mark is the key as it is.
 _WITHIN = r'(?:[^"\\]|\\["\\])*'
@@ -74,6 +79,7 @@ _PROBLEMS = responses(
     "run_at_too_far",
     "broker_unavailable",
     "database_unavailable",
+    "intake_stopped",
     "too_busy",
 )
 
@@ -93,7 +99,7 @@ class GenerateAnswer(BaseModel):
     status_url: str = Field(description="Where to poll the job, on the host that was asked.")
 
 
-def create_router(intake: Intake, limited: Limited, tokens: Tokens) -> APIRouter:
+def create_router(intake: Intake, limited: Limited, tokens: Tokens, watch: Watch) -> APIRouter:
     """Return the routes that take requests in."""
     router = APIRouter(prefix="/api/activities", tags=["activities"])
     authenticated = Authenticated(tokens, scope=JOBS)
@@ -117,6 +123,7 @@ def create_router(intake: Intake, limited: Limited, tokens: Tokens) -> APIRouter
                 403, "wrong_organization", "organization_id is not the one that the bearer token was made for"
             )
         _refuse_several_keys(http)
+        await _require_open(watch)
         response.headers.update(await limited.take(caller.organization_id))
         job_id = await intake.accept(request, idempotency_key=idempotency_key, trace=trace)
         status_url = f"{http.scope.get('root_path', '')}/api/jobs/{job_id}"
@@ -124,6 +131,16 @@ def create_router(intake: Intake, limited: Limited, tokens: Tokens) -> APIRouter
         return GenerateAnswer(job_id=job_id, status_url=status_url)
 
     return router
+
+
+async def _require_open(watch: Watch) -> None:
+    """Refuse while operators have stopped the intake. Raises Refused."""
+    await watch.first_look()
+    stopped = watch.controls.find("intake")
+    if stopped is not None:
+        wait_s = _ASK_AGAIN_S if stopped.ends_in_s is None else min(max(stopped.ends_in_s, 1.0), _LONGEST_WAIT_S)
+        message = f"no requests are taken for a while: {stopped.reason}"
+        raise Refused("intake_stopped", message, retry_after=timedelta(seconds=wait_s))
 
 
 def _refuse_several_keys(http: Request) -> None:

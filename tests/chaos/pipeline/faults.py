@@ -20,6 +20,7 @@ from infra.local.processes import ServerFailed
 from tests.chaos.pipeline.clock_steps import everything, no_clocks, one_of_each, schedule, server, step
 from tests.chaos.pipeline.flushes import flushed, letters_flushed
 from tests.chaos.pipeline.grounds import Ground
+from tests.chaos.pipeline.pauses import paused_and_killed
 from tests.chaos.pipeline.rough import (
     broker_rough,
     combined,
@@ -213,6 +214,7 @@ def _no_small_disk(system: System) -> str | None:
 _WORKER = "worker"
 _PAST_LEASE_S = LEASE_S * 1.6
 _FLAP_S = 0.3
+_OBEYED_S = 2.5  # every process obeys an operator within 2 s
 _PAST_PUBLISHING_S = 6.5  # another dispatcher publishes what one has released and not published after 5 s
 _STEPPED_S = 1.5  # long enough for leases to be renewed, retries to become due and the reconciler to look
 
@@ -223,6 +225,13 @@ FAULTS: Sequence[Fault] = (
     Fault("kill-projection", "kill -9 of a projection worker", _kill("projection")),
     Fault("kill-failures", "kill -9 of a failures worker", _kill("failures")),
     Fault("kill-schedule", "kill -9 of a schedule worker", _kill("schedule")),
+    Fault(
+        "paused-killed",
+        "a stage paused, kill -9 of its workers, which start again while it is paused; then resumed (in turn)",
+        paused_and_killed,
+        hold_s=_OBEYED_S,
+        times=12,
+    ),
     Fault(
         "stall-generation",
         "SIGSTOP of a generation worker past its lease, then SIGCONT",

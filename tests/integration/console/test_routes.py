@@ -32,6 +32,7 @@ PAGES = (
     "/organizations",
     "/organization",
     "/streams",
+    "/workers",
     "/actions",
 )
 LIVE = {f"/live{path}" for path in PAGES if not path.endswith("events") and path != "/failed/{event_id:uuid}"} - {
@@ -48,6 +49,9 @@ ACTIONS = {
     "/replay/{plan_id:uuid}/abort": 303,
     "/organization/change": 303,
     "/organization/recount": 303,
+    "/workers/control": 200,
+    "/workers/control/confirmed": 303,
+    "/workers/control/end": 404,
 }
 OPEN = {"/sign-in", "/sign-in/{link}", "/sign-out"}
 
@@ -88,6 +92,10 @@ class World:
             return {"because": "a test"}
         if route == "/organization/change":
             return {"id": "acme", "monthly_quota": "60"}
+        if route.startswith("/workers/control"):
+            return {"kind": "pause", "subject": "generation", "reason": "a test", "minutes": "5"} | (
+                {"minutes": ""} if route.endswith("/end") else {}
+            )
         return {"id": "acme"} if route.startswith("/organization") else {}
 
 

@@ -67,6 +67,23 @@ def test_what_was_read_before_the_fleet_was_told_does_not_open_the_gate() -> Non
     assert wait_of(gate) >= 30
 
 
+def test_a_gate_that_an_operator_opens_is_open_at_once() -> None:
+    """A process that hears of it asks at once; who waits for the last second, or knows better, keeps its own time."""
+    clock = Seconds()
+    gate = Gate("e", clock)
+    assert not gate.open_early()
+    gate.learn(timedelta(hours=1))
+    assert gate.open_early()
+    assert wait_of(gate) == 0
+    assert not gate.open_early()
+    gate.learn(timedelta(seconds=0.9))
+    assert not gate.open_early()
+    assert wait_of(gate) > 0
+    gate.close(timedelta(hours=2), "llm_rate_limited")  # the fleet has not heard of it yet
+    assert not gate.open_early()
+    assert wait_of(gate) >= 30
+
+
 def test_what_the_fleet_has_not_heard_it_cannot_take_back() -> None:
     """Its transaction failed: the gate stays closed for this process, however often it asks."""
     clock = Seconds()

@@ -1,0 +1,92 @@
+"""Workers are shown with what they do; operators pause, drain and set them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+from starlette.routing import Route
+
+from infra.console.desk import Desk
+from infra.console.live import Shared
+from infra.console.visits import Visit
+from infra.operations.controls import (
+    BY_ORGANIZATION,
+    LEVELS,
+    PAUSABLE,
+    InvalidControl,
+    Process,
+    Wish,
+    controls,
+    effects_of,
+    processes,
+    set_control,
+    unset_control,
+)
+from streams.jobs.controls import Control, ControlKind
+
+_LONGEST_MIN: Final = 366 * 24 * 60
+
+
+class _Wanted(BaseModel):
+    """The form of a control. Minutes that are left out: until it is ended."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: ControlKind
+    subject: str = ""
+    organization_id: str | None = None
+    value: str | None = None
+    reason: str = ""
+    minutes: float | None = Field(default=None, gt=0, le=_LONGEST_MIN)
+
+    def wish(self) -> Wish:
+        """Return it as the operations take it."""
+        lasts = None if self.minutes is None else timedelta(minutes=self.minutes)
+        return Wish(self.kind, self.subject, self.organization_id, self.value, self.reason, lasts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Now:
+    """The fleet at one moment, for everybody who looks."""
+
+    processes: tuple[Process, ...]
+    controls: tuple[Control, ...]
+
+
+def routes(desk: Desk) -> list[Route]:
+    """Return the routes."""
+
+    async def read() -> _Now:
+        return _Now(tuple(await processes(desk.database)), tuple(await controls(desk.database)))
+
+    now = Shared(read, for_s=1.0)
+
+    async def model(_visit: Visit) -> Mapping[str, Any]:
+        return {"now": await now.get(), "pausable": PAUSABLE, "by_organization": BY_ORGANIZATION, "levels": LEVELS}
+
+    async def choose(visit: Visit) -> Response:
+        """Say what would follow, and ask."""
+        wish = _Wanted.model_validate(visit.fields).wish()
+        effects = await effects_of(desk.database, wish)
+        return desk.show(visit, "control.html", wish=wish, effects=effects, given=visit.fields)
+
+    async def act(visit: Visit) -> Response:
+        await set_control(desk.database, _Wanted.model_validate(visit.fields).wish())
+        return desk.go(visit, "/workers")
+
+    async def end(visit: Visit) -> Response:
+        wish = _Wanted.model_validate(visit.fields).wish()
+        if wish.lasts is not None:
+            raise InvalidControl("minutes: what is ended lasts no longer; leave them out")
+        await unset_control(desk.database, wish)
+        return desk.go(visit, "/workers")
+
+    return [
+        desk.action("/workers/control", choose),
+        desk.action("/workers/control/confirmed", act),
+        desk.action("/workers/control/end", end),
+        *desk.live_page("/workers", "workers.html", model),
+    ]
