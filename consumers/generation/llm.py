@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -54,6 +54,7 @@ class Llm:
         self._connections = connections
         self.allowance = Allowance()
         self._client: openai.AsyncOpenAI | None = None
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def complete(
         self, user: str, dialect: Dialect, *, limit_s: float | None = None, pieces: Pieces | None = None
@@ -141,7 +142,7 @@ class Llm:
         try:
             client = self._client or self._open()
             async with limit:
-                return await (_whole(client, call) if pieces is None else _by_piece(client, call, pieces))
+                return await (_whole(client, call) if pieces is None else self._by_piece(client, call, pieces))
         except (
             *(openai.OpenAIError, httpx2.InvalidURL, httpx2.TransportError),
             *(aiohttp.ClientError, OSError, ValueError),
@@ -151,6 +152,30 @@ class Llm:
             raise translate(error, url=self._url, model=self._settings.model) from error
         finally:
             telemetry.LLM_SECONDS.observe(time.perf_counter() - started)
+
+    async def _by_piece(self, client: openai.AsyncOpenAI, call: bytes, pieces: Pieces) -> "_Answer":
+        """Read an answer while it comes. A connection that is lost after the answer's end is no fault."""
+        options: openai.RequestOptions = {"headers": body.BY_PIECE}
+        cast_to = openai.AsyncAPIResponse[httpx2.Response]
+        response = (await client.post(_PATH, content=call, cast_to=cast_to, options=options)).http_response
+        headers_at = time.perf_counter()
+        chunks = response.aiter_raw()
+        try:
+            async for chunk in chunks:
+                if not pieces.add(chunk) or pieces.is_done:
+                    break
+            pieces.has_come = not pieces.is_too_long
+        except httpx2.TransportError:
+            if not pieces.is_stream or pieces.is_cut_off:
+                raise
+        finally:
+            if pieces.is_done:
+                ending = asyncio.create_task(_to_the_end(response, chunks), name="end of a stream")
+                self._endings.add(ending)
+                ending.add_done_callback(self._endings.discard)
+            else:
+                await response.aclose()
+        return _Answer(pieces.end(), response.headers, headers_at)
 
     def _reported(self, error: NoCompletion, answer: "_Answer") -> LlmFailure:
         return of_no_completion(error, answer.headers, url=self._url, model=self._settings.model)
@@ -189,6 +214,8 @@ class Llm:
 
     async def close(self) -> None:
         """Close the connections; a later call opens new ones."""
+        if self._endings:
+            await asyncio.wait(self._endings)
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -213,31 +240,15 @@ async def _whole(client: openai.AsyncOpenAI, call: bytes) -> _Answer:
     return _Answer(response.content, response.headers, time.perf_counter())
 
 
-async def _by_piece(client: openai.AsyncOpenAI, call: bytes, pieces: Pieces) -> _Answer:
-    """Read an answer while it comes. A connection that is lost after the answer's end is no fault."""
-    options: openai.RequestOptions = {"headers": body.BY_PIECE}
-    response = await client.post(_PATH, content=call, cast_to=openai.AsyncAPIResponse[httpx2.Response], options=options)
-    headers_at = time.perf_counter()
-    chunks = response.http_response.aiter_raw()
+async def _to_the_end(response: httpx2.Response, chunks: AsyncIterator[bytes]) -> None:
+    """Read what follows a stream's last event, so that the next call can use the connection."""
     try:
-        async for chunk in chunks:
-            if not pieces.add(chunk) or pieces.is_done:
-                break
-        else:
-            pieces.has_come = True
-        if pieces.is_done:
-            pieces.has_come = True
-            with suppress(TimeoutError, httpx2.TransportError):
-                # To its end, so that the next call can use the connection.
-                async with asyncio.timeout(_END_S):
-                    async for _ in chunks:
-                        continue
-    except httpx2.TransportError:
-        if not pieces.is_stream or pieces.is_cut_off:
-            raise
+        with suppress(TimeoutError, httpx2.TransportError):
+            async with asyncio.timeout(_END_S):
+                async for _ in chunks:
+                    continue
     finally:
-        await response.http_response.aclose()
-    return _Answer(pieces.end(), response.headers, headers_at)
+        await response.aclose()
 
 
 def endpoint_of(settings: Settings) -> str:

@@ -17,7 +17,7 @@ from tests.unit.generation.test_packing import ACTIVITIES, GOOD, body
 from tests.waiting import wait_for
 
 # Longer than what is not worth telling of.
-_SLOW_S = 2.5
+_SLOW_S = 4.0
 
 
 def facts_of(stage: StageUnderTest) -> list[JobStarted | JobProgressed]:
@@ -69,7 +69,7 @@ async def serving(
         await runner.cleanup()
 
 
-async def in_events(request: web.Request, *parts: str, is_cut: bool = False) -> web.StreamResponse:
+async def in_events(request: web.Request, *parts: str, is_cut: bool = False, ends: bool = True) -> web.StreamResponse:
     """Answer with these parts of a stream; one that is cut loses its connection after them."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
     await response.prepare(request)
@@ -79,7 +79,7 @@ async def in_events(request: web.Request, *parts: str, is_cut: bool = False) -> 
     if is_cut:
         assert request.transport is not None
         request.transport.abort()
-    else:
+    elif ends:
         await response.write_eof()
     return response
 
@@ -122,7 +122,7 @@ async def test_titles_and_cost_are_those_that_are_saved(
 
 
 async def test_a_quick_answer_is_told_as_a_whole_alone(stage: StageUnderTest, database: Pool) -> None:
-    """Whoever has it within a second has not begun to wait: no facts are added to the stream."""
+    """Whoever has it within two seconds has not begun to wait: no facts are added to the stream."""
     await stage.handle(accepted())
     assert progress_of(stage) == []
     assert await learned(database) == (True, "it was taken at once")
@@ -132,7 +132,7 @@ async def test_a_retry_tells_again_under_its_own_attempt(
     stage: StageUnderTest, endpoint: Endpoint, database: Pool
 ) -> None:
     """An attempt that failed in the middle has told of what it wrote; the next tells of its own three."""
-    await endpoint.tell("cut", count=1, latency=2 * _SLOW_S)
+    await endpoint.tell("cut", count=1, latency=_SLOW_S)
     event = accepted()
     with pytest.raises((Postponed, DependencyDown)):
         await stage.handle(event)
@@ -330,6 +330,31 @@ async def test_a_connection_lost_after_the_answer_loses_nothing(
         stage = await start_stage(openai_base_url=provider.url)
         await stage.handle(accepted())
     assert await database.fetchval("SELECT maybe_billed FROM generation_attempts") is False
+
+
+async def test_what_follows_the_last_event_holds_no_answer_up(start_stage: Starter, database: Pool, team: str) -> None:
+    """A server that leaves its stream open after `[DONE]` is not waited for; one that ends it keeps its connection."""
+    assert team
+    is_saved = asyncio.Event()
+    ports: set[object] = set()
+
+    async def answer(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        assert request.transport is not None
+        ports.add(request.transport.get_extra_info("peername"))
+        response = await in_events(request, sent(*usual(), {**chunk({}), "choices": [], "usage": USAGE}), ends=False)
+        if len(ports) == 1 and not is_saved.is_set():
+            await is_saved.wait()
+        await response.write_eof()
+        return response
+
+    async with serving(answer) as provider:
+        stage = await start_stage(openai_base_url=provider.url)
+        await stage.handle(accepted())
+        is_saved.set()
+        await wait_for(lambda: not stage.line._llm._endings, what="the stream to end")
+        await stage.handle(accepted())
+    assert len(ports) == 1
+    assert await database.fetchval("SELECT count(*) FROM generation_attempts WHERE state = 'saved'") == 2
 
 
 async def test_streams_that_break_off_one_after_the_other_are_given_up(
