@@ -58,8 +58,8 @@ STAGE_HELD = Gauge(
 
 PAUSED = Gauge(
     "teamfit_paused",
-    "1 while operators have paused a stage, or the intake, for all or for some organizations.",
-    ["stage"],
+    "1 while operators have paused a stage, or the intake, for all or (scope: some) for some organizations.",
+    ["stage", "scope"],
 )
 
 FORGED_HEADERS = Counter(

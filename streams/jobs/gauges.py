@@ -117,7 +117,7 @@ class Gauges:
             telemetry.FAILED_EVENTS_OPEN: _column(failed, "events", of=[stage.name for stage in STAGES if stage.reads]),
             telemetry.GATE_CLOSED_UNTIL: _column(gates, "closed_until_s", of=()),
             telemetry.OLDEST_LIVE_JOB: _column(jobs, "age_s", of=("pending", "processing")),
-            telemetry.PAUSED: _column(paused, "paused", of=(*(one.name for one in STAGES if one.reads), "intake")),
+            telemetry.PAUSED: _paused(paused),
             telemetry.SCHEDULED_DUE: _column(due, "events", of=CONSUMER_GROUPS),
             telemetry.SCHEDULED_OVERDUE: _column(due, "overdue_s", of=CONSUMER_GROUPS),
         }
@@ -135,6 +135,13 @@ class Gauges:
             },
             telemetry.GROUP_CONSUMERS: {labels: group.consumers for labels, group in groups},
         }
+
+
+def _paused(rows: Iterable[asyncpg.Record]) -> dict[tuple[str, ...], float]:
+    """Return 1 for what is paused, by stage and scope, and 0 for what is not."""
+    stages = [*(stage.name for stage in STAGES if stage.reads), "intake"]
+    known = {(stage, scope): 0.0 for stage in stages for scope in ("all", "some")}
+    return known | {(row["stage"], row["scope"]): 1.0 for row in rows}
 
 
 def _column(rows: Iterable[asyncpg.Record], name: str, *, of: Iterable[str]) -> dict[tuple[str, ...], float]:

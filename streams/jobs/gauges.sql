@@ -28,7 +28,9 @@ CROSS JOIN LATERAL (
 
 -- name: paused()
 -- What operators have paused, for all or for some organizations.
-SELECT DISTINCT CASE WHEN kind = 'intake' THEN 'intake' ELSE subject END AS stage, 1 AS paused
+SELECT DISTINCT
+    CASE WHEN kind = 'intake' THEN 'intake' ELSE subject END AS stage,
+    CASE WHEN organization_id = '' THEN 'all' ELSE 'some' END AS scope
 FROM fleet_controls
 WHERE kind IN ('pause', 'intake') AND (expires_at IS NULL OR expires_at > clock_timestamp());
 

@@ -1,6 +1,6 @@
 """Operators control a running fleet by the API; real workers obey, a killed one and its successor included."""
 
-import os
+import asyncio
 import signal
 import subprocess
 import sys
@@ -12,10 +12,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from typer.testing import CliRunner, Result
 
+from infra.cli import app
 from infra.local.environment import environment
 from infra.local.processes import free_port
 from infra.settings import Settings
+from infra.settings import settings as process_settings
 from tests.api_server import api_settings, bearer, serving
 from tests.conftest import Pool
 from tests.integration.generation.conftest import Endpoint, offline_endpoint
@@ -278,29 +281,44 @@ async def test_what_cannot_be_wanted_names_the_field(fleet: Fleet, database: Poo
     assert await database.fetchval("SELECT bool_and(outcome = 'refused') FROM operator_actions")
 
 
-async def test_the_commands_do_the_same(fleet: Fleet, database: Pool) -> None:
+async def test_the_commands_do_the_same(fleet: Fleet, database: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Effects first, and only with consent; the same rows as by the API; `workers` shows what is in force."""
+    for name, value in {**environment(fleet.settings), "COLUMNS": "200", "LOGNAME": "ann"}.items():
+        monkeypatch.setenv(name, value)
+    process_settings.cache_clear()
 
-    def run(*arguments: str, answer: str = "") -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "infra.cli", *arguments]
-        given = environment(fleet.settings) | {"COLUMNS": "200", "LOGNAME": "ann"}
-        return subprocess.run(
-            command, env={**os.environ, **given}, input=answer, capture_output=True, text=True, check=False
-        )
+    async def run(*arguments: str, answer: str = "") -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, app, arguments, input=answer)
 
-    asked = run("pause", "generation", "--organization", "acme", "--reason", "they asked", "--for", "1h", answer="n\n")
-    assert asked.returncode == 1
-    assert "runs in line" in asked.stdout
+    asked = ["pause", "generation", "--organization", "acme", "--for", "1h", "--reason", "why"]
+    refused = await run(*asked, answer="n\n")
+    assert refused.exit_code == 1
+    assert "runs in line" in refused.stdout
     assert await database.fetchval("SELECT count(*) FROM fleet_controls") == 0
     for line in ("pause generation --organization acme --for 1h", "pause intake", "set concurrency quota 5 --for 30m"):
-        done = run(*line.split(), "--reason", "they asked", "--yes")
-        assert done.returncode == 0, done.stderr
-    shown = run("workers").stdout
+        done = await run(*line.split(), "--reason", "they asked", "--yes")
+        assert done.exit_code == 0, done.output
+    shown = (await run("workers")).stdout
     for part in ("pause generation for acme", "intake", "concurrency quota 5", "ann: they asked"):
         assert part in shown
     for line in ("resume generation --organization acme", "resume intake", "set concurrency quota default --reason x"):
-        assert run(*line.split()).returncode == 0
-    assert run("resume", "intake").returncode == 1
+        assert (await run(*line.split())).exit_code == 0
+    assert (await run("resume", "intake")).exit_code == 1
     assert await database.fetchval("SELECT count(*) FROM fleet_controls") == 0
     faces = await database.fetch("SELECT DISTINCT face, actor FROM operator_actions")
     assert [tuple(one) for one in faces] == [("cli", "ann")]
+    process_settings.cache_clear()
+
+
+async def test_a_pause_is_a_gauge(fleet: Fleet) -> None:
+    """For all and for some are told apart, so that an alert about the fleet is not silent for one organization."""
+    await fleet.post("", {"kind": "pause", "subject": "quota", "organization_id": "acme", "reason": "they asked"})
+    await fleet.post("", {"kind": "pause", "subject": "generation", "reason": "a bad prompt"})
+    async with fleet.http.get("/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    told = {line for line in lines if line.startswith("teamfit_paused{") and line.endswith(" 1.0")}
+    assert told == {
+        'teamfit_paused{scope="some",stage="quota"} 1.0',
+        'teamfit_paused{scope="all",stage="generation"} 1.0',
+    }
+    assert 'teamfit_paused{scope="all",stage="intake"} 0.0' in lines
