@@ -171,11 +171,29 @@ async def test_the_setting_turns_it_off(start_stage: Starter, endpoint: Endpoint
 
 _REFUSED = {"error": {"message": "Extra inputs are not permitted", "type": "invalid_request_error"}}
 _NAMED = {"error": {"message": "stream_options: this model cannot stream", "param": "stream_options", "type": "x"}}
+_UNVERIFIED = {
+    "error": {
+        "message": "Your organization must be verified to stream this model. Please go to the settings and verify it.",
+        "type": "invalid_request_error",
+        "param": "stream",
+        "code": "unsupported_value",
+    }
+}
 
 
 @pytest.mark.parametrize(
     ("status", "refusal"),
-    [(400, _NAMED), (400, _REFUSED), (405, _REFUSED), (422, _NAMED), (422, _REFUSED), (501, _NAMED), (500, _NAMED)],
+    [
+        (400, _UNVERIFIED),
+        (403, _UNVERIFIED),
+        (400, _NAMED),
+        (400, _REFUSED),
+        (405, _REFUSED),
+        (422, _NAMED),
+        (422, _REFUSED),
+        (501, _NAMED),
+        (500, _NAMED),
+    ],
 )
 async def test_an_endpoint_that_refuses_streams_is_asked_whole(
     start_stage: Starter, database: Pool, team: str, status: int, refusal: dict[str, Any]
