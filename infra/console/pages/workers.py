@@ -1,7 +1,6 @@
 """Workers are shown with what they do; operators pause, drain and set them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -10,14 +9,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from infra.console.desk import Desk
-from infra.console.live import Shared
 from infra.console.visits import Visit
 from infra.operations.controls import (
     BY_ORGANIZATION,
     LEVELS,
     PAUSABLE,
     InvalidControl,
-    Process,
     Wish,
     controls,
     effects_of,
@@ -25,7 +22,7 @@ from infra.operations.controls import (
     set_control,
     unset_control,
 )
-from streams.jobs.controls import Control, ControlKind
+from streams.jobs.controls import ControlKind
 
 _LONGEST_MIN: Final = 366 * 24 * 60
 
@@ -48,24 +45,17 @@ class _Wanted(BaseModel):
         return Wish(self.kind, self.subject, self.organization_id, self.value, self.reason, lasts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Now:
-    """The fleet at one moment, for everybody who looks."""
-
-    processes: tuple[Process, ...]
-    controls: tuple[Control, ...]
-
-
 def routes(desk: Desk) -> list[Route]:
     """Return the routes."""
 
-    async def read() -> _Now:
-        return _Now(tuple(await processes(desk.database)), tuple(await controls(desk.database)))
-
-    now = Shared(read, for_s=1.0)
-
     async def model(_visit: Visit) -> Mapping[str, Any]:
-        return {"now": await now.get(), "pausable": PAUSABLE, "by_organization": BY_ORGANIZATION, "levels": LEVELS}
+        return {
+            "processes": await processes(desk.database),
+            "controls": await controls(desk.database),
+            "pausable": PAUSABLE,
+            "by_organization": BY_ORGANIZATION,
+            "levels": LEVELS,
+        }
 
     async def choose(visit: Visit) -> Response:
         """Say what would follow, and ask."""

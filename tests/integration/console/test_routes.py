@@ -183,6 +183,31 @@ async def test_actions_are_for_operators_with_a_form_of_ours(world: World, route
     assert answer.status == ACTIONS[route], await answer.text()
 
 
+async def test_what_is_done_and_refused_is_in_the_log(world: World, database: Pool) -> None:
+    """The page has every action with its actor; what a viewer tries is refused there, and a stranger is not in it."""
+    operator, viewer = await world.session("operator"), await world.session("viewer")
+    wish = {"kind": "pause", "subject": "generation", "reason": "a <b>bad</b> prompt"}
+    page = await (await world.post("/workers/control", operator, **wish)).text()
+    assert "runs in line" in page
+    assert "a &lt;b&gt;bad&lt;/b&gt; prompt" in page
+    assert await database.fetchval("SELECT count(*) FROM operator_actions WHERE action LIKE 'control.%'") == 0
+    for session in (operator, viewer, None):
+        await world.post("/workers/control/confirmed", session, **wish)
+    assert 'name="subject" value="generation"' in await (await world.get("/workers", operator)).text()
+    assert (await world.post("/workers/control/end", operator, kind="pause", subject="generation")).status == 303
+    log = await database.fetch(
+        "SELECT action, target, actor, face, outcome FROM operator_actions WHERE face = 'console' ORDER BY at"
+    )
+    assert [tuple(one) for one in log] == [
+        ("control.pause", "stage generation", "ann", "console", "done"),
+        ("request", "POST /workers/control/confirmed", "ann", "console", "refused"),
+        ("control.pause.end", "stage generation", "ann", "console", "done"),
+    ]
+    shown = await (await world.get("/actions?outcome=refused", viewer)).text()
+    assert "a viewer may look at everything here and change nothing" in shown
+    assert "control.pause" not in shown
+
+
 async def test_a_token_signs_in_by_its_scope(world: World) -> None:
     """A customer's token is none of an operator's, whatever the organization."""
     for token in (_token("operator"), _token("viewer"), _token("viewer", "jobs")):
