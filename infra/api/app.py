@@ -1,19 +1,23 @@
 """The API is composed of routers; this opens and closes the connections that they need."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
+from typing import Any, Final
 
 from fastapi import FastAPI
 
+from consumers.projection.changes import Changes
 from infra.api import failures
 from infra.api.behind_proxy import BehindProxy
 from infra.api.body_limit import BodyLimit
 from infra.api.cross_origin import CrossOrigin
 from infra.api.docs_page import add_docs_page
+from infra.api.document import operation_id
 from infra.api.head import Head
 from infra.api.limits import Limited
-from infra.api.routes import actions, cancel, fleet, health, intake, job_lists, jobs, operators
+from infra.api.routes import actions, cancel, events, fleet, health, intake, job_lists, jobs, operators
+from infra.api.tickets import HiddenTickets
 from infra.auth import signing_key
 from infra.console import Console
 from infra.identity import Tokens
@@ -38,6 +42,19 @@ _DESCRIPTION = """Ask for custom team-building activities and poll what became o
 
 Send `Authorization: Bearer <token>`. Errors are problem documents (RFC 9457) with a stable `code`."""
 
+_TAGS = [
+    {"name": "activities", "description": "Ask for three activities."},
+    {"name": "jobs", "description": "Follow, list and cancel an organization's jobs. Needs the scope `jobs`."},
+    {"name": "operators", "description": "See and repair what failed, of all organizations. Needs `operator`."},
+    {"name": "health", "description": "For probes and Prometheus; no token."},
+]
+_DESCRIBED: Final[Mapping[str, Any]] = {
+    "title": "TEAMFIT activities",
+    "description": _DESCRIPTION,
+    "openapi_tags": _TAGS,
+    "generate_unique_id_function": operation_id,
+}
+
 
 def create_api(settings: Settings | None = None) -> FastAPI:
     """Return the API. Postgres and the broker may be away: `/readyz` says so, and requests get 503 until they are back.
@@ -59,10 +76,9 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     closes = [watch.close, gauges.close, broker.close, database.close, operators_database.close]
 
     api = FastAPI(
-        title="TEAMFIT activities",
         version=version("teamfit-pipeline"),
-        description=_DESCRIPTION,
         lifespan=_serving(watch, closes),
+        **_DESCRIBED,
         # A redirect to the address without its slash would go to the host and scheme that a proxy hides.
         redirect_slashes=False,
         docs_url=None,
@@ -71,11 +87,12 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     _add_middleware(api, settings)
     add_docs_page(api)
     requests = _intake(settings, database, broker)
-    limited = Limited(database)
+    limited, changes = Limited(database), Changes(database)
     for router in (
         intake.create_router(requests, limited, tokens, watch),
         cancel.create_router(Cancellation(database, broker, database.clock), limited, tokens),
-        jobs.create_router(database, tokens),
+        jobs.create_router(database, tokens, changes),
+        events.create_router(database, tokens, changes),
         job_lists.create_router(database, tokens),
         job_lists.create_operators_router(operators_database, tokens),
         operators.create_router(operators_database, broker, tokens),
@@ -99,6 +116,7 @@ def _add_middleware(api: FastAPI, settings: Settings) -> None:
     if settings.cors_origins is not None:
         api.add_middleware(CrossOrigin, origins=settings.cors_origins)
     api.add_middleware(BehindProxy, root_path=settings.root_path, trusted=settings.trusted_proxies)
+    api.add_middleware(HiddenTickets)
 
 
 def _serving(

@@ -12,7 +12,7 @@ from infra.auth import Caller, InvalidToken
 from infra.identity import Tokens
 from infra.postgres import Database
 
-_scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="Made by `teamfit token --organization ORG`.")
+scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="Made by `teamfit token --organization ORG`.")
 
 
 # By then the identity provider is asked for its keys again.
@@ -38,7 +38,7 @@ class Authenticated:
     async def __call__(
         self,
         request: Request,
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)],
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)],
     ) -> Caller:
         """Return the caller.
 

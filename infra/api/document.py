@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 from starlette.routing import compile_path
 
@@ -28,6 +29,12 @@ def describe(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend the document
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the name that a generated client gives the operation: `createEventsTicket`."""
+    first, *rest = route.name.split("_")
+    return first + "".join(map(str.capitalize, rest))
 
 
 def methods(request: Request, *, of_first_route: Iterable[str]) -> Sequence[str]:

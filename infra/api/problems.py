@@ -22,6 +22,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "unauthenticated": (401, "There is no bearer token."),
     "token_invalid": (401, "The token is not one that this API signed, or lacks a claim."),
     "token_expired": (401, "The token has expired; get a new one."),
+    "ticket_invalid": (401, "The ticket was used, has expired, or is for another job; get a new one."),
     "subscription_required": (402, "The organization has no active paid subscription."),
     "insufficient_scope": (403, "The token lacks the scope that the route asks for."),
     "wrong_organization": (403, "`organization_id` is not the token's organization."),

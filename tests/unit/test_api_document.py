@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from consumers.projection.archive import KINDS
-from infra.api import create_api
+from infra.api import create_api, openapi_file
 from infra.api.problems import MEDIA_TYPE, PROBLEMS
 from streams.jobs.error_codes import ERROR_CODES
 from streams.jobs.events import JobEvent
@@ -27,6 +27,20 @@ CODE = re.compile(r"[a-z]+(_[a-z]+)*")
 def document() -> dict[str, Any]:
     """The OpenAPI document."""
     return create_api(api_settings(database_url="postgresql://127.0.0.1:1/none")).openapi()
+
+
+def test_the_file_in_the_repository_is_current() -> None:
+    """Whoever changes a route runs `python -m infra.api.openapi_file`."""
+    assert openapi_file.FILE.read_bytes() == openapi_file.document()
+
+
+def test_names_of_operations_read_well(document: dict[str, Any]) -> None:
+    """A generated client calls `createEventsTicket`; each name stands once, each tag is explained."""
+    operations = [one for of_path in document["paths"].values() for one in of_path.values()]
+    names = [one["operationId"] for one in operations]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if not re.fullmatch(r"[a-z]+([A-Z][a-z]+)*", name)] == []
+    assert {tag for one in operations for tag in one["tags"]} == {tag["name"] for tag in document["tags"]}
 
 
 def schemas_in(part: Any) -> Iterator[tuple[str, dict[str, Any]]]:

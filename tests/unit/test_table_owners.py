@@ -19,6 +19,7 @@ OWNERS = {
     "dispatch_workers": "streams/jobs/dispatch.sql",
     "dispatch_runs": "streams/jobs/dispatch.sql",
     "early_cancellations": "streams/jobs/ownership.sql",
+    "event_tickets": "infra/api/tickets.sql",
     "failed_events": "streams/delivery/failed_events.sql",
     "fleet_controls": "infra/operations/controls.sql",
     "fleet_processes": "streams/jobs/processes.sql",

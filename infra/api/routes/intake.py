@@ -3,12 +3,12 @@
 import re
 from contextlib import suppress
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from infra.api.bearer import Authenticated
 from infra.api.limits import HEADERS, Limited
@@ -84,10 +84,17 @@ _PROBLEMS = responses(
 )
 
 
+_EXAMPLE: Final[JsonValue] = {
+    "organization_id": "acme",
+    "team_id": "team-1",
+    "requirements": "Two hours outdoors for nine people",
+}
+
+
 class GenerateRequest(Requested):
     """A customer's request for activities. A field that is not known is refused: misspelt, it would be missed."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
 
 
 class GenerateAnswer(BaseModel):

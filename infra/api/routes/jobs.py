@@ -1,4 +1,4 @@
-"""Customers read a job's status, its activities and its events over HTTP."""
+"""Customers read a job's status and its activities over HTTP."""
 
 import asyncio
 import hashlib
@@ -10,13 +10,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Response
 
-from consumers.projection.archive import KINDS
 from consumers.projection.changes import Changes
 from consumers.projection.status import JobStatus, find_job
 from infra.api.bearer import Authenticated
-from infra.api.event_stream import EventStream
 from infra.api.problems import TOKEN, responses
-from infra.api.stream_limits import StreamLimits
 from infra.auth import JOBS, Caller
 from infra.errors import JobNotFound
 from infra.identity import Tokens
@@ -31,23 +28,7 @@ _TAG = re.compile(r"(?:W/)?\"?([0-9a-f]{32})(?:[^0-9A-Za-z\"][^\"]*)?\"?", re.IG
 # Answers differ by organization, and are asked for again each time.
 _CACHE = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "The job is as `If-None-Match` has it."}}
-_MESSAGE = {
-    "type": "object",
-    "properties": {
-        "id": {"type": "string"},
-        "event": {"type": "string", "enum": list(KINDS)},
-        "data": {"type": "string", "contentMediaType": "application/json"},
-    },
-}
-_STREAM: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "Each event as it is archived, from the first on.",
-        "content": {"text/event-stream": {"schema": _MESSAGE}},
-    },
-    204: {"description": "The job has ended and there is nothing after `Last-Event-ID`: do not come back."},
-}
 _PROBLEMS = (*TOKEN, "job_not_found", "invalid_request", "database_unavailable")
-_EVENTS = _STREAM | responses(*_PROBLEMS, "too_many_streams")
 
 Prefer = Annotated[
     str | None,
@@ -59,16 +40,12 @@ Prefer = Annotated[
 IfNoneMatch = Annotated[
     list[str] | None, Header(description="An `ETag` from before: 304 if nothing has changed since.")
 ]
-LastEventId = Annotated[
-    int, Header(alias="Last-Event-ID", ge=0, lt=2**63, description="Go on after this event; browsers send it.")
-]
 
 
-def create_router(database: Database, tokens: Tokens) -> APIRouter:
+def create_router(database: Database, tokens: Tokens, changes: Changes) -> APIRouter:
     """Return the routes that read jobs."""
     router = APIRouter(prefix="/api/jobs", tags=["jobs"])
     authenticated = Authenticated(tokens, scope=JOBS)
-    changes, limits = Changes(database), StreamLimits()
 
     @router.get("/{job_id}", response_model=JobStatus, responses=_NOT_MODIFIED | responses(*_PROBLEMS))
     async def get_job(
@@ -81,7 +58,7 @@ def create_router(database: Database, tokens: Tokens) -> APIRouter:
 
         A job that was just accepted is `pending`. A job of another organization is as unknown as one that never was.
         """
-        answer = _Answer(await _read(database, job_id, caller))
+        answer = _Answer(await read_job(database, job_id, caller))
         headers = dict(_CACHE)
         if wait := _wait_of(prefer):
             headers["Preference-Applied"] = f"wait={wait.seconds}"
@@ -89,29 +66,21 @@ def create_router(database: Database, tokens: Tokens) -> APIRouter:
             with changes.of(job_id) as changed:
                 while not answer.is_worth_sending(if_none_match) and await _set_before(end, changed):
                     changed.clear()
-                    answer = _Answer(await _read(database, job_id, caller))
+                    answer = _Answer(await read_job(database, job_id, caller))
         headers["ETag"] = answer.etag
         if answer.matches(if_none_match):
             return Response(status_code=304, headers=headers)
         return Response(answer.body, headers=headers, media_type="application/json")
 
-    @router.get(
-        "/{job_id}/events", response_class=Response, responses=_STREAM | responses(*_PROBLEMS, "too_many_streams")
-    )
-    async def get_events(
-        job_id: GivenUuid, caller: Annotated[Caller, Depends(authenticated)], last_event_id: LastEventId = 0
-    ) -> Response:
-        """Send the job's events as they come, as server-sent events, until the job has ended.
-
-        Each has its number in the archive as `id`, its kind, such as `completed`, as `event`, and the CloudEvent as
-        `data`. A client that lost its connection goes on after the last event that it has seen.
-        """
-        return await EventStream(database, changes, limits, job_id, caller).respond(after=last_event_id)
-
     return router
 
 
-async def _read(database: Database, job_id: UUID, caller: Caller) -> JobStatus:
+async def read_job(database: Database, job_id: UUID, caller: Caller) -> JobStatus:
+    """Return the caller's job.
+
+    Raises:
+        JobNotFound: it has no such job.
+    """
     # Not in a transaction: a job that is completed is one statement, and so one round trip.
     async with database.connection() as connection:
         job = await find_job(connection, job_id, caller)
