@@ -40,6 +40,9 @@ LLM_BLAMED = Counter(
     "Calls without an answer, by who is to blame (account, configuration, endpoint, limit, prompt, unknown) and code.",
     ["blame", "code"],
 )
+BUDGET_REACHED = Counter(
+    "teamfit_budget_reached_total", "Organizations that have spent so much of their month's budget.", ["percent"]
+)
 LLM_PASSED_ON = Counter(
     "teamfit_llm_passed_on_total",
     "Times that a job was passed on to the next endpoint, by the endpoint that took no calls.",

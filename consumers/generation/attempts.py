@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import aiosql
@@ -29,7 +30,7 @@ import aiosql
 from consumers.generation.answer import Completion
 from consumers.generation.gate import Closing, Gate
 from consumers.generation.hold import Hold
-from consumers.generation.prompt import BYTES_PER_TOKEN, Material, Team
+from consumers.generation.prompt import BYTES_PER_TOKEN, Material, Team, most_prompt_tokens
 from consumers.generation.runs import (
     Attempt,
     Begun,
@@ -40,12 +41,14 @@ from consumers.generation.runs import (
     NotItsTurn,
     Run,
     Saved,
+    Unaffordable,
     UnderWay,
     attempt_time,
 )
 from infra.clock import Clock
 from infra.postgres import Connection, Database, columns
 from infra.settings import Settings
+from streams.jobs.admission import period_of
 from streams.jobs.completion import Usage
 from streams.jobs.dispatch import note_paced
 from streams.jobs.events import JobAccepted, JobId
@@ -85,21 +88,24 @@ class Attempts:
             while missing := [place for place, one in enumerate(begun) if one is None]:
                 # One place for each run: the statement cannot begin the same run twice.
                 places = {_run_of(handovers[place]): place for place in reversed(missing)}
-                once = await self._begin_once(connection, [handovers[place] for place in places.values()])
+                once = await self._begin_once(connection, [handovers[place] for place in places.values()], teams)
                 for key, one in once.items():
                     place = places[key]
                     begun[place] = _with_team(one, handovers[place][0], teams)
         return [one for one in begun if one is not None]
 
-    async def _begin_once(self, connection: Connection, handovers: Sequence[Handover]) -> dict[Run, Begun]:
+    async def _begin_once(
+        self, connection: Connection, handovers: Sequence[Handover], teams: Mapping[str, Team]
+    ) -> dict[Run, Begun]:
         events, entries = [event for event, _ in handovers], [entry for _, entry in handovers]
         runs = columns(events, job_ids="job_id", runs="run")
+        owners = [event.data.organization_id for event in events]
         now = self.clock.now()
         caller = self.hold.caller
         closings = {"gate": self.gate.endpoint, "caller_endpoint": caller.endpoint}
         closings |= {"model": caller.model, "credential": caller.credential}
         # Three statements: each sees what another worker's begin or save, for which the one before it had to wait, did.
-        known = await _queries.lock_runs(connection, **runs, **closings)
+        known = await _queries.lock_runs(connection, **runs, organization_ids=owners, **closings)
         self.gate.learn(known["closed_for"])
         self.gate.check()
         self.hold.learn(known["sentence"], known["next_probe_in"], known["blame"])
@@ -110,31 +116,26 @@ class Attempts:
         async for row in _queries.begin(
             connection,
             **runs,
-            organization_ids=[event.data.organization_id for event in events],
+            organization_ids=owners,
             tokens=list(tokens.values()),
             entries=entries,
             attempt_time=attempt_time(self.settings),
             max_tokens=self.settings.max_tokens_per_job,
             unknown_tokens=self.settings.max_completion_tokens,
+            prompt_tokens=[self._most_prompt(event, teams) for event in events],
+            asked_model=self.settings.model,
+            period=period_of(now),
             endpoint=self.endpoint,
             now=now,
             **closings,
         ):
             key = (JobId(row["job_id"]), row["run"])
-            if row["attempt"] is not None:
-                begun[key] = Attempt(*key, row["attempt"], tokens[key])
-            elif row["outcome"] == "completed" and row["finished_at"] is not None:
-                usage = Usage(row["model"] or "", row["prompt_tokens"], row["completion_tokens"])
-                begun[key] = Saved(usage, row["finished_at"])
-            elif row["outcome"] is not None:
-                begun[key] = Ended(row["outcome"], row["error_code"])
-            elif row["waits"]:
-                begun[key] = NotItsTurn()
-            elif row["wait"] is not None:
-                begun[key] = UnderWay(row["wait"])
-            else:
-                begun[key] = Capped(row["spent"])
+            begun[key] = _begun(row, key, tokens[key])
         return begun
+
+    def _most_prompt(self, event: JobAccepted, teams: Mapping[str, Team]) -> int:
+        team = teams.get(event.data.team_id)
+        return most_prompt_tokens(event.data.requirements, team, self.settings.materials_token_budget)
 
     async def _teams(self, connection: Connection, team_ids: set[str]) -> dict[str, Team]:
         rows = _queries.teams(
@@ -220,6 +221,23 @@ class Attempts:
         """End the unfinished attempts of a run that the stage gives up. None can save any more."""
         async with self.database.transaction() as connection:
             await _queries.give_up(connection, job_id=job_id, run=run, error_code=error_code, now=self.clock.now())
+
+
+def _begun(row: Mapping[str, Any], key: Run, token: UUID) -> Begun:
+    if row["attempt"] is not None:
+        return Attempt(*key, row["attempt"], token)
+    if row["outcome"] == "completed" and row["finished_at"] is not None:
+        usage = Usage(row["model"] or "", row["prompt_tokens"], row["completion_tokens"])
+        return Saved(usage, row["finished_at"])
+    if row["outcome"] is not None:
+        return Ended(row["outcome"], row["error_code"])
+    if row["waits"]:
+        return NotItsTurn()
+    if row["wait"] is not None:
+        return UnderWay(row["wait"])
+    if row["verdict"] is not None:
+        return Unaffordable(row["verdict"], row["budget"], row["money_spent"])
+    return Capped(row["spent"])
 
 
 def _with_team(begun: Begun, event: JobAccepted, teams: Mapping[str, Team]) -> Begun:

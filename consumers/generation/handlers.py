@@ -24,11 +24,12 @@ import structlog
 from consumers.generation.answer import Completion
 from consumers.generation.line import Line
 from consumers.generation.llm_errors import LlmFailure
+from consumers.generation.money import refusal
 from consumers.generation.pace import Taken
 from consumers.generation.progress import Progress
 from consumers.generation.prompt import Team, user_message
 from consumers.generation.route import Route
-from consumers.generation.runs import Attempt, Capped, Ended, Failure, NotItsTurn, Saved, UnderWay
+from consumers.generation.runs import Attempt, Capped, Ended, Failure, NotItsTurn, Saved, Unaffordable, UnderWay
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown, Permanent, Postponed
@@ -84,10 +85,11 @@ class Generation:
 
         Raises:
             ForgedEvent: the event must not be believed.
-            Postponed: an attempt for another entry of this run is under way and may be alive.
+            Postponed: an attempt for another entry of this run is under way and may be alive; or calls under way hold
+                what is left of the organization's budget.
             Transient: the LLM gave nothing useful this time.
-            Permanent: it never will for this job, or the job has spent its cap; or the run was given up before, and has
-                to be given up again because the facts that say so may not have gone out.
+            Permanent: it never will for this job, or the job has spent its cap, or the organization its budget; or the
+                run was given up before, and has to be given up again, as the facts that say so may not have gone out.
             DependencyDown: Postgres, the broker or the LLM is away; or the LLM is not configured as it needs, or takes
                 no calls for a while.
         """
@@ -127,6 +129,8 @@ class Generation:
                 raise _postponed(event, begun)
             if isinstance(begun, Capped):
                 raise self._spent(event, begun)
+            if isinstance(begun, Unaffordable):
+                raise refusal(event, line.settings.model, begun)
             if not isinstance(begun, Attempt):
                 return _already_ended(event, begun)
             return await self._saved(turn, event, line, begun, await self._answer(line, event, begun, taken))

@@ -75,6 +75,15 @@ def approximate_tokens(text: str) -> int:
     return -(-len(text.encode()) // BYTES_PER_TOKEN)
 
 
+def most_prompt_tokens(requirements: str, team: Team | None, materials_token_budget: int) -> int:
+    """Return how many tokens a prompt may have at most.
+
+    No tokenizer makes more of a text than it has bytes.
+    """
+    texts = (requirements, team.name, team.description or "") if team else (requirements,)
+    return OUR_TOKENS + sum(len(text.encode()) for text in texts) + materials_token_budget * BYTES_PER_TOKEN
+
+
 def within_budget(materials: Sequence[Material], tokens: int) -> list[Material]:
     """Return the materials that fit into the budget, in order. The first that does not fit is cut, the rest left out.
 

@@ -1,12 +1,16 @@
--- name: lock_runs(job_ids, runs, gate, caller_endpoint, model, credential)^
--- Lets one transaction at a time begin attempts at a run. The next statement sees what the one before it committed;
--- sorted, so that two workers cannot deadlock. Returns for how long the gate is closed yet, or NULL, and why the endpoint
+-- name: lock_runs(job_ids, runs, organization_ids, gate, caller_endpoint, model, credential)^
+-- Lets one transaction at a time begin attempts at a run, and spend from a budget. The next statement sees what the one before
+-- it committed; sorted, so that two workers cannot deadlock. Returns for how long the gate is closed yet, or NULL, and why the endpoint
 -- is held and when its next probe is due, or NULLs, which so cost no round trip of their own.
 WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(key)
     FROM (
         SELECT hashtextextended(job_id::text, run) AS key
         FROM unnest(:job_ids::uuid[], :runs::int[]) AS wanted (job_id, run)
+        UNION
+        SELECT hashtextextended(organization_id, -1)
+        FROM unnest(:organization_ids::text[]) AS spender (organization_id)
+        WHERE EXISTS (SELECT FROM budget_of(organization_id, ''))
         ORDER BY key
     ) AS sorted
 )
@@ -45,11 +49,12 @@ WHERE older.job_id = wanted.job_id AND older.run <= wanted.run AND older.state =
     AND (older.run < wanted.run OR older.entry = wanted.entry OR coalesce(older.deadline <= clock_timestamp(), true)
         OR older.deadline > clock_timestamp() + :attempt_time::interval + interval '1 second');
 
--- name: begin(job_ids, runs, organization_ids, tokens, entries, attempt_time, max_tokens, unknown_tokens, endpoint, gate, caller_endpoint, model, credential, now)
+-- name: begin(job_ids, runs, organization_ids, tokens, entries, attempt_time, max_tokens, unknown_tokens, prompt_tokens, asked_model, period, endpoint, gate, caller_endpoint, model, credential, now)
 -- Starts the next attempt of each run that has not ended, has none under way and does not wait for its turn, unless its job
 -- has spent `max_tokens` (0: no cap); what is not known of a call's cost counts as `unknown_tokens`. Returns for each run its
 -- new attempt and what its job has spent; or how it ended, with the code of its failure and with what the saved attempt of a
--- completed run left; or for how long the attempt under way may last yet, by this database's clock; or that it waits.
+-- completed run left; or for how long the attempt under way may last yet, by this database's clock; or that it waits; or why
+-- its organization's budget does not let it begin.
 -- Keeps when its endpoint last took no calls: the gate's last time, and the last hold of this model and key.
 WITH held AS MATERIALIZED (
     SELECT min(closing.began_at) AS began_at, max(closing.ended_at) AS ended_at
@@ -73,8 +78,9 @@ WITH held AS MATERIALIZED (
         coalesce(line.paced, '[]') AS paced,
         held.began_at AS held_from,
         held.ended_at AS held_until
-    FROM unnest(:job_ids::uuid[], :runs::int[], :organization_ids::text[], :tokens::uuid[], :entries::text[])
-        AS run_of (job_id, run, organization_id, token, entry)
+    FROM unnest(
+        :job_ids::uuid[], :runs::int[], :organization_ids::text[], :tokens::uuid[], :entries::text[], :prompt_tokens::bigint[]
+    ) WITH ORDINALITY AS run_of (job_id, run, organization_id, token, entry, most_prompt, place)
     CROSS JOIN held
     LEFT JOIN dispatch_runs AS line ON line.job_id = run_of.job_id AND line.run = run_of.run
     CROSS JOIN LATERAL (
@@ -90,21 +96,56 @@ WITH held AS MATERIALIZED (
         FROM generation_attempts AS attempt
         WHERE attempt.job_id = run_of.job_id
     ) AS older
-), begun AS (
-    INSERT INTO generation_attempts
-        (job_id, run, attempt, token, state, started_at, organization_id, entry, deadline, endpoint, most_tokens,
-            entered_at, released_at, paced, held_from, held_until)
-    SELECT
-        job_id, run, last_attempt + 1, token, 'started', :now, organization_id, entry,
-        clock_timestamp() + :attempt_time::interval, :endpoint::text, :unknown_tokens::bigint, entered_at, released_at,
-        paced, held_from, held_until
-    FROM wanted
+), ready AS MATERIALIZED (
+    SELECT * FROM wanted
     WHERE (:max_tokens::bigint = 0 OR spent < :max_tokens::bigint)
         AND under_way_until IS NULL
         AND NOT waits
         AND NOT EXISTS (
             SELECT FROM job_outcomes AS ended WHERE ended.job_id = wanted.job_id AND ended.run = wanted.run
         )
+), budgets AS MATERIALIZED (
+    SELECT spender.organization_id, known.budget, known.kind, known.spent, known.reserved
+    FROM (SELECT DISTINCT organization_id FROM ready) AS spender
+    CROSS JOIN LATERAL budget_of(spender.organization_id, :period::text) AS known
+), priced AS MATERIALIZED (
+    SELECT
+        ready.job_id,
+        ready.run,
+        ready.place,
+        ready.organization_id,
+        budgets.budget,
+        budgets.kind,
+        budgets.spent,
+        budgets.reserved,
+        llm_most_cost(:asked_model::text, :now, ready.most_prompt, :unknown_tokens::bigint) AS most_cost
+    FROM ready JOIN budgets USING (organization_id)
+), bounded AS MATERIALIZED (
+    SELECT
+        job_id,
+        run,
+        budget,
+        spent,
+        most_cost,
+        CASE
+            WHEN most_cost IS NULL THEN 'unpriced'
+            WHEN kind = 'soft' THEN 'fits'
+            -- Those of the batch before it have reserved theirs, or wait.
+            WHEN spent + reserved + sum(most_cost) OVER (PARTITION BY organization_id ORDER BY place) <= budget THEN 'fits'
+            WHEN spent + most_cost > budget THEN 'exceeded'
+            ELSE 'held'
+        END AS verdict
+    FROM priced
+), begun AS (
+    INSERT INTO generation_attempts
+        (job_id, run, attempt, token, state, started_at, organization_id, entry, deadline, endpoint, most_tokens,
+            asked_model, reserved, entered_at, released_at, paced, held_from, held_until)
+    SELECT
+        job_id, run, last_attempt + 1, token, 'started', :now, organization_id, entry,
+        clock_timestamp() + :attempt_time::interval, :endpoint::text, :unknown_tokens::bigint, :asked_model::text,
+        bounded.most_cost, entered_at, released_at, paced, held_from, held_until
+    FROM ready LEFT JOIN bounded USING (job_id, run)
+    WHERE coalesce(bounded.verdict, 'fits') = 'fits'
     RETURNING job_id, run, attempt
 )
 SELECT
@@ -114,6 +155,9 @@ SELECT
     begun.attempt,
     wanted.under_way_until - clock_timestamp() AS wait,
     wanted.waits,
+    bounded.verdict,
+    bounded.budget,
+    bounded.spent AS money_spent,
     ended.outcome,
     ended.fact -> 'data' ->> 'code' AS error_code,
     saved.model,
@@ -122,6 +166,7 @@ SELECT
     saved.finished_at
 FROM wanted
 LEFT JOIN begun USING (job_id, run)
+LEFT JOIN bounded USING (job_id, run)
 LEFT JOIN job_outcomes AS ended ON ended.job_id = wanted.job_id AND ended.run = wanted.run
 LEFT JOIN generation_attempts AS saved
     ON saved.job_id = ended.job_id AND saved.run = ended.run AND saved.state = 'saved';

@@ -15,6 +15,7 @@ from typing import Final, Self, TypeVar
 from consumers.generation.endpoint_file import Endpoints, EndpointSpec, endpoints_of, settings_of
 from consumers.generation.line import Line
 from consumers.generation.llm import endpoint_of
+from consumers.generation.money import Unpriced
 from consumers.generation.prompt import OUR_TOKENS, approximate_tokens
 from consumers.generation.runs import attempt_time
 from infra import telemetry
@@ -70,20 +71,25 @@ class Route:
         Raises:
             DependencyDown: none takes calls now, or something else is away.
             Postponed: none of those that this job may go to does, while others do.
-            Permanent: the job may go to none.
+            Permanent: the job may go to none; or it has a budget, and no model that takes calls has a price.
         """
         if self._endpoints is None:
             return await work(self.lines[0])
         downs: list[DependencyDown] = []
+        unpriced: Unpriced | None = None
         for line in self._order(event, self._endpoints):
             try:
                 return await work(line)
+            except Unpriced as refused:
+                unpriced = refused
             except DependencyDown as down:
                 if down.dependency != "llm":
                     raise
                 line.rest()
                 downs.append(down)
                 telemetry.LLM_PASSED_ON.labels(line.name).inc()
+        if unpriced is not None and not downs:
+            raise unpriced
         soonest = min(downs, key=lambda down: down.retry_after or timedelta())
         if all(line.is_away for line in self.lines) or len(downs) == len(self.lines):
             raise soonest

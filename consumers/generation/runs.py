@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 from uuid import UUID
 
 from consumers.generation.prompt import Team
@@ -61,6 +61,20 @@ class Capped:
 
 
 @dataclass(frozen=True, slots=True)
+class Unaffordable:
+    """A run is not begun, because of its organization's budget.
+
+    Attributes:
+        verdict: the model has no price, the budget is used up, or calls under way hold what is left of it.
+        budget, spent: of the month, in micro-units.
+    """
+
+    verdict: Literal["unpriced", "exceeded", "held"]
+    budget: int
+    spent: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """An attempt's call failed in this way."""
 
@@ -82,4 +96,4 @@ class NotItsTurn:
     """A run waits to be released and is not begun; it comes again then."""
 
 
-Begun: TypeAlias = Attempt | Saved | Ended | Capped | UnderWay | NotItsTurn
+Begun: TypeAlias = Attempt | Saved | Ended | Capped | Unaffordable | UnderWay | NotItsTurn

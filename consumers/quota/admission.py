@@ -111,7 +111,7 @@ class Admissions:
         """Return what each request comes to, and the decisions that newly refused one."""
         now = self.clock.now()
         job_ids = {request.job_id for request in requests}
-        standings = await ledger.standings(connection, requests)
+        standings = await ledger.standings(connection, requests, period_of(now))
         eligible = {
             request.data.organization_id
             for request, standing in zip(requests, standings, strict=True)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal, TypeAlias
 
 from infra.errors import Refused
-from streams.jobs.admission import Standing, ineligible, period_of, quota_exceeded
+from streams.jobs.admission import Standing, budget_exceeded, ineligible, period_of, quota_exceeded
 from streams.jobs.events import JobId, JobRequested
 
 LedgerState: TypeAlias = Literal["reserved", "charged", "released", "rejected"]
@@ -53,11 +53,11 @@ def decide(
         refused = ineligible(standing, trust_threshold=trust_threshold)
         if refused is None and beyond is not None:
             refused = beyond.get((request.job_id, request.run))
+        if refused is None and taken[organization_id] >= standing.monthly_quota:
+            refused = quota_exceeded(standing, at=at)
+        refused = refused or budget_exceeded(standing, at=at)
         if refused is None:
-            if taken[organization_id] < standing.monthly_quota:
-                taken[organization_id] += 1
-            else:
-                refused = quota_exceeded(standing, at=at)
+            taken[organization_id] += 1
         decisions.append(
             Decision(
                 job_id=request.job_id,

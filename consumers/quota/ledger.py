@@ -63,10 +63,10 @@ async def limited_wait(connection: Connection, longest: timedelta | None) -> Asy
         raise Locked(f"a counter in quota_usage was locked for longer than {longest}; see pg_locks") from error
 
 
-async def standings(connection: Connection, requests: Sequence[JobRequested]) -> list[Standing]:
-    """Read what the backend knows about each request, in their order."""
+async def standings(connection: Connection, requests: Sequence[JobRequested], period: str) -> list[Standing]:
+    """Read what the backend knows about each request; in their order, with the period's spending."""
     whose = columns(requests, organization_ids="data.organization_id", team_ids="data.team_id")
-    rows = _queries.standings(connection, **whose)
+    rows = _queries.standings(connection, **whose, period=period)
     return [Standing(**row) async for row in rows]
 
 

@@ -1,4 +1,4 @@
--- name: standings(organization_ids, team_ids)
+-- name: standings(organization_ids, team_ids, period)
 -- What admission must know about each request, in the order asked.
 SELECT
     asked.organization_id,
@@ -9,11 +9,14 @@ SELECT
     subscriptions.plan,
     subscriptions.status,
     coalesce(subscriptions.monthly_quota, 0) AS monthly_quota,
-    coalesce(subscriptions.priority, false) AS priority
+    coalesce(subscriptions.priority, false) AS priority,
+    money.budget,
+    coalesce(money.spent, 0) AS spent
 FROM unnest(:organization_ids::text[], :team_ids::text[]) WITH ORDINALITY AS asked (organization_id, team_id, place)
 LEFT JOIN organizations ON organizations.id = asked.organization_id
 LEFT JOIN teams ON teams.id = asked.team_id AND teams.organization_id = asked.organization_id
 LEFT JOIN subscriptions ON subscriptions.organization_id = asked.organization_id
+LEFT JOIN budget_of(asked.organization_id, :period) AS money ON money.kind = 'hard'
 ORDER BY asked.place;
 
 -- name: open_usage(period, organization_ids)!

@@ -54,6 +54,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "idempotency_key_reused": (422, "The Idempotency-Key was used for a request with another body."),
     "run_at_too_far": (422, "`run_at` is more than 366 days ahead."),
     "quota_exceeded": (429, "The month's quota is used up; `reset_at` says when the next one begins."),
+    "budget_exceeded": (429, "The month's budget is used up; `reset_at` says when the next one begins."),
     "too_many_requests": (
         429,
         "The organization asks too fast, or has too many jobs waiting; `RateLimit` says where it stands.",

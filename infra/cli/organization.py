@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from infra.cli.budgets import Budget, BudgetKind, micro, readable
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson
 from infra.cli.output import print_json, print_table
@@ -101,8 +102,10 @@ def set_organization(
     max_in_flight: MaxInFlight = None,
     rate: Rate = None,
     max_waiting: MaxWaiting = None,
+    budget: Budget = None,
+    budget_kind: BudgetKind = None,
     as_plan: Annotated[
-        bool, typer.Option("--as-plan", help="Forget its own weight, cap and limits: its plan's count.")
+        bool, typer.Option("--as-plan", help="Forget its own weight, cap, limits and budget: its plan's count.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -121,6 +124,8 @@ def set_organization(
         "max_in_flight": max_in_flight,
         "requests_per_minute": rate,
         "max_waiting": max_waiting,
+        "budget": micro(budget),
+        "budget_kind": budget_kind,
     }
     if all(value is None for value in changes.values()) and not as_plan:
         raise typer.BadParameter("give at least one option that changes something")
@@ -209,4 +214,5 @@ def _print_rows(found: "Sequence[Organization] | Sequence[Team]") -> None:
         typer.echo("None yet.")
         return
     columns = [field.name.replace("_", " ") for field in fields(found[0])]
-    print_table(columns, (asdict(one).values() for one in found))
+    rows = map(asdict, found)
+    print_table(columns, ((readable(row) if "budget" in row else row).values() for row in rows))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.cli.budgets import Budget, BudgetKind, micro, readable
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson
 from infra.cli.output import print_json, print_table
@@ -47,6 +48,8 @@ def set_plan(
     max_waiting: Annotated[
         int | None, typer.Option(help="How many runs of each may wait for their turn.", min=0, max=2**31 - 1)
     ] = None,
+    budget: Budget = None,
+    budget_kind: BudgetKind = None,
     no_cap: Annotated[bool, typer.Option("--no-cap", help="Any number of runs at once.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -56,7 +59,7 @@ def set_plan(
 
     if no_cap and max_in_flight is not None:
         raise typer.BadParameter("give --max-in-flight or --no-cap, not both")
-    given = PlanShare(plan, weight, max_in_flight, requests_per_minute, max_waiting)
+    given = PlanShare(*(plan, weight, max_in_flight, requests_per_minute, max_waiting), micro(budget), budget_kind)
     if given == PlanShare(plan) and not no_cap:
         raise typer.BadParameter("give at least one option that changes something")
     known = with_database(lambda database: set_share(database, given, no_cap=no_cap))
@@ -83,7 +86,7 @@ def list_plans(*, as_json: AsJson = False) -> None:
 @plans.command("forget")
 @plain_errors()
 def forget_plan(plan: Plan) -> None:
-    """Forget all that was set for a plan, its intake limits too."""
+    """Forget all that was set for a plan, its intake limits and budget too."""
     from infra.cli.session import with_database
     from infra.operations.plans import forget_share
 
@@ -95,6 +98,5 @@ def _print_rows(found: "Sequence[PlanShare]") -> None:
     if not found:
         typer.echo("None yet: every plan has weight 1 and no limits.")
         return
-    print_table(
-        ["plan", "weight", "max in flight", "requests a minute", "max waiting"], (asdict(one).values() for one in found)
-    )
+    columns = ["plan", "weight", "max in flight", "requests a minute", "max waiting", "budget", "kind"]
+    print_table(columns, (readable(asdict(one)).values() for one in found))

@@ -8,6 +8,7 @@ import aiosql
 
 from infra.actions import Act, acting
 from infra.errors import TeamfitError
+from infra.operations.prices import currency
 from infra.postgres import Database
 
 _queries = aiosql.from_path(Path(__file__).with_name("plans.sql"), "asyncpg")
@@ -27,6 +28,8 @@ class PlanShare:
         max_in_flight: how many runs of each are worked on at once; None: any number.
         requests_per_minute: how many requests each may send; None: any number.
         max_waiting: how many runs of each may wait; None: any number.
+        budget: what calls of each may cost in a month, in micro-units of the currency of all prices; None: any sum.
+        budget_kind: whether that stops it, or is told.
     """
 
     plan: str
@@ -34,6 +37,8 @@ class PlanShare:
     max_in_flight: int | None = None
     requests_per_minute: int | None = None
     max_waiting: int | None = None
+    budget: int | None = None
+    budget_kind: str | None = None
 
 
 async def shares(database: Database) -> Sequence[PlanShare]:
@@ -50,12 +55,17 @@ async def set_share(database: Database, given: PlanShare, *, no_cap: bool = Fals
         given: of a plan that may have no organization yet; it counts as soon as one has it. 0 runs in flight pause its
             organizations, 0 requests a minute refuse all.
         no_cap: whether any number of runs may be worked on at once, if `max_in_flight` is None.
+
+    Raises:
+        WrongPrice: a budget is given, and no model has a price.
     """
     changes = {name: value for name, value in asdict(given).items() if name != "plan" and value is not None}
     act = Act(
         "plan.set", f"plan of subscriptions {given.plan}", effects={**changes, **({"no_cap": True} if no_cap else {})}
     )
     async with acting(database, act) as connection:
+        if given.budget is not None:
+            await currency(connection)
         row = await _queries.set_share(connection, **asdict(given), no_cap=no_cap)
     return PlanShare(**row)
 

@@ -1,17 +1,19 @@
 -- name: shares()
 -- What is set for plans.
-SELECT plan, weight, max_in_flight, requests_per_minute, max_waiting FROM plan_shares ORDER BY plan;
+SELECT plan, weight, max_in_flight, requests_per_minute, max_waiting, budget, budget_kind FROM plan_shares ORDER BY plan;
 
--- name: set_share(plan, weight, max_in_flight, requests_per_minute, max_waiting, no_cap)^
+-- name: set_share(plan, weight, max_in_flight, requests_per_minute, max_waiting, budget, budget_kind, no_cap)^
 -- Sets what is given of a plan's share. `no_cap`: any number at once.
-INSERT INTO plan_shares AS known (plan, weight, max_in_flight, requests_per_minute, max_waiting)
-VALUES (:plan, :weight, :max_in_flight, :requests_per_minute, :max_waiting)
+INSERT INTO plan_shares AS known (plan, weight, max_in_flight, requests_per_minute, max_waiting, budget, budget_kind)
+VALUES (:plan, :weight, :max_in_flight, :requests_per_minute, :max_waiting, :budget, :budget_kind)
 ON CONFLICT (plan) DO UPDATE SET
     weight = coalesce(excluded.weight, known.weight),
     max_in_flight = coalesce(excluded.max_in_flight, CASE WHEN NOT :no_cap THEN known.max_in_flight END),
     requests_per_minute = coalesce(excluded.requests_per_minute, known.requests_per_minute),
-    max_waiting = coalesce(excluded.max_waiting, known.max_waiting)
-RETURNING plan, weight, max_in_flight, requests_per_minute, max_waiting;
+    max_waiting = coalesce(excluded.max_waiting, known.max_waiting),
+    budget = coalesce(excluded.budget, known.budget),
+    budget_kind = coalesce(excluded.budget_kind, known.budget_kind)
+RETURNING plan, weight, max_in_flight, requests_per_minute, max_waiting, budget, budget_kind;
 
 -- name: forget_share(plan)$
 -- Forgets what was set for a plan.

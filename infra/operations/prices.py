@@ -15,7 +15,7 @@ import aiosql
 
 from infra.actions import Act, acting
 from infra.errors import TeamfitError
-from infra.postgres import Database
+from infra.postgres import Connection, Database
 
 _queries = aiosql.from_path(Path(__file__).with_name("prices.sql"), "asyncpg")
 
@@ -53,14 +53,14 @@ class Spent:
     currency: str | None
 
 
-def micro_units(amount: str, *, name: str) -> int:
-    """Return a price for a million tokens in micro-units. Raises WrongPrice."""
+def micro_units(amount: str, *, name: str, most: int = _DEAREST) -> int:
+    """Return a price for a million tokens, or another sum of money, in micro-units. Raises WrongPrice."""
     try:
         value = Decimal(amount) * MICRO
     except ArithmeticError:
         raise WrongPrice(f"{name}: {amount!r} is no number; write it as 2.50") from None
-    if not value.is_finite() or not 0 <= value <= _DEAREST * MICRO or value != int(value):
-        raise WrongPrice(f"{name}: {amount} is not from 0 to {_DEAREST} with at most six decimals")
+    if not value.is_finite() or not 0 <= value <= most * MICRO or value != int(value):
+        raise WrongPrice(f"{name}: {amount} is not from 0 to {most} with at most six decimals")
     return int(value)
 
 
@@ -96,6 +96,17 @@ async def set_price(database: Database, price: Price) -> int:
         priced = int(await _queries.price_again(connection, holds_from=price.holds_from))
         act.effects["calls_priced"] = priced
         return priced
+
+
+async def currency(connection: Connection) -> str:
+    """Return the currency of all prices. Raises WrongPrice: there are none, so no budget can be watched."""
+    found = await _queries.other_currency(connection, currency="")
+    if found is None:
+        raise WrongPrice(
+            "budget: no model has a price yet, so nothing of it could be counted; "
+            "first `teamfit llm prices set MODEL … … --currency USD`"
+        )
+    return str(found)
 
 
 async def spent(database: Database, organization_id: str) -> list[Spent]:

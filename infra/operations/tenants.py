@@ -15,11 +15,12 @@ import asyncpg
 
 from infra.actions import Act, acting
 from infra.errors import TeamfitError
+from infra.operations.prices import currency
 from infra.postgres import Connection, Database
 
 _queries = aiosql.from_path(Path(__file__).with_name("tenants.sql"), "asyncpg")
 
-_LIMITS = ("requests_per_minute", "max_waiting")
+_LIMITS = ("requests_per_minute", "max_waiting", "budget", "budget_kind")
 _SUBSCRIPTION = ("id", "plan", "status", "monthly_quota", "priority", "weight", "max_in_flight", *_LIMITS)
 # What is shown, and asked for nowhere.
 _TOLD = {"share", "cap", "teams"}
@@ -36,6 +37,8 @@ class Organization:
         cap: how many of its runs may be worked on at once; None: any number.
         requests_per_minute: how many requests it may send; None: as its plan has it. So with `max_waiting`, the runs
             that may wait.
+        budget: what its calls may cost in a month, in micro-units of the prices' currency; None: as its plan has it.
+        budget_kind: whether that stops it (hard), or is told (soft).
     """
 
     id: str
@@ -52,6 +55,8 @@ class Organization:
     teams: int = 0
     requests_per_minute: int | None = None
     max_waiting: int | None = None
+    budget: int | None = None
+    budget_kind: str | None = None
 
     @property
     def may_request(self) -> bool:
@@ -115,6 +120,7 @@ async def set_organization(
         UnknownOrganization: there is none.
         Different: it has no subscription yet, and what one needs is not given.
         NotOurs: a constraint of somebody else's refuses it.
+        WrongPrice: a budget is given, and no model has a price.
     """
     given = {name: value for name, value in changes.items() if value is not None}
     act = Act("organization.set", f"organization {organization_id}", effects=given)
@@ -122,6 +128,8 @@ async def set_organization(
         known = await _organization(connection, organization_id)
         before = {name: getattr(known, name) for name in given}
         act.effects = {"before": before, "after": given, **({"as_plan": True} if as_plan else {})}
+        if changes.get("budget") is not None:
+            await currency(connection)
         values = {"id": organization_id, **changes}
         await _queries.update_organization(connection, **_of(values, "id", "name", "trust_score"))
         if known.plan is None and any(values.get(name) is not None for name in _SUBSCRIPTION[1:]):

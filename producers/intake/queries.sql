@@ -13,6 +13,8 @@ SELECT
     coalesce(subscriptions.monthly_quota, 0) AS monthly_quota,
     coalesce(subscriptions.priority, false) AS priority,
     coalesce(quota_usage.reserved + quota_usage.charged, 0) AS used,
+    money.budget,
+    coalesce(money.spent, 0) AS spent,
     intake_room(asked.organization_id) AS room,
     coalesce(
         (
@@ -33,7 +35,8 @@ FROM (SELECT :organization_id::text AS organization_id, :team_id::text AS team_i
 LEFT JOIN organizations ON organizations.id = asked.organization_id
 LEFT JOIN teams ON teams.id = asked.team_id AND teams.organization_id = asked.organization_id
 LEFT JOIN subscriptions ON subscriptions.organization_id = asked.organization_id
-LEFT JOIN quota_usage ON quota_usage.organization_id = asked.organization_id AND quota_usage.period = :period;
+LEFT JOIN quota_usage ON quota_usage.organization_id = asked.organization_id AND quota_usage.period = :period
+LEFT JOIN budget_of(asked.organization_id, :period) AS money ON money.kind = 'hard';
 
 -- name: record(job_id, organization_id, team_id, idempotency_key, event)$
 -- Records an accepted request; returns its ID, or NULL when this job is recorded. Waits for a transaction that records it.

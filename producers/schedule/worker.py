@@ -14,6 +14,7 @@ from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.reconcile.reconciler import Reconciler
+from producers.schedule.budgets import Budgets
 from producers.schedule.periods import Periods
 from producers.schedule.retention import Retention
 from producers.schedule.taker import Taker
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 # The grain of every delay: shorter asks the database more often, longer publishes later.
 _INTERVAL_S = 0.25
 _SWEEP_S = 1.0
+_BUDGETS_S = 15.0
 # Nothing stands still much longer than its threshold, and the database is not asked all the time.
 _LOOKS_IN_A_THRESHOLD = 10
 
@@ -62,6 +64,7 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     _reconcile(app, duties, reconciler, every_s=settings.stall_threshold_s / _LOOKS_IN_A_THRESHOLD)
     _open_periods(app, duties, Periods(database, clock))
     _delete_old(app, duties, retention)
+    _watch_budgets(app, duties, Budgets(database, clock))
     return app
 
 
@@ -152,3 +155,10 @@ def _delete_old(app: StageApp, duties: Duties, retention: Retention) -> None:
         await duties.survive("retention.delete_jobs", retention.delete_jobs)
         await duties.survive("retention.delete_old", retention.delete_old)
         await duties.survive("retention.delete_settled", retention.delete_settled)
+
+
+def _watch_budgets(app: StageApp, duties: Duties, budgets: Budgets) -> None:
+    @app.timer(interval=_BUDGETS_S, on_leader=True, name="budgets", traced=False)  # type: ignore[untyped-decorator]
+    async def tell() -> None:
+        """Tell who has spent how much of its month's budget."""
+        await duties.survive("budgets", budgets.tell)

@@ -1,8 +1,9 @@
 """The admission rules, as plain functions of what is known. Nothing here reads or writes anything.
 
 The rules are asked in order and the first that refuses gives the code: `organization_not_found`, `team_not_found`,
-`subscription_required`, `trust_too_low`, `quota_exceeded`. The codes are a contract with customers; the messages are
-for people and may change. The quota stage decides by them, and the intake asks them before, as a courtesy.
+`subscription_required`, `trust_too_low`, `quota_exceeded`, `budget_exceeded`. The codes are a contract with customers;
+the messages are for people and may change. The quota stage decides by them, and the intake asks them before, as a
+courtesy.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ class Standing:
         organization_id, team_id: whom the request names.
         team_exists: the team is there and belongs to the organization.
         plan, status: of the subscription; None when there is none.
+        budget: what its calls may cost in the month, in micro-units, if that is a hard limit; None: any sum.
+        spent: what they have cost.
     """
 
     organization_id: str
@@ -30,6 +33,13 @@ class Standing:
     status: str | None
     monthly_quota: int
     priority: bool
+    budget: int | None = None
+    spent: int = 0
+
+
+def money(micro_units: int) -> str:
+    """Return a sum of money for people; all are of one currency."""
+    return f"{micro_units / 1_000_000:.6f}"
 
 
 def period_of(moment: datetime) -> str:
@@ -81,6 +91,23 @@ def quota_exceeded(standing: Standing, *, at: datetime) -> Refused:
     )
 
 
+def budget_exceeded(standing: Standing, *, at: datetime) -> Refused | None:
+    """Return the refusal of a request when its period's money is spent, or None.
+
+    What calls under way hold is not counted: it may come back. Each call is looked at again before it is made.
+    """
+    if standing.budget is None or standing.spent < standing.budget:
+        return None
+    return Refused(
+        "budget_exceeded",
+        f"organization {standing.organization_id} has used its monthly budget ({money(standing.spent)} of "
+        f"{money(standing.budget)} in {period_of(at)}); wait for the next month, or have the budget raised",
+        # The budget may be raised long before the period ends.
+        retry_after=min(next_period(at) - at, timedelta(hours=1)),
+        reset_at=next_period(at),
+    )
+
+
 def refusal(standing: Standing, *, used: int, trust_threshold: float, at: datetime) -> Refused | None:
     """Return why a request would be refused, or None.
 
@@ -93,4 +120,4 @@ def refusal(standing: Standing, *, used: int, trust_threshold: float, at: dateti
     refused = ineligible(standing, trust_threshold=trust_threshold)
     if refused is None and used >= standing.monthly_quota:
         return quota_exceeded(standing, at=at)
-    return refused
+    return refused or budget_exceeded(standing, at=at)

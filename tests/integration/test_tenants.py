@@ -29,7 +29,7 @@ async def teamfit(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     settings.cache_clear()
 
 
-_NO_LIMITS = {"requests_per_minute": None, "max_waiting": None}
+_NO_LIMITS = {"requests_per_minute": None, "max_waiting": None, "budget": None, "budget_kind": None}
 _NO_SHARE = {"weight": None, "max_in_flight": None, "share": 1.0, "cap": None} | _NO_LIMITS
 
 

@@ -14,7 +14,7 @@ finally:
     print(*sorted(sys.modules), file=sys.stderr)
 """
 _HEAVY = {"faust", "fastapi", "asyncpg", "aiosql", "sqlalchemy", "openai", "aiohttp", "redis", "structlog", "uvicorn"}
-_SHARED = {"infra", "infra.cli", "infra.cli.errors", "infra.cli.options", "infra.cli.output"}
+_SHARED = {"infra", "infra.cli", "infra.cli.errors", "infra.cli.options", "infra.cli.output", "infra.cli.budgets"}
 
 
 def _loaded(*arguments: str) -> set[str]:

@@ -12,6 +12,7 @@ RETENTION = "producers/schedule/queries.sql"
 
 OWNERS = {
     "archive_retention": "producers/schedule",
+    "budget_marks": "producers/schedule",
     "console_links": "infra/console/sessions.sql",
     "console_sessions": "infra/console/sessions.sql",
     "customization_jobs": "consumers/projection",

@@ -73,6 +73,7 @@ _PROBLEMS = responses(
     "subscription_required",
     "trust_too_low",
     "quota_exceeded",
+    "budget_exceeded",
     "too_many_requests",
     "job_cancelled",
     "idempotency_key_reused",
