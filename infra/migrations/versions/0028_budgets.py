@@ -2,10 +2,10 @@
 
 from infra.migrations.sql import run_file
 
-revision = "0027"
-down_revision = "0026"
+revision = "0028"
+down_revision = "0027"
 
 
 def upgrade() -> None:
     """Apply the revision's SQL."""
-    run_file("0027_budgets.sql")
+    run_file("0028_budgets.sql")
