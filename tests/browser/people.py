@@ -1,6 +1,7 @@
 """People of the browser tests: a visitor of the console, and a customer who gives it something to show."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from axe_playwright_python.async_playwright import Axe
@@ -66,6 +67,13 @@ class Customer:
         async with self.http.post(url, json=body, headers=headers) as answer:
             assert answer.status == 202, await answer.text()
             return str((await answer.json())["job_id"])
+
+    async def job(self, job: str) -> dict[str, Any]:
+        """Read a job as its customer does."""
+        headers = {"Authorization": f"Bearer {self.stack.token(self.organization.id)}"}
+        async with self.http.get(f"{self.stack.api_url}/api/jobs/{job}", headers=headers) as answer:
+            document: dict[str, Any] = await answer.json()
+            return document
 
     async def have(self, mode: str, requirements: str) -> None:
         """Have the LLM's answer to calls whose prompt has this text be `refusal`, `slow`, or another way to fail."""

@@ -91,6 +91,8 @@ async def _arranged(operator: Visitor, customer: Customer) -> dict[str, str]:
         "organizations": "/organizations",
         "organization": f"/organization?id={ACME.id}",
         "streams": "/streams",
+        "workers": "/workers",
+        "actions": "/actions",
     }
 
 

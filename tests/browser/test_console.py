@@ -114,12 +114,43 @@ async def test_texts_of_customers_and_models_stay_texts(operator: Visitor, custo
     await expect(operator.page.locator("main")).to_contain_text(_SCRIPT)
 
 
+async def test_a_stage_is_paused_and_resumed(operator: Visitor, customer: Customer) -> None:
+    """What follows is said first; a job waits meanwhile and says so; resumed, it completes. Both stand in the log."""
+    await operator.open("/workers")
+    page = operator.page
+    card = page.locator("form.card", has=page.get_by_role("heading", name="Pause a stage"))
+    await card.get_by_label("Stage").select_option("generation")
+    await card.get_by_label("Why").fill("a test of the console")
+    await card.get_by_role("button", name="Pause …").click()
+    await expect(page.locator("main")).to_contain_text("runs in line")
+    assert await operator.complaints() == []
+    await page.get_by_role("button", name="Do it").click()
+    await page.wait_for_url(re.compile("/workers$"))
+    try:
+        await expect(page.locator("#live")).to_contain_text("a test of the console", timeout=30_000)
+        await expect(page.locator("#live")).to_contain_text("paused", timeout=30_000)
+        assert await operator.complaints() == []
+        job = await customer.ask()
+        await wait_for(lambda: _waits_for(customer, job, "pause"), deadline_s=60, what="the job to wait for the pause")
+    finally:
+        await operator.open("/workers")
+        await page.get_by_role("button", name="Resume generation").click()
+    await operator.open("/jobs")
+    await _ended(page, job, "completed")
+    await operator.open("/actions?target=stage+generation")
+    await expect(page.locator("#live tbody tr").first).to_contain_text("control.pause.end")
+
+
+async def _waits_for(customer: Customer, job: str, gate: str) -> bool:
+    return ((await customer.job(job)).get("waiting_for") or {}).get("gate") == gate
+
+
 async def test_a_viewer_looks_and_has_no_buttons(newcomer: Newcomer, customer: Customer) -> None:
     """No form but the way out, nobody's texts, and the same jobs."""
     job = await customer.ask("Something private")
     viewer = await newcomer()
     await viewer.sign_in("viewer")
-    for path in ("/", "/jobs", f"/jobs/{job}", "/failed", "/organization?id=birch", "/streams"):
+    for path in ("/", "/jobs", f"/jobs/{job}", "/failed", "/organization?id=birch", "/streams", "/workers", "/actions"):
         await viewer.open(path)
         assert await viewer.page.locator("form[method=post]").count() == 1, path
         await expect(viewer.page.get_by_role("button", name="Sign out")).to_be_visible()
@@ -190,7 +221,8 @@ async def test_axe_finds_nothing_on_any_page(newcomer: Newcomer, customer: Custo
     await visitor.page.wait_for_url(re.compile("/replay/"))
     plan = visitor.page.url.partition("/console")[2]
     pages = ("/", "/jobs", f"/jobs/{job}", f"/jobs/{job}/events", "/failed", event, "/replay", plan, "/organizations")
-    for path in (*pages, "/organization?id=birch", "/streams", f"/jobs/{uuid4()}", "/nowhere"):
+    others = ("/organization?id=birch", "/streams", "/workers", "/actions", f"/jobs/{uuid4()}", "/nowhere")
+    for path in (*pages, *others):
         await visitor.open(path)
         assert await visitor.complaints() == [], path
 
@@ -202,7 +234,7 @@ async def test_the_console_speaks_to_nobody_else(operator: Visitor, customer: Cu
     operator.page.on("request", lambda request: asked.append(request.url))
     operator.page.on("console", lambda message: said.append(message.text))
     job = await customer.ask()
-    for path in ("/", "/jobs", f"/jobs/{job}/events", "/failed", "/organizations", "/streams"):
+    for path in ("/", "/jobs", f"/jobs/{job}/events", "/failed", "/organizations", "/streams", "/workers", "/actions"):
         await operator.open(path)
     assert asked
     assert [url for url in asked if not url.startswith(operator.console)] == []
