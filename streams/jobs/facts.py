@@ -19,6 +19,7 @@ from streams.jobs.events import (
     Progressed,
     Requested,
     fact_id,
+    kind_of,
 )
 
 F = TypeVar("F", bound=JobEvent)
@@ -62,13 +63,24 @@ def fact_after(event: JobEvent, kind: type[F], data: BaseModel, *, at: datetime)
     return fact(kind, event.job_id, event.run, data, at=at, trace=Trace(event.traceparent, event.tracestate))
 
 
+def own_fact_id(event: JobEvent) -> str:
+    """Return the ID that a stage gives the fact that an event is.
+
+    There is one of each kind in a run, and of `progressed` one for each activity that an attempt has written.
+    """
+    kind = kind_of(event)
+    if isinstance(event, JobProgressed) and event.data.attempt is not None:
+        kind = f"{kind}:{event.data.attempt}:{event.data.number}"
+    return fact_id(event.job_id, event.run, kind)
+
+
 def activity_written(event: JobEvent, attempt: int, number: int, title: str, *, at: datetime) -> JobProgressed:
     """Build the fact that an attempt's LLM has written one of the activities."""
     data = Progressed(
         organization_id=event.data.organization_id, step="activity", attempt=attempt, number=number, title=title
     )
-    one = fact_id(event.job_id, event.run, f"progressed:{attempt}:{number}")
-    return fact_after(event, JobProgressed, data, at=at).model_copy(update={"id": one})
+    told = fact_after(event, JobProgressed, data, at=at)
+    return told.model_copy(update={"id": own_fact_id(told)})
 
 
 def job_requested(

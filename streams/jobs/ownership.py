@@ -46,9 +46,9 @@ from streams.jobs.events import (
     JobRejected,
     JobRequested,
     Requested,
-    fact_id,
     kind_of,
 )
+from streams.jobs.facts import own_fact_id
 from streams.jobs.job_ids import digest_of, job_id_for, needs_proof
 from streams.jobs.outcomes import RunOutcome
 
@@ -207,7 +207,7 @@ def objection(event: JobEvent, evidence: Evidence) -> str | None:
 def _objection_to_fact(event: JobEvent, evidence: Evidence) -> str | None:
     kind = kind_of(event)
     run = f"job {event.job_id} run {event.run}"
-    if event.id != fact_id(event.job_id, event.run, kind):
+    if event.id != own_fact_id(event):
         return f"id: {event.id!r} is not the one that a fact of this kind has; only the stages write facts"
     if not isinstance(event, TERMINAL):
         entered = evidence.entered_for == event.data.organization_id
@@ -231,7 +231,7 @@ def archive_id(event: JobEvent) -> str:
     A sender numbers its events as it likes. An ID of its own that could be that of a fact of ours is kept apart, so
     that it does not take that fact's place.
     """
-    ours = fact_id(event.job_id, event.run, kind_of(event))
+    ours = own_fact_id(event)
     if event.id == ours or not isinstance(event, JobRequested | JobCancelRequested) or len(event.id) != len(ours):
         return event.id
     return f"sender:{event.id}"
