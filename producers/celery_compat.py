@@ -256,7 +256,7 @@ async def _request(called: _Called, run_at: datetime | None) -> None:
         # The read model keeps the row's moment, and has to be what its events give.
         requested_at=row["created_at"] if row is not None else None,
     )
-    async with JobRequests.connect(_address(), source="celery") as requests:
+    async with JobRequests.connect(pipeline_url(), source="celery") as requests:
         await requests.submit_many([asked])
 
 
@@ -282,7 +282,7 @@ async def _revoke(task_id: str) -> None:
     row = await _row(job_id)
     if row is None or row["organization_id"] is None:
         raise InvalidArgument(f"id: there is no job {job_id} of any organization, as far as anybody has heard yet")
-    async with JobRequests.connect(_address(), source="celery") as requests:
+    async with JobRequests.connect(pipeline_url(), source="celery") as requests:
         await requests.cancel(job_id, organization_id=row["organization_id"])
 
 
@@ -323,7 +323,12 @@ async def _activities(job_id: JobId) -> list[dict[str, Any]]:
         await connection.close()
 
 
-def _address() -> str:
+def pipeline_url() -> str:
+    """Return the URL of the pipeline's broker.
+
+    Raises:
+        InvalidSetting: no variable names it.
+    """
     return os.environ.get("PIPELINE_URL") or _needed("BROKER_URL")
 
 
