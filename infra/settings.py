@@ -210,6 +210,13 @@ class Settings(Variables):
         description="How long an ended job is kept with everything about it: status, activities, ledger, attempts. "
         "Whole months are deleted; the counters by month stay. Unset: for ever.",
     )
+    llm_hours_retention_days: float = Field(
+        default=90.0,
+        gt=1,
+        le=36_500,
+        description="How long the hourly figures of each LLM endpoint are kept, which `teamfit llm endpoints` shows. "
+        "What calls have cost stays either way.",
+    )
     trust_threshold: float = Field(
         default=0.5, ge=0, le=1, description="Lowest trust score that may request. Higher: stricter admission."
     )

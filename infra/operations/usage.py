@@ -23,6 +23,7 @@ class Usage:
         charged: units taken by jobs that have completed.
         waiting: its pending jobs, those that wait for their time included.
         in_flight: its jobs that are being processed.
+        budget, budget_kind: what the month's LLM calls may cost, in micro-units, and whether that stops it.
     """
 
     organization_id: str
@@ -33,6 +34,8 @@ class Usage:
     charged: int
     waiting: Count
     in_flight: Count
+    budget: int | None
+    budget_kind: str | None
 
     @property
     def left(self) -> int | None:
@@ -59,4 +62,6 @@ async def read_usage(database: Database, organization_id: str) -> Usage:
         row["charged"],
         Count.of(row["waiting"]),
         Count.of(row["in_flight"]),
+        row["budget"],
+        row["budget_kind"],
     )

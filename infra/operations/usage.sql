@@ -13,8 +13,11 @@ SELECT
         SELECT count(*) FROM (
             SELECT FROM customization_jobs WHERE organization_id = :organization_id AND status = 'processing' LIMIT :limit
         ) AS bounded
-    ) AS in_flight
+    ) AS in_flight,
+    money.budget,
+    money.kind AS budget_kind
 FROM (SELECT) AS nothing
 LEFT JOIN subscriptions AS subscription ON subscription.organization_id = :organization_id
 LEFT JOIN quota_usage AS counter ON counter.organization_id = :organization_id AND counter.period = :period
+LEFT JOIN budget_of(:organization_id, :period) AS money ON true
 LIMIT 1;

@@ -134,3 +134,8 @@ VALUES (:horizon, :horizon)
 ON CONFLICT (singleton) DO UPDATE SET
     horizon = greatest(known.horizon, excluded.horizon),
     jobs_horizon = greatest(known.jobs_horizon, excluded.jobs_horizon);
+
+-- name: delete_hours(horizon)$
+-- Deletes the hourly figures of LLM endpoints before the horizon; returns how many. A row for each endpoint and hour: few.
+WITH gone AS (DELETE FROM llm_hours WHERE hour < :horizon RETURNING 1)
+SELECT count(*) FROM gone;

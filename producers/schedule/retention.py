@@ -32,6 +32,7 @@ class Retention:
     Attributes:
         keep: how long the events of an ended job stay, and failed events that were dealt with.
         keep_jobs: how long an ended job stays with everything about it; None: for ever.
+        keep_hours: how long the hourly figures of LLM endpoints stay.
         page_size: events looked at in one transaction; more: fewer transactions, and longer locks.
     """
 
@@ -39,6 +40,7 @@ class Retention:
     clock: Clock
     keep: timedelta
     keep_jobs: timedelta | None = None
+    keep_hours: timedelta = timedelta(days=90)
     page_size: int = 2_000
 
     async def delete_old(self) -> int:
@@ -114,6 +116,11 @@ class Retention:
         if deleted:
             log.info("jobs.retention", deleted=deleted, horizon=horizon.isoformat())
         return deleted
+
+    async def delete_hours(self) -> int:
+        """Delete the hourly figures of LLM endpoints before the horizon; return how many. Raises DependencyDown."""
+        async with self.database.transaction() as connection:
+            return int(await _queries.delete_hours(connection, horizon=self._horizon(self.keep_hours)))
 
     def _horizon(self, keep: timedelta) -> datetime:
         # What is deleted is gone, so this machine's clock must agree that it is old: no single wrong clock can do it.

@@ -228,6 +228,19 @@ async def test_failed_events_go_when_they_were_dealt_with_long_ago(postgres: Dat
     assert [row[0] for row in await database.fetch("SELECT state FROM replay_plans")] == ["applying"]
 
 
+async def test_hourly_figures_of_endpoints_go_after_their_time(postgres: Database, database: Pool) -> None:
+    """The younger ones stay."""
+    for name, days in (("old", 91), ("recent", 89)):
+        await database.execute(
+            "INSERT INTO llm_hours (endpoint, model, hour, calls, failed, refused, seconds, prompt_tokens,"
+            " completion_tokens) VALUES ($1, 'm', now() - $2::interval, 1, 0, 0, 1, 1, 1)",
+            *(name, timedelta(days=days)),
+        )
+    retention = Retention(postgres, MovingClock(), keep=timedelta(days=400), keep_hours=timedelta(days=90))
+    assert await retention.delete_hours() == 1
+    assert await database.fetchval("SELECT endpoint FROM llm_hours") == "recent"
+
+
 async def test_old_cancellations_of_jobs_that_nobody_asked_for_go(postgres: Database, database: Pool) -> None:
     """One that still may meet its request stays, whosever it is."""
     for name, days in (("old", 401), ("recent", 399), ("new", 0)):

@@ -83,6 +83,22 @@ async def test_usage_adds_up(pipeline: Pipeline, api: aiohttp.ClientSession, dat
     assert (usage["monthly_quota"], usage["reserved"], usage["charged"], usage["left"]) == (50, 1, 1, 48)
     assert usage["waiting"] == {"number": 1, "more": False}
     assert usage["in_flight"] == {"number": 0, "more": False}
+    assert (usage["budget"], usage["months"]) == (None, [])
+    await database.execute("UPDATE subscriptions SET budget = 7000000 WHERE organization_id = 'acme'")
+    await database.execute("INSERT INTO llm_prices VALUES ('m', now() - interval '1 day', 1, 1, 'USD')")
+    await database.execute(
+        "INSERT INTO llm_usage"
+        " (organization_id, period, calls, prompt_tokens, completion_tokens, maybe_billed_calls, cost)"
+        " VALUES ('acme', '2031-04', 3, 5, 7, 1, 1234567), ('rival', '2031-04', 1, 1, 1, 0, 99)"
+    )
+    operator = bearer("ops", "operator")
+    own = ("/api/usage", bearer("acme"))
+    for route, headers in (own, ("/api/ops/usage?organization_id=acme", operator)):
+        async with api.get(route, headers=headers) as answer:
+            usage = await answer.json()
+        assert (usage["organization_id"], usage["budget"], usage["budget_kind"]) == ("acme", 7_000_000, "hard")
+        (month,) = usage["months"]
+        assert (month["cost"], month["currency"], month["calls"]) == (1_234_567, "USD", 3)
     async with api.get("/api/usage", headers=bearer("nobody")) as answer:
         unknown = await answer.json()
     assert (unknown["monthly_quota"], unknown["left"], unknown["charged"]) == (None, None, 0)

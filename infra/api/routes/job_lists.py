@@ -1,7 +1,8 @@
 """Customers list their jobs and read their use; operators search everybody's jobs."""
 
+from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -15,11 +16,13 @@ from infra.auth import JOBS, OPERATOR, Caller
 from infra.clock import Moment
 from infra.identity import Tokens
 from infra.operations.job_search import Count, FoundJob, JobFilter, Order, Term, count_jobs, find_jobs
+from infra.operations.prices import spent
 from infra.operations.schedule import DueEvent, read_due
 from infra.operations.usage import read_usage
 from infra.postgres import Database
 
 _LARGEST_PAGE = 100
+_MONTHS: Final = 24
 _LARGEST_OPERATORS_PAGE = 500
 # As with a single job: answers differ by organization.
 _CACHE = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
@@ -105,6 +108,14 @@ class ScheduleQuery(BaseModel):
     cursor: Cursor = None
 
 
+class UsageQuery(BaseModel):
+    """The query for an organization's use."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    organization_id: Term
+
+
 class Schedule(BaseModel):
     """Events that are published later, the soonest first."""
 
@@ -112,6 +123,19 @@ class Schedule(BaseModel):
     overdue: BoundedCount
     events: list[DueEvent]
     next: str | None = Field(description="Give it as `cursor` for the next page; absent on the last one.")
+
+
+class MonthsMoney(BaseModel):
+    """LLM calls of a month (UTC) have used tokens and money. Money is in millionths of the currency's unit."""
+
+    period: str = Field(description="The month, such as `2031-04`.")
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    maybe_billed_calls: int = Field(description="Calls of which not all is known; the cost has them at the dearest.")
+    cost: int
+    unpriced_calls: int = Field(description="Calls whose model has no price; they are not in the cost.")
+    currency: str | None = Field(description="Absent where no model has a price.")
 
 
 class OrganizationUsage(BaseModel):
@@ -126,6 +150,22 @@ class OrganizationUsage(BaseModel):
     left: int | None = Field(description="Jobs that may still be asked for.")
     waiting: BoundedCount = Field(description="Pending jobs, those that wait for their time included.")
     in_flight: BoundedCount = Field(description="Jobs that are being processed.")
+    budget: int | None = Field(description="What the month's calls may cost, in millionths; absent without a budget.")
+    budget_kind: Literal["hard", "soft"] | None = Field(description="Whether the budget stops it, or is told.")
+    months: list[MonthsMoney] = Field(description="The latest first, two years at most.")
+
+    @classmethod
+    async def read(cls, database: Database, organization_id: str) -> Self:
+        """Return an organization's use; an unknown one has none."""
+        usage = await read_usage(database, organization_id)
+        months = await spent(database, organization_id)
+        plain = set(cls.model_fields) - {"waiting", "in_flight", "months"}
+        return cls(
+            **{name: getattr(usage, name) for name in plain},
+            waiting=BoundedCount.of(usage.waiting),
+            in_flight=BoundedCount.of(usage.in_flight),
+            months=[MonthsMoney(**asdict(one)) for one in months[:_MONTHS]],
+        )
 
 
 def create_router(database: Database, tokens: Tokens) -> APIRouter:
@@ -158,15 +198,9 @@ def create_router(database: Database, tokens: Tokens) -> APIRouter:
 
     @router.get("/api/usage", tags=["jobs"], responses=responses(*TOKEN, "database_unavailable"))
     async def show_usage(response: Response, caller: Annotated[Caller, Depends(customer)]) -> OrganizationUsage:
-        """Return the month's quota, what is taken of it, and the live jobs."""
-        usage = await read_usage(database, caller.organization_id)
+        """Return the organization's quota, its live jobs, and what LLM calls cost by month."""
         response.headers.update(_CACHE)
-        plain = set(OrganizationUsage.model_fields) - {"waiting", "in_flight"}
-        return OrganizationUsage(
-            **{name: getattr(usage, name) for name in plain},
-            waiting=BoundedCount.of(usage.waiting),
-            in_flight=BoundedCount.of(usage.in_flight),
-        )
+        return await OrganizationUsage.read(database, caller.organization_id)
 
     return router
 
@@ -183,6 +217,11 @@ def create_operators_router(database: Database, tokens: Tokens) -> APIRouter:
         page = await find_jobs(database, chosen, order=query.order, limit=query.limit, cursor=query.cursor)
         total = await count_jobs(database, chosen)
         return OperatorsJobList(total=BoundedCount.of(total), jobs=list(page.jobs), next=page.next)
+
+    @router.get("/api/ops/usage", tags=["operators"], responses=_PROBLEMS, dependencies=[Depends(operator)])
+    async def show_usage_of(query: Annotated[UsageQuery, Query()]) -> OrganizationUsage:
+        """Return what an organization has taken and cost. One that is not known has taken nothing."""
+        return await OrganizationUsage.read(database, query.organization_id)
 
     @router.get("/api/ops/schedule", tags=["operators"], responses=_PROBLEMS, dependencies=[Depends(operator)])
     async def list_due(query: Annotated[ScheduleQuery, Query()]) -> Schedule:
