@@ -265,6 +265,25 @@ class Settings(Variables):
         description="Whether viewers of the console read what customers and models wrote: requirements, activities, "
         "events, errors' texts. Off: operators alone do.",
     )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        pattern=r"^https?://\S+$",
+        description="Address of an OpenTelemetry collector that takes OTLP over HTTP, such as `http://localhost:4318`; "
+        "unset: no traces are made. Needs the extra `otel`.",
+    )
+    trace_share: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Share of the jobs that are traced, where their caller has not decided. Higher: more is seen, and "
+        "more is paid for it.",
+    )
+    trace_prompts: bool = Field(
+        default=False,
+        description="Whether spans hold the prompts, and with them what customers wrote. Off: models, tokens and "
+        "times alone.",
+    )
     keep_alive_s: int = Field(
         default=75,
         ge=1,

@@ -5,8 +5,10 @@ import sys
 from typing import Literal
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
 
+from infra import tracing
 from infra.settings import Settings, settings
 
 OUTCOMES = Counter(
@@ -113,14 +115,26 @@ SCHEDULED_OVERDUE = Gauge(
 )
 
 
-def start_logging() -> Settings:
-    """Return the settings of a process that serves, once its log is as they say.
+def start_logging(service: str) -> Settings:
+    """Return the settings of a process that serves, once its log and its traces are as they say.
 
     They are read a second time then, so that what they are warned about is in that log.
     """
     first = Settings()
     configure_logging(first.log_format, first.log_level)
-    return settings()
+    started = settings()
+    tracing.start(started, service)
+    return started
+
+
+def _with_span(_logger: object, _level: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return line if (span := tracing.exemplar()) is None else {**line, **span}
+
+
+def exposed(accept: str) -> tuple[bytes, str]:
+    """Return this process's metrics and their type: as OpenMetrics, which has exemplars, to whoever asks for it."""
+    encode, content_type = choose_encoder(accept)
+    return encode(REGISTRY), content_type
 
 
 def configure_logging(log_format: Literal["console", "json"], level_name: str) -> None:
@@ -137,6 +151,7 @@ def configure_logging(log_format: Literal["console", "json"], level_name: str) -
     _configured.append(level_name)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _with_span,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

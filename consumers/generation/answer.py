@@ -15,7 +15,7 @@ from consumers.generation.envelope import Envelope, open_envelope
 from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.no_completion import NoCompletion, reported, reports
 from consumers.generation.usage import count, stated_usage, usage_of
-from infra import telemetry
+from infra import telemetry, tracing
 from streams.jobs.completion import Usage
 
 
@@ -48,6 +48,7 @@ def read(content: bytes, *, fallback_model: str) -> Completion:
     if not choices or reports(document):
         raise reported(document, usage)
     count(usage)
+    tracing.note_finish([choice.fields.get("finish_reason") for choice in choices])
     activities, kinds = _first_valid(envelope, choices, usage)
     for kind in kinds:
         telemetry.LLM_UNPACKED.labels(kind).inc()

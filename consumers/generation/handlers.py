@@ -30,7 +30,7 @@ from consumers.generation.progress import Progress
 from consumers.generation.prompt import Team, user_message
 from consumers.generation.route import Route
 from consumers.generation.runs import Attempt, Capped, Ended, Failure, NotItsTurn, Saved, Unaffordable, UnderWay
-from infra import telemetry
+from infra import telemetry, tracing
 from infra.clock import Clock
 from infra.errors import DependencyDown, Permanent, Postponed
 from infra.postgres import Database
@@ -93,6 +93,7 @@ class Generation:
             DependencyDown: Postgres, the broker or the LLM is away; or the LLM is not configured as it needs, or takes
                 no calls for a while.
         """
+        tracing.waited(event.time, "for a slot")
         await self._ownership.check(event)
         turn = (event.job_id, event.run, delivery.entry)
         # A worker that lost an entry while it was stalled may get it again itself: it waits for its own first call.

@@ -24,7 +24,7 @@ from consumers.generation.llm_errors import LlmFailure, cut_off, misconfigured, 
 from consumers.generation.no_completion import NoCompletion
 from consumers.generation.pieces import Pieces
 from consumers.generation.prompt import harmless_messages, messages
-from infra import telemetry
+from infra import telemetry, tracing
 from infra.settings import Settings
 from streams.jobs.completion import Usage
 
@@ -70,6 +70,16 @@ class Llm:
         Raises:
             LlmFailure: there are no activities; it says why, and what is known of the cost.
         """
+        with tracing.chat(self._settings.model, self._url, user) as chat:
+            try:
+                completion = await self._complete(user, dialect, limit_s, pieces)
+            except LlmFailure as failure:
+                chat.answered(failure.usage)
+                raise
+            chat.answered(completion.usage)
+            return completion
+
+    async def _complete(self, user: str, dialect: Dialect, limit_s: float | None, pieces: Pieces | None) -> Completion:
         began = self.allowance.clock()
         try:
             answer = await self._call(messages(dialect, user), dialect, limit_s, pieces)
@@ -151,7 +161,7 @@ class Llm:
                 raise timed_out(limit_s) from error
             raise translate(error, url=self._url, model=self._settings.model) from error
         finally:
-            telemetry.LLM_SECONDS.observe(time.perf_counter() - started)
+            telemetry.LLM_SECONDS.observe(time.perf_counter() - started, tracing.exemplar())
 
     async def _by_piece(self, client: openai.AsyncOpenAI, call: bytes, pieces: Pieces) -> "_Answer":
         """Read an answer while it comes. A connection that is lost after the answer's end is no fault."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from consumers.projection.changes import Changes
+from infra import tracing
 from infra.api import failures
 from infra.api.behind_proxy import BehindProxy
 from infra.api.body_limit import BodyLimit
@@ -110,6 +111,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
 
 def _add_middleware(api: FastAPI, settings: Settings) -> None:
     """Add what stands between the server and the routes, the innermost first."""
+    tracing.trace_requests(api)
     api.add_middleware(Head)
     api.add_middleware(BodyLimit, limit=LONGEST_BODY)
     failures.install(api)

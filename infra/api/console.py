@@ -41,7 +41,7 @@ def serve_console(host: str, port: int, *, root_path: str | None, subject: str, 
         PortTaken: another program listens there.
         NoSigningKey: the key is too short.
     """
-    started = start_logging()
+    started = start_logging("console")
     settings = started if root_path is None else Settings(root_path=root_path)
     if settings.signing_key is None:
         require_loopback(host)

@@ -146,7 +146,7 @@ def serve(host: str, port: int, *, root_path: str | None = None) -> None:
         PortTaken: another program listens there.
         NoSigningKey: it is missing or too short.
     """
-    started = start_logging()
+    started = start_logging("api")
     settings = started if root_path is None else Settings(root_path=root_path)
     signing_key(settings)
     require_free(port, "--port", host=host)

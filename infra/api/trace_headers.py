@@ -5,6 +5,7 @@ from typing import Annotated, TypeAlias
 import structlog
 from fastapi import Depends, Header
 
+from infra import tracing
 from streams.delivery.traces import NO_TRACE, Trace, trace_id_of
 
 _TraceParent = Annotated[str | None, Header(description="W3C trace context. What is malformed is ignored.")]
@@ -13,11 +14,14 @@ _TraceState = Annotated[list[str] | None, Header(description="Goes with `tracepa
 
 async def _callers_trace(traceparent: _TraceParent = None, tracestate: _TraceState = None) -> Trace:
     """Return the caller's trace, and bind it to the log lines about the request, which has a context of its own."""
+    state = ",".join(tracestate or ()) if trace_id_of(traceparent) else ""
+    # Of the span of this request, where one is made; it is below the caller's.
+    traceparent = tracing.traceparent() or traceparent
     trace_id = trace_id_of(traceparent)
     if trace_id is None:
         return NO_TRACE
     structlog.contextvars.bind_contextvars(trace_id=trace_id)
-    return Trace(traceparent, ",".join(tracestate or ()))
+    return Trace(traceparent, state)
 
 
 CallersTrace: TypeAlias = Annotated[Trace, Depends(_callers_trace)]

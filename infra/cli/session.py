@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import asyncpg
 
+from infra import tracing
 from infra.actions import acting_as
 from infra.database_url import read_database_url
 from infra.errors import DependencyDown
@@ -44,6 +45,7 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
 @asynccontextmanager
 async def opened_broker(name: str, *, limit: timedelta = timedelta(seconds=3)) -> AsyncIterator[Broker]:
     """Give the settings' broker, and close it."""
+    tracing.start(settings(), name)
     broker = Broker(settings(), name=name, timeout=limit)
     try:
         yield broker

@@ -76,7 +76,7 @@ def run_stages(stages: Sequence[str], *, ready_file: Path | None) -> None:
         InvalidSetting: one that a stage needs cannot be used.
         PortTaken: another program listens on TEAMFIT_WORKER_PORT.
     """
-    started = start_logging()
+    started = start_logging(stages[0] if len(stages) == 1 else "worker")
     if started.worker_port is not None:
         require_free(started.worker_port, "TEAMFIT_WORKER_PORT", host=started.worker_host)
     if ready_file is not None and not os.access(ready_file.parent, os.W_OK):

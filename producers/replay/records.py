@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
+from infra import tracing
 from infra.clock import Clock
 from infra.errors import InvalidEvent, Permanent
 from streams.delivery.deliveries import ATTEMPT, FOR_GROUP, Record
@@ -26,8 +27,10 @@ def rerun(raw: bytes | None, headers: KeptHeaders, *, run: int, at: datetime) ->
     The same arguments give the same bytes.
     """
     event = _starting_event(raw, headers)
+    traceparent = tracing.rerun(event.traceparent, run)
     if isinstance(event, JobRequested):
-        return record(JOB_REQUESTS, next_run(event, run, at=at))
+        again = next_run(event, run, at=at).model_copy(update={"traceparent": traceparent})
+        return record(JOB_REQUESTS, again)
     request = job_requested(
         job_id=event.job_id,
         organization_id=event.data.organization_id,
@@ -35,7 +38,7 @@ def rerun(raw: bytes | None, headers: KeptHeaders, *, run: int, at: datetime) ->
         requirements=event.data.requirements,
         at=at,
         run=run,
-        trace=Trace(event.traceparent, event.tracestate),
+        trace=Trace(traceparent, event.tracestate),
     )
     return record(JOB_REQUESTS, request)
 

@@ -10,12 +10,16 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
+from infra import tracing
 from infra.errors import DependencyDown
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# What was submitted, where its result goes, and the span that it was submitted in.
+_Item: TypeAlias = tuple[T, "asyncio.Future[R]", "tracing.Context | None"]
 
 
 class Batcher(Generic[T, R]):
@@ -31,9 +35,10 @@ class Batcher(Generic[T, R]):
         self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, max_size: int, timeout_s: float
     ) -> None:
         self._run = run
+        self._name = getattr(run, "__qualname__", "")
         self._max_size = max_size
         self._timeout_s = timeout_s
-        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._waiting: deque[_Item[T, R]] = deque()
         self._runner: asyncio.Task[None] | None = None
 
     async def submit(self, item: T) -> R:
@@ -44,7 +49,7 @@ class Batcher(Generic[T, R]):
                 item fails alone, unless a dependency is down: then all are told at once.
         """
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        self._waiting.append((item, future, tracing.here()))
         if self._runner is None:
             # In a context of its own: what is bound to the log lines of this item is not bound to the others'.
             self._runner = asyncio.create_task(self._drain(), context=Context())
@@ -59,13 +64,14 @@ class Batcher(Generic[T, R]):
         finally:
             self._runner = None
 
-    async def _run_batch(self, batch: list[tuple[T, "asyncio.Future[R]"]]) -> None:
-        live = [(item, future) for item, future in batch if not future.done()]
+    async def _run_batch(self, batch: "list[_Item[T, R]]") -> None:
+        live = [one for one in batch if not one[1].done()]
         if not live:
             return
         try:
-            async with asyncio.timeout(self._timeout_s):
-                results = await self._run([item for item, _ in live])
+            with tracing.batch(self._name, [one[2] for one in live]):
+                async with asyncio.timeout(self._timeout_s):
+                    results = await self._run([item for item, *_ in live])
         except DependencyDown as error:
             _fail(live, error)
         except Exception as error:  # noqa: BLE001 - handed to whoever submitted the item
@@ -76,12 +82,12 @@ class Batcher(Generic[T, R]):
             await self._run_batch(live[:half])
             await self._run_batch(live[half:])
         else:
-            for (_, future), result in zip(live, results, strict=True):
+            for (_, future, _), result in zip(live, results, strict=True):
                 if not future.done():
                     future.set_result(result)
 
 
-def _fail(batch: Sequence[tuple[T, "asyncio.Future[R]"]], error: Exception) -> None:
-    for _, future in batch:
+def _fail(batch: "Sequence[_Item[T, R]]", error: Exception) -> None:
+    for _, future, _ in batch:
         if not future.done():
             future.set_exception(error)

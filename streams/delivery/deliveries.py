@@ -12,6 +12,7 @@ DEAD_LETTERS: Final = "dead-letters"
 # Header names. An event that is tried again, or replayed, goes back to its topic for one consumer group alone.
 ATTEMPT = "attempt"
 FOR_GROUP = "for-group"
+SEAL: Final = "seal"  # of the two above; see `streams.delivery.seal`
 
 
 def _no_headers() -> Mapping[str, bytes]:

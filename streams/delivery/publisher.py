@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import faust
 from aiokafka.errors import KafkaError
 from faust.exceptions import FaustError
 from redis.exceptions import RedisError
 
+from infra import tracing
 from infra.errors import DependencyDown
-from streams.delivery.deliveries import Record
+from streams.delivery.deliveries import DEAD_LETTERS, SEAL, Record
 from streams.redis.errors import EntryRefused, TransportError
 
 
@@ -38,6 +39,15 @@ class FaustPublisher:
         Raises:
             BrokerDown: it may not have them all. Publishing them again is how to repair that.
         """
+        if not tracing.is_on():
+            await self._publish(records)
+            return
+        entries = [(one.topic, None if _is_kept_as_it_is(one) else one.value) for one in records]
+        with tracing.sending(entries) as values:
+            traced = zip(records, values, strict=True)
+            await self._publish([one if value is None else replace(one, value=value) for one, value in traced])
+
+    async def _publish(self, records: Sequence[Record]) -> None:
         try:
             producer = await self.app.maybe_start_producer()
             sent = [
@@ -51,6 +61,11 @@ class FaustPublisher:
         if failures:
             maybe_written = len(failures) < len(answers) or any(map(_maybe_written, failures))
             raise _down(failures[0], maybe_written=maybe_written) from failures[0]
+
+
+def _is_kept_as_it_is(one: Record) -> bool:
+    # A seal is of each byte, and a dead letter is known by those that failed.
+    return SEAL in one.headers or one.topic == DEAD_LETTERS
 
 
 def _maybe_written(error: BaseException) -> bool:

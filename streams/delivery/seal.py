@@ -18,13 +18,12 @@ import structlog
 
 from infra import telemetry
 from infra.postgres import Database
-from streams.delivery.deliveries import ATTEMPT, DEAD_LETTERS, FOR_GROUP, Delivery, Record
+from streams.delivery.deliveries import ATTEMPT, DEAD_LETTERS, FOR_GROUP, SEAL, Delivery, Record
 from streams.delivery.interfaces import Publisher
 from streams.redis.dead_letter import DEAD_LETTER_HEADERS
 
 log = structlog.get_logger(__name__)
 
-SEAL: Final = "seal"
 _SEALED: Final = (FOR_GROUP, ATTEMPT)
 _INTERNAL: Final = frozenset({*_SEALED, SEAL, *DEAD_LETTER_HEADERS})
 

@@ -16,13 +16,14 @@ handler is not called again, so a held stage makes no call twice.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Generic, TypeVar
 
 import structlog
 
+from infra import tracing
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed
 from streams.delivery.brake import Brake
 from streams.delivery.cancellation import stay_cancelled
@@ -244,15 +245,20 @@ class Stage(Generic[E]):
         try:
             event = turn.event = self.decode(turn.delivery)
             self.brake.check(event)
-            named = {name: getattr(event, name, None) for name in _BOUND}
-            structlog.contextvars.bind_contextvars(**{name: str(what) for name, what in named.items() if what})
-            async with asyncio.timeout(self.timeout.total_seconds()):
-                outcome: Outcome = Settled(await self.handle(event, turn.delivery))
+            with self._span(event, turn.delivery) as event:
+                turn.event = event
+                named = {name: getattr(event, name, None) for name in _BOUND}
+                structlog.contextvars.bind_contextvars(**{name: str(what) for name, what in named.items() if what})
+                async with asyncio.timeout(self.timeout.total_seconds()):
+                    outcome: Outcome = Settled(await self.handle(event, turn.delivery))
         except Exception as error:  # noqa: BLE001 - the one place where any error becomes an outcome
             stay_cancelled(error)
             return self.policy.outcome(error, turn.delivery, suspected=self._suspects(event, error))
         self.window.succeeded(_organization(event), getattr(event, "job_id", None))
         return outcome
+
+    def _span(self, event: E, delivery: Delivery) -> AbstractContextManager[E]:
+        return tracing.processing(self.group, delivery.topic, delivery.entry, delivery.attempt, event)
 
     def _suspects(self, event: E | None, error: Exception) -> bool:
         """Note a failed try, and hold if by now most of them fail."""

@@ -5,7 +5,8 @@ from typing import Any
 
 import faust
 from faust.web import Request, Response, View
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from infra.telemetry import exposed
 
 
 def serve_health(
@@ -31,9 +32,10 @@ def serve_health(
         status = "held" if found else "paused" if paused else "ready"
         return view.json({"status": status, "problems": found, "paused": paused}, status=503 if found else 200)
 
-    async def metrics(view: View, _request: Request) -> Response:
+    async def metrics(view: View, request: Request) -> Response:
         await refresh()
-        return view.bytes(generate_latest(), content_type=CONTENT_TYPE_LATEST.partition(";")[0])
+        content, kind = exposed(request.headers.get("Accept", ""))
+        return view.bytes(content, content_type=kind.partition(";")[0], headers={"Content-Type": kind})
 
     pages: dict[str, Any] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
     for path, page in pages.items():

@@ -11,9 +11,8 @@ import pytest
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from producers.schedule.taker import Taker
-from streams.delivery.deliveries import ATTEMPT, Record
+from streams.delivery.deliveries import ATTEMPT, SEAL, Record
 from streams.delivery.failed_events import FailedEvents
-from streams.delivery.seal import SEAL
 from streams.jobs.dispatch import GivenBack, Slots
 from streams.jobs.events import JobAccepted
 from streams.jobs.outcomes import decide_outcome

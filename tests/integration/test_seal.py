@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.postgres import Database
-from streams.delivery.deliveries import ATTEMPT, FOR_GROUP, Delivery, Record
-from streams.delivery.seal import SEAL, Seal, SealedPublisher, _mark
+from streams.delivery.deliveries import ATTEMPT, FOR_GROUP, SEAL, Delivery, Record
+from streams.delivery.seal import Seal, SealedPublisher, _mark
 
 
 @dataclass

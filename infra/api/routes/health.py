@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 import structlog
-from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from infra.errors import DependencyDown, RefusesWrites
 from infra.looks import SharedLook
+from infra.telemetry import exposed
 from streams.jobs.watch import Watch
 
 log = structlog.get_logger(__name__)
@@ -70,10 +70,11 @@ def create_router(probes: Mapping[str, Probe], refresh: Callable[[], Awaitable[N
         response_class=Response,
         responses=_TEXT,
     )
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
         """Return this process's metrics in Prometheus's text format."""
         await refresh()
-        return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        content, kind = exposed(request.headers.get("Accept", ""))
+        return Response(content, headers={"Content-Type": kind})
 
     return router
 

@@ -1,0 +1,79 @@
+"""Spans go to a collector by OTLP over HTTP. Loaded only where one is named."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
+from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
+from opentelemetry.trace import Link, SpanKind, Tracer, TraceState
+from opentelemetry.util.types import Attributes
+
+from infra.tracing import CONVENTIONS, wanted_trace
+
+# A collector that is away costs no more than this: the thread that sends waits, and spans beyond the queue are dropped.
+_QUEUE: Final = 4_096
+_SEND_S: Final = 5
+_BEGINS: Final = frozenset({SpanKind.SERVER, SpanKind.CONSUMER})
+
+
+class Share(Sampler):
+    """Samples a share of the traces that begin here. What is no job's and no request's begins none: a timer's query."""
+
+    def __init__(self, share: float) -> None:
+        self._share = TraceIdRatioBased(share)
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,  # noqa: ARG002 - OpenTelemetry names it
+    ) -> SamplingResult:
+        """Decide about a span without a parent."""
+        if kind not in _BEGINS:
+            return ALWAYS_OFF.should_sample(parent_context, trace_id, name)
+        return self._share.should_sample(parent_context, trace_id, name, kind, attributes, links)
+
+    def get_description(self) -> str:
+        """Name the sampler."""
+        return f"Share({self._share.rate})"
+
+
+class JobTraces(RandomIdGenerator):
+    """Gives a job without a trace the same one in every process: its ID."""
+
+    def generate_trace_id(self) -> int:
+        """Return the ID of a trace that begins."""
+        return wanted_trace.get() or super().generate_trace_id()
+
+
+def exporting_tracer(endpoint: str, *, service: str, share: float) -> Tracer:
+    """Return the tracer of this process, and have its clients of Postgres and HTTP make spans below ours."""
+    provider = TracerProvider(
+        sampler=ParentBased(Share(share)),
+        id_generator=JobTraces(),
+        resource=Resource.create({"service.name": service, "service.namespace": "teamfit"}),
+    )
+    exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_SEND_S)
+    provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=_QUEUE, schedule_delay_millis=1_000))
+    trace.set_tracer_provider(provider)
+    AsyncPGInstrumentor().instrument(tracer_provider=provider)
+    AioHttpClientInstrumentor().instrument(tracer_provider=provider)
+    return provider.get_tracer("teamfit", schema_url=CONVENTIONS)

@@ -1,0 +1,174 @@
+"""One trace from the caller's request to the projection, as a collector of OpenTelemetry gets it."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import aiohttp
+import pytest
+
+from infra.auth import issue_token, signing_key
+from infra.local.organizations import BIRCH
+from infra.local.stack import ALL, API, Stack
+from infra.settings import Settings
+from streams.jobs.events import JobId
+from streams.jobs.facts import job_requested
+from tests.acceptance.customer import Customer
+from tests.acceptance.running import running
+from tests.otlp_collector import Collector, Seen, collecting
+from tests.waiting import wait_for
+
+# As a collector is told of them: OTLP's numbers of the kinds.
+_INTERNAL, _SERVER, _CLIENT, _PRODUCER, _CONSUMER = range(1, 6)
+_CALLER = "00f067aa0ba902b7"
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector of the test's own."""
+    with collecting() as one:
+        yield one
+
+
+@pytest.fixture
+async def customer(collector: Collector, database_url: str, redis_url: str) -> AsyncIterator[Customer]:
+    """A customer of the pipeline in two processes, on the session's servers; callers decide what is traced."""
+    settings = Settings(
+        _env_file=None,
+        database_url=database_url,
+        broker_url=redis_url,
+        generation_concurrency=5,
+        retry_base_s=0.2,
+        otlp_endpoint=collector.url,
+        trace_share=0,
+    )
+    with running(Stack(settings, llm_latency_s=0.05, parts=(ALL, API))) as stack:
+        async with aiohttp.ClientSession(stack.api_url) as http:
+            yield Customer(stack, http)
+
+
+async def test_one_trace_through_everything(customer: Customer, collector: Collector) -> None:
+    """From the caller's request to the projection, through tries and a replay; and none where nobody wants one."""
+    await _from_the_request_to_the_projection(customer, collector)
+    await _through_tries_and_a_replay(customer, collector)
+    await _none_unless_it_is_sampled(customer, collector)
+
+
+async def _trace_of(collector: Collector, trace: str, *, ends: int = 1) -> list[Seen]:
+    """Return a trace when its last event has been projected, every span with its parent in it."""
+
+    def whole() -> list[Seen]:
+        spans = collector.of(trace)
+        names = [one.name for one in spans]
+        assert names.count("send job-events") >= 2 * ends, names  # JobStarted, and how it ended
+        assert names.count("process job-events") == 2 * names.count("send job-events"), names  # two groups
+        known = {one.id for one in spans} | {_CALLER}
+        assert [one for one in spans if one.parent not in known] == []
+        return spans
+
+    return list(await wait_for(whole, deadline_s=60, what=f"the trace {trace}"))
+
+
+async def _from_the_request_to_the_projection(customer: Customer, collector: Collector) -> None:
+    """One root below the caller's span, and each span below the one that led to it."""
+    trace = uuid4().hex
+    status, accepted = await customer.post(headers={"traceparent": f"00-{trace}-{_CALLER}-01"})
+    assert status == 202
+    await customer.ended_job(accepted["job_id"])
+    spans = await _trace_of(collector, trace)
+
+    by_id = {one.id: one for one in spans}
+
+    def below(name: str) -> set[str]:
+        return {by_id[one.parent].name for one in spans if one.name == name and one.parent != _CALLER}
+
+    (root,) = [one for one in spans if one.parent == _CALLER]
+    assert (root.kind, root.service) == (_SERVER, "teamfit-api")
+    assert root.attributes["http.route"] == "/api/activities/generate-custom"
+    assert below("send job-requests") == {root.name}
+    assert below("process job-requests") == {"send job-requests"}
+    assert below("send job-accepted") == {"process job-requests"}
+    assert below("process job-accepted") == {"send job-accepted"}
+    assert below("wait for a slot") == {"process job-accepted"}
+    assert below("send job-events") == {"process job-accepted"}
+    assert below("process job-events") == {"send job-events"}
+    (chat,) = [one for one in spans if "gen_ai.operation.name" in one.attributes]
+    assert by_id[chat.parent].name == "process job-accepted"
+    assert chat.attributes["gen_ai.usage.input_tokens"] > 0
+    assert chat.attributes["gen_ai.usage.output_tokens"] > 0
+    assert chat.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+    assert not any("prompt" in name or "messages" in name for name in chat.attributes)
+    assert any(one.parent == chat.id and one.kind == _CLIENT for one in spans), "the HTTP call"
+    assert {"postgresql"} <= {one.attributes.get("db.system") or one.attributes.get("db.system.name") for one in spans}
+    batches = [one for one in spans if one.name.startswith("batch ")]
+    assert {by_id[one.parent].kind for one in batches} == {_CONSUMER}
+    assert all((trace, one.parent) in one.links for one in batches)
+    assert {one.name for one in batches} >= {"batch Attempts.save", "batch Projection.project"}
+
+
+async def _through_tries_and_a_replay(customer: Customer, collector: Collector) -> None:
+    """A retry, a failure and its replay stay in one trace; the replay's span names what failed."""
+    trace = uuid4().hex
+    control = f"{str(customer.stack.settings.openai_base_url).removesuffix('/v1')}/control"
+    await _set(customer, control, mode="rubbish", count=3)
+    status, accepted = await customer.post(headers={"traceparent": f"00-{trace}-{_CALLER}-01"})
+    assert status == 202
+    job_id = accepted["job_id"]
+    assert (await customer.ended_job(job_id))["status"] == "failed"
+
+    def tries() -> list[Seen]:
+        found = [one for one in collector.of(trace) if one.name == "process job-accepted"]
+        assert [one.attributes["teamfit.attempt"] for one in found] == [1, 2, 3]
+        assert {one.attributes["teamfit.job.run"] for one in found} == {1}
+        return found
+
+    failed = await wait_for(tries, deadline_s=60, what="three tries")
+    assert len({one.parent for one in failed}) == 1
+    assert all(one.attributes["error.type"] for one in failed)
+
+    await _replay(customer, trace)
+
+    def replayed() -> Seen:
+        spans = collector.of(trace)
+        assert {1, 2} == {one.attributes["teamfit.job.run"] for one in spans if one.name == "process job-accepted"}
+        (one,) = [one for one in spans if one.name == "replay"]
+        return one
+
+    replay = await wait_for(replayed, deadline_s=60, what="the replay")
+    assert replay.links == [(trace, failed[0].parent)]
+    spans = await _trace_of(collector, trace)
+    assert [one.name for one in spans if one.parent == replay.id] == ["process job-requests"] * 2
+
+
+async def _set(customer: Customer, control: str, **order: object) -> None:
+    async with customer.http.put(control, json=order) as answer:
+        assert answer.status == 200, await answer.text()
+
+
+async def _replay(customer: Customer, trace: str) -> None:
+    """Have an operator replay what failed in a trace."""
+    token = issue_token(signing_key(customer.stack.settings), organization_id="ops", scopes=["operator"])
+    headers = {"Authorization": f"Bearer {token}"}
+    plans = "/api/ops/replay/plans"
+
+    async def planned() -> str:
+        async with customer.http.post(plans, json={"trace_id": trace}, headers=headers) as answer:
+            plan = await answer.json()
+            assert (answer.status, plan["effects"]["reruns"]) == (201, 1), plan
+            return str(plan["id"])
+
+    plan = await wait_for(planned, deadline_s=60, what="the failed event")
+    async with customer.http.post(f"{plans}/{plan}/apply", json={"rate": 1000}, headers=headers) as answer:
+        assert answer.status == 200, await answer.text()
+
+
+async def _none_unless_it_is_sampled(customer: Customer, collector: Collector) -> None:
+    """With a share of nothing, nothing of such a job is exported."""
+    job = JobId(uuid4())
+    event = job_requested(
+        job_id=job, organization_id=BIRCH.id, team_id=BIRCH.team.id, requirements="a walk", at=datetime.now(UTC)
+    )
+    await customer.xadd("event", json.dumps(event.model_dump(mode="json", exclude_none=True)))
+    await customer.ended_job(job)
+    assert collector.of(job.hex) == []
