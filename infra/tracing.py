@@ -5,6 +5,7 @@ context of the span that wrote them, so that whoever handles an event goes on be
 messaging and `gen_ai` conventions still change; a test compares the names here with the installed version.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, Span, SpanContext, Tracer
 
 # The version of the conventions that these names are of.
-CONVENTIONS: Final = "https://opentelemetry.io/schemas/1.43.0"
+CONVENTIONS: Final = "https://opentelemetry.io/schemas/1.44.0"
 
 MESSAGING_SYSTEM: Final = "messaging.system"
 MESSAGING_OPERATION: Final = "messaging.operation.name"
@@ -228,7 +229,8 @@ def chat(model: str, server: str, prompt: str | None) -> "Iterator[Chat]":
         SERVER: server,
     }
     if prompt is not None and _tracing.prompts:
-        attributes[GEN_AI_PROMPT] = prompt
+        messages = [{"role": "user", "parts": [{"type": "text", "content": prompt}]}]
+        attributes[GEN_AI_PROMPT] = json.dumps(messages)
     with _span(tracer, f"chat {model}", "CLIENT", attributes) as span:
         yield Chat(span)
 

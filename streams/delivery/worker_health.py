@@ -35,7 +35,7 @@ def serve_health(
     async def metrics(view: View, request: Request) -> Response:
         await refresh()
         content, kind = exposed(request.headers.get("Accept", ""))
-        return view.bytes(content, content_type=kind.partition(";")[0], headers={"Content-Type": kind})
+        return view.bytes(content, content_type=kind.partition(";")[0])
 
     pages: dict[str, Any] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
     for path, page in pages.items():
