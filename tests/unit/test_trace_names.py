@@ -26,7 +26,7 @@ def test_attributes_are_those_of_the_installed_conventions() -> None:
     names = {value for value in _OURS if not value.startswith(("http", "teamfit."))}
     assert len(names) > 12
     assert names <= _KNOWN
-    assert tracing.CONVENTIONS == list(Schemas)[-1].value
+    assert list(Schemas)[-1].value == tracing.CONVENTIONS
     assert version("opentelemetry-semantic-conventions") == "0.66b1", "look what changed, and say so in CONVENTIONS"
 
 
