@@ -44,12 +44,12 @@ class Share(Sampler):
         kind: SpanKind | None = None,
         attributes: Attributes = None,
         links: Sequence[Link] | None = None,
-        trace_state: TraceState | None = None,  # noqa: ARG002 - OpenTelemetry names it
+        trace_state: TraceState | None = None,
     ) -> SamplingResult:
         """Decide about a span without a parent."""
         if kind not in _BEGINS:
             return ALWAYS_OFF.should_sample(parent_context, trace_id, name)
-        return self._share.should_sample(parent_context, trace_id, name, kind, attributes, links)
+        return self._share.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
     def get_description(self) -> str:
         """Name the sampler."""

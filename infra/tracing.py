@@ -250,7 +250,7 @@ class Chat:
 
     span: "Span | None" = None
 
-    def answered(self, usage: "_Usage | None") -> None:
+    def answered(self, usage: _Usage | None) -> None:
         """Note what the answer cost."""
         if self.span is None or usage is None:
             return
