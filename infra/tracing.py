@@ -175,9 +175,7 @@ def here() -> "SpanContext | None":
     """Return the context of the span that is being made, if there is one and it is sampled."""
     if _tracing.tracer is None:
         return None
-    from opentelemetry.trace import get_current_span  # noqa: PLC0415 - loaded by `start`
-
-    context = get_current_span().get_span_context()
+    context = _current().get_span_context()
     return context if context.trace_flags.sampled else None
 
 
@@ -185,9 +183,7 @@ def traceparent() -> str | None:
     """Return the context of the span that is being made as a header says it; None: traces are off."""
     if _tracing.tracer is None:
         return None
-    from opentelemetry.trace import get_current_span  # noqa: PLC0415 - loaded by `start`
-
-    context = get_current_span().get_span_context()
+    context = _current().get_span_context()
     return _text(context) if context.is_valid else None
 
 
@@ -268,9 +264,7 @@ _NO_CHAT: Final = Chat()
 def note_finish(reasons: Sequence[object]) -> None:
     """Note in the span of an LLM call why its answers ended, in the endpoint's words."""
     if here() is not None:
-        from opentelemetry.trace import get_current_span  # noqa: PLC0415 - loaded by `start`
-
-        get_current_span().set_attribute(GEN_AI_FINISH, [one for one in reasons if isinstance(one, str)])
+        _current().set_attribute(GEN_AI_FINISH, [one for one in reasons if isinstance(one, str)])
 
 
 def exemplar() -> dict[str, str] | None:
@@ -287,6 +281,12 @@ def trace_requests(api: Any) -> None:  # noqa: ANN401 - FastAPI, which workers d
         FastAPIInstrumentor.instrument_app(
             api, excluded_urls="healthz,readyz,metrics", exclude_spans=["receive", "send"]
         )
+
+
+def _current() -> "Span":
+    from opentelemetry.trace import get_current_span  # noqa: PLC0415 - loaded by `start`
+
+    return get_current_span()
 
 
 def _messaging(operation: str, topic: str) -> dict[str, Any]:

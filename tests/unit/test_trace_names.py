@@ -47,4 +47,4 @@ def test_without_a_collector_nothing_is_made() -> None:
         assert same is event
     with tracing.sending([("job-requests", b"{}")]) as values:
         assert values == [b"{}"]
-    assert tracing.here() is tracing.exemplar() is tracing.traceparent() is None
+    assert [tracing.here(), tracing.exemplar(), tracing.traceparent()] == [None] * 3
