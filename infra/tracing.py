@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -231,22 +231,13 @@ def chat(model: str, server: str, prompt: str | None) -> "Iterator[Chat]":
         yield Chat(span)
 
 
-class _Usage(Protocol):
-    @property
-    def model(self) -> str: ...
-    @property
-    def prompt_tokens(self) -> int | None: ...
-    @property
-    def completion_tokens(self) -> int | None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Chat:
     """The span of a call to an LLM, which learns what the answer says."""
 
     span: "Span | None" = None
 
-    def answered(self, usage: _Usage | None) -> None:
+    def answered(self, usage: Any) -> None:  # noqa: ANN401 - the generation stage's own, a room above
         """Note what the answer cost."""
         if self.span is None or usage is None:
             return
