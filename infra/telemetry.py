@@ -116,7 +116,7 @@ SCHEDULED_OVERDUE = Gauge(
 
 
 def start_logging(service: str) -> Settings:
-    """Return the settings of a process that serves, once its log and its traces are as they say.
+    """Return a serving process's settings, once its log and traces are as they say.
 
     They are read a second time then, so that what they are warned about is in that log.
     """
@@ -132,7 +132,7 @@ def _with_span(_logger: object, _level: str, line: structlog.typing.EventDict) -
 
 
 def exposed(accept: str) -> tuple[bytes, str]:
-    """Return this process's metrics and their type: as OpenMetrics, which has exemplars, to whoever asks for it."""
+    """Return this process's metrics and their type. Who asks for OpenMetrics gets exemplars too."""
     encode, content_type = choose_encoder(accept)
     return encode(REGISTRY), content_type
 

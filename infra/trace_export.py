@@ -65,7 +65,7 @@ class JobTraces(RandomIdGenerator):
 
 
 def exporting_tracer(endpoint: str, *, service: str, share: float) -> Tracer:
-    """Return the tracer of this process, and have its clients of Postgres and HTTP make spans below ours."""
+    """Return this process's tracer. Its clients of Postgres and HTTP make spans below ours."""
     provider = TracerProvider(
         sampler=ParentBased(Share(share)),
         id_generator=JobTraces(),

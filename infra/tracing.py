@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry: every span's name and attributes stand here, by one version of its conventions.
+"""This module names every span and attribute by one version of OpenTelemetry's conventions.
 
 Off, nothing of OpenTelemetry is imported, and each call here is a look at one variable. On, a job's events carry the
 context of the span that wrote them, so that whoever handles an event goes on below it, in whichever process. The
@@ -103,7 +103,7 @@ def start(settings: Settings, service: str) -> None:
 
 @contextmanager
 def processing(group: str, topic: str, entry: str | None, attempt: int, event: E) -> Iterator[E]:
-    """Make the span of one try of a stage; yields the event with that span's context, for what follows from it.
+    """Make the span of a stage's try; yield the event with its context.
 
     An event without a trace is given its job's own, and all stages give it the same.
     """
@@ -131,7 +131,11 @@ _IN_EVENT: Final = re.compile(rb'"traceparent": ?"(00-[0-9a-f]{32}-[0-9a-f]{16}-
 
 @contextmanager
 def sending(entries: Sequence[tuple[str, bytes | None]]) -> Iterator[list[bytes | None]]:
-    """Make a span for each entry, by topic and event, whose trace is sampled; yields the events with its context."""
+    """Make a span for each sampled entry, and yield the events with its context.
+
+    Args:
+        entries: topics and events; an event that must keep its bytes is None.
+    """
     tracer = _tracing.tracer
     values = [value for _, value in entries]
     spans: list[Span] = []
@@ -157,7 +161,7 @@ def sending(entries: Sequence[tuple[str, bytes | None]]) -> Iterator[list[bytes 
 
 @contextmanager
 def batch(name: str, contexts: "Sequence[SpanContext | None]") -> Iterator[None]:
-    """Make one span for a batch, linked to the span of each of its items, below the first."""
+    """Make one span for a batch, linked to each item's span, below the first."""
     tracer = _tracing.tracer
     sampled = [one for one in contexts if one is not None]
     if tracer is None or not sampled:
@@ -172,7 +176,7 @@ def batch(name: str, contexts: "Sequence[SpanContext | None]") -> Iterator[None]
 
 
 def here() -> "SpanContext | None":
-    """Return the context of the span that is being made, if there is one and it is sampled."""
+    """Return the current span's context, or None if it is not sampled."""
     if _tracing.tracer is None:
         return None
     context = _current().get_span_context()
@@ -180,7 +184,7 @@ def here() -> "SpanContext | None":
 
 
 def traceparent() -> str | None:
-    """Return the context of the span that is being made as a header says it; None: traces are off."""
+    """Return the current span's context as a header says it. None: traces are off."""
     if _tracing.tracer is None:
         return None
     context = _current().get_span_context()
@@ -188,7 +192,7 @@ def traceparent() -> str | None:
 
 
 def waited(since: datetime, what: str) -> None:
-    """Make the span of a wait that ends now, below the span that is being made."""
+    """Make the span of a wait that ends now, below the current span."""
     if _tracing.tracer is None or here() is None:
         return
     # A sender's clock may be ahead.
@@ -198,7 +202,7 @@ def waited(since: datetime, what: str) -> None:
 
 
 def rerun(failed: str | None, run: int) -> str | None:
-    """Make the span of a run's replay, linked to what failed; return its context, or what it was given."""
+    """Make the span of a replay, linked to what failed; return its context."""
     tracer = _tracing.tracer
     if tracer is None or failed is None:
         return failed
@@ -253,19 +257,19 @@ _NO_CHAT: Final = Chat()
 
 
 def note_finish(reasons: Sequence[object]) -> None:
-    """Note in the span of an LLM call why its answers ended, in the endpoint's words."""
+    """Note in an LLM call's span why its answers ended."""
     if here() is not None:
         _current().set_attribute(GEN_AI_FINISH, [one for one in reasons if isinstance(one, str)])
 
 
 def exemplar() -> dict[str, str] | None:
-    """Return what joins a measured value, or a line of the log, to the span that is being made."""
+    """Return what joins a value or a log line to the current span."""
     span = here()
     return None if span is None else {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
 
 
 def trace_requests(api: Any) -> None:  # noqa: ANN401 - FastAPI, which workers do not load
-    """Have the API make a span of each request, but for those of orchestrators and Prometheus."""
+    """Make a span of each request, but for those of orchestrators and Prometheus."""
     if is_on():
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor  # noqa: PLC0415 - loaded by `start`
 
