@@ -1,13 +1,15 @@
 """Calls keep within an endpoint's limits: the fleet shares one budget by the minute.
 
-A worker leases what its waiting calls need from a row of Postgres, in one statement for all of them, and hands it out
-in their order. A call takes its estimate before its attempt begins, and settles with what it has used.
+A worker leases for its waiting calls from a row of Postgres, in one statement for all of them, and hands out in their
+order. It leases whole calls, a request and the estimated tokens of each: parts of calls would gather in the workers,
+and be used all at once in a minute that they were not meant for. A call takes its estimate before its attempt begins,
+and settles with what it has used.
 
-If the process dies with a lease, the budget misses it until it has filled up again, a second or so later.
+If the process dies with a lease, the budget misses it until it has filled up again, a second or so later: after the
+very first call, whose cost is not known, as long as the most that it may cost takes.
 """
 
 import asyncio
-import itertools
 import math
 import random
 import time
@@ -27,10 +29,10 @@ from infra.postgres import Database
 
 _queries = aiosql.from_path(Path(__file__).with_name("pace.sql"), "asyncpg")
 
-# A bucket holds this part of a minute's limit, and fills at this speed: together less than one, so that no minute has
-# more than the limit, wherever it begins. A larger part forgives a late worker more; a higher speed uses more.
+# A bucket holds this part of a minute's limit, or one call, and fills so fast that both together are so much of it: no
+# minute has more, wherever it begins. A larger part forgives a late worker more, a smaller one uses more.
 _PART: Final = 0.02
-_SPEED: Final = 0.97
+_WHOLE: Final = 0.99
 # How much the latest call counts in the average that the next is estimated by.
 _LATEST: Final = 0.1
 _SHORTEST_SLEEP_S: Final = 0.02
@@ -90,8 +92,9 @@ class Pacer:
         self._minute_s = minute.total_seconds()
         self._call_s: float | None = None
         self._usual: float | None = None
-        self._requests = 0.0
-        self._tokens = 0.0
+        self._calls = 0  # leased, and not handed out yet
+        self._each = 0.0  # the tokens of each
+        self._unused = 0.0  # tokens that go back with the next lease; negative: that calls have used beyond
         self._waiting: deque[tuple[Taken, asyncio.Future[None]]] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._is_open = False
@@ -166,7 +169,7 @@ class Pacer:
         if self.wait > self._patience:
             await note(timedelta())
             raise self._no_room()
-        taken = Taken(self._estimate if self._limits().tokens else 0.0)
+        taken = Taken(0.0)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = taken, future
         self._waiting.append(waiter)
@@ -192,15 +195,15 @@ class Pacer:
         return taken
 
     def _settle(self, taken: Taken) -> None:
-        """Keep what the call has not used for the next; what it has used beyond is missing there."""
+        """Give back what the call has not used; what it has used beyond is missing for the next."""
         if not taken.called:
-            self._requests += 1
-            self._tokens += taken.tokens
+            self._calls += 1
+            self._unused += taken.tokens - self._each
         elif taken.used is not None and self._limits().tokens:
-            self._tokens += taken.tokens - taken.used
+            self._unused += taken.tokens - taken.used
         self._learn(taken)
         self._hand_out()
-        if not self._waiting and abs(self._tokens) > self._estimate:
+        if not self._waiting and (self._calls or abs(self._unused) > self._estimate):
             self._start()
 
     def _learn(self, taken: Taken) -> None:
@@ -208,17 +211,11 @@ class Pacer:
             self._usual = taken.used if self._usual is None else self._usual + _LATEST * (taken.used - self._usual)
 
     def _hand_out(self) -> None:
-        limits = self._limits()
-        while self._waiting:
-            taken, future = self._waiting[0]
-            if limits.requests and self._requests < 1:
-                return
-            if limits.tokens and self._tokens < taken.tokens:
-                return
-            self._waiting.popleft()
+        while self._waiting and self._calls:
+            taken, future = self._waiting.popleft()
             if not future.done():
-                self._requests -= 1 if limits.requests else 0
-                self._tokens -= taken.tokens if limits.tokens else 0
+                self._calls -= 1
+                taken.tokens = self._each
                 future.set_result(None)
 
     def _start(self) -> None:
@@ -241,18 +238,11 @@ class Pacer:
                     future.set_exception(error)
 
     async def _lease(self) -> None:
-        """Ask for what those who wait need; return what no caller here needs.
-
-        Of neither more than goes with the other soon: it would gather here, and be used all at once.
-        """
+        """Ask for as many calls as wait; return what no call here needs."""
         limits = self._limits()
-        by_tokens = self._tokens / self._estimate + 1 if limits.tokens else float("inf")
-        by_requests = self._requests + _PART * limits.requests + 1 if limits.requests else float("inf")
-        requests = max(math.floor(min(len(self._waiting), by_tokens)) - self._requests, 0.0)
-        soon = itertools.islice(self._waiting, math.floor(min(len(self._waiting), by_requests)))
-        needed = sum(taken.tokens for taken, _ in soon)
-        returned = self._tokens if not self._waiting or self._tokens < 0 else 0.0
-        self._tokens -= returned
+        spare = 0 if self._waiting else self._calls
+        unused, back = self._unused, self._unused + spare * self._each
+        self._calls, self._unused = self._calls - spare, 0.0
         try:
             async with self._database.transaction() as connection:
                 if not self._is_open:
@@ -262,21 +252,23 @@ class Pacer:
                     **self._row,
                     requests_per_minute=limits.requests,
                     tokens_per_minute=limits.tokens,
-                    requests=requests,
-                    tokens=max(needed - self._tokens, 0.0),
-                    returned=returned,
+                    calls=max(len(self._waiting) - self._calls, 0),
+                    most_tokens=self._most_tokens,
+                    unused_requests=spare,
+                    unused_tokens=back,
                     tokens_per_call=self._usual,
                     part=_PART,
-                    speed=_SPEED,
+                    whole=_WHOLE,
                     minute=self._minute_s,
                 )
         except DependencyDown:
-            self._tokens += returned
+            self._calls, self._unused = self._calls + spare, self._unused + unused
             raise
         self._is_open = row is not None
         if row is not None:
-            self._requests += row["requests"]
-            self._tokens += row["tokens"]
+            # Those left of an earlier lease, should there be some, have its estimate: the difference goes back.
+            self._unused += self._calls * (self._each - row["each"])
+            self._calls, self._each = self._calls + row["calls"], row["each"]
             self._usual = self._usual or row["tokens_per_call"]
 
     def _pause_s(self) -> float:
@@ -284,4 +276,4 @@ class Pacer:
 
         Sooner would find little, later would let it run over.
         """
-        return min(max(_PART / _SPEED * self._minute_s / 2, _SHORTEST_SLEEP_S), _LONGEST_SLEEP_S)
+        return min(max(_PART * self._minute_s / 2, _SHORTEST_SLEEP_S), _LONGEST_SLEEP_S)

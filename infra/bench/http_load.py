@@ -31,10 +31,11 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """An API's address and a token for it."""
+    """An API's address, a token for it, and whose jobs are asked for."""
 
     url: str
     token: str
+    organization_id: str
     team_id: str
 
     def session(self, connections: int) -> aiohttp.ClientSession:
@@ -48,7 +49,8 @@ class Api:
 
     async def submit(self, session: aiohttp.ClientSession) -> str:
         """Ask for a job; return its ID."""
-        async with session.post("/api/jobs", json={"team_id": self.team_id, **_WISH}) as answer:
+        wish = {"organization_id": self.organization_id, "team_id": self.team_id, **_WISH}
+        async with session.post("/api/activities/generate-custom", json=wish) as answer:
             answer.raise_for_status()
             return str((await answer.json())["job_id"])
 

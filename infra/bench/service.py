@@ -97,7 +97,7 @@ def main() -> int:
 
 
 async def _requests(stack: Stack, *, stored: int, seconds: float, step: Callable[[str], None]) -> list[Measured]:
-    api = Api(stack.api_url, stack.token(BIRCH.id), BIRCH.team.id)
+    api = Api(stack.api_url, stack.token(BIRCH.id), BIRCH.id, BIRCH.team.id)
     measured = []
     async with api.session(connections=1_000) as session:
         complete = partial(api.complete, session)
@@ -193,7 +193,7 @@ def _constant_route(stack: Stack) -> Iterator[Api]:
     )
     try:
         server.wait_ready(lambda: _listens(port), timeout_s=30)
-        yield Api(f"http://{HOST}:{port}", "none", "none")
+        yield Api(f"http://{HOST}:{port}", "none", "none", "none")
     finally:
         server.stop()
 

@@ -31,7 +31,7 @@ def pacer(database: Database, limits: Limits) -> Pacer:
         endpoint="e",
         model="m",
         limits=lambda: limits,
-        most_tokens=400,
+        most_tokens=4_000,
         patience=patience,
         minute=minute,
     )
@@ -41,8 +41,19 @@ async def _unnoted(_waited: timedelta) -> None:
     """Note nothing: there are no runs."""
 
 
-@pytest.mark.parametrize("limits", [Limits(requests=300), Limits(tokens=60_000), Limits(300, 60_000)])
-async def test_two_workers_keep_within_one_budget(database_url: str, limits: Limits) -> None:
+_BUDGETS = [
+    (Limits(requests=300), 400),
+    (Limits(tokens=60_000), 400),
+    (Limits(300, 60_000), 400),
+    # So small that a call is a large part of it, and the most that one might use is most of it.
+    (Limits(requests=30), 60),
+    (Limits(tokens=6_000), 60),
+    (Limits(600, 3_000), 40),
+]
+
+
+@pytest.mark.parametrize(("limits", "calls"), _BUDGETS)
+async def test_two_workers_keep_within_one_budget(database_url: str, limits: Limits, calls: int) -> None:
     """A provider that counts strictly refuses one call in a hundred at most, whatever the calls use."""
     strict = Limiter(int(limits.requests or 10**9), int(limits.tokens or 10**9), minute_s=_MINUTE_S)
     database = Database(database_url, size=2)
@@ -57,12 +68,12 @@ async def test_two_workers_keep_within_one_budget(database_url: str, limits: Lim
             taken.used = float(used)
 
     try:
-        await asyncio.gather(*(call(place) for place in range(400)))
+        await asyncio.gather(*(call(place) for place in range(calls)))
     finally:
         for worker in workers:
             await worker.close()
         await database.close()
-    assert strict.refused <= 4
+    assert strict.refused <= calls // 100
 
 
 async def test_a_job_that_waits_for_pacing_spends_no_attempt(start_stage: Starter, database: Pool) -> None:
