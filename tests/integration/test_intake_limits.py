@@ -177,3 +177,16 @@ async def test_released_runs_wait_no_more(quota: Admissions, database: Pool) -> 
     await database.fetch("SELECT dispatch(1, false)")
     told = facts(await quota.admit([request(), request()]))
     assert [isinstance(one, JobAccepted) for one in told] == [True, False]
+
+
+@pytest.mark.parametrize("ahead", ["2 minutes", "1 hour", "40 days"])
+async def test_a_clock_that_is_set_back_keeps_nobody_out(
+    two_apis: Sequence[aiohttp.ClientSession], quota: Admissions, database: Pool, ahead: str
+) -> None:
+    """What a bucket says in a time that has not come yet was written before the step; after it, the limit holds again."""
+    await limit(database, "requests_per_minute", 2)
+    await ask(two_apis[0])
+    await database.execute("UPDATE intake_rates SET full_at = full_at + $1::text::interval", ahead)
+    assert [(await ask(two_apis[0]))[0] for _ in range(3)] == [202, 202, 429]
+    await database.execute("UPDATE intake_rates SET full_at = full_at + $1::text::interval", ahead)
+    assert codes(facts(await quota.admit([straight() for _ in range(3)]))) == [None, None, CODE]

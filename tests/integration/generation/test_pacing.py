@@ -48,7 +48,7 @@ _BUDGETS = [
     # So small that a call is a large part of it, and the most that one might use is most of it.
     (Limits(requests=30), 60),
     (Limits(tokens=6_000), 60),
-    (Limits(600, 3_000), 40),
+    (Limits(600, 6_000), 60),
 ]
 
 
