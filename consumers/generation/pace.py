@@ -272,8 +272,8 @@ class Pacer:
             self._usual = self._usual or row["tokens_per_call"]
 
     def _pause_s(self) -> float:
-        """Return when a bucket is half full again.
+        """Return when a bucket is a quarter fuller.
 
-        Sooner would find little, later would let it run over.
+        Sooner would find little, later would let it run over what a call less than whole leaves in it.
         """
-        return min(max(_PART * self._minute_s / 2, _SHORTEST_SLEEP_S), _LONGEST_SLEEP_S)
+        return min(max(_PART * self._minute_s / 4, _SHORTEST_SLEEP_S), _LONGEST_SLEEP_S)

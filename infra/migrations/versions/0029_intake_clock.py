@@ -2,10 +2,10 @@
 
 from infra.migrations.sql import run_file
 
-revision = "0028"
-down_revision = "0027"
+revision = "0029"
+down_revision = "0028"
 
 
 def upgrade() -> None:
     """Apply the revision's SQL."""
-    run_file("0028_intake_clock.sql")
+    run_file("0029_intake_clock.sql")
