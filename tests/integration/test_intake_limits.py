@@ -183,7 +183,7 @@ async def test_released_runs_wait_no_more(quota: Admissions, database: Pool) -> 
 async def test_a_clock_that_is_set_back_keeps_nobody_out(
     two_apis: Sequence[aiohttp.ClientSession], quota: Admissions, database: Pool, ahead: str
 ) -> None:
-    """What a bucket says in a time that has not come yet was written before the step; after it, the limit holds again."""
+    """What a bucket says of a later time was written before the step; after it, the limit holds again."""
     await limit(database, "requests_per_minute", 2)
     await ask(two_apis[0])
     await database.execute("UPDATE intake_rates SET full_at = full_at + $1::text::interval", ahead)
