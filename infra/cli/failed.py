@@ -13,7 +13,7 @@ from rich.text import Text
 
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes, filtered
-from infra.cli.output import mended, out, second
+from infra.cli.output import mended, out, print_table, second
 
 if TYPE_CHECKING:
     from producers.replay.failed import Content, FailedEventDetails, FailedEventPage, Filter
@@ -50,6 +50,36 @@ def list_failed(
         typer.echo(page.model_dump_json(indent=2))
     else:
         _print_page(page)
+
+
+@failed.command("groups")
+@plain_errors()
+@filtered
+def group_failed(
+    *,
+    chosen: "Filter",
+    state: Annotated[
+        Literal["open", "replayed", "discarded", "all"], typer.Option(help="What became of them.")
+    ] = "open",
+    as_json: AsJson = False,
+) -> None:
+    """Group the latest 10,000 failed events by stage, error and message, the largest group first."""
+    from infra.cli.session import with_database
+    from producers.replay.failed_groups import read_groups
+
+    wanted = None if state == "all" else state
+    found = with_database(lambda database: read_groups(database, chosen, state=wanted))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    rows = (
+        (one.count, one.stage, one.error_type, _shortened(one.shape), one.first_failed_at, one.last_failed_at,
+         one.organizations)
+        for one in found.groups
+    )  # fmt: skip
+    print_table(("events", "stage", "error", "message", "first (UTC)", "last (UTC)", "organizations"), rows)
+    more = "; the filter finds more" if found.more else ""
+    typer.echo(f"{found.looked_at:,} failed events in {found.total:,} groups, {len(found.groups)} shown{more}.")
 
 
 @failed.command("show")
@@ -130,7 +160,7 @@ def _print_page(page: "FailedEventPage") -> None:
     console = out(pipe_width=200)
     if page.failed_events:
         console.print(table)
-    console.print(f"{page.total} failed events, {len(page.failed_events)} shown.")
+    console.print(f"{page.counted} failed events, {len(page.failed_events)} shown.")
 
 
 def _print_one(one: "FailedEventDetails") -> None:

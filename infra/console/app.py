@@ -16,7 +16,19 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.console.desk import Desk
-from infra.console.pages import actions, failed, job, jobs, organizations, overview, replay, sign_in, streams, workers
+from infra.console.pages import (
+    actions,
+    failed,
+    job,
+    jobs,
+    organizations,
+    overview,
+    replay,
+    schedule,
+    sign_in,
+    streams,
+    workers,
+)
 from infra.console.sessions import Sessions
 from infra.errors import DependencyDown
 from infra.identity import Tokens
@@ -53,6 +65,7 @@ class Console:
             *replay.routes(desk, applying),
             *organizations.routes(desk),
             *streams.routes(desk),
+            *schedule.routes(desk),
             *workers.routes(desk),
             *actions.routes(desk),
             Mount("/static", StaticFiles(directory=_STATIC)),

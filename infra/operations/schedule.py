@@ -25,6 +25,14 @@ class DueEvent:
     key: str | None
     created_at: datetime
 
+    @property
+    def job_id(self) -> UUID | None:
+        """Return the key as an ID, where it is one."""
+        try:
+            return None if self.key is None else UUID(self.key)
+        except ValueError:
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class DuePage:

@@ -26,6 +26,7 @@ State: TypeAlias = Literal["open", "replayed", "discarded"]
 Term: TypeAlias = Annotated[str, STORABLE]
 
 _LOGGED = 100  # IDs in the log of actions; the events have the rest
+_COUNTED = 10_000  # beyond it, a page says that there are more
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 
@@ -102,9 +103,15 @@ class FailedEventDetails(FailedEvent):
 class FailedEventPage(BaseModel):
     """Failed events, the latest first."""
 
-    total: int = Field(description="How many the filter finds, on all pages.")
+    total: int = Field(description="How many the filter finds, on all pages, counted up to 10,000.")
+    more: bool = Field(default=False, description="There are more than `total`.")
     failed_events: list[FailedEvent]
     next: str | None = Field(description="Give it as `after` for the next page; absent on the last one.")
+
+    @property
+    def counted(self) -> str:
+        """Return the total in words, such as `more than 10,000`."""
+        return f"more than {self.total:,}" if self.more else f"{self.total:,}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +135,7 @@ class FailedEvents:
         """Return a page of those in a state, or in any."""
         wanted = {"state": state, **chosen.model_dump()}
         async with self.database.transaction() as connection:
-            total = await _queries.count(connection, **wanted)
+            total = await _queries.count(connection, limit=_COUNTED + 1, **wanted)
             rows = _queries.page(
                 connection,
                 limit=limit + 1,
@@ -138,7 +145,9 @@ class FailedEvents:
             )
             found = [FailedEvent(**row) async for row in rows]
         more = str(Place(found[limit - 1].last_failed_at, found[limit - 1].id)) if len(found) > limit else None
-        return FailedEventPage(total=total, failed_events=found[:limit], next=more)
+        return FailedEventPage(
+            total=min(total, _COUNTED), more=total > _COUNTED, failed_events=found[:limit], next=more
+        )
 
     async def one(self, failed_event_id: UUID) -> FailedEventDetails:
         """Return everything about one. Raises UnknownFailedEvent."""

@@ -10,12 +10,13 @@ WHERE (:before_time::timestamptz IS NULL OR (last_failed_at, id) < (:before_time
 ORDER BY last_failed_at DESC, id DESC
 LIMIT :limit;
 
--- name: count(state, stage, error_type, organization_id, job_id, reason, trace_id, since, until)$
--- How many failed events a filter finds.
-SELECT count(*)
-FROM failed_events_found(
-    :state, :stage, :error_type, :organization_id, :job_id, :reason, :trace_id, :since, :until
-);
+-- name: count(limit, state, stage, error_type, organization_id, job_id, reason, trace_id, since, until)$
+-- How many failed events a filter finds, up to a number.
+SELECT count(*) FROM (
+    SELECT FROM failed_events_found(
+        :state, :stage, :error_type, :organization_id, :job_id, :reason, :trace_id, :since, :until
+    ) LIMIT :limit
+) AS bounded;
 
 -- name: open_ones(stage, error_type, organization_id, job_id, reason, trace_id, since, until)^
 -- All open failed events that a filter finds: their IDs, and how often each has failed, as two arrays in one order.

@@ -93,6 +93,8 @@ async def _arranged(operator: Visitor, customer: Customer) -> dict[str, str]:
         "streams": "/streams",
         "workers": "/workers",
         "actions": "/actions",
+        "schedule": "/schedule",
+        "failed-groups": "/failed/groups",
     }
 
 

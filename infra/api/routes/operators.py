@@ -22,6 +22,7 @@ from producers.replay.failed import (
     Place,
     Term,
 )
+from producers.replay.failed_groups import FailedGroups, read_groups
 from producers.replay.plans import Plan, PlanPage, Plans
 from producers.turns import Turns
 from streams.delivery.interfaces import Publisher
@@ -56,6 +57,12 @@ class FailedEventsQuery(Filter):
     after: str | None = Field(default=None, description="`next` of the page before.")
 
 
+class FailedGroupsQuery(Filter):
+    """The query of the groups of failed events: filter and state."""
+
+    state: Literal["open", "replayed", "discarded", "all"] = "open"
+
+
 class PlanItemsQuery(BaseModel):
     """The query for one page of a plan's events."""
 
@@ -85,10 +92,19 @@ def create_router(database: Database, publisher: Publisher, tokens: Tokens) -> A
     """Return the operators' routes. They see every organization's events, so they ask for the scope `operator`."""
     router = APIRouter(prefix="/api/ops", tags=["operators"])
     authenticated = Authenticated(tokens, scope=OPERATOR, logs=database)
+    _add_failed_groups(router, authenticated, database)  # before `/failed/{id}`, which fits its path too
     _add_failed_events(router, authenticated, FailedEvents(database, database.clock))
     replays = Replays(database, publisher, database.clock, release_limit=_WAIT_FOR_QUOTA)
     _add_plans(router, authenticated, Plans(database, database.clock), replays)
     return router
+
+
+def _add_failed_groups(router: APIRouter, authenticated: Authenticated, database: Database) -> None:
+    @router.get("/failed/groups", responses=responses(*_READ), dependencies=[Depends(authenticated)])
+    async def group_failed(query: Annotated[FailedGroupsQuery, Query()]) -> FailedGroups:
+        """Group the latest 10,000 failed events by stage, error and message, the largest group first."""
+        chosen = Filter(**query.model_dump(include=set(Filter.model_fields)))
+        return await read_groups(database, chosen, state=None if query.state == "all" else query.state)
 
 
 def _add_failed_events(router: APIRouter, authenticated: Authenticated, failed: FailedEvents) -> None:

@@ -1,4 +1,4 @@
-"""Failed events: the list by filter, one with everything about it, discarding, planning a replay."""
+"""Failed events: list and groups by filter, one with everything, discarding, planning a replay."""
 
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -12,6 +12,7 @@ from infra.console.desk import Desk
 from infra.console.visits import Visit
 from infra.errors import Refused
 from producers.replay.failed import FailedEvents, Filter, Place, State
+from producers.replay.failed_groups import read_groups
 from producers.replay.plans import Plans
 from streams.jobs.stages import STAGES
 
@@ -35,6 +36,11 @@ def routes(desk: Desk) -> list[Route]:
         found = await failed.page(chosen, state=page.state, after=_place(page.after))
         return {"found": found, "stages": [one.name for one in STAGES], "states": get_args(State)}
 
+    async def groups(visit: Visit) -> Response:
+        page, chosen = _read(visit)
+        found = await read_groups(desk.database, chosen, state=page.state)
+        return desk.show(visit, "failed_groups.html", found=found)
+
     async def one(visit: Visit) -> Response:
         event = await failed.one(UUID(visit.path("event_id")))
         return desk.show(visit, "failed_event.html", event=event)
@@ -57,6 +63,7 @@ def routes(desk: Desk) -> list[Route]:
     return [
         desk.action("/failed/plan", plan),
         desk.action("/failed/{event_id:uuid}/discard", discard),
+        desk.page("/failed/groups", groups),
         desk.page("/failed/{event_id:uuid}", one),
         *desk.live_page("/failed", "failed.html", model),
     ]

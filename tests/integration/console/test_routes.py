@@ -26,17 +26,20 @@ PAGES = (
     "/jobs/{job_id:uuid}",
     "/jobs/{job_id:uuid}/events",
     "/failed",
+    "/failed/groups",
     "/failed/{event_id:uuid}",
     "/replay",
     "/replay/{plan_id:uuid}",
     "/organizations",
     "/organization",
     "/streams",
+    "/schedule",
     "/workers",
     "/actions",
 )
 LIVE = {f"/live{path}" for path in PAGES if not path.endswith("events") and path != "/failed/{event_id:uuid}"} - {
-    "/live/organizations"
+    "/live/failed/groups",
+    "/live/organizations",
 }
 # With the status for an operator; nobody else may.
 ACTIONS = {
