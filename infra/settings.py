@@ -109,7 +109,7 @@ class Settings(Variables):
         default=600,
         ge=1,
         le=10_000,
-        description="LLM calls in flight per generation worker, for each of the two accepted topics. "
+        description="LLM calls in flight per generation worker. "
         "Higher: more throughput and memory; lower: kinder to the endpoint's rate limits.",
     )
     dispatch_window: int | None = Field(

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from infra.postgres import Connection
 from streams.jobs.admission import period_of
-from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_EVENTS, JOB_REQUESTS
+from streams.jobs.topics import JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS
 
 _queries = aiosql.from_path(Path(__file__).with_name("plans.sql"), "asyncpg")
 
@@ -131,8 +131,6 @@ async def effects_of(connection: Connection, plan_id: UUID, *, now: datetime) ->
     ]
     by_error = [ErrorCount(**row) async for row in _queries.by_error(connection, plan_id=plan_id)]
     quota = [row async for row in _queries.quota(connection, plan_id=plan_id, period=period_of(now))]
-    # As quota will decide, unless the subscription changes meanwhile.
-    before_others = sum(row["units"] for row in quota if row["priority"])
     return Effects(
         events=sum(one.events for one in by_error),
         reruns=reruns,
@@ -148,8 +146,7 @@ async def effects_of(connection: Connection, plan_id: UUID, *, now: datetime) ->
         sends=_some(TopicCount(topic=JOB_REQUESTS, records=reruns), TopicCount(topic=JOB_EVENTS, records=ends_first))
         + resends,
         follows=_some(
-            TopicCount(topic=JOB_ACCEPTED, records=reruns - before_others),
-            TopicCount(topic=JOB_ACCEPTED_PRIORITY, records=before_others),
+            TopicCount(topic=JOB_ACCEPTED, records=reruns),
             # JobStarted and JobCompleted.
             TopicCount(topic=JOB_EVENTS, records=2 * reruns),
         ),

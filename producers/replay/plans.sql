@@ -165,7 +165,6 @@ SELECT
         )
     ) AS given_back,
     coalesce(subscriptions.monthly_quota, 0) AS monthly_quota,
-    coalesce(subscriptions.priority, false) AS priority,
     greatest(
         0, coalesce(subscriptions.monthly_quota, 0) - coalesce(quota_usage.reserved + quota_usage.charged, 0)
     ) AS units_left
@@ -174,7 +173,7 @@ JOIN failed_events AS failed ON failed.id = item.failed_event_id
 LEFT JOIN subscriptions ON subscriptions.organization_id = failed.organization_id
 LEFT JOIN quota_usage ON quota_usage.organization_id = failed.organization_id AND quota_usage.period = :period
 WHERE item.plan_id = :plan_id AND item.action = 'rerun'
-GROUP BY failed.organization_id, subscriptions.monthly_quota, subscriptions.priority, quota_usage.reserved, quota_usage.charged
+GROUP BY failed.organization_id, subscriptions.monthly_quota, quota_usage.reserved, quota_usage.charged
 ORDER BY units DESC, failed.organization_id;
 
 -- name: tokens_per_run(latest)^

@@ -44,7 +44,7 @@ TOPICS: Final[Mapping[str, Topic]] = {
         (JobRequested, JobCancelRequested),
     ),
     JOB_ACCEPTED: Topic("Requests that the quota stage admitted.", (JobAccepted,)),
-    JOB_ACCEPTED_PRIORITY: Topic("The same, for plans with priority.", (JobAccepted,)),
+    JOB_ACCEPTED_PRIORITY: Topic("The same, from older versions. Worked off, and written no more.", (JobAccepted,)),
     JOB_EVENTS: Topic(
         "Facts about jobs.",
         (JobStarted, JobProgressed, JobCompleted, JobFailed, JobRejected, JobCancelled),

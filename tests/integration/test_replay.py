@@ -418,7 +418,7 @@ async def test_a_plan_says_what_would_follow_and_writes_nothing_else(scene: Scen
     assert scene.topics.records == []
     await scene.pool.execute("UPDATE subscriptions SET priority = true")
     first = (await scene.plan(stage=GENERATION)).effects
-    assert [(one.topic, one.records) for one in first.follows] == [("job-accepted-priority", 3), ("job-events", 6)]
+    assert [(one.topic, one.records) for one in first.follows] == [("job-accepted", 3), ("job-events", 6)]
     resend = (await scene.plan(stage=QUOTA)).effects
     assert [(one.topic, one.group, one.records) for one in resend.sends] == [("job-requests", "quota", 1)]
 

@@ -1,0 +1,100 @@
+"""The documents name files, commands, settings, tables and routes that exist."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+import typer.main
+
+from infra.cli import app
+from infra.settings import Settings
+from infra.verify.invariants import INVARIANTS
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+_PATH = re.compile(r"\b(?:consumers|docs|infra|producers|streams|tests)/[\w./*-]*[\w*]")
+_FILE = re.compile(r"`([\w-]+\.(?:py|sql|html|toml|yaml|yml|sh))`")
+_COMMAND = re.compile(r"`(?:\.venv/bin/)?teamfit ([^`\n]+)`|^(?:\$ )?teamfit ([^\n]+)$", re.MULTILINE)
+_MAKE = re.compile(r"`make ([a-z][\w-]*)|^\s*make ([a-z][\w-]*)", re.MULTILINE)
+_TABLE = re.compile(r"CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?(\w+) \(")
+# Files of an operator, which the documents say how to make.
+MADE = {"infra/deploy/secrets.env", "infra/deploy/teamfit.env"}
+
+
+@each_document
+def test_every_file_and_folder_that_a_document_names_exists(document: Path) -> None:
+    """A path from the root of the repository, or from the document itself, leads to a file or a folder."""
+    text = document.read_text()
+    missing = {
+        path
+        for path in set(_PATH.findall(text)) - MADE
+        if not any(any(base.glob(path)) for base in (ROOT, document.parent))
+    }
+    rooms = ("streams", "consumers", "producers", "infra", "tests")
+    missing |= {
+        name
+        for name in set(_FILE.findall(text))
+        if not (ROOT / name).exists() and not any(next((ROOT / room).rglob(name), None) for room in rooms)
+    }
+    assert not missing
+
+
+def _wrong(words: list[str]) -> Iterator[str]:
+    """Yield what of a command's words the program does not know."""
+    command = typer.main.get_command(app)
+    context = typer.Context(command)
+    for word in words:
+        if word.lstrip("[").startswith("--"):
+            option = word.strip("[],").partition("=")[0]
+            if option not in {name for one in command.get_params(context) for name in (*one.opts, *one.secondary_opts)}:
+                yield option
+        elif (choose := getattr(command, "get_command", None)) is not None:
+            if (chosen := choose(context, word.rstrip("…,"))) is None:
+                yield word
+                return
+            command, context = chosen, typer.Context(chosen, parent=context)
+
+
+@each_document
+def test_every_command_that_a_document_names_exists_with_its_options(document: Path) -> None:
+    """`teamfit …` in backticks, or at the start of a line, is a command; so is `make …`."""
+    text = document.read_text()
+    wrong = []
+    for quoted, line in _COMMAND.findall(text):
+        words = re.split(r"\s(?:[#|>]|&&)\s*|\)", quoted or line)[0].split()
+        wrong += [f"teamfit {' '.join(words)}: {word}" for word in _wrong(words)]
+    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    wrong += [f"make {one or other}" for one, other in _MAKE.findall(text) if (one or other) not in targets]
+    assert wrong == []
+
+
+@each_document
+def test_every_variable_that_a_document_names_is_a_setting(document: Path) -> None:
+    """A `TEAMFIT_…` that is written out names a setting."""
+    named = set(re.findall(r"\bTEAMFIT_[A-Z_]*[A-Z]\b", document.read_text()))
+    assert named <= {f"TEAMFIT_{field.upper()}" for field in Settings.model_fields}
+
+
+def _tables() -> set[str]:
+    return {
+        table
+        for path in (ROOT / "infra/migrations/versions").glob("*.sql")
+        for table in _TABLE.findall(re.sub(r"--[^\n]*", "", path.read_text()))
+    }
+
+
+def test_every_table_has_a_line_that_says_how_it_grows_and_one_that_says_who_writes_it() -> None:
+    """What nothing bounds would be found by a full disk."""
+    grows = (ROOT / "docs/operating.md").read_text().partition("## The database grows")[2]
+    written = (ROOT / "docs/architecture.md").read_text()
+    assert [table for table in sorted(_tables()) if f"`{table}`" not in grows] == []
+    assert [table for table in sorted(_tables()) if f"`{table}`" not in written] == []
+
+
+@each_document
+def test_the_number_of_invariants_is_the_true_one(document: Path) -> None:
+    """An output that is shown says how many there are."""
+    assert {int(n) for n in re.findall(r"All (\d+) invariants hold", document.read_text())} <= {len(INVARIANTS)}
