@@ -57,7 +57,7 @@ class Poison:
             return ()
         if not isinstance(event, JobRequested | JobAccepted) or not await self._is_genuine(event):
             return ()
-        log.error("job.poisonous", job_id=str(event.job_id), run=event.run, stage=letter.stage, topic=letter.topic)
+        log.error("job.poisoned", job_id=str(event.job_id), run=event.run, stage=letter.stage, topic=letter.topic)
         why = (
             f"job {event.job_id} run {event.run}: its event was handed to the {letter.stage} stage {letter.attempts} "
             "times, and each time the worker died"

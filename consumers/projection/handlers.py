@@ -81,7 +81,7 @@ async def project(connection: Connection, events: Sequence[JobEvent]) -> None:
     for event in news:
         state = after[event.job_id]
         if is_foreign(state, event):
-            log.warning("event.foreign", job_id=str(event.job_id), event_id=event.id, type=event.type)
+            log.warning("event.mismatched", job_id=str(event.job_id), event_id=event.id, type=event.type)
         after[event.job_id] = fold(state, event)
     await _write(connection, [state for job_id, state in after.items() if state != before[job_id]])
     await _tell(connection, sorted({str(event.job_id) for event in news}))
@@ -110,7 +110,7 @@ async def _recorded_requests(connection: Connection, job_ids: Sequence[JobId]) -
             found.append(JobRequested.model_validate(row["event"]))
         except ValidationError as error:
             # Of an older version with other bounds. The job's own events are told all the same.
-            log.warning("request.unreadable", job_id=str(row["job_id"]), why=str(error.errors(include_input=False)))
+            log.warning("request.not_read", job_id=str(row["job_id"]), why=str(error.errors(include_input=False)))
     return list(found)
 
 

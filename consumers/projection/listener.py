@@ -53,7 +53,7 @@ class Listener:
                     self.is_up = False
                     connection.terminate()
             except (DependencyDown, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                log.info("listener.away", why=f"{type(error).__name__}: {error}")
+                log.info("listener.disconnected", why=f"{type(error).__name__}: {error}")
             await asyncio.sleep(_AGAIN_S)
 
     async def _listen(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:

@@ -94,7 +94,7 @@ class Settlements:
     def _closed(self, fact: TerminalFact) -> Decision:
         if isinstance(fact, JobCompleted):
             # Never by our own stages: they generate only what was reserved. Charging now could overspend the quota.
-            log.warning("quota.completed_without_reservation", job_id=str(fact.job_id), run=fact.run)
+            log.warning("quota.completed_unreserved", job_id=str(fact.job_id), run=fact.run)
         now = self.clock.now()
         return Decision(
             job_id=fact.job_id,

@@ -124,7 +124,7 @@ def _letters(name: str) -> str:
 def _of_outage(_request: Request, error: Exception) -> ProblemResponse:
     if not isinstance(error, DependencyDown):  # pragma: no cover - as above
         raise error
-    log.warning("api.dependency_down", dependency=error.dependency, why=str(error))
+    log.warning("api.dependency_lost", dependency=error.dependency, why=str(error))
     name = "database" if error.dependency == "postgres" else error.dependency
     return ProblemResponse(
         503,
@@ -164,7 +164,7 @@ class _Bugs:
                 raise
             error_id = uuid4().hex
             # Not its text: a driver's error quotes the value that it could not use, which may be a customer's wish.
-            log.error("api.bug", error_id=error_id, error=_chain(error), where=_frames(error))  # noqa: TRY400
+            log.error("api.failed", error_id=error_id, error=_chain(error), where=_frames(error))  # noqa: TRY400
             if started:
                 raise _CutOff from None  # the server closes the connection, so that half an answer is not taken for one
             detail = "something went wrong on our side; the error is in the log under error_id"

@@ -109,7 +109,7 @@ class Desk:
                 await note_refusal(self.database, Act("request", f"POST {address_of(request)}"), str(error))
                 return self._refused(request, session, error.status, str(error))
             own = {name: value for name, value in fields.items() if name != FORM_TOKEN}
-            log.info("console.action", path=address_of(request), subject=session.subject)
+            log.info("console.asked", path=address_of(request), subject=session.subject)
             return await self._answered(replace(visit, fields=own, chosen=chosen), view)
 
         return Route(path, endpoint, methods=["POST"])

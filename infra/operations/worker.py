@@ -44,7 +44,7 @@ class _Worker(faust.Worker):
 
     async def _consumes(self, stage: str) -> None:
         """Say that partitions are assigned and agents run; the file is made when that is so in every stage."""
-        log.info("worker.ready", stage=stage)
+        log.info("worker.started", stage=stage)
         self._starting.discard(stage)
         if not self._starting:
             await self.on_startup_finished()

@@ -66,7 +66,7 @@ class Retention:
             after = page["last"]
         if deleted:
             telemetry.ARCHIVED_EVENTS_DELETED.inc(deleted)
-            log.info("archive.retention", deleted=deleted, horizon=horizon.isoformat())
+            log.info("archive.deleted", deleted=deleted, horizon=horizon.isoformat())
         return deleted
 
     async def delete_settled(self) -> int:
@@ -114,7 +114,7 @@ class Retention:
             if len(job_ids) < self.page_size:
                 break
         if deleted:
-            log.info("jobs.retention", deleted=deleted, horizon=horizon.isoformat())
+            log.info("jobs.deleted", deleted=deleted, horizon=horizon.isoformat())
         return deleted
 
     async def delete_hours(self) -> int:

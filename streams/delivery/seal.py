@@ -62,7 +62,7 @@ class Seal:
         if mark is not None and hmac.compare_digest(mark, _mark(delivery, await self._read_key())):
             return replace(delivery, headers=_without(delivery, {SEAL, *DEAD_LETTER_HEADERS}))
         telemetry.FORGED_HEADERS.labels(delivery.topic).inc()
-        log.warning("entry.forged_headers", topic=delivery.topic, entry=delivery.entry)
+        log.warning("entry.forged", topic=delivery.topic, entry=delivery.entry)
         return replace(delivery, headers=_without(delivery, _INTERNAL))
 
     async def _read_key(self) -> bytes:

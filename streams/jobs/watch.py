@@ -177,7 +177,7 @@ class Watch:
 
     def _tell_away(self, error: Exception) -> None:
         if not self._is_away:
-            log.warning("watch.away", why=f"{type(error).__name__}: {error}")
+            log.warning("watch.disconnected", why=f"{type(error).__name__}: {error}")
         self._is_away = True
         why = error if isinstance(error, DependencyDown) else _as_outage(error)
         for stage in self.stages:

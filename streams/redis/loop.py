@@ -116,7 +116,7 @@ class Loop:
         if self.error is None:  # not with each attempt that follows
             expected = isinstance(error, (RedisError, OSError))
             log.warning(
-                "loop.failing loop=%r error=%s: %s", self.name, type(error).__name__, error,
+                "loop.failed loop=%r error=%s: %s", self.name, type(error).__name__, error,
                 exc_info=None if expected else error,
             )  # fmt: skip
         # Without its traceback, which would keep all that the round held in memory.

@@ -196,7 +196,7 @@ class Reclaimer:
             await self._client.execute_command("XADD", self._dead_letter_stream(key), "*", *fields, *headers)
             await partition.fenced(self._client, "acknowledge", [entry_id])
             log.error(
-                "entry.dead stream=%s group=%s entry=%s deliveries=%d",
+                "entry.buried stream=%s group=%s entry=%s deliveries=%d",
                 partition.stream.decode(), partition.group, entry_id.decode(), deliveries,
             )  # fmt: skip
 

@@ -101,7 +101,7 @@ class _Watched:
         except DependencyDown as error:
             if str(error) != self._logged:
                 self._logged = str(error)
-                log.warning("api.dependency_down", dependency=error.dependency, why=self._logged)
+                log.warning("api.dependency_lost", dependency=error.dependency, why=self._logged)
             return str(error) if isinstance(error, RefusesWrites) else type(error.__cause__ or error).__name__
         self._logged = None
         return None
