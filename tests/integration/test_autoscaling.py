@@ -1,4 +1,4 @@
-"""What KEDA asks Postgres is asked here: it counts what waits, what runs and what is due, and nothing that is later."""
+"""KEDA's query counts what waits, what runs and what is due, and nothing that is later."""
 
 from pathlib import Path
 from uuid import uuid4

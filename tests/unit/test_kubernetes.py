@@ -1,4 +1,7 @@
-"""The files of infra/deploy/kubernetes/ are rendered as a cluster gets them, and held against schemas and our own names."""
+"""The files of infra/deploy/kubernetes/ fit the schemas of Kubernetes, and name what exists.
+
+They are rendered as a cluster gets them.
+"""
 
 import json
 import os
@@ -67,7 +70,7 @@ def _selects(selector: Manifest, labels: dict[str, str]) -> bool:
 
 @pytest.mark.parametrize(("folder", "version"), list(product(_FOLDERS, _VERSIONS)))
 def test_each_manifest_fits_the_schema(folder: str, version: str) -> None:
-    """Of the oldest and of the newest Kubernetes, with no field that it does not know; KEDA's kinds have no schema there."""
+    """Of the oldest and of the newest Kubernetes, with no unknown field; KEDA's kinds have none."""
     for manifest in _manifests(folder):
         if not manifest["apiVersion"].startswith("keda.sh/"):
             kubernetes_validate.validate(manifest, version, strict=True)
@@ -82,7 +85,7 @@ def test_the_schemas_refuse_a_misspelt_field() -> None:
 
 
 def test_each_stage_has_its_workers() -> None:
-    """The stages are those of the registry; each has the command, and the secret, that bear its name."""
+    """They are those of the registry, each with its own command and secret."""
     workers = {name: one for name, one in _named("base", "Deployment").items() if name != "api"}
     assert set(workers) == {f"worker-{stage}" for stage in _STAGES}
     for name, worker in workers.items():
@@ -104,7 +107,7 @@ def test_commands_and_settings_exist() -> None:
 
 
 def test_pods_have_no_rights() -> None:
-    """No root, nothing written but in memory, no token of the cluster, no variables of services, bounded memory."""
+    """No root, no disk, no token of the cluster, no services' variables, bounded memory."""
     for name, pod in _pods():
         spec = pod["spec"]
         assert spec["enableServiceLinks"] is False, name
@@ -146,7 +149,7 @@ def test_what_runs_is_asked_whether_it_is_alive_and_ready() -> None:
 
 
 def test_a_stop_leaves_time_for_the_drain() -> None:
-    """Each worker has more than the drain; generation, with the drain that its secret is told, more than a call takes."""
+    """Each worker has more than its drain, and generation's drain is as long as a call."""
     drain = RedisSettings().drain.total_seconds()
     deployments = _named("base", "Deployment")
     for one in deployments.values():
@@ -168,7 +171,7 @@ def test_each_deployment_selects_its_own_pods_and_has_a_disruption_budget() -> N
 
 
 def test_the_network_is_closed_but_for_what_is_named() -> None:
-    """A policy closes both ways for each pod; generation alone reaches outside; none but named namespaces come in."""
+    """Each pod is closed both ways; generation alone reaches outside, and named namespaces alone come in."""
     policies = {folder: _named(folder, "NetworkPolicy") for folder in ("base", "migrate")}
     closing = [policies["base"]["all"], policies["migrate"]["migrate"]]
     for name, pod in _pods():
@@ -185,7 +188,7 @@ def test_the_network_is_closed_but_for_what_is_named() -> None:
 
 
 def test_generation_is_scaled_by_its_work() -> None:
-    """To none at the least, by a query of Postgres; a failing source has no fallback, and no number is set beside KEDA's."""
+    """By a query of Postgres, without a fallback, and without a number beside KEDA's."""
     (scaled,) = _manifests("autoscaled", "ScaledObject")
     spec = scaled["spec"]
     target = _named("autoscaled", "Deployment")[spec["scaleTargetRef"]["name"]]
@@ -202,7 +205,7 @@ def test_generation_is_scaled_by_its_work() -> None:
 
 
 def test_the_overlay_of_the_page_renders(tmp_path: Path) -> None:
-    """What a reader copies has every container run the image of a digest, and the workers' setting that it changes."""
+    """What a reader copies gives every container its image, and changes a setting."""
     (text,) = re.findall(r"```yaml\n(.*?)```", _PAGE.read_text(), re.DOTALL)
     assert "../teamfit/infra/deploy/kubernetes/autoscaled" in text
     folder = os.path.relpath(_KUBERNETES / "autoscaled", tmp_path.resolve())
