@@ -150,7 +150,7 @@ class ProblemResponse(JSONResponse):
         error_id: str | None = None,
     ) -> None:
         document = ProblemDocument(
-            title=HTTPStatus(status).phrase,
+            title=_phrase(status),
             status=status,
             detail=detail,
             code=code,
@@ -169,8 +169,14 @@ def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     by_status: dict[int | str, list[str]] = {}
     for code in codes:
         by_status.setdefault(PROBLEMS[code][0], []).append(code)
-    described = {status: _described(HTTPStatus(int(status)).phrase, found) for status, found in by_status.items()}
+    described = {status: _described(_phrase(int(status)), found) for status, found in by_status.items()}
     return {**described, "default": _described("Any route may answer these.", _ANY)}
+
+
+def _phrase(status: int) -> str:
+    """Return a status's name by RFC 9110. Before 3.13, Python has older names of two."""
+    newer = {413: "Content Too Large", 422: "Unprocessable Content"}
+    return newer.get(status) or HTTPStatus(status).phrase
 
 
 def _described(title: str, codes: Iterable[str]) -> dict[str, Any]:
