@@ -51,8 +51,8 @@ RETURNING endpoint, model, completion_format;
 -- name: hold(endpoint, model, credential, blame, code, sentence, wait, cap)^
 -- Begins a hold, or begins one again that a probe had ended: then its waits go on from where they were, unless calls have
 -- succeeded since. One that stands is left as it is.
-INSERT INTO llm_holds AS held (endpoint, model, credential, blame, code, sentence, next_probe_at)
-VALUES (:endpoint, :model, :credential, :blame, :code, :sentence, clock_timestamp() + :wait::interval)
+INSERT INTO llm_holds AS held (endpoint, model, credential, blame, code, sentence, next_probe_at, probe_set_at)
+VALUES (:endpoint, :model, :credential, :blame, :code, :sentence, clock_timestamp() + :wait::interval, clock_timestamp())
 ON CONFLICT (endpoint, model, credential) DO UPDATE SET
     blame = excluded.blame,
     code = excluded.code,
@@ -60,15 +60,18 @@ ON CONFLICT (endpoint, model, credential) DO UPDATE SET
     held_at = excluded.held_at,
     next_probe_at = clock_timestamp()
         + least(:wait::interval * 2 ^ least(held.probes, 20), greatest(:cap::interval, :wait::interval)),
+    probe_set_at = excluded.probe_set_at,
     passed_at = NULL
 WHERE held.passed_at IS NOT NULL
 RETURNING next_probe_at - clock_timestamp() AS wait;
 
 -- name: take_probe(endpoint, model, credential, probe_time)$
--- Gives one worker the turn to probe, and no other before it is over; true for the one that has it.
-UPDATE llm_holds SET next_probe_at = clock_timestamp() + :probe_time::interval, probes = probes + 1
+-- Gives one worker the turn to probe, and no other before it is over; true for the one that has it. A time that was set in
+-- the future was set by a clock that has been set back since: then the probe is due.
+UPDATE llm_holds SET
+    next_probe_at = clock_timestamp() + :probe_time::interval, probe_set_at = clock_timestamp(), probes = probes + 1
 WHERE endpoint = :endpoint AND model = :model AND credential = :credential AND passed_at IS NULL
-    AND (next_probe_at <= clock_timestamp() OR held_at > clock_timestamp() + interval '1 second')
+    AND (next_probe_at <= clock_timestamp() OR probe_set_at > clock_timestamp() + interval '1 second')
 RETURNING true;
 
 -- name: probe_failed(endpoint, model, credential, blame, code, sentence, wait, cap)$
@@ -78,7 +81,8 @@ UPDATE llm_holds SET
     code = :code,
     sentence = :sentence,
     next_probe_at = clock_timestamp()
-        + least(:wait::interval * 2 ^ least(probes, 20), greatest(:cap::interval, :wait::interval))
+        + least(:wait::interval * 2 ^ least(probes, 20), greatest(:cap::interval, :wait::interval)),
+    probe_set_at = clock_timestamp()
 WHERE endpoint = :endpoint AND model = :model AND credential = :credential AND passed_at IS NULL
 RETURNING next_probe_at - clock_timestamp();
 
@@ -96,7 +100,8 @@ WHERE endpoint = :endpoint AND model = :model AND credential = :credential AND p
 -- Every hold that stands.
 SELECT
     endpoint, model, blame, code, sentence, held_at, probes,
-    greatest(next_probe_at - clock_timestamp(), interval '0') AS next_probe_in
+    CASE WHEN probe_set_at > clock_timestamp() + interval '1 second' THEN interval '0'
+    ELSE greatest(next_probe_at - clock_timestamp(), interval '0') END AS next_probe_in
 FROM llm_holds WHERE passed_at IS NULL ORDER BY endpoint, model, credential;
 
 -- name: begin_probe(endpoint, model)$

@@ -18,7 +18,9 @@ SELECT
     closed.closed_until - clock_timestamp() AS closed_for,
     held.sentence,
     held.blame,
-    held.next_probe_at - clock_timestamp() AS next_probe_in
+    -- As with the gate below.
+    CASE WHEN held.probe_set_at <= clock_timestamp() + interval '1 second' THEN held.next_probe_at - clock_timestamp() END
+        AS next_probe_in
 FROM (SELECT count(*) FROM locked) AS all_locked
 -- A gate that was closed in the future was closed by a clock that has been set back: it is not known until when.
 LEFT JOIN llm_gate AS closed ON closed.endpoint = :gate

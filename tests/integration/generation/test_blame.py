@@ -263,6 +263,25 @@ async def test_a_held_endpoint_is_probed_once_by_the_fleet_and_never_with_a_job(
     assert await database.fetchval("SELECT count(*) FROM job_outcomes WHERE outcome = 'completed'") == len(jobs)
 
 
+@pytest.mark.parametrize("ahead", ["1 hour", "40 days"])
+async def test_a_hold_whose_probe_a_wrong_clock_named_is_probed_at_once(
+    start_stage: Starter, scripted: Scripted, database: Pool, team: str, ahead: str
+) -> None:
+    """Postgres' clock was ahead when a probe failed, and was set back: the fleet does not stand still for as long."""
+    stage = await start_stage(openai_base_url=scripted.url)
+    scripted.script = always("503-loading-no-retry-after")
+    event = accepted(team_id=team)
+    with pytest.raises(DependencyDown):
+        await stage.handle(event)
+    await database.execute(
+        "UPDATE llm_holds SET next_probe_at = now() + $1::text::interval, probe_set_at = now() + $1::text::interval",
+        ahead,
+    )
+    scripted.script = lambda _: None
+    other = await start_stage(openai_base_url=scripted.url)
+    assert await other.handle(event)
+
+
 async def test_a_job_that_the_endpoint_fails_alone_is_tried_as_often_as_any(
     start_stage: Starter, scripted: Scripted, team: str
 ) -> None:
