@@ -49,14 +49,14 @@ def up(
     import threading
 
     from infra.local.instructions import instructions
-    from infra.local.stack import ALL, API, WORKERS, Stack
+    from infra.local.stack import ALL, API, WEB, WORKERS, Stack
     from infra.local.supervision import Supervisor
     from infra.settings import settings
 
     _end_on_signals()
     console = Console(soft_wrap=True, highlight=False)
     with_console = settings().model_copy(update={"console": True})
-    parts = (*((ALL,) if one_worker else WORKERS), API)
+    parts = (*((ALL,) if one_worker else WORKERS), API, WEB)
     stack = Stack(with_console, api_port=port, llm_latency_s=llm_latency, parts=parts, report=_stepwise(console))
     try:
         with stack:

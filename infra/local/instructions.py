@@ -31,6 +31,7 @@ def instructions(stack: Stack, console: str) -> str:
     return f"""
 API         {stack.api_url}  (its documentation: {stack.api_url}/docs)
 Console     {console}  (this link signs in once; {_program()} console prints another)
+Front end   {stack.web_url}  (an example: its code is in infra/local/web)
 Broker      {stack.settings.broker_url}
 Database    {stack.settings.database_url}
 LLM         {llm}{"  (offline: it composes activities without a model)" if stack.offline else ""}

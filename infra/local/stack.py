@@ -37,11 +37,13 @@ WORKERS: Final = tuple(stage.name for stage in STAGES)
 API: Final = "api"
 ALL: Final = "all"  # every stage in one worker
 LLM: Final = "llm"
+WEB: Final = "web"  # the example of a front end
 
 # Generous: a cold disk and a busy machine may take long to import everything; a child that dies ends the wait at once.
 _READY_S = 60.0
 _BROKER_S = 10.0
 _TOKEN_LIFETIME = timedelta(days=1)
+_LOOKED_AT: Final = {LLM: "/v1/models", WEB: "/"}
 
 
 class Stack:
@@ -79,8 +81,8 @@ class Stack:
             llm_latency_s: how long the offline LLM takes for each answer.
             broker_parameters: the query of the embedded broker's URL, such as "lease=2s".
             durable: whether the embedded database survives a crash of the machine; off is faster.
-            parts: which stages to run (or `ALL` in one process), and whether the API. A name with a number
-                is one more of the same: "quota-2".
+            parts: which stages to run (or `ALL` in one process), and whether the API and `WEB`. A name with a
+                number is one more of the same: "quota-2".
             variables: called with the name of a part; more environment variables for it.
             report: called with each step of the start, for people to read.
         """
@@ -103,6 +105,11 @@ class Stack:
     def api_url(self) -> str:
         """The API's address."""
         return self.url_of(API)
+
+    @property
+    def web_url(self) -> str:
+        """The front end's address."""
+        return self.url_of(WEB)
 
     @property
     def broker_address(self) -> str:
@@ -238,9 +245,17 @@ class Stack:
             updates["database_url"] = self.postgres.url
         if self.settings.signing_key is None:
             updates["signing_key"] = SecretStr(secrets.token_urlsafe(32))
+        if WEB in self._parts:
+            updates["cors_origins"] = self._origins()
         self.settings = self.settings.model_copy(update=updates)
         if self.offline:
             self._wait_ready(LLM, self._children[LLM])
+
+    def _origins(self) -> str:
+        """Return which pages may call the API: the front end's besides those that the settings name."""
+        given = self.settings.cors_origins
+        own = f"{self.web_url},http://localhost:{self._port_of(WEB)}"
+        return {None: own, "*": "*"}.get(given, f"{given},{own}")
 
     async def _prepare_database(self) -> None:
         await upgrade(self.settings.database_url)
@@ -249,6 +264,8 @@ class Stack:
     def _command(self, name: str) -> list[str]:
         if _kind(name) == API:
             return ["-m", "infra.cli", "api", "--host", HOST, "--port", str(self._port_of(name))]
+        if name == WEB:
+            return ["-m", "infra.local.web", "--port", str(self._port_of(WEB)), "--api", self.api_url]
         if name == LLM:
             return ["-m", "infra.local.llm", "--port", str(self._port_of(LLM)), "--latency", str(self._llm_latency_s)]
         return ["-m", "infra.cli", "worker", _kind(name), "--ready-file", str(self._ready_file(name))]
@@ -267,8 +284,8 @@ class Stack:
     def _wait_ready(self, name: str, child: GuardedProcess) -> None:
         if _kind(name) == API:
             child.wait_ready(lambda: _answers(self._port_of(name), "/readyz"), timeout_s=_READY_S)
-        elif name == LLM:
-            child.wait_ready(lambda: _answers(self._port_of(LLM), "/v1/models"), timeout_s=_READY_S)
+        elif name in _LOOKED_AT:
+            child.wait_ready(lambda: _answers(self._port_of(name), _LOOKED_AT[name]), timeout_s=_READY_S)
         else:
             child.wait_ready(self._ready_file(name).exists, timeout_s=_READY_S)
 

@@ -129,6 +129,7 @@ async def test_what_ends_by_itself_is_started_again(up: Up) -> None:
         "generation": "worker generation",
         "api": "infra.cli api",
         "llm": "infra.local.llm",
+        "web": "infra.local.web",
         "valkey": "valkey",
         "postgres": "postgres -D",
     }

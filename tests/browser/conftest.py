@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from playwright.async_api import Browser, async_playwright
 
-from infra.local.stack import Stack
+from infra.local.stack import API, WEB, WORKERS, Stack
 from infra.settings import Settings
 from tests.acceptance.running import running
 from tests.browser.chromium import chromium_or_why_not
@@ -27,9 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The running pipeline with its console; its LLM takes a moment, so that a job is seen under way."""
+    """The running pipeline with its console and front end; its LLM takes a moment, so that a job is seen under way."""
     settings = Settings(_env_file=None, console=True)
-    with running(Stack(settings, llm_latency_s=1.5, durable=False)) as stack:
+    with running(Stack(settings, llm_latency_s=1.5, durable=False, parts=(*WORKERS, API, WEB))) as stack:
         yield stack
 
 

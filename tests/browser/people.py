@@ -75,9 +75,10 @@ class Customer:
             document: dict[str, Any] = await answer.json()
             return document
 
-    async def have(self, mode: str, requirements: str) -> None:
+    async def have(self, mode: str, requirements: str, latency_s: float | None = None) -> None:
         """Have the LLM's answer to calls whose prompt has this text be `refusal`, `slow`, or another way to fail."""
-        async with self.http.put(self._control, json={"mode": mode, "containing": requirements}) as answer:
+        order = {"mode": mode, "containing": requirements, "latency": latency_s}
+        async with self.http.put(self._control, json=order) as answer:
             assert answer.ok
 
     async def have_all_answered(self) -> None:
