@@ -59,7 +59,7 @@ async def test_all_stages_share_one_process_and_its_death_loses_nothing(small: S
         ended = [await customer.ended_job(job) for job in jobs]
         assert {job["status"] for job in ended} == {"completed"}
         async with http.get(f"http://{HOST}:{port}/readyz") as ready:
-            assert await ready.json() == {"status": "ready", "problems": []}
+            assert await ready.json() == {"status": "ready", "problems": [], "paused": []}
         async with http.get(f"http://{HOST}:{port}/metrics") as answer:
             metrics = await answer.text()
         assert all(f'teamfit_stage_held{{group="{stage}",reason="postgres"}} 0.0' in metrics for stage in WORKERS)
