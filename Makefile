@@ -59,10 +59,11 @@ check: $(STAMP) ## Check style, types, imports between folders, dead code, depen
 	$(BIN)/vulture
 	$(BIN)/deptry .
 
-wheels: $(STAMP) ## Build the pipeline's wheel, and the transport's own, into dist/
+wheels: $(STAMP) ## Build the wheels of the pipeline, the transport and the client, into dist/
 	@rm -f dist/*.whl
 	$(BIN)/python -m hatchling build -t wheel -d dist
 	cd streams/redis && $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d $(CURDIR)/dist
+	cd producers/wheel && $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d $(CURDIR)/dist
 
 bench: $(STAMP) ## Measure the transport and the pipeline; PEERS=dramatiq,celery (or all) compares
 	$(BIN)/python -m infra.bench.transport $(if $(filter all,$(PEERS)),,--peers "$(PEERS)")

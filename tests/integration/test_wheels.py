@@ -1,4 +1,4 @@
-"""Both wheels: what is in them, and the transport's own in an environment where nothing else of ours is."""
+"""The pipeline's wheel and the transport's: what is in them, and the latter where nothing else of ours is."""
 
 from __future__ import annotations
 
@@ -68,12 +68,13 @@ def files(folder: Path, *kinds: str) -> set[Path]:
     return {path for kind in kinds for path in folder.rglob(kind) if "__pycache__" not in path.parts}
 
 
-def test_make_builds_both() -> None:
-    """`make wheels` builds the two folders that these tests build, with what `make install` has installed."""
+def test_make_builds_each() -> None:
+    """`make wheels` builds the folders that tests build, with what `make install` has installed."""
     rule = re.search(r"^wheels:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert rule is not None
     built = [line for line in rule[1].splitlines() if "python -m hatchling build -t wheel" in line]
-    assert [line.startswith("\tcd streams/redis && ") for line in built] == [False, True]
+    folders = [found[1] if (found := re.match(r"\tcd (\S+) && ", line)) else "." for line in built]
+    assert folders == [".", "streams/redis", "producers/wheel"]
 
 
 def test_the_pipelines_wheel_leaves_out_benchmarks_and_tests(product: Wheel) -> None:
@@ -85,8 +86,9 @@ def test_the_pipelines_wheel_leaves_out_benchmarks_and_tests(product: Wheel) -> 
         for path in files(ROOT / package, "*.py", "*.sql", "*.lua", "py.typed")
     }
     assert {name.partition("/")[0] for name in product.names} == set(packages)
-    assert not [name for name in product.names if name.startswith("infra/bench/")]
-    assert {name for name in wanted if not name.startswith("infra/bench/")} <= product.names
+    left_out = ("infra/bench/", "producers/wheel/")
+    assert not [name for name in product.names if name.startswith(left_out)]
+    assert {name for name in wanted if not name.startswith(left_out)} <= product.names
     assert "streams/redis/pyproject.toml" not in product.names
 
 
@@ -138,19 +140,23 @@ class Environment:
         return subprocess.run([*self._install, *what], check=False, capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module")
-def elsewhere(own: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with the transport's wheel, what it requires in the pinned versions, and nothing else."""
-    folder = tmp_path_factory.mktemp("elsewhere")
+def environment_with(wheel: Wheel, folder: Path) -> Environment:
+    """Return an environment with a wheel, what it requires in the pinned versions, and nothing else."""
     pins = folder / "pins.txt"
     pins.write_text("\n".join(re.findall(r"^[\w.-]+==\S+", (ROOT / "constraints.txt").read_text(), re.MULTILINE)))
     environment = Environment(folder / "venv")
-    asked = environment.install("--dry-run", "--no-deps", "--constraint", str(pins), "faust-streaming")
+    asked = environment.install("--dry-run", "--no-deps", "--constraint", str(pins), "redis")
     if asked.returncode:
         pytest.skip(f"no package index can be reached: {asked.stderr.strip().splitlines()[-1]}")
-    installed = environment.install("--constraint", str(pins), str(own.path))
+    installed = environment.install("--constraint", str(pins), str(wheel.path))
     assert installed.returncode == 0, installed.stderr
     return environment
+
+
+@pytest.fixture(scope="module")
+def elsewhere(own: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the transport's wheel alone."""
+    return environment_with(own, tmp_path_factory.mktemp("elsewhere"))
 
 
 def examples() -> list[str]:
