@@ -247,6 +247,7 @@ class Settings(Variables):
     )
     trusted_proxies: str = Field(
         default="127.0.0.1,::1",
+        pattern=r"^\s*(\*|[\da-fA-F.:/]+(\s*,\s*[\da-fA-F.:/]+)*)\s*$",
         description="Addresses and networks of proxies, separated by commas, whose `X-Forwarded-For`, `-Proto` and "
         "`-Prefix` the API believes; `*`: all addresses.",
     )
@@ -258,7 +259,7 @@ class Settings(Variables):
     )
     console: bool = Field(
         default=False,
-        description="Whether the API serves the operators' console, at `/console`. Off: `teamfit console` serves it.",
+        description="Whether the API serves the operators' console, at `/console/`. Off: `teamfit console` serves it.",
     )
     console_viewers_read_texts: bool = Field(
         default=False,

@@ -96,8 +96,11 @@ class Variables(BaseSettings):
             field = cls.model_fields[name]
             secret = SecretStr.__name__ in repr(field.annotation)
             shown = "" if secret or not isinstance(value, str) else f"is {value!r:.60}, which "
-            why = error.errors(include_url=False, include_input=False, include_context=False)[0]["msg"]
-            why = " ".join(why.removeprefix("Value error, ").split())
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            why = " ".join(first["msg"].removeprefix("Value error, ").split())
+            if first["type"] == "string_pattern_mismatch":
+                # Its description has an example; a pattern is for programs.
+                why = f"it is not of the form: {str(field.description).rstrip('.')}"
             default = "" if field.default is None else f" for {field.default}"
             fix = "" if secret else f"; mend it, or unset it{default}"
             return _Wrong(cls.variable(name), f"{shown}cannot be used: {why[0].lower()}{why[1:]}{fix}")

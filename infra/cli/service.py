@@ -15,6 +15,7 @@ app = typer.Typer()
 
 
 _ALL: Final = "all"
+_LONGEST_TTL_S: Final = 10 * 365 * 86_400
 
 
 class Scope(StrEnum):
@@ -121,7 +122,9 @@ def token(
     scope: Annotated[
         list[Scope] | None, typer.Option(help="A right that it gives; 'jobs' by default. May be repeated.")
     ] = None,
-    ttl: Annotated[int, typer.Option(help="How long the token is valid, in seconds.", min=1)] = 3600,
+    ttl: Annotated[
+        int, typer.Option(help="How long the token is valid, in seconds; ten years at most.", min=1, max=_LONGEST_TTL_S)
+    ] = 3600,
 ) -> None:
     """Print a bearer token, signed with TEAMFIT_SIGNING_KEY."""
     from infra.auth import issue_token, signing_key

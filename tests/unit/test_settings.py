@@ -44,6 +44,34 @@ _WRONG = (
 )
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "example"),
+    [
+        ("cors_origins", "banana", "`https://app.example.com`"),
+        ("cors_origins", "https://app.example.com/path", "`https://app.example.com`"),
+        ("trusted_proxies", "zz", "Addresses and networks of proxies"),
+        ("trusted_proxies", "10.0.0.0/8 10.1.0.1", "Addresses and networks of proxies"),
+        ("root_path", "teamfit", "`/teamfit`"),
+    ],
+)
+def test_a_value_of_another_form_is_told_which_form_it_needs(
+    name: str, value: str, example: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the words of the setting's description, with its example, and without a pattern."""
+    monkeypatch.setenv(Settings.variable(name), value)
+    said = _refusal(Settings.read(), name)
+    assert said is not None
+    assert example in said
+    assert "pattern" not in said
+
+
+@pytest.mark.parametrize("value", ["*", "10.0.0.0/8", "127.0.0.1, ::1", "2001:db8::/32,10.1.2.3"])
+def test_addresses_and_networks_of_proxies_are_taken(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As uvicorn reads them."""
+    monkeypatch.setenv("TEAMFIT_TRUSTED_PROXIES", value)
+    assert Settings.read().trusted_proxies == value
+
+
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_any_value_of_any_variable_is_read_or_refused_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading never fails; asking gives a value of the field's type, or one line with the variable and no secret."""
