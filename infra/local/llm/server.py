@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.local.llm.composer import compose
 from infra.local.llm.limits import Limiter
@@ -58,7 +58,7 @@ class _Call(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     model: str
-    messages: list[_Message]
+    messages: list[_Message] = Field(min_length=1)
     response_format: _Format = _Format()
     stream: bool = False
     stream_options: _StreamOptions | None = None
