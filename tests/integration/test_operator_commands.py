@@ -185,7 +185,7 @@ async def test_the_gate_is_shown_and_opened(teamfit: Run, database: Pool) -> Non
     assert (wrong.exit_code, "https://llm/v1" in wrong.stderr) == (1, True)
     opened = await teamfit("llm", "gate", "open", "https://llm/v1", "--yes")
     assert "https://llm/v1 is open." in opened.stdout
-    assert "half a minute" in opened.stdout
+    assert "within two seconds" in opened.stdout
     assert await database.fetchval("SELECT closed_until <= now() FROM llm_gate")
     assert "nothing was changed" in (await teamfit("llm", "gate", "open", "--yes")).stdout
 
