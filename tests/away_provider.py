@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from infra.local.llm.server import create_app
+from tests.served import served
 
 # Each job's wish has a number; a probe has none.
 _WISH = re.compile(r"variant \d+")
@@ -69,11 +70,6 @@ async def away_provider(*, latency_s: float) -> AsyncIterator[AwayProvider]:
 
     app = create_app(latency_s=latency_s)
     app.middlewares.append(watch)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    told.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    try:
+    async with served(app) as address:
+        told.url = f"{address}/v1"
         yield told
-    finally:
-        await runner.cleanup()

@@ -18,7 +18,7 @@ _NONE: Final = "none, but long enough that the API can be made"
 
 
 def document() -> bytes:
-    """Return what the file should hold.."""
+    """Return what the file should hold."""
     settings = Settings(signing_key=SecretStr(_NONE), console=False, _env_file=None)
     described = create_api(settings).openapi()
     return orjson.dumps(described, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

@@ -22,6 +22,7 @@ from infra.local.llm.composer import compose
 from streams.jobs.events import JobAccepted, JobCompleted, parse_event
 from tests.hostile import HOSTILE_BYTES, HOSTILE_NUMBERS, HOSTILE_TEXTS
 from tests.integration.generation.conftest import Pool, StageUnderTest, Starter, accepted, end_hold
+from tests.served import served
 
 _CASES = Path(__file__).parents[2] / "cases" / "llm"
 _ACTIVITIES: list[dict[str, Any]] = [dict(one) for one in compose("a remote hour for 8 people")]
@@ -50,12 +51,9 @@ async def replay() -> AsyncIterator[Replay]:
     """An endpoint of the test's own that says what it is told to."""
     replay, app = Replay(), web.Application()
     app.router.add_post("/v1/chat/completions", replay.answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    replay.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    yield replay
-    await runner.cleanup()
+    async with served(app) as address:
+        replay.base_url = f"{address}/v1"
+        yield replay
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from aiohttp import web
 from infra.errors import DependencyDown, Permanent, Postponed, Transient
 from infra.local.llm.composer import compose
 from tests.integration.generation.conftest import Pool, Starter, accepted, eventually, hold_is_due
+from tests.served import served
 
 _CASES = {
     path.stem: json.loads(path.read_text()) for path in sorted((Path(__file__).parents[2] / "cases").glob("*/*.json"))
@@ -72,12 +73,9 @@ async def scripted() -> AsyncIterator[Scripted]:
     """An endpoint of the test's own."""
     endpoint, app = Scripted(), web.Application()
     app.router.add_post("/v1/chat/completions", endpoint.answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    endpoint.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    yield endpoint
-    await runner.cleanup()
+    async with served(app) as address:
+        endpoint.url = f"{address}/v1"
+        yield endpoint
 
 
 _HELD = {
@@ -453,13 +451,7 @@ async def test_a_query_of_the_base_url_goes_with_each_call(start_stage: Starter,
 
     app = web.Application()
     app.router.add_post("/openai/deployments/d/chat/completions", answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        base = f"http://127.0.0.1:{runner.addresses[0][1]}/openai/deployments/d?api-version=2024-10-21"
-        stage = await start_stage(openai_base_url=base)
+    async with served(app) as address:
+        stage = await start_stage(openai_base_url=f"{address}/openai/deployments/d?api-version=2024-10-21")
         assert await stage.handle(accepted())
-    finally:
-        await runner.cleanup()
     assert seen == [("/openai/deployments/d/chat/completions?api-version=2024-10-21", "test")]

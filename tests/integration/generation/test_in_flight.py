@@ -16,6 +16,7 @@ from infra.postgres import Database
 from streams.jobs.dispatch import enter
 from streams.jobs.topics import JOB_ACCEPTED, record
 from tests.integration.generation.conftest import ORGANIZATION, Pool, WorkerStarter, accepted, entered
+from tests.served import served
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("team")
@@ -56,13 +57,8 @@ async def provider() -> AsyncIterator[tuple[str, list[Call]]]:
 
     app = create_app(latency_s=_CALL_S)
     app.middlewares.append(watch)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1", calls
-    finally:
-        await runner.cleanup()
+    async with served(app) as address:
+        yield f"{address}/v1", calls
 
 
 async def taken_over(database: Pool) -> dict[str, list[datetime]]:

@@ -12,6 +12,7 @@ from aiohttp import web
 from infra.errors import DependencyDown, Postponed
 from streams.jobs.events import JobCompleted, JobProgressed, JobStarted, parse_event
 from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted
+from tests.served import served
 from tests.unit.generation.streams import DONE, PIECES, TOLD, USAGE, chunk, event, sent, usual
 from tests.unit.generation.test_packing import ACTIVITIES, GOOD, body
 from tests.waiting import wait_for
@@ -59,14 +60,9 @@ async def serving(
     """Serve such an endpoint."""
     provider, app = Provider(answer), web.Application()
     app.router.add_post("/v1/chat/completions", provider.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    provider.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    try:
+    async with served(app) as address:
+        provider.url = f"{address}/v1"
         yield provider
-    finally:
-        await runner.cleanup()
 
 
 async def in_events(request: web.Request, *parts: str, is_cut: bool = False, ends: bool = True) -> web.StreamResponse:

@@ -15,6 +15,7 @@ from consumers.generation.dialect import strongest
 from consumers.generation.llm import Llm
 from consumers.generation.llm_errors import LlmFailure
 from infra.settings import Settings
+from tests.served import served
 from tests.unit.generation.test_packing import GOOD, body
 
 _CHUNK = b" " * 65_536
@@ -28,17 +29,13 @@ async def calling(handler: Handler) -> AsyncIterator[Llm]:
     """Serve one endpoint, and yield a client of it."""
     app = web.Application()
     app.router.add_post("/v1/chat/completions", handler)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    settings = Settings.model_validate({"openai_api_key": SecretStr("k"), "openai_base_url": url})
-    llm = Llm(settings, connections=2)
-    try:
-        yield llm
-    finally:
-        await llm.close()
-        await runner.cleanup()
+    async with served(app) as address:
+        settings = Settings.model_validate({"openai_api_key": SecretStr("k"), "openai_base_url": f"{address}/v1"})
+        llm = Llm(settings, connections=2)
+        try:
+            yield llm
+        finally:
+            await llm.close()
 
 
 @pytest.mark.parametrize("status", [200, 400, 503])
