@@ -45,6 +45,9 @@ LLM_BLAMED = Counter(
 BUDGET_REACHED = Counter(
     "teamfit_budget_reached_total", "Organizations that have spent so much of their month's budget.", ["percent"]
 )
+# An alert sees a count rise only if it has seen it before.
+for _percent in ("80", "100"):
+    BUDGET_REACHED.labels(_percent)
 LLM_PASSED_ON = Counter(
     "teamfit_llm_passed_on_total",
     "Times that a job was passed on to the next endpoint, by the endpoint that took no calls.",

@@ -10,7 +10,7 @@ from streams.jobs.dispatch import Dispatcher
 from streams.jobs.events import JobCancelRequested, JobRequested
 from streams.jobs.faust_app import StageApp, create_app
 from streams.jobs.stages import QUOTA
-from streams.jobs.topics import JOB_EVENTS, JOB_REQUESTS, expecting, read_event
+from streams.jobs.topics import JOB_EVENTS, JOB_REQUESTS, about_jobs, expecting, read_fact
 
 
 def create(settings: Settings, database: Database | None = None) -> StageApp:
@@ -21,7 +21,7 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     read_request: Callable[[Delivery], Request] = expecting(JobRequested, JobCancelRequested)
     dispatcher = Dispatcher(app.database, app.publisher, window=settings.dispatch_window)
     asked = app.stage(read_request, dispatcher.after(requests.handle), requests.give_up)
-    told = app.stage(read_event, ends.handle)
+    told = app.stage(read_fact, about_jobs(ends.handle))
     app.feed(JOB_REQUESTS, asked, concurrency=settings.batch_size)
     app.feed(JOB_EVENTS, told, concurrency=settings.batch_size)
     app.close_first(dispatcher.close)

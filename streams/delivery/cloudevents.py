@@ -19,6 +19,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import AfterValidator, WithJsonSchema
@@ -62,8 +63,15 @@ UNKNOWN_SOURCE: Final = "unknown"
 _BOM: Final = b"\xef\xbb\xbf"
 
 
-def read_attributes(raw: bytes | None, headers: Mapping[str, bytes]) -> dict[str, Any]:
+def read_attributes(
+    raw: bytes | None, headers: Mapping[str, bytes], *, written_at: datetime | None = None
+) -> dict[str, Any]:
     """Return the attributes of an event and its `data`, unchecked.
+
+    Args:
+        raw: the entry's value.
+        headers: the entry's headers.
+        written_at: the time of an event that has none of its own.
 
     Raises:
         InvalidEvent: the bytes hold no JSON object, or contradict themselves.
@@ -78,7 +86,8 @@ def read_attributes(raw: bytes | None, headers: Mapping[str, bytes]) -> dict[str
     if without_zero_time(event.get("time")) is None:
         event.pop("time", None)
     # CloudEvents requires both; who leaves one out means the version that there is, and must not pass for one of ours.
-    return {"specversion": "1.0", "source": UNKNOWN_SOURCE, **event}
+    filled_in = {"specversion": "1.0", "source": UNKNOWN_SOURCE}
+    return {**filled_in, **event} if written_at is None else {**filled_in, "time": written_at, **event}
 
 
 def _is_absent(name: str, value: object) -> bool:

@@ -324,9 +324,11 @@ def parse_event(
     Raises:
         InvalidEvent: with a message that names each wrong field and what is wrong with it.
     """
-    attributes = read_attributes(raw, headers)
-    if written_at is not None:
-        attributes.setdefault("time", written_at)
+    return event_of(read_attributes(raw, headers, written_at=written_at))
+
+
+def event_of(attributes: Mapping[str, Any]) -> JobEvent:
+    """Read one event from its attributes and `data`. Raises InvalidEvent, as `parse_event` does."""
     try:
         return _ANY_EVENT.validate_python(attributes)
     except ValidationError as error:

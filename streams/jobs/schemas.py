@@ -9,13 +9,12 @@ Source: https://www.asyncapi.com/docs/reference/specification/v3.0.0
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, TypeAlias, get_args
+from typing import Any, Final, TypeAlias
 
 import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 
-from streams.jobs.events import JobEvent
 from streams.jobs.stages import CONSUMER_GROUPS
 from streams.jobs.topics import TOPICS, type_of
 
@@ -51,9 +50,13 @@ def _or_null(said: Json) -> Json:
 
 def documents() -> Iterator[tuple[Path, bytes]]:
     """Give each file's path, below `docs/`, and what it should hold."""
-    for model in get_args(JobEvent):
+    for model in _models():
         yield Path("schemas") / f"{type_of(model)}.json", _json(_schema(model))
     yield Path("asyncapi.json"), _json(_asyncapi())
+
+
+def _models() -> tuple[type[BaseModel], ...]:
+    return tuple(dict.fromkeys(model for topic in TOPICS.values() for model in topic.carries))
 
 
 def _schema(model: type[BaseModel]) -> Json:
@@ -61,7 +64,7 @@ def _schema(model: type[BaseModel]) -> Json:
 
 
 def _asyncapi() -> Json:
-    models: tuple[type[BaseModel], ...] = get_args(JobEvent)
+    models = _models()
     return {
         "asyncapi": "3.0.0",
         "info": {

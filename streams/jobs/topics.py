@@ -1,12 +1,13 @@
 """The topics, which events travel on each, and how a delivery is read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
 from infra.errors import InvalidEvent
+from streams.delivery.cloudevents import read_attributes
 from streams.delivery.deliveries import ATTEMPT, DEAD_LETTERS, Delivery, Record
 from streams.jobs.events import (
     JobAccepted,
@@ -19,10 +20,17 @@ from streams.jobs.events import (
     JobRejected,
     JobRequested,
     JobStarted,
-    parse_event,
+    event_of,
+)
+from streams.jobs.organization_facts import (
+    BudgetReached,
+    OrganizationFact,
+    is_organization_fact,
+    organization_fact,
 )
 
 E = TypeVar("E", bound=JobEvent)
+Facts: TypeAlias = Callable[[JobEvent | OrganizationFact, Delivery], Awaitable[Sequence[Record]]]
 
 JOB_REQUESTS: Final = "job-requests"
 JOB_ACCEPTED: Final = "job-accepted"
@@ -46,8 +54,8 @@ TOPICS: Final[Mapping[str, Topic]] = {
     JOB_ACCEPTED: Topic("Requests that the quota stage admitted.", (JobAccepted,)),
     JOB_ACCEPTED_PRIORITY: Topic("The same, from older versions. Worked off, and written no more.", (JobAccepted,)),
     JOB_EVENTS: Topic(
-        "Facts about jobs.",
-        (JobStarted, JobProgressed, JobCompleted, JobFailed, JobRejected, JobCancelled),
+        "Facts about jobs, and about what organizations have spent.",
+        (JobStarted, JobProgressed, JobCompleted, JobFailed, JobRejected, JobCancelled, BudgetReached),
     ),
     DEAD_LETTERS: Topic(
         "Entries that could not be processed, byte for byte, and in headers where they came from and why."
@@ -61,12 +69,40 @@ def type_of(model: type[BaseModel]) -> str:
 
 
 def read_event(delivery: Delivery) -> JobEvent:
-    """Read the event of a delivery.
+    """Read the job's event of a delivery.
 
     Raises:
         InvalidEvent: it is malformed, or belongs on another topic.
     """
-    event = parse_event(delivery.value, delivery.headers, written_at=delivery.written_at)
+    return _checked(event_of(_attributes(delivery)), delivery)
+
+
+def read_fact(delivery: Delivery) -> JobEvent | OrganizationFact:
+    """Read an event of a topic of facts, about a job or an organization.
+
+    Raises:
+        InvalidEvent: it is malformed, or belongs on another topic.
+    """
+    attributes = _attributes(delivery)
+    if delivery.topic == JOB_EVENTS and is_organization_fact(attributes):
+        return organization_fact(attributes)
+    return _checked(event_of(attributes), delivery)
+
+
+def about_jobs(handle: Callable[[JobEvent, Delivery], Awaitable[Sequence[Record]]]) -> Facts:
+    """Return a handler of facts that ignores those about organizations."""
+
+    async def handled(fact: JobEvent | OrganizationFact, delivery: Delivery) -> Sequence[Record]:
+        return () if isinstance(fact, OrganizationFact) else await handle(fact, delivery)
+
+    return handled
+
+
+def _attributes(delivery: Delivery) -> dict[str, Any]:
+    return read_attributes(delivery.value, delivery.headers, written_at=delivery.written_at)
+
+
+def _checked(event: JobEvent, delivery: Delivery) -> JobEvent:
     topic = TOPICS.get(delivery.topic)
     belong = topic.carries if topic else ()
     if belong and not isinstance(event, belong):
@@ -92,8 +128,8 @@ def expecting(*types: type[E]) -> Callable[[Delivery], E]:
     return decode
 
 
-def record(topic: str, event: JobEvent) -> Record:
-    """Return the record that carries an event, keyed by its job.
+def record(topic: str, event: JobEvent | OrganizationFact) -> Record:
+    """Return the record that carries an event, keyed by its job or organization.
 
     A request for a further run has an internal header, which is sealed when it is published: only ours ask for one.
     """

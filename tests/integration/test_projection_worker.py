@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,8 @@ from tests.conftest import Pool
 from tests.facts import completed, decide, enter, requested, started
 from tests.stream_entries import entries_of
 from tests.waiting import wait_for
+
+BUDGET_REACHED = Path(__file__).parents[1] / "recorded" / "teamfit.budget.reached.v1.json"
 
 
 @pytest.fixture
@@ -46,7 +49,10 @@ async def write(redis_url: str, topic: str, *events: JobEvent | bytes) -> None:
 async def test_events_of_both_topics_become_a_status(
     worker: asyncio.subprocess.Process, database_url: str, database: Pool, redis_url: str
 ) -> None:
-    """A request and the facts that follow are read from their streams, archived, and seen by the customer who polls."""
+    """A request and the facts that follow are read from their streams, archived, and seen by the customer who polls.
+
+    What is no fact about a job is ignored.
+    """
     job = JobId(uuid4())
     facts = [
         one.model_copy(update={"id": fact_id(job, 1, kind_of(one))})
@@ -54,7 +60,7 @@ async def test_events_of_both_topics_become_a_status(
     ]
     await enter(database, *facts)
     await decide(database, facts[0])
-    await write(redis_url, "job-events", *facts)
+    await write(redis_url, "job-events", BUDGET_REACHED.read_bytes(), *facts)
     await write(redis_url, "job-requests", requested(0, job=job))
     async with serving(api_settings(database_url=database_url)) as api:
 
@@ -67,6 +73,7 @@ async def test_events_of_both_topics_become_a_status(
 
         await wait_for(finished, deadline_s=30, what="the job to be completed")
     assert await database.fetchval("SELECT count(*) FROM job_events") == 3
+    assert await database.fetchval("SELECT count(*) FROM failed_events") == 0
 
 
 async def test_what_is_no_event_does_not_stop_the_projection(

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -21,6 +22,7 @@ from tests.integration.quota_scene import add_organization, completed, request
 from tests.stream_entries import entries_of
 from tests.waiting import wait_for
 
+BUDGET_REACHED = Path(__file__).parents[1] / "recorded" / "teamfit.budget.reached.v1.json"
 _APPS = ("consumers.quota", "consumers.failures", "producers.schedule")
 
 
@@ -79,7 +81,7 @@ async def test_requests_are_decided_and_completions_charged(database: Pool, redi
     await wait_for(decided, deadline_s=30, what="one request to be accepted and one refused")
 
     await decide(database, completed(accepted))
-    await write(redis_url, "job-events", accepted, completed(accepted))
+    await write(redis_url, "job-events", BUDGET_REACHED.read_bytes(), accepted, completed(accepted))
     await wait_for(
         lambda: database.fetchval("SELECT charged = 1 AND reserved = 0 FROM quota_usage"), what="the unit to be charged"
     )
