@@ -12,29 +12,39 @@ from http import HTTPStatus
 from typing import Final, Literal, TypeAlias
 
 from consumers.generation.blame_words import (
+    AWAY,
+    AWAY_CODES,
     BLOCKED,
     BLOCKED_CODES,
+    DENIED,
+    DENIED_CODES,
     FLAGGED,
     FLAGGED_CODES,
     KEY,
     KEY_CODES,
     LIMIT,
     LIMIT_CODES,
+    NO_CREDIT,
+    NO_CREDIT_CODES,
+    NO_JSON_CODES,
+    NOT_BOUGHT,
+    TRUNCATED,
+    words,
+)
+from consumers.generation.declining import declines
+from consumers.generation.refusal import Refusal
+from consumers.generation.request_words import (
+    BOUND,
     LONG,
     LONG_CODES,
     MODEL,
     MODEL_CODES,
     NO_ADDRESS,
-    NO_CREDIT,
-    NO_CREDIT_CODES,
-    NO_JSON_CODES,
     NOT_TAKEN,
     PARTS,
+    TOO_LARGE_EVER,
     TOO_MANY_ASKED,
-    words,
 )
-from consumers.generation.declining import declines
-from consumers.generation.refusal import Refusal
 
 Blame: TypeAlias = Literal["account", "configuration", "endpoint", "limit", "prompt", "unknown"]
 
@@ -60,8 +70,12 @@ class Verdict:
 
 
 _FORM_STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
-_REFUSING: Final = frozenset({400, 403, 422, 451})
+# Cloudflare's AI gateway has a guard before it that answers 424, Portkey one that answers 446.
+_REFUSING: Final = frozenset({400, 403, 422, 424, 446, 451})
+_NOT_NOW: Final = frozenset({408, 409, 421, 423, 424, 425})
 _NO_COMPLETIONS: Final = frozenset({404, 405, 410})
+_OF_PROXIES: Final = frozenset(range(440, 500)) - _REFUSING
+_LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 
 def blame(refusal: Refusal, *, url: str, model: str) -> Verdict:
@@ -97,43 +111,62 @@ class _Words:
 
 
 def _by_words(refusal: Refusal, said: _Words, named: str, url: str, model: str) -> Verdict | None:
+    """Return what the words say. Those of a 5xx are about the request alone: an endpoint that fails is what it is."""
     status = refusal.status
-    is_limit = status == HTTPStatus.TOO_MANY_REQUESTS
+    if status == HTTPStatus.TOO_MANY_REQUESTS and said.any(None, TOO_LARGE_EVER):
+        return _too_long(named)
+    verdict = _of_account(refusal, said, named, url) or _of_content(refusal, said, named)
+    if verdict is not None:
+        return verdict
+    if status in {400, 401, 403} and said.any(KEY_CODES, KEY):
+        return _wrong_key(named, url)
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR and said.any(AWAY_CODES, AWAY):
+        return _away(refusal, named, url)
+    if status in _REFUSING and declines(refusal.text):
+        return Verdict("prompt", "llm_refusal", f"the LLM refused to answer this request {named}", certain=False)
+    return _by_request(refusal, said, named, url, model)
+
+
+def _of_account(refusal: Refusal, said: _Words, named: str, url: str) -> Verdict | None:
+    """Return that the account has no credit, has used up a limit, or is blocked."""
+    status = refusal.status
+    is_limit, is_outage = status == HTTPStatus.TOO_MANY_REQUESTS, status >= HTTPStatus.INTERNAL_SERVER_ERROR
     # Gemini's rate limits speak of billing too; an account without credit names no time at which that changes.
-    if said.code(NO_CREDIT_CODES) or (
-        status < HTTPStatus.INTERNAL_SERVER_ERROR and said.any(None, NO_CREDIT) and not (is_limit and refusal.wait)
-    ):
+    if said.code(NO_CREDIT_CODES) or (not is_outage and said.any(None, NO_CREDIT) and not (is_limit and refusal.wait)):
         return _no_credit(refusal, named, url)
-    if is_limit or (
-        said.any(LIMIT_CODES, LIMIT)
-        and status < HTTPStatus.INTERNAL_SERVER_ERROR
-        and status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    ):
+    if is_limit or (not is_outage and status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE and said.any(LIMIT_CODES, LIMIT)):
         return _limit(refusal, named)
-    if status < HTTPStatus.INTERNAL_SERVER_ERROR and said.any(BLOCKED_CODES, BLOCKED):
+    if status in {400, 402, 403} and said.any(None, NOT_BOUGHT):
+        return _no_credit(refusal, named, url)
+    if not is_outage and said.any(BLOCKED_CODES, BLOCKED):
         sentence = f"the account behind OPENAI_API_KEY is blocked at {url} {named}: its region, or it is suspended"
         return Verdict("account", "llm_account_blocked", sentence)
+    return None
+
+
+def _of_content(refusal: Refusal, said: _Words, named: str) -> Verdict | None:
+    """Return that a filter refused the prompt, or that the endpoint keeps an answer which it finds no use for."""
+    status = refusal.status
     if said.code(FLAGGED_CODES) or (status in _REFUSING and said.any(None, FLAGGED)):
         certain = status in {400, 422} and said.code(FLAGGED_CODES)
         return Verdict(
             "prompt", "llm_content_filter", f"the LLM's content filter refused the request {named}", certain=certain
         )
-    if status in {400, 401, 403} and said.any(KEY_CODES, KEY):
-        return _wrong_key(named, url)
-    if status in _REFUSING and declines(refusal.text):
-        return Verdict("prompt", "llm_refusal", f"the LLM refused to answer this request {named}", certain=False)
     if said.code(NO_JSON_CODES):
         return Verdict("prompt", "llm_invalid_output", f"the endpoint found no valid JSON in the answer {named}")
-    return _by_request(refusal, said, named, url, model)
+    if said.any(None, TRUNCATED):
+        sentence = f"the endpoint cut the answer off at TEAMFIT_MAX_COMPLETION_TOKENS and kept it {named}"
+        return Verdict("prompt", "llm_truncated", sentence)
+    return None
 
 
 def _by_request(refusal: Refusal, said: _Words, named: str, url: str, model: str) -> Verdict | None:
     """Return what the words say about the request: too long, for a model that is unknown, in a form that is refused."""
     status = refusal.status
-    is_long = said.any(LONG_CODES, LONG)
-    if is_long or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return Verdict("prompt", "llm_prompt_too_long", f"the prompt is too long for the model {named}", certain=False)
-    if said.any(None, TOO_MANY_ASKED):
+    if said.any(LONG_CODES, LONG) or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return _too_long(named)
+    names_limit = any(PARTS[limit].search(one) for limit in _LIMITS for one in refusal.parameters)
+    if said.any(None, TOO_MANY_ASKED) or (names_limit and said.any(None, BOUND)):
         sentence = f"model {model} at {url} gives no answer of TEAMFIT_MAX_COMPLETION_TOKENS {named}: set it lower"
         return Verdict("configuration", "llm_misconfigured", sentence)
     refused = _refused_parts(refusal, said)
@@ -150,7 +183,11 @@ def _by_request(refusal: Refusal, said: _Words, named: str, url: str, model: str
     ):
         sentence = f"model {model} is unknown at {url} {named}: check TEAMFIT_MODEL and OPENAI_BASE_URL"
         return Verdict("configuration", "llm_misconfigured", sentence)
-    return _no_address(named, url) if said.any(None, NO_ADDRESS) else None
+    if said.any(None, NO_ADDRESS):
+        return _no_address(named, url)
+    if status in {400, 403} and said.any(DENIED_CODES, DENIED):
+        return Verdict("account", "llm_misconfigured", f"{url} does not let this key call it {named}: check its rights")
+    return None
 
 
 def _refused_parts(refusal: Refusal, said: _Words) -> frozenset[str]:
@@ -184,13 +221,10 @@ def _by_status(refusal: Refusal, named: str, url: str, model: str) -> Verdict:
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         # A proxy says so with a page.
         return Verdict("prompt", "llm_prompt_too_long", f"the prompt is too long for {url} {named}", certain=False)
-    is_outage = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {408, 409, 421, 425, 440, 444, 460, 498, 499}
+    # From 440 on they are no standard's, but balancers' and proxies' of their own.
+    is_outage = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _NOT_NOW or status in _OF_PROXIES
     if is_outage or refusal.is_page or status < HTTPStatus.BAD_REQUEST:
-        page = " with a page for people, as gateways do" if refusal.is_page else ""
-        sentence = (
-            f"the LLM endpoint {url} fails{page} {named}: nothing to do here but to wait, or to look at its status"
-        )
-        return Verdict("endpoint", "llm_server_error", sentence, wait=refusal.wait)
+        return _away(refusal, named, url)
     sentence = f"the LLM endpoint {url} refuses the request for model {model} {named}"
     return Verdict("unknown", "llm_bad_request", sentence, certain=False)
 
@@ -198,6 +232,16 @@ def _by_status(refusal: Refusal, named: str, url: str, model: str) -> Verdict:
 def _no_address(named: str, url: str) -> Verdict:
     sentence = f"{url} has no /chat/completions {named}: check OPENAI_BASE_URL (it often ends in /v1) and TEAMFIT_MODEL"
     return Verdict("configuration", "llm_misconfigured", sentence)
+
+
+def _too_long(named: str) -> Verdict:
+    return Verdict("prompt", "llm_prompt_too_long", f"the prompt is too long for the model {named}", certain=False)
+
+
+def _away(refusal: Refusal, named: str, url: str) -> Verdict:
+    page = " with a page for people, as gateways do" if refusal.is_page else ""
+    sentence = f"the LLM endpoint {url} fails{page} {named}: nothing to do here but to wait, or to look at its status"
+    return Verdict("endpoint", "llm_server_error", sentence, wait=refusal.wait)
 
 
 def _no_credit(refusal: Refusal, named: str, url: str) -> Verdict:

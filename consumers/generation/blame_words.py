@@ -24,21 +24,28 @@ NO_CREDIT_CODES: Final = words(
     r"out_of_credits?",
     r"insufficient_\w*quota",
     r"quota_exhausted",
-    r"budget_exceeded",
-    r"1113",  # Zhipu
+    r"budget_\w+",
+    r"spend_limit\w*",
+    r"setlimitexceeded",
+    r"token_quota_reached",
+    r"\w+\.freetieronly",
+    r"1113|1309",  # Zhipu
     r"base_resp_1008",
 )
 NO_CREDIT: Final = words(
     (
         r"(insufficient|not enough|no|negative|low|run out of|out of|exhausted|"
         r"used all)\b[\w\s]{0,24}\b(balance|credits?|funds)\b"
+        r"(?! (were|was|have been|has been|are|is|will be) (charged|used|consumed|deducted))"
     ),
     r"\b(balance|credits?|funds)\b[\w\s]{0,24}(insufficient|too low|exhausted|depleted|used up)",
     r"(check|update|add|set ?up|enable|your) (your |a |an )?(plan and )?(billing|payment)",
-    r"spending limit",
-    r"budget (has been |was |is )?exceeded",
+    r"spend(ing)? (alert |hard )?(limit|threshold)",
+    r"budget (has been |was |is )?exceeded|over budget",
+    r"(credit card|payment method)[\w\s]{0,24}(required|on file)|valid credit card",
+    r"free (tier|quota|allocation|trial)[\w\s]{0,40}(exhausted|used up|expired)",
     r"your specified api usage limits?",
-    r"requires billing",
+    r"requires billing|inactive subscription",
     r"billing (to be|is not|not) enabled",
     r"prepaid",
     r"top[- ]?up",
@@ -46,6 +53,12 @@ NO_CREDIT: Final = words(
     r"overdue",
     r"余额不足",
     r"欠费",
+    r"套餐已(到|过)期",
+)
+# What the account has not bought. Under a 429 the same words advertise.
+NOT_BOUGHT: Final = words(
+    r"upgrade (your|the) (account|plan|subscription|tier)",
+    r"requires an? [\w\s]{0,30}\b(subscription|plan|tier|account)\b",
 )
 KEY_CODES: Final = words(
     r"(invalid|incorrect|missing|expired|wrong)_?(api)?_?(key|token|credentials?)",
@@ -70,8 +83,16 @@ KEY: Final = words(
     r"authenticat",
     r"unauthori[sz]ed",
     r"(invalid|expired|missing) (bearer |access |auth )?token",
+    r"\btoken (is |was |has )?(invalid|expired|revoked)",
     r"no cookie auth credentials",
     r"security token[\w\s]{0,40}(expired|invalid)",
+    r"signature[^.]{0,60}does(n't| not) match",
+    r"key\b[\w\s]{0,24}(leaked|compromised|blocked)",
+)
+DENIED_CODES: Final = words(r"permission_(error|denied)", r"missing_scopes?")
+DENIED: Final = words(
+    r"not (authori[sz]ed|permitted|allowed) to (perform|access|use|invoke|call)",
+    r"(does(n't| not) have|insufficient|no) (the )?(required |sufficient )?(permissions?|scopes?)\b",
 )
 BLOCKED_CODES: Final = words(
     r"unsupported_country\w*",
@@ -79,6 +100,9 @@ BLOCKED_CODES: Final = words(
     r"user_(suspended|banned|deactivated)",
     r"organization_(restricted|suspended|disabled)",
     r"access_terminated\w*",
+    r"project_archived",
+    r"ip_not_\w+",
+    r"api_key_\w+_blocked",
     r"consumer_suspended",
     r"service_disabled",
     r"region_\w+",
@@ -91,37 +115,32 @@ BLOCKED: Final = words(
     ),
     r"not (available|supported) in your (country|region)",
     (
-        r"(account|organi[sz]ation|project|user|key|access|team)\b[\w\s]{0,24}(suspended|deactivated|disabled|"
-        r"banned|restricted|locked|terminated)"
+        r"(account|organi[sz]ation|project|user|key|access|team|subscription)\b[\w\s]{0,24}(suspended|deactivated|"
+        r"disabled|banned|restricted|locked|terminated|archived)"
     ),
     r"ip( address)?\b[\w\s]{0,24}not (allowed|authorized|whitelisted)",
+    r"(network|firewall) (settings|rules|policy)",
+    r"rbac: access denied",
 )
-MODEL_CODES: Final = words(
-    (
-        r"model_?(not_?found|not_?exist|not_available|not_supported|decommissioned|terms_required|deprecated|"
-        r"permission_blocked\w*)\w*"
-    ),
-    r"(unknown|invalid|unsupported|no_such)_model\w*",
-    r"deployment_?not_?found",
-    r"model_not_open",
-    r"model_not_loaded",
-    r"1211",  # Zhipu
+# An outage that comes as a 4xx.
+AWAY_CODES: Final = words(
+    r"service_?unavailable\w*",
+    r"(temporarily_)?unavailable",
+    r"(server|model|engine)?_?(is_)?(overloaded|over_capacity|at_capacity)(_error)?",
+    r"internal(_?server)?(_?error)?",
+    r"server_error",
+    r"internalserverexception",
+    r"model(_?error|timeout|notready)exception",
+    r"(deadline|timeout)_?exceeded",
+    r"upstream_\w+",
 )
-MODEL: Final = words(
-    (
-        r"\bmodels?\b[^.]{0,160}?(not found|does(n't| not) exist|not exist|is not available|no longer|"
-        r"decommissioned|not loaded|not a valid|is not supported\b(?! (response|when|with this (param|"
-        r"value)))|retired|not a chat model)"
-    ),
-    r"(unknown|invalid|no such|unrecogni[sz]ed|unsupported|not a valid) model\b",
-    r"not a valid model id",
-    r"no models? loaded",
-    r"no endpoints found",
-    r"no allowed providers",
-    r"failed to load model",
-    r"try pulling it",
-    r"do(es)?(n't| not) have access to (the )?model",
-    r"deployment[\w\s]{0,40}does not exist",
+AWAY: Final = words(
+    r"(at|over|maximum|exceeded) capacity|capacity (is )?(temporarily )?(exceeded|reached)",
+    r"(currently|temporarily) (overloaded|unavailable)",
+    r"(server|service|model|engine|system)s? (is|are) (too |currently |very )?(busy|overloaded|down|unavailable)",
+    r"(model|server|process|runner) (has |was )?(crashed|unloaded)",
+    r"internal (server )?error",
+    r"(experienc|encounter)\w+ (an? )?(unexpected|internal|high) (error|demand|load|traffic)",
 )
 FLAGGED_CODES: Final = words(
     r"content_?(filter\w*|policy\w*|blocked|moderation\w*|safety\w*)",
@@ -143,7 +162,9 @@ FLAGGED_CODES: Final = words(
     r"violence",
     r"hate",
     r"nsfw\w*",
-    r"guardrail\w*",
+    r"\w*guardrail\w*",
+    r"censorship\w*",
+    r"(input|output)text\w*detected",
     r"hooks_failed",  # Portkey
     r"1301",  # Zhipu
     r"base_resp_102[67]",
@@ -155,62 +176,22 @@ FLAGGED: Final = words(
     ),
     r"(violat\w*|against|triggering)\b[^.]{0,40}?(content|usage|safety|acceptable|policy|policies|guidelines)",
     r"content (management )?(policy|filter)",
-    r"safety (system|filter|reasons|settings)",
+    r"safety (system|filter|reasons|settings|checks?)",
+    r"(content|prompt|pattern|response|output|request)\b[^.]{0,24}\b(is|was|been)? ?blocked",
+    r"violat\w* (the |a )?guardrail",
     r"flagged (as|for|by)",
     r"requires moderation",
     r"content exists risk",
     r"\bnsfw\b",
     r"敏感|不安全|违规|违反",
 )
-LONG_CODES: Final = words(
-    r"context_?(length|window|size)\w*",
-    r"exceed\w*_context\w*",
-    (
-        r"(prompt|input|request|string|message|payload)_?(is_)?(too_(long|large)|above_max_length|"
-        r"length_exceeded)\w*"
-    ),
-    r"string_above_max_length",
-    r"tokens_limit_reached",
-    r"max_tokens_exceeded",
-    r"request_entity_too_large",
-    r"request_too_large",
-    r"1261",  # Zhipu
-    r"base_resp_1039",
-)
-LONG: Final = words(
-    r"context (length|window|size)",
-    r"maximum (input|prompt|sequence)? ?(length|tokens)[^.]{0,60}exceed",
-    r"(prompt|input|request|messages?|payload|body)\b[^.]{0,40}?too (long|large|big)",
-    r"too (many|long)[^.]{0,20}(input |prompt )?tokens",
-    r"reduce (the |your )?(length|message|prompt|input)",
-    r"exceeds?\b[^.]{0,40}(token|context|length) (limit|count|window|size)",
-    r"maximum number of (input )?tokens",
-    r"inputs?`? tokens",
-    r"longer than (the )?(model|maximum)",
-    r"length exceeds\b[^.]{0,30}context",
-    r"max_model_len",
-    r"token count[^.]{0,40}exceeds",
-    r"entity too large",
-)
-TOO_MANY_ASKED: Final = words(
-    (
-        r"max(imum)?[_ ](completion[_ ]|output[_ ]|new[_ ])?tokens?\b[^.]{0,120}?(too (large|high|big)|"
-        r"at most|less than|must be|should be|<=|exceed|greater than|range)"
-    ),
-    (
-        r"(too (large|high|big)|at most|supports at most|valid range)[^.]{0,60}?(completion tokens|"
-        r"max(imum)?[_ ](completion[_ ]|output[_ ])?tokens)"
-    ),
-)
-# LM Studio says so under status 200.
-NO_ADDRESS: Final = words(
-    r"unexpected endpoint", r"(no|unknown|invalid) (such )?(route|endpoint|path)\b", r"cannot post "
-)
+TRUNCATED: Final = words(r"could not finish the message")
 NO_JSON_CODES: Final = words(
     r"json_validate_failed",
     r"failed_generation",
     r"output_parse\w*",
     r"json_validation_failed",
+    r"tool_use_failed",
 )
 LIMIT_CODES: Final = words(
     r"rate_?limit\w*",
@@ -226,61 +207,12 @@ LIMIT_CODES: Final = words(
     r"base_resp_(1002|1041)",
 )
 LIMIT: Final = words(
-    r"rate[ -]?limit",
+    r"(rate|request|qps|rpm|tpm)[ -]?limit",
     r"too many requests",
     r"(requests|tokens) per (minute|second|hour|day)",
     r"throttl",
     r"concurren\w+ limit",
     r"out of call volume",
-)
-# Parts of the request, as `dialect` knows them, and how refusals name them.
-PARTS: Final[dict[str, re.Pattern[str]]] = {
-    "max_completion_tokens": words(
-        r"max_completion_tokens",
-        r"maxcompletiontokens",
-    ),
-    "max_tokens": words(
-        r"\bmax_tokens\b",
-    ),
-    "bounds": words(
-        r"min_?items",
-        r"max_?items",
-        r"\bminimum\b",
-        r"\bmaximum\b",
-        r"min_?length",
-        r"max_?length",
-    ),
-    "response_format": words(
-        r"response_?format",
-        r"json_?schema",
-        r"json_?object",
-        r"json[ _]mode",
-        r"structured[ _]outputs?",
-        r"guided[_ ]\w+",
-        r"grammar",
-        r"\bschema\b",
-    ),
-    "system": words(
-        r"system[ _](role|message|prompt|instruction)s?",
-        r"role\W{1,4}system",
-        r"roles must alternate",
-        r"developer instruction",
-    ),
-}
-NOT_TAKEN: Final = words(
-    r"not (be )?(supported|permitted|allowed|available|enabled|implemented|recogni[sz]ed|accepted|a valid)",
-    r"un(supported|known|recogni[sz]ed|expected|available)",
-    r"(does|do|is|are|must|should|can)( not|n't)\b",
-    r"cannot",
-    r"invalid",
-    r"extra_forbidden",
-    r"literal_error",
-    r"extra inputs",
-    r"instead",
-    r"failed to (parse|compile)",
-    r"must alternate",
-    r"must (be|contain)",
-    r"should be",
-    r"only supports",
-    r"(enabled|available|supported|allowed) only",
+    r"(usage|key|consumption) limit (was |has been |is )?(exceeded|reached)",
+    r"并发(数过高|上限)|限流|请求过于频繁",
 )

@@ -13,7 +13,7 @@ from consumers.generation.endings import Ending, ending_of
 from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.message import refusal_in, sources
 from consumers.generation.no_completion import NoCompletion, reported, reports
-from consumers.generation.packing import Found, without_null_lists
+from consumers.generation.packing import Found, unpacked_each, without_null_lists
 from infra.errors import Permanent, Transient
 from streams.jobs.completion import Usage
 
@@ -112,7 +112,8 @@ def _valid(found: Found, usage: Usage) -> Activities:
         message = f"the answer is not three valid activities: {found.problem}"
         raise LlmFailure(Transient("llm_invalid_output", message), usage=usage)
     try:
-        return Activities.model_validate(without_null_lists(found.value, found.kinds))
+        value = unpacked_each(found.value, found.kinds)
+        return Activities.model_validate(without_null_lists(value, found.kinds))
     except ValidationError as error:
         raise LlmFailure(Transient("llm_invalid_output", _explain(error)), usage=usage) from error
 

@@ -37,14 +37,28 @@ _DECLINES: Final = re.compile(
             r"\bno (puedo|podemos|me es posible|es posible)\b",
             r"\bnão (posso|consigo|podemos|é possível)\b",
             r"\bnon (posso|possiamo|sono in grado|è possibile)\b",
-            # Polish, Russian, Turkish
+            # Romanian, Hungarian, Finnish, Greek
+            r"\bnu (pot|putem)\b",
+            r"\bnem (tudok|tudunk|segíthetek)\b",
+            r"\ben (voi|pysty)\b",
+            r"\bδεν (μπορώ|μπορούμε)\b",  # noqa: RUF001 - Greek is meant
+            # Czech, Slovak, Polish, Russian, Ukrainian, Turkish
+            r"\b(nemohu|nemůžu|nemôžem|nemůžeme)\b",
             r"\bnie mog(ę|emy)\b",
+            r"\bне (можу|можемо)\b",  # noqa: RUF001 - Cyrillic is meant
             r"\bне (могу|можем)\b",  # noqa: RUF001 - Cyrillic is meant
             r"\b(yardımcı olamam|yapamam)\b",  # noqa: RUF001 - so is the dotless i
             # Chinese, Japanese, Korean
             r"无法|不能|不便|抱歉|無法",
             r"できません|できかねます|致しかねます",
             r"수 없습니다|도와드릴 수 없",
+            # Arabic, Hebrew, Hindi, Indonesian, Vietnamese, Thai
+            r"لا (أستطيع|يمكنني|نستطيع)|لن أتمكن",
+            r"לא (יכול|יכולה|אוכל)",
+            r"नहीं (कर सकता|कर सकती|कर सकते)|असमर्थ",
+            r"\btidak (dapat|bisa) (membantu|membuat|memberikan|memenuhi)\b",
+            r"không thể",
+            r"ไม่สามารถ",
         )
     ),
     re.IGNORECASE,

@@ -69,13 +69,19 @@ def _read(content: bytes, kinds: set[str]) -> object:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
         # More lenient, and slower: half a surrogate pair, bytes that are no UTF-8, a byte order mark, a stream.
-        text = content.decode("utf-8-sig", "replace").strip()
+        text = content.decode(_encoding(content), "replace").strip("\ufeff\0 \t\r\n")
     try:
         return json.loads(text, strict=False)
     except (ValueError, RecursionError):
         pieces = pieces_in(text)
     kinds |= {"stream"} if pieces else set()
     return joined(pieces) if pieces else text
+
+
+def _encoding(content: bytes) -> str:
+    """Return UTF-16 or UTF-32 where a body begins so with JSON, else UTF-8."""
+    found = json.detect_encoding(content)
+    return found if content[:4].strip(b"\xff\xfe\0").startswith((b"{", b"[")) else "utf-8-sig"
 
 
 def _in_list(documents: list[Any]) -> Envelope:

@@ -106,7 +106,9 @@ def of_no_completion(error: NoCompletion, headers: Mapping[str, str], *, url: st
         failure = _of(Verdict("configuration", "llm_misconfigured", f"{url} {error.hint}"))
     else:
         failure = _of_words(error, headers, url, model)
-    failure.usage, failure.maybe_billed = error.usage, error.maybe_billed
+    # One that an endpoint has generated and kept costs something too.
+    failure.maybe_billed = error.maybe_billed or (failure.maybe_billed and error.usage is None)
+    failure.usage = error.usage
     return failure
 
 
@@ -182,6 +184,8 @@ def _refused(refusal: Refusal, verdict: Verdict, headers: Mapping[str, str]) -> 
     if verdict.code == "llm_invalid_output":
         # The endpoint has generated an answer and kept it.
         failure.error, failure.verdict, failure.maybe_billed = Transient(verdict.code, verdict.sentence), None, True
+    elif verdict.code == "llm_truncated":
+        failure.maybe_billed = True
     return failure
 
 

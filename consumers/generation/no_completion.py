@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from streams.jobs.completion import Usage
 
-_REPORTS: Final = ("error", "errors", "detail", "message", "msg", "base_resp")
+_REPORTS: Final = ("error", "errors", "detail", "message", "msg", "error_msg", "error_message", "base_resp")
+# What gateways write where there was no error.
+_NO_ERROR: Final = frozenset({"", "0", "00", "200", "none", "null", "nil", "ok", "success", "no error", "false"})
 _STATUSES: Final = ("code", "status", "status_code", "statusCode", "http_code")
 # MiniMax has generated such an answer, and keeps it.
 _KEPT: Final = 1027
@@ -47,7 +49,7 @@ class NoCompletion(Exception):
 def reports(part: Mapping[str, Any]) -> bool:
     """Return whether a part of a body reports an error. Some servers send an empty one with each answer."""
     error = part.get("error")
-    says_something = any(error.values()) if isinstance(error, dict) else bool(error)
+    says_something = any(map(_is_error, error.values())) if isinstance(error, dict) else _is_error(error)
     has_failed = part.get("success") is False and bool(part.get("errors"))
     return says_something or has_failed or bool(_mapping(part.get("base_resp")).get("status_code"))
 
@@ -67,6 +69,11 @@ def reported(part: Mapping[str, Any], usage: Usage) -> NoCompletion:
         usage=usage if costs else None,
         maybe_billed=usage.maybe_billed if costs else is_kept or not is_report,
     )
+
+
+def _is_error(stated: object) -> bool:
+    is_word = isinstance(stated, str | int) and not isinstance(stated, bool)
+    return bool(stated) and not (is_word and str(stated).strip().lower() in _NO_ERROR)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -69,6 +69,10 @@ def unpack(text: str, *, depth: int = 0) -> Found:
     elif not text.strip():
         return Found(problem="it is empty")
     found, places = _last(values)
+    if found.value is None and (escaped := _unescaped(text)) and depth < _DEEPEST:
+        found = unpack(escaped, depth=depth + 1)
+        found.kinds.add("string")
+        return found
     if found.value is None:
         found.instead = "" if any(one.broken for one in values) else outside
         return found
@@ -78,6 +82,18 @@ def unpack(text: str, *, depth: int = 0) -> Found:
     found.kinds |= {"fence"} if bare != around else set()
     found.kinds |= {"text"} if _TAG.sub("", bare).strip() else set()
     return found
+
+
+def _unescaped(text: str) -> str:
+    """Return what stands in a text that is the inside of a JSON string, without its quotes."""
+    start, end = text.find('{\\"'), text.rfind("}") + 1
+    if start < 0 or end <= start:
+        return ""
+    try:
+        value: str = _DECODER.decode(f'"{text[start:end]}"')
+    except ValueError:
+        return ""
+    return value
 
 
 def _values(text: str, depth: int) -> list[_Value]:
@@ -102,7 +118,7 @@ def _values(text: str, depth: int) -> list[_Value]:
             budget -= end - at  # the end of a quotation, taken for a beginning
             continue
         at = end
-        activity = value if _is_activity(value) else None
+        activity = _one(value, kinds)
         values.append(_Value(mark.start(), end, Found(wanted, kinds=kinds), activity))
     return values
 
@@ -144,7 +160,8 @@ def _last(values: Sequence[_Value]) -> tuple[Found, list[tuple[int, int]]]:
         return last.found, [(last.start, last.end)]
     single = [(one.activity, (one.start, one.end)) for one in values if one.activity is not None]
     if single:
-        return Found({_ACTIVITIES: [one for one, _ in single]}, kinds={"list"}), [place for _, place in single]
+        kinds = {kind for one in values for kind in one.found.kinds}
+        return Found({_ACTIVITIES: [one for one, _ in single]}, kinds={"list", *kinds}), [place for _, place in single]
     return Found(), []
 
 
@@ -166,7 +183,7 @@ def wanted_in(value: object, kinds: set[str], depth: int = 0) -> dict[str, Any] 
             return _wrapped(value, kinds, depth)
         case [dict() as only] if not _is_activity(only):
             return wanted_in(only, kinds, depth + 1)
-        case list() if any(map(_is_activity, value)):
+        case list() if any(_one(part, set()) for part in value):
             kinds.add("list")
             return {_ACTIVITIES: value}
     return None
@@ -195,6 +212,31 @@ def _wrapped(value: Mapping[str, object], kinds: set[str], depth: int) -> dict[s
 
 def _is_activity(value: object) -> bool:
     return isinstance(value, dict) and "title" in value and len(Activity.model_fields.keys() & value.keys()) > 1
+
+
+def _one(value: object, kinds: set[str]) -> dict[str, Any] | None:
+    """Return the activity that a value is, or holds as its only one, or as a text."""
+    inner, kind = value, ""
+    if isinstance(value, str) and value.lstrip()[:1] == "{":
+        try:
+            inner, kind = _DECODER.decode(value), "string"
+        except (ValueError, RecursionError):
+            return None
+    elif isinstance(value, dict) and len(value) == 1:
+        [inner] = value.values()
+        kind = "wrapper"
+    if not isinstance(inner, dict) or not _is_activity(inner):
+        return None
+    kinds |= {kind} if kind else set()
+    return inner
+
+
+def unpacked_each(value: dict[str, Any], kinds: set[str]) -> dict[str, Any]:
+    """Return the same activities, without what is wrapped around each of them."""
+    activities = value[_ACTIVITIES]
+    if not isinstance(activities, list):
+        return value
+    return {_ACTIVITIES: [_one(one, kinds) or one for one in activities]}
 
 
 def without_null_lists(value: dict[str, Any], kinds: set[str]) -> dict[str, Any]:

@@ -28,6 +28,10 @@ _PLAIN_CHOICE: Final = frozenset(
 )
 _WHOLE: Final = (b"{", b"[", b"<")
 _DONE: Final = b"[DONE]"
+# What some write as the reason of each piece.
+_NO_END: Final = frozenset({"", "null", "none"})
+_FEWEST: Final = 3
+_LEAST_CHARS: Final = 200
 # What keeping a line costs beside its bytes.
 _LINE_BYTES: Final = 64
 # How often the folded document is measured.
@@ -58,6 +62,7 @@ class Pieces:
         self._is_whole = False
         self._document: Any = None
         self._texts: list[str] = []
+        self._repeats = True
         self._length = 0
         self._measured = 0
         self.is_stream = False
@@ -97,7 +102,7 @@ class Pieces:
     @property
     def is_cut_off(self) -> bool:
         """Return whether it is a stream that did not come to its end."""
-        return self.is_stream and not (self.is_done or self._choice(0).get("finish_reason"))
+        return self.is_stream and not (self.is_done or _ends(self._choice(0).get("finish_reason")))
 
     def _choice(self, number: int) -> dict[str, Any]:
         choices = self._document.get("choices") if isinstance(self._document, dict) else None
@@ -110,7 +115,8 @@ class Pieces:
                 self.is_stream = True
                 self._raw.clear()
             if isinstance(value, dict):
-                self._fold(value)
+                # After its end nothing but its cost is a part of it.
+                self._fold({"usage": value.get("usage")} if self.is_done else value)
 
     def _events(self, lines: bytes) -> Iterator[object]:
         for line in lines.splitlines():
@@ -150,6 +156,7 @@ class Pieces:
     def _add(self, text: str) -> None:
         if not text:
             return
+        self._repeats = self._repeats and text.startswith(self._texts[-1] if self._texts else "")
         self._texts.append(text)
         for activity in self._written.add(text):
             self._found += 1
@@ -163,10 +170,16 @@ class Pieces:
             self._measured = self._length
             self.is_too_long = len(self._joined()) >= MOST_BYTES
 
+    def _is_repeated(self) -> bool:
+        """Return whether each piece holds all that came before. No three pieces of an answer look so by chance."""
+        texts = self._texts
+        return self._repeats and len(texts) >= _FEWEST and len(texts[0]) < len(texts[-1]) >= _LEAST_CHARS
+
     def _joined(self) -> bytes:
         choice = self._choice(0)
         if self._texts and choice:
-            choice["delta"] = {**(choice.get("delta") or {}), "content": "".join(self._texts)}
+            text = self._texts[-1] if self._is_repeated() else "".join(self._texts)
+            choice["delta"] = {**(choice.get("delta") or {}), "content": text}
         return json.dumps(self._document).encode()
 
 
@@ -181,6 +194,10 @@ def _is_plain(piece: dict[str, Any], choices: Any, choice: dict[str, Any], delta
         and not (piece.get("usage") or choice.get("finish_reason") or choice.get("native_finish_reason"))
         and not choice.get("content_filter_results")
     )
+
+
+def _ends(reason: object) -> bool:
+    return bool(reason) and str(reason).strip().lower() not in _NO_END
 
 
 def _value(data: bytes) -> object:

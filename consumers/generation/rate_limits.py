@@ -21,12 +21,19 @@ _JOINED: Final = re.compile(r"\d{1,12}(?:\s*,\s*\d{1,12})+")
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 # "Please try again in 1.2s", "Please retry in 45.8s.", "retry after 20 seconds", "Try again in 6m0s"
 _SPOKEN: Final = re.compile(
-    rf"(?:again|retry|wait)(?:\s+\w+)?\s+(?:in|after|for)?\s*((?:{_PART.pattern}\s*)+)(?![a-z])"
+    rf"(?:again|retry|wait|resets?|available|cool ?down)(?:\s+\w+)?\s+(?:in|after|for|of)?\s*(?:about\s+)?"
+    rf"((?:{_PART.pattern}\s*)+)(?![a-z])"
 )
+# Seconds or a date; and Azure's, OpenAI's and others' in milliseconds, which come first.
+_WAITS: Final = ("retry-after", "x-retry-after", "x-ratelimit-retry-after")
+_WAITS_MS: Final = ("retry-after-ms", "x-ms-retry-after-ms", "x-retry-after-ms")
+# The drafts of the IETF: `RateLimit: limit=10, remaining=0, reset=5`, later `RateLimit: "default";r=0;t=5`.
+_STANDARD: Final = re.compile(r"(?:\breset|;\s*t)\s*=\s*(\d{1,9})")
 
-# A number so large is a point in time: seconds since 1970 (from 1973 on), or milliseconds.
+# A number so large is a point in time: seconds since 1970 (from 1973 on), or thousandths of one, of those, of those.
 _EPOCH_S: Final = 1e8
-_EPOCH_MS: Final = 1e11
+_THOUSANDTHS: Final = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
+_ZONE: Final = re.compile(r"(?<=\d) ?(?:UTC|GMT)$")
 
 
 def retry_after(headers: Mapping[str, str]) -> timedelta | None:
@@ -34,10 +41,11 @@ def retry_after(headers: Mapping[str, str]) -> timedelta | None:
 
     It says so by `retry-after-ms`, or `Retry-After` in seconds or as a date.
     """
-    milliseconds = number_of(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return bounded(milliseconds / 1000)
-    return wait_of(headers.get("retry-after"))
+    for name in _WAITS_MS:
+        milliseconds = number_of(headers.get(name))
+        if milliseconds is not None:
+            return bounded(milliseconds / 1000)
+    return next((wait for name in _WAITS if (wait := wait_of(headers.get(name))) is not None), None)
 
 
 def wait_of(text: str | None) -> timedelta | None:
@@ -53,7 +61,8 @@ def wait_of(text: str | None) -> timedelta | None:
     number = number_of(text)
     if number is not None:
         if number >= _EPOCH_S:
-            number = number / (1000 if number >= _EPOCH_MS else 1) - datetime.now(UTC).timestamp()
+            parts = next((parts for least, parts in _THOUSANDTHS if number >= least), 1)
+            number = number / parts - datetime.now(UTC).timestamp()
         return bounded(number)
     lowered = text.lower()
     if _DURATION.fullmatch(lowered) or (_ISO_DURATION.fullmatch(lowered) and _PART.search(lowered)):
@@ -96,13 +105,15 @@ def _longest(headers: Mapping[str, str], *, unless_left: bool) -> timedelta | No
     waits: list[timedelta] = []
     for name, value in headers.items():
         lowered = name.lower()
+        if lowered == "ratelimit" and not unless_left and (found := _STANDARD.search(value)):
+            waits.append(bounded(float(found[1])))
         # `x-ratelimit-reset-requests`, `x-ratelimit-reset`, `ratelimit-reset`, `anthropic-ratelimit-tokens-reset`, …
         if "reset" not in lowered or not re.search("rate-?limit", lowered):
             continue
         left = number_of(headers.get(lowered.replace("reset", "remaining")))
         if (left is None and unless_left) or (left is not None and left > 0):
             continue
-        wait = wait_of(value)
+        wait = wait_of(f"{value} ms" if lowered.endswith("-ms") and number_of(value) is not None else value)
         if wait:
             waits.append(wait)
     return max(waits, default=None)
@@ -120,7 +131,7 @@ def _unit(unit: str) -> float:
 
 def _until(text: str) -> timedelta | None:
     try:
-        at = datetime.fromisoformat(text) if text[:4].isdigit() else parsedate_to_datetime(text)
+        at = datetime.fromisoformat(_ZONE.sub("Z", text)) if text[:4].isdigit() else parsedate_to_datetime(text)
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
         return bounded((at - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError, OverflowError, IndexError):

@@ -31,6 +31,8 @@ _BASE_RESP_CODE: Final = ("base_resp", "status_code")
 _PARAMETERS: Final = frozenset({"param", "loc", "field", "parameter"})
 # What a validation error repeats of the request may be the customer's text.
 _ECHOES: Final = frozenset({"input", "failed_generation", "flagged_input", "ctx", "url", "headers", "request"})
+# Cloudflare's page for programs is a number.
+_PAGE: Final = re.compile(r"\s*(<|error code: \d{3,4}\s*$)")
 _SECRET: Final = re.compile(r"\b(?:(?:sk|pk|xai|csk|pplx|tgp)-|gsk_|hf_|AIza|Bearer\s+)[\w*.-]{6,}", re.IGNORECASE)
 
 
@@ -72,7 +74,7 @@ def read_refusal(status: int, headers: Mapping[str, str], body: object) -> Refus
         except orjson.JSONDecodeError:
             document = body[:_READ_BYTES].decode(errors="replace")
     said = _Said()
-    is_page = isinstance(document, str) and document.lstrip()[:1] == "<"
+    is_page = isinstance(document, str) and bool(_PAGE.match(document))
     if not is_page:
         said.read(document)
     text = clean(" ".join(said.texts), chars=_TEXT_CHARS).lower()

@@ -18,6 +18,7 @@ _BLANK: Final = re.compile(r"\s*")
 _TEXTS: Final = frozenset(
     {"content", "text", "refusal", "arguments", "reasoning_content", "reasoning", "thinking", "response"}
 )
+_COUNT: Final = re.compile("tokens?(_?count)?$", re.IGNORECASE)
 _NUMBERED: Final = frozenset({"choices", "tool_calls", "candidates"})
 _DECODER: Final = json.JSONDecoder(strict=False)
 _DEEPEST: Final = 12
@@ -87,6 +88,9 @@ def merged(old: object, new: object, name: str = "", depth: int = 0) -> object:
     if depth > _DEEPEST:
         return new
     match old, new:
+        case ((int() | float()), (int() | float())) if _COUNT.search(name):
+            # They only grow; a last piece of zeros counts nothing.
+            return max(old, new)
         case dict(), dict():
             return {**old, **{key: merged(old.get(key), part, key, depth + 1) for key, part in new.items()}}
         case list(), list() if name in _NUMBERED:

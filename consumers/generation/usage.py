@@ -3,34 +3,30 @@
 What it does not say, or cannot mean, is unknown: never zero, never a guess.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from infra import telemetry
 from streams.jobs.completion import Usage, token_count
 
-# OpenAI's and the Responses API's, Gemini's, Bedrock's, Ollama's, llama.cpp's.
+# As OpenAI, the Responses API, Gemini, Bedrock, Ollama and llama.cpp name them, in small letters alone: gateways write
+# the same words in the spelling of their own language.
 _PROMPT: Final = (
-    "prompt_tokens",
-    "input_tokens",
-    "promptTokenCount",
-    "inputTokens",
-    "prompt_eval_count",
-    "prompt_n",
-    "tokens_evaluated",
+    *("prompttokens", "inputtokens", "prompttokencount", "inputtokencount", "prompttokenscount"),
+    *("promptevalcount", "promptn", "tokensevaluated", "inputtexttokencount"),
 )
 _COMPLETION: Final = (
-    "completion_tokens",
-    "output_tokens",
-    "candidatesTokenCount",
-    "outputTokens",
-    "eval_count",
-    "predicted_n",
-    "tokens_predicted",
+    *("completiontokens", "outputtokens", "candidatestokencount", "outputtokencount", "completiontokencount"),
+    *("completiontokenscount", "generatedtokencount", "generationtokencount", "generatedtokens"),
+    *("evalcount", "predictedn", "tokenspredicted"),
 )
-_TOTAL: Final = ("total_tokens", "totalTokenCount", "totalTokens")
+_TOTAL: Final = ("totaltokens", "totaltokencount", "totaltokenscount")
 # Anthropic's and llama.cpp's prompts that were read from a cache are in no other count.
-_CACHED: Final = ("cache_creation_input_tokens", "cache_read_input_tokens", "cache_n")
+_CACHED: Final = ("cachecreationinputtokens", "cachereadinputtokens", "cachen")
+_OTHER_THAN_LETTERS: Final = re.compile("[^a-z]")
+_MOST_FIELDS: Final = 100
 _DEEPEST: Final = 2
 
 
@@ -59,7 +55,12 @@ def _inner(document: Mapping[str, Any], depth: int) -> Iterator[object]:
 
 
 def _counts_anything(place: Mapping[str, Any]) -> bool:
-    return any(_count(place, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
+    counts = _by_letters(place)
+    return any(_count(counts, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
+
+
+def _by_letters(place: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {_OTHER_THAN_LETTERS.sub("", name.lower()): value for name, value in islice(place.items(), _MOST_FIELDS)}
 
 
 def usage_of(stated: object, *, model: str, answered: bool) -> Usage:
@@ -72,10 +73,10 @@ def usage_of(stated: object, *, model: str, answered: bool) -> Usage:
         stated: the `usage` of the answer, or what stands for it, of any type.
         answered: whether the answer holds a text, which costs at least one token.
     """
-    counts: Mapping[str, Any] = stated if isinstance(stated, dict) else {}
+    counts: Mapping[str, Any] = _by_letters(stated) if isinstance(stated, dict) else {}
     # No prompt is empty: a zero means that it was not counted.
     prompt = _count(counts, _PROMPT) or None
-    if prompt is not None and "prompt_tokens" not in counts:
+    if prompt is not None and "prompttokens" not in counts:
         prompt = token_count(prompt + sum(_count(counts, (name,)) or 0 for name in _CACHED))
     completion = _count(counts, _COMPLETION)
     if completion == 0 and answered:

@@ -19,9 +19,10 @@ _MODEL_CHARS: Final = 200
 
 def token_count(stated: object) -> int | None:
     """Return a count of tokens, or None if this is none that can be believed."""
-    if isinstance(stated, bool) or not isinstance(stated, int):
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 <= stated <= MOST_TOKENS:
         return None
-    return stated if 0 <= stated <= MOST_TOKENS else None
+    # Some languages know no other number than 10.0.
+    return int(stated) if stated == int(stated) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,20 @@ def _no_choices(usage: object) -> dict[str, Any]:
     return {**chunk({}), "choices": [], "usage": usage}
 
 
+def _usage_in_choice() -> dict[str, Any]:
+    last = chunk({}, "stop")
+    last["choices"][0]["usage"] = USAGE
+    return last
+
+
+def _second_choice(piece: dict[str, Any]) -> dict[str, Any]:
+    return {**piece, "choices": [*piece["choices"], {"index": 1, "delta": {"content": "?"}}]}
+
+
+def _no_index(piece: dict[str, Any]) -> dict[str, Any]:
+    return {**piece, "choices": [{"delta": piece["choices"][0]["delta"]}]}
+
+
 def _openai() -> str:
     pieces = usual(usage=None, service_tier="default", system_fingerprint="fp", obfuscation="aXk")
     return sent(*pieces, _no_choices(USAGE))
@@ -125,6 +139,11 @@ def _perplexity() -> str:
     return sent(*pieces)
 
 
+def _message(piece: dict[str, Any]) -> dict[str, Any]:
+    choice = piece["choices"][0]
+    return {**piece, "choices": [{"index": 0, "message": choice["delta"], "finish_reason": choice["finish_reason"]}]}
+
+
 def _tool_call() -> str:
     call = {"index": 0, "id": "t", "type": "function", "function": {"name": "activities", "arguments": ""}}
     parts = [chunk({"tool_calls": [{"index": 0, "function": {"arguments": text}}]}) for text in PIECES]
@@ -161,6 +180,26 @@ def _fenced() -> str:
     return sent(*usual(["```json\n", *PIECES, "\n```"]), _no_choices(USAGE))
 
 
+def _error_after_the_end() -> str:
+    return _openai() + event({"error": {"message": "late", "code": 500}})
+
+
+def _zeros_last() -> str:
+    zeros = dict.fromkeys(USAGE, 0)
+    return sent(*usual(), _no_choices(USAGE), _no_choices(zeros))
+
+
+def _growing() -> str:
+    texts = ["".join(PIECES[:number]) for number in range(1, len(PIECES) + 1)]
+    return sent(*usual(texts), _no_choices(USAGE))
+
+
+def _pings() -> str:
+    return "data: ping\n\ndata:\n\n" + sent(
+        {"type": "ping"}, *usual(), {**chunk({}), "choices": None}, _no_choices(USAGE)
+    )
+
+
 # How providers send the same answer; all three activities are told while it comes.
 TOLD: Final[dict[str, Callable[[], str]]] = {
     "OpenAI": _openai,
@@ -182,9 +221,39 @@ TOLD: Final[dict[str, Callable[[], str]]] = {
     "several lines an event, no [DONE]": _several_lines,
     "event names, IDs, retry": _other_fields,
     "fenced": _fenced,
+    "an error after its end": _error_after_the_end,
+    "zeros after its usage": _zeros_last,
+    "pings": _pings,
+    "usage first": lambda: sent(_no_choices(USAGE), *usual()),
+    "usage in the choice": lambda: sent(*usual()[:-1], _usage_in_choice()),
+    "nulls in each piece": lambda: sent(
+        *(chunk({"content": text, "tool_calls": None, "refusal": None}) for text in PIECES),
+        chunk({"content": None}, "stop"),
+        _no_choices(USAGE),
+    ),
+    "an end in each piece that is none": lambda: sent(
+        *(chunk({"content": text}, "null") for text in PIECES), chunk(None, "stop"), _no_choices(USAGE)
+    ),
+    "other choices beside": lambda: sent(*map(_second_choice, usual()), _no_choices(USAGE)),
+    "no index": lambda: sent(*map(_no_index, usual()), {"usage": USAGE}),
+    "comments after the end": lambda: _openai() + ": cost 0.01\n\n" + event({"cost": "0.01", "choices": []}),
+    "another end, quoted": lambda: _openai().replace("[DONE]", '"[DONE]"'),
+    "byte order mark": lambda: "\ufeff" + _openai(),
 }
 # These are read as well, and told only as a whole.
 NOT_TOLD: Final[dict[str, Callable[[], str]]] = {
+    "all that came before, in each piece": _growing,
+    "messages in place of deltas": lambda: sent(*map(_message, usual()), {"usage": USAGE}),
+    "parts": lambda: sent(
+        *(chunk({"content": [{"type": "text", "text": text}]}) for text in PIECES),
+        chunk({}, "stop"),
+        _no_choices(USAGE),
+    ),
+    "a function call": lambda: sent(
+        *(chunk({"function_call": {"arguments": text}}) for text in PIECES),
+        chunk({}, "function_call"),
+        _no_choices(USAGE),
+    ),
     "a tool call": _tool_call,
     "thoughts in the text": lambda: sent(*usual(["<think>Like {", *PIECES, "</think>", *PIECES]), _no_choices(USAGE)),
     "prose before": lambda: sent(*usual(['As you said, "three": ', *PIECES]), _no_choices(USAGE)),

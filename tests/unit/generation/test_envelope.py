@@ -363,6 +363,19 @@ _SORRY = (
     "The request was rejected because it was considered high risk",
     '{"error": "I cannot help with that."}',
     '{"activities": [], "note": "I cannot help with that."}',
+    "Niestety, nie mogę w tym pomóc.",
+    "Вибачте, я не можу допомогти з цим запитом.",
+    "Omlouvám se, ale s tímto požadavkem nemohu pomoci.",
+    "Sajnálom, de ebben nem tudok segíteni.",
+    "Valitettavasti en voi auttaa tässä pyynnössä.",
+    "Îmi pare rău, dar nu pot ajuta cu această cerere.",
+    "Λυπάμαι, δεν μπορώ να βοηθήσω με αυτό το αίτημα.",  # noqa: RUF001 - Greek is meant
+    "عذراً، لا أستطيع المساعدة في هذا الطلب.",
+    "מצטער, אני לא יכול לעזור בבקשה זו.",
+    "क्षमा करें, मैं इस अनुरोध में सहायता नहीं कर सकता।",
+    "Maaf, saya tidak dapat membantu permintaan ini.",
+    "Xin lỗi, tôi không thể giúp bạn với yêu cầu này.",
+    "ขออภัย ฉันไม่สามารถช่วยเหลือได้",
 )
 
 
@@ -445,6 +458,8 @@ def test_an_error_under_200_that_is_about_the_prompt_fails_its_job(
         ({"base_resp": {"status_code": 1013, "status_msg": "unknown error"}}, "endpoint", "llm_server_error"),
         ({"error": {"code": "1113", "message": "账户欠费"}}, "account", "llm_insufficient_quota"),
         ({"error": {"code": "1302", "message": "并发"}}, "limit", "llm_rate_limited"),
+        ({"error_code": 18, "error_msg": "Open api qps request limit reached"}, "limit", "llm_rate_limited"),
+        ({"error_code": 110, "error_msg": "Access token invalid"}, "account", "llm_misconfigured"),
         ({"error": "overloaded"}, "endpoint", "llm_server_error"),
         ({"error": "Incorrect API key provided"}, "account", "llm_misconfigured"),
         ({"error": {"message": "The model `m` does not exist"}}, "configuration", "llm_misconfigured"),

@@ -83,6 +83,32 @@ def failure_of(content: bytes) -> LlmFailure:
         "in a list": json.dumps([{"activities": ACTIVITIES}]),
         "wrapped twice": json.dumps({"activities": {"activities": ACTIVITIES}}),
         "list as a string": json.dumps({"activities": json.dumps(ACTIVITIES)}),
+        "numbered": json.dumps({"activities": dict(enumerate(ACTIVITIES, 1))}),
+        "by title": json.dumps({"activities": {one["title"]: one for one in ACTIVITIES}}),
+        "each wrapped": json.dumps({"activities": [{"activity": one} for one in ACTIVITIES]}),
+        "each wrapped, without the object around": json.dumps([{"activity": one} for one in ACTIVITIES]),
+        "each wrapped, a line": "\n".join(json.dumps({"activity": one}) for one in ACTIVITIES),
+        "each as a string": json.dumps({"activities": [*map(json.dumps, ACTIVITIES)]}),
+        "numbered list": "\n".join(f"{at}. {json.dumps(one)}" for at, one in enumerate(ACTIVITIES, 1)),
+        "the inside of a string": _AS_STRING[1:-1],
+        "the inside of a string, in prose": f"Here: {_AS_STRING[1:-1]} Enjoy!",
+        "assignment": f"const activities = {json.dumps(ACTIVITIES)};",
+        "call": f"callback({GOOD});",
+        "XSSI guard": ")]}',\n" + GOOD,
+        "element": f"<answer>\n{GOOD}\n</answer>",
+        "call in the text": f'<tool_call>{{"name": "a", "arguments": {GOOD}}}</tool_call>',
+        "call in the text, as a string": json.dumps({"name": "a", "arguments": GOOD}),
+        "Mistral's calls": f'[TOOL_CALLS] [{{"name": "a", "arguments": {GOOD}}}]',
+        "Llama's calls": f'<|python_tag|>{{"name": "a", "parameters": {GOOD}}}',
+        "ReAct": f"Thought: three.\nAction: answer\nAction Input: {GOOD}",
+        "turn of Llama's": f"<|start_header_id|>assistant<|end_header_id|>\n\n{GOOD}<|eot_id|>",
+        "thought of Seed's": f'<seed:think>{{"activities": []}}</seed:think>{GOOD}',
+        "boxed": f"$$\\boxed{{{GOOD}}}$$",
+        "NUL after": GOOD + "\0\0",
+        "no-break and zero-width spaces around": f"\u200b\u00a0{GOOD}\u200b",
+        "fence of four, with attributes": f'````json title="a.json"\r\n{GOOD}\r\n````',
+        "schema with the answer in it": json.dumps({"type": "object", "properties": {"activities": ACTIVITIES}}),
+        "its own error, empty": json.dumps({"error": None, "success": True, "activities": ACTIVITIES}),
         "numbers as strings": GOOD.replace('"min": ', '"min": "').replace(', "max": ', '", "max": '),
         "whole numbers with a point": GOOD.replace('"duration_minutes": 60,', '"duration_minutes": 60.0,'),
         "line breaks in strings": GOOD.replace('"activities"', '"note": "one\ntwo", "activities"'),
@@ -317,7 +343,13 @@ def test_a_body_that_is_no_completion_is_the_endpoints_failure(
     assert (raised.value.status, raised.value.maybe_billed) == (status, maybe_billed)
 
 
-@pytest.mark.parametrize("error", [None, "", {}, {"message": "", "code": None}])
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(None, "", {}, [], False, 0, "None", "null", "0", "OK"),
+        *({"message": "", "code": None}, {"message": "success", "code": 0}, {"code": "200", "message": "Ok"}),
+    ],
+)
 def test_an_empty_error_is_none(error: object) -> None:
     """Some servers send the field with each answer."""
     assert activities_in(body({"content": GOOD}, error=error)) == ACTIVITIES

@@ -78,8 +78,46 @@ def test_the_limit_that_lasts_longest_decides() -> None:
 _WAYS: list[Callable[[float], str]] = [
     str,
     lambda at: str(int(at * 1000)),
+    lambda at: str(int(at * 1e6)),
+    lambda at: str(int(at * 1e9)),
     lambda at: datetime.fromtimestamp(at, UTC).isoformat(),
+    lambda at: f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC",
+    lambda at: f"{datetime.fromtimestamp(at, UTC):%A, %d-%b-%y %H:%M:%S} GMT",
+    lambda at: f"{datetime.fromtimestamp(at, UTC):%a %b %d %H:%M:%S %Y}",
 ]
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"x-retry-after": "7"}, 7),
+        ({"x-ratelimit-retry-after": "7s"}, 7),
+        ({"x-ms-retry-after-ms": "700"}, 0.7),
+        ({"x-retry-after-ms": "700", "retry-after": "1"}, 0.7),
+    ],
+)
+def test_a_wait_may_stand_under_another_name(header: dict[str, str], seconds: float) -> None:
+    """Gateways name the same thing in their own way."""
+    assert retry_after(header) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ({"ratelimit": "limit=10, remaining=0, reset=5"}, 5),
+        ({"ratelimit": '"default";r=0;t=30'}, 30),
+        ({"ratelimit": "soon"}, None),
+        ({"ratelimit-reset": "5"}, 5),
+        ({"x-ratelimit-reset-after": "5"}, 5),
+        ({"x-rate-limit-reset": "5"}, 5),
+        ({"x-ratelimit-reset-ms": "500"}, 0.5),
+        ({"x-ratelimit-reset-ms": "n/a"}, None),
+    ],
+)
+def test_a_reset_may_stand_under_another_name(header: dict[str, str], seconds: float | None) -> None:
+    """The drafts of the IETF, and what servers made of them."""
+    assert named_reset(header) == (None if seconds is None else timedelta(seconds=seconds))
 
 
 @pytest.mark.parametrize("ahead", [timedelta(seconds=30), timedelta(minutes=5)])
@@ -100,7 +138,14 @@ def test_a_reset_may_be_a_point_in_time(ahead: timedelta, write: Callable[[float
         ("Please retry after 2 seconds.", 2),
         ("try again in 6m0s", 360),
         ("Please try again in 88ms.", 0.088),
+        ("Please wait 3600 seconds before retrying.", 3600),
+        ("Expected available in 1 second.", 1),
+        ("Please retry in about 20 seconds.", 20),
+        ("Your limit will reset in 10 s", 10),
+        ("Your limit resets after 5 minutes", 300),
+        ("cooldown of 30 s", 30),
         ("try again later", None),
+        ("Your limit resets at 3pm", None),
     ],
 )
 def test_a_wait_may_stand_in_a_sentence(words: str, seconds: float | None) -> None:

@@ -45,7 +45,19 @@ def test_an_absurd_count_is_unknown_and_the_other_is_kept(absurd: object) -> Non
         ({"prompt_tokens": 1151, "completion_tokens": -35, "total_tokens": 1116}, (1151, None, True)),
         ({"prompt_tokens": 10, "completion_tokens": -5, "total_tokens": 30}, (10, None, True)),
         ({"prompt_tokens": 12, "total_tokens": 12}, (12, None, True)),
-        ({"input_tokens": 12, "output_tokens": 20}, (12, 20, False)),
+        *[
+            (names, (12, 20, False))
+            for names in (
+                {"input_tokens": 12, "output_tokens": 20},
+                {"inputTokens": 12, "outputTokens": 20},
+                {"promptTokens": 12, "completionTokens": 20, "totalTokens": 32},
+                {"PromptTokens": 12, "CompletionTokens": 20},
+                {"prompt_token_count": 12, "candidates_token_count": 20},
+                {"prompt_tokens_count": 12, "completion_tokens_count": 20},
+                {"input_token_count": 12, "generated_token_count": 20},
+                {"prompt-tokens": 12.0, "completion-tokens": 20.0},
+            )
+        ],
     ],
 )
 def test_tokens_that_only_the_total_has_are_counted(stated: object, known: tuple[int | None, int | None, bool]) -> None:
