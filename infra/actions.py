@@ -124,7 +124,9 @@ async def note(connection: "Connection | Session", act: Act, *, refused: str | N
 
 async def note_refusal(database: Database, act: Act, why: str) -> None:
     """Log an action that was refused. While Postgres is away it stands in the process's log alone."""
-    log.warning("action.refused", actor=_actor.get().name, action=act.action, target=act.target, why=why)
+    actor = _actor.get()
+    if actor.face != "cli":  # a command says it by itself
+        log.warning("action.refused", actor=actor.name, action=act.action, target=act.target, why=why)
     try:
         async with database.transaction() as connection:
             await note(connection, act, refused=why)

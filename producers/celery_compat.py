@@ -40,17 +40,11 @@ SUCCESS: Final = "SUCCESS"
 FAILURE: Final = "FAILURE"
 REVOKED: Final = "REVOKED"
 _STATES: Final[Mapping[str, str]] = {
-    "pending": PENDING,
-    "received": PENDING,
-    "processing": STARTED,
-    "started": STARTED,
-    "retry": STARTED,
-    "completed": SUCCESS,
-    "success": SUCCESS,
-    "failed": FAILURE,
-    "failure": FAILURE,
-    "cancelled": REVOKED,
-    "revoked": REVOKED,
+    **dict.fromkeys(("pending", "received"), PENDING),
+    **dict.fromkeys(("processing", "started", "retry"), STARTED),
+    **dict.fromkeys(("completed", "success"), SUCCESS),
+    **dict.fromkeys(("failed", "failure"), FAILURE),
+    **dict.fromkeys(("cancelled", "revoked"), REVOKED),
 }
 _READY: Final = frozenset({SUCCESS, FAILURE, REVOKED})
 
@@ -184,9 +178,9 @@ class _Task:
             args: `job_id`, `team_id`, `organization_id`, and `requirements` if the job's row does not hold them.
             kwargs: the same by name.
             countdown: begin in so many seconds; goes before `eta`.
-            eta: begin then; without a time zone it is UTC, as in Celery.
+            eta: begin then, in UTC unless it says otherwise.
             task_id: if given, the job's ID.
-            options: `priority`, `queue` and others that say how a message travels have no effect.
+            options: `priority`, `queue` and others of how a message travels have no effect.
 
         Raises:
             InvalidArgument: an argument is missing or cannot be used; nothing was sent.
@@ -240,9 +234,13 @@ def _job_id(value: object) -> JobId:
 
 
 def _begins(countdown: float | None, eta: datetime | None) -> datetime | None:
-    if countdown is not None:
-        return datetime.now(UTC) + timedelta(seconds=countdown)
-    return eta.replace(tzinfo=UTC) if eta is not None and eta.tzinfo is None else eta
+    try:
+        begins = eta if countdown is None else datetime.now(UTC) + timedelta(seconds=countdown)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidArgument("countdown: must be a number of seconds that ends within the calendar") from None
+    if not isinstance(begins, datetime | None):
+        raise InvalidArgument("eta: must be a datetime, such as datetime.now(UTC) + timedelta(hours=1)")
+    return begins.replace(tzinfo=UTC) if begins is not None and begins.tzinfo is None else begins
 
 
 async def _request(called: _Called, run_at: datetime | None) -> None:

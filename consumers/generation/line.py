@@ -157,6 +157,13 @@ class Line:
         self.gate.check()
         self.hold.check()
 
+    def check_settings(self) -> None:
+        """Say in the log if no call can be made with the settings."""
+        try:
+            self._llm.check_settings()
+        except LlmFailure as failure:
+            log.warning("llm.misconfigured", endpoint=self.name, why=str(failure))
+
     @asynccontextmanager
     async def turn(self, run: Run) -> AsyncIterator[Taken]:
         """Let a job call when the form is known and the limits have room.

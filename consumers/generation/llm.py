@@ -190,7 +190,12 @@ class Llm:
     def _reported(self, error: NoCompletion, answer: "_Answer") -> LlmFailure:
         return of_no_completion(error, answer.headers, url=self._url, model=self._settings.model)
 
-    def _open(self) -> openai.AsyncOpenAI:
+    def check_settings(self) -> None:
+        """Pass if a call can be made with the settings. Raises LlmFailure when none can."""
+        self._address()
+
+    def _address(self) -> tuple[httpx2.URL, str | None]:
+        """Return the base URL and the key, if there is one."""
         key = self._settings.openai_api_key
         # A key that is read from a file ends in a line break, which no header can carry.
         api_key: str | None = key.get_secret_value().strip() if key else None
@@ -198,9 +203,17 @@ class Llm:
             raise misconfigured("there is no key for OpenAI: set OPENAI_API_KEY")
         if api_key and not (api_key.isascii() and api_key.isprintable()):
             raise misconfigured("OPENAI_API_KEY holds a character that no header can carry")
-        base_url = httpx2.URL((self._settings.openai_base_url or _OPENAI).strip())
+        named = f"OPENAI_BASE_URL is {self._url}, which is no http:// or https:// address"
+        try:
+            base_url = httpx2.URL((self._settings.openai_base_url or _OPENAI).strip())
+        except httpx2.InvalidURL as error:
+            raise misconfigured(f"{named}: {error}") from error
         if base_url.scheme not in {"http", "https"} or not base_url.host:
-            raise misconfigured(f"OPENAI_BASE_URL is {self._url}, which is no http:// or https:// address")
+            raise misconfigured(named)
+        return base_url, api_key
+
+    def _open(self) -> openai.AsyncOpenAI:
+        base_url, api_key = self._address()
         query = dict(parse_qsl(base_url.query.decode()))
         # Azure's dated interface takes the key in a header of its own: docs/providers.md.
         headers = {"api-key": api_key or _NO_KEY} if "api-version" in query else {}

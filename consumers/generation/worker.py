@@ -32,6 +32,8 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     app = create_app(GENERATION, settings, database)
     clock = app.database.clock
     route = Route.of(settings, app.database, clock, connections=len(_TOPICS) * settings.generation_concurrency)
+    for line in route.lines:
+        line.check_settings()
     generation = Generation(database=app.database, route=route, publisher=app.publisher, clock=clock, settings=settings)
     dispatcher = Dispatcher(app.database, app.publisher, window=settings.dispatch_window)
     stage = app.stage(

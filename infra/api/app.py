@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from consumers.projection.changes import Changes
 from infra import tracing
@@ -17,6 +17,7 @@ from infra.api.docs_page import add_docs_page
 from infra.api.document import operation_id
 from infra.api.head import Head
 from infra.api.limits import Limited
+from infra.api.repeated import each_once
 from infra.api.routes import actions, cancel, events, fleet, health, intake, job_lists, jobs, operators
 from infra.api.tickets import HiddenTickets
 from infra.auth import signing_key
@@ -55,6 +56,13 @@ _DESCRIBED: Final[Mapping[str, Any]] = {
     "openapi_tags": _TAGS,
     "generate_unique_id_function": operation_id,
 }
+_SERVED: Final[Mapping[str, Any]] = {
+    "dependencies": [Depends(each_once)],
+    # A redirect to the address without its slash would go to the host and scheme that a proxy hides.
+    "redirect_slashes": False,
+    "docs_url": None,
+    "redoc_url": None,
+}
 
 
 def create_api(settings: Settings | None = None) -> FastAPI:
@@ -80,10 +88,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         version=version("teamfit-pipeline"),
         lifespan=_serving(watch, closes),
         **_DESCRIBED,
-        # A redirect to the address without its slash would go to the host and scheme that a proxy hides.
-        redirect_slashes=False,
-        docs_url=None,
-        redoc_url=None,
+        **_SERVED,
     )
     _add_middleware(api, settings)
     add_docs_page(api)

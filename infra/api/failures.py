@@ -84,7 +84,7 @@ def _of_invalid_request(request: Request, error: Exception) -> ProblemResponse:
         raise error
     complaints = error.errors()
     if any(one["type"] == "json_invalid" for one in complaints):
-        return ProblemResponse(400, "invalid_json", "body: is not JSON; send a JSON object in UTF-8")
+        return ProblemResponse(400, "invalid_json", "body: is no JSON in UTF-8; send a JSON object in UTF-8")
     errors = [_field_problem(request, one) for one in complaints[:_MOST_ERRORS]]
     detail = "; ".join(f"{one.field}: {one.message}" for one in errors)
     if len(complaints) > _MOST_ERRORS:

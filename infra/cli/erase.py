@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes
 from infra.cli.output import print_json
@@ -42,7 +43,7 @@ def erase(
     if not texts.anything:
         typer.echo("There is nothing to erase.", err=as_json)
     elif not yes:
-        typer.confirm("Erase their texts? This cannot be undone.", abort=True, err=as_json)
+        confirm("Erase their texts? This cannot be undone.", err=as_json)
     if texts.anything:
         with_database(lambda database: _erase(database, texts))
     if as_json:

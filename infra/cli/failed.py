@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes, filtered
 from infra.cli.output import mended, out, print_table, second
@@ -128,7 +129,7 @@ def discard_failed(
     if not found.ids:
         return
     if not yes:
-        typer.confirm("Discard them?", abort=True)
+        confirm("Discard them?")
     discarded = with_database(
         lambda database: FailedEvents(database, database.clock).discard(found, because=because, by=operator())
     )

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes, duration
-from infra.cli.output import print_json, print_table
+from infra.cli.output import print_json, print_table, shown
 
 if TYPE_CHECKING:
     from infra.operations.controls import Process, Wish
@@ -24,7 +25,7 @@ _MEBIBYTE: Final = 2**20
 Stage = Annotated[str, typer.Argument(metavar="STAGE", help="A stage that reads a topic, or `intake`.")]
 ProcessId = Annotated[str, typer.Argument(metavar="PROCESS", help="Its ID, or how it begins: see `teamfit workers`.")]
 Organization = Annotated[str | None, typer.Option(help="Of this organization alone.")]
-Reason = Annotated[str, typer.Option(help="Why; others read it.")]
+Reason = Annotated[str, typer.Option("--reason", "--because", help="Why; others read it.")]
 For = Annotated[
     timedelta | None,
     typer.Option("--for", parser=duration, metavar="TIME", help="How long: 30m, 2h; else until ended."),
@@ -139,7 +140,7 @@ def _set(wish: "Wish", *, yes: bool) -> None:
 
     if not yes:
         _print(wish, with_database(lambda database: effects_of(database, wish)))
-        typer.confirm("Do it?", abort=True)
+        confirm("Do it?")
     _print(wish, with_database(lambda database: set_control(database, wish)))
     typer.echo("In force: every process obeys within two seconds.")
 
@@ -155,7 +156,7 @@ def _end(wish: "Wish") -> None:
 def _print(wish: "Wish", effects: Mapping[str, Any]) -> None:
     typer.echo(f"{wish.kind}, {wish.target}")
     for name, value in effects.items():
-        typer.echo(f"  {name.replace('_', ' '):22} {value}")
+        typer.echo(f"  {name.replace('_', ' '):22} {shown(value) or 'none'}")
 
 
 def _row(one: "Process") -> tuple[object, ...]:

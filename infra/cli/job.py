@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes
 from infra.cli.output import out, print_json, shown
@@ -59,7 +60,9 @@ def show_job(job: Annotated[UUID, typer.Argument(help="The job's ID.")], *, as_j
 def cancel_jobs(
     jobs: Annotated[list[UUID], typer.Argument(help="The jobs' IDs.")],
     *,
-    because: Annotated[str, typer.Option(help="Why; the customer reads it in the job's status.")],
+    because: Annotated[
+        str, typer.Option("--because", "--reason", help="Why; the customer reads it in the job's status.")
+    ],
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -75,7 +78,7 @@ def cancel_jobs(
         for job, known in with_database(lambda database: known_jobs(database, wanted)):
             status = known.outcome or known.older_status or "not ended"
             typer.echo(f"{job}  {known.organization_id or '(unknown)'}, run {known.run}, {status}", err=as_json)
-        typer.confirm(f"Cancel {len(wanted)} job(s)?", abort=True, err=as_json)
+        confirm(f"Cancel {len(wanted)} job(s)?", err=as_json)
     results = with_database(lambda database: _cancel(database, wanted, because, quiet=as_json))
     if as_json:
         print_json(results)

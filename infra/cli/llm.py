@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes, duration
 from infra.cli.output import mended, print_json, print_table, second
@@ -90,7 +91,7 @@ def open_gate(endpoint: Endpoint = None, *, yes: Yes = False) -> None:
     for one in closed:
         typer.echo(f"{one.endpoint} is closed until {second(one.closed_until)} UTC ({one.reason}).")
     if not yes:
-        typer.confirm("Open it? The endpoint may answer 429 again, and then it closes again.", abort=True)
+        confirm("Open it? The endpoint may answer 429 again, and then it closes again.")
     for name in with_database(lambda database: open_gates(database, closed)):
         typer.echo(f"{name} is open.")
     typer.echo("Generation workers that wait ask again within two seconds.")
@@ -115,7 +116,7 @@ def close_gate(
     if not yes:
         effects = with_database(lambda database: effects_of(database, wish))
         typer.echo(f"{endpoint}: {effects['workers']} workers would begin no call for {lasts}.")
-        typer.confirm("Close it?", abort=True)
+        confirm("Close it?")
     with_database(lambda database: set_control(database, wish))
     typer.echo(f"{endpoint} is closed for {lasts}. To open it: teamfit llm gate open {endpoint}")
 
@@ -153,7 +154,7 @@ def forget_dialect(endpoint: Endpoint = None, *, yes: Yes = False) -> None:
     from infra.operations.llm import forget_dialects
 
     if not yes:
-        typer.confirm(f"Forget how {endpoint or 'every endpoint'} is asked? The next call learns it again.", abort=True)
+        confirm(f"Forget how {endpoint or 'every endpoint'} is asked? The next call learns it again.")
     forgotten = with_database(lambda database: forget_dialects(database, endpoint))
     for name, model in forgotten:
         typer.echo(f"{mended(name)} {mended(model)} is forgotten.")

@@ -1,6 +1,6 @@
 """Commands print tables, JSON, and texts of strangers that move no cursor. A pipe does not squeeze the tables."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 
 import orjson
@@ -32,11 +32,15 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
 
 
 def shown(value: object) -> str:
-    """Return a value as a table's cell shows it."""
+    """Return a value as a table's cell shows it. A list's parts are separated by commas."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{shown(name)}: {shown(part)}" for name, part in value.items())
+    if isinstance(value, Collection) and not isinstance(value, str | bytes):
+        return ", ".join(map(shown, value))
     return second(value) if isinstance(value, datetime) else mended(str(value))
 
 

@@ -33,16 +33,21 @@ def show_quota(organization: Organization, *, as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     from infra.cli.session import with_database
-    from infra.operations.prices import spent
+    from infra.operations.prices import MICRO, spent
     from infra.operations.quota import read_books
+    from infra.operations.usage import read_usage
 
     books = with_database(lambda database: read_books(database, organization))
     llm = with_database(lambda database: spent(database, organization))
+    use = with_database(lambda database: read_usage(database, organization))
     if as_json:
         months = [{**asdict(one), "differs": one.differs} for one in books.periods]
-        print_json({**asdict(books), "periods": months, "llm": [asdict(one) for one in llm]})
+        money = {"budget": use.budget, "budget_kind": use.budget_kind}
+        print_json({**asdict(books), **money, "periods": months, "llm": [asdict(one) for one in llm]})
         return
     typer.echo(f"{organization}: {_terms(books.subscription)}")
+    if use.budget is not None:
+        typer.echo(f"Budget of the month: {use.budget / MICRO:.2f} ({use.budget_kind})")
     out().print(_table(books))
     if llm:
         out().print(_spent(llm))

@@ -1,7 +1,7 @@
 """`teamfit replay` shows a plan's effects, then applies it. It can be stopped and resumed."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID
 
@@ -10,16 +10,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
-from infra.cli.options import AsJson, Yes, filtered
-from infra.cli.output import out, second
+from infra.cli.options import AsJson, Yes, filtered, moment
+from infra.cli.output import out, print_json, print_table, second
 
 if TYPE_CHECKING:
     from infra.postgres import Database
     from producers.replay.apply import Progress
     from producers.replay.effects import Effects
     from producers.replay.failed import Filter
-    from producers.replay.plans import Plan, PlanItem
+    from producers.replay.plans import Plan, PlanItem, PlanSummary
 
 app = typer.Typer()
 replay = typer.Typer(help="Bring failed events back: plan, look, apply.", no_args_is_help=True)
@@ -61,6 +62,32 @@ def plan_replay(*, chosen: "Filter", as_json: AsJson = False) -> None:
     _print(plan)
     if plan.total:
         typer.echo(f"Nothing was sent. To send it: teamfit replay apply {plan.id} --rate 100/s")
+    else:
+        typer.echo("The plan has nothing to send. `teamfit failed list` has the open failed events.")
+
+
+@replay.command("list")
+@plain_errors()
+def list_plans(
+    *,
+    limit: Annotated[int, typer.Option(help="How many plans.", min=1, max=500)] = 50,
+    before: Annotated[
+        datetime | None, typer.Option(parser=moment, metavar="TIME", help="Made before this time, or so long ago.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List plans, the latest first."""
+    from infra.cli.session import with_database
+    from producers.replay.plans import Plans
+
+    found = with_database(lambda database: Plans(database, database.clock).latest(limit=limit, before=before))
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+    elif found:
+        columns = ("plan", "state", "failed events found", "made (UTC)", "by", "ended (UTC)", "filter")
+        print_table(columns, (_plan_row(one) for one in found))
+    else:
+        typer.echo("There is no plan. `teamfit replay plan` makes one.")
 
 
 @replay.command("apply")
@@ -84,7 +111,7 @@ def apply_plan(
         typer.echo(f"Plan {plan} was finished at {known.ended_at:%Y-%m-%d %H:%M:%S} UTC: nothing was sent.")
         return
     if not yes and known.state != "aborted":
-        typer.confirm(f"Send {known.total - known.sent} events at {rate:g}/s?", abort=True)
+        confirm(f"Send {known.total - known.sent} events at {rate:g}/s?")
     known = with_database(lambda database: _applied(database, plan, rate))
     typer.echo(f"Plan {plan} is {known.state}: {known.sent} of {known.total} events are sent.")
 
@@ -144,6 +171,11 @@ async def _applied(database: "Database", plan_id: UUID, rate: float) -> "Plan":
             except asyncio.CancelledError:
                 typer.echo(f"Stopped. `teamfit replay apply {plan_id}` goes on from here.", err=True)
                 raise
+
+
+def _plan_row(one: "PlanSummary") -> tuple[object, ...]:
+    chosen = one.filters.model_dump(exclude_none=True) or "all that were open"
+    return (one.id, one.state, one.events, one.created_at, one.created_by, one.ended_at, chosen)
 
 
 def _print(plan: "Plan") -> None:

@@ -24,7 +24,7 @@ def operator() -> str:
     """Return who runs the command, as the machine knows them."""
     try:
         return getpass.getuser()
-    except OSError:  # a container's user may have no name
+    except (OSError, KeyError):  # a container's user may have no name; before Python 3.13 that is a KeyError
         return "cli"
 
 

@@ -258,8 +258,7 @@ async def _effects(connection: Connection, wish: Wish) -> dict[str, Any]:
             return {"workers": len(mine), "under_way_go_on": under_way, "runs_in_line": runs["in_line"],
                     "runs_released": runs["released"], **until}  # fmt: skip
         case "concurrency":
-            ceilings = [stage["concurrency"] for one in mine for stage in one.doing if stage["stage"] == wish.subject]
-            return {"workers": len(mine), "now": ceilings, "each": wish.value, **until}
+            return {"workers": len(mine), **_concurrency(mine, wish), **until}
         case "intake":
             return {"api_processes": sum(one.kind == "api" for one in living), "answers": "503 intake_stopped", **until}
         case "drain":
@@ -274,6 +273,18 @@ async def _effects(connection: Connection, wish: Wish) -> dict[str, Any]:
                 "closed_for": str(wish.lasts or _GATE_LASTS),
                 "workers": sum(GENERATION in one.stages for one in living),
             }
+
+
+def _concurrency(workers: Sequence[Process], wish: Wish) -> dict[str, Any]:
+    """Say how much each worker does at once, and will: at most what it was started with."""
+    stages = [stage for one in workers for stage in one.doing if stage["stage"] == wish.subject]
+    wanted = int(wish.value or 0)
+    # A worker of an earlier version does not tell what it was started with.
+    then = [min(wanted, stage.get("started_with", wanted)) for stage in stages]
+    effects: dict[str, Any] = {"now": [stage["concurrency"] for stage in stages], "then": then}
+    if any(each < wanted for each in then):
+        effects["limited_by"] = "what a worker was started with; for more, start it with a higher setting"
+    return effects
 
 
 async def _others(connection: Connection, wish: Wish) -> list[str]:

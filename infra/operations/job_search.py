@@ -32,6 +32,7 @@ _LARGEST_INT: Final = 2**31 - 1
 _MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(Moment)
 
 Term: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=1_000), STORABLE]
+TermOrEmpty: TypeAlias = Annotated[str, StringConstraints(max_length=1_000), STORABLE]
 
 
 def _load(*, saying: bool) -> Any:  # noqa: ANN401 - aiosql's queries have no types

@@ -23,6 +23,7 @@ class Usage:
         charged: units taken by jobs that have completed.
         waiting: its pending jobs, those that wait for their time included.
         in_flight: its jobs that are being processed.
+        is_known: whether there is such an organization, or was when it took something.
         budget, budget_kind: what the month's LLM calls may cost, in micro-units, and whether that stops it.
     """
 
@@ -36,6 +37,7 @@ class Usage:
     in_flight: Count
     budget: int | None
     budget_kind: str | None
+    is_known: bool
 
     @property
     def left(self) -> int | None:
@@ -64,4 +66,5 @@ async def read_usage(database: Database, organization_id: str) -> Usage:
         Count.of(row["in_flight"]),
         row["budget"],
         row["budget_kind"],
+        row["is_known"],
     )

@@ -1,6 +1,9 @@
 -- name: usage(organization_id, period, limit)^
 -- What an organization may take in a month and has taken, and its jobs that have not ended, each counted up to a number.
 SELECT
+    EXISTS (SELECT FROM organizations WHERE id = :organization_id)
+    OR EXISTS (SELECT FROM quota_usage WHERE organization_id = :organization_id)
+    OR EXISTS (SELECT FROM customization_jobs WHERE organization_id = :organization_id) AS is_known,
     subscription.monthly_quota,
     coalesce(counter.reserved, 0) AS reserved,
     coalesce(counter.charged, 0) AS charged,

@@ -84,6 +84,7 @@ class Watched:
         return {
             "stage": self.name,
             "under_way": self.brake.running,
+            "started_with": most,
             "concurrency": most if orders.limit is None else min(orders.limit, most),
             "paused": orders.paused,
             "held": self.held(),

@@ -1,7 +1,7 @@
 """Code that called the Celery task calls the pipeline, unchanged but for the import."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -106,6 +106,20 @@ async def test_a_delayed_call_waits_and_can_be_revoked(books: Pool, when: dict[s
     with pytest.raises(TaskRevokedError):
         await asyncio.to_thread(result.get, 60)
     assert result.state == REVOKED
+
+
+@pytest.mark.parametrize("countdown", [1e12, -1e12, 1e300, float("inf"), float("nan"), "soon", [1]], ids=repr)
+def test_a_countdown_that_ends_at_no_time_is_refused(countdown: Any) -> None:
+    """The caller reads which argument is wrong; nothing is sent."""
+    with pytest.raises(InvalidArgument, match=r"^countdown: "):
+        generate_custom_activities_task.apply_async(GIVEN, countdown=countdown)
+
+
+@pytest.mark.parametrize("eta", ["tomorrow", 3, date(2031, 4, 3)], ids=repr)
+def test_an_eta_that_is_no_moment_is_refused(eta: Any) -> None:
+    """As above."""
+    with pytest.raises(InvalidArgument, match=r"^eta: "):
+        generate_custom_activities_task.apply_async(GIVEN, eta=eta)
 
 
 def test_a_job_that_nobody_knows_is_pending() -> None:

@@ -223,7 +223,11 @@ async def test_a_worker_is_set_and_drained(fleet: Fleet) -> None:
     process = told["process"]
     assert told["stages"] == ["quota", "generation", "projection", "failures", "schedule"]
     assert told["rss_bytes"] > 0
-    await fleet.post("", {"kind": "concurrency", "subject": "generation", "value": "1", "reason": "gently"})
+    much = {"kind": "concurrency", "subject": "generation", "value": "10000", "reason": "all of it"}
+    effects = (await fleet.post("/effects", much))["effects"]
+    assert effects["then"] == effects["now"], "no worker takes more than it was started with"
+    assert "started with" in effects["limited_by"]
+    await fleet.post("", {**much, "value": "1", "reason": "gently"})
     await fleet.post("", {"kind": "log_level", "subject": process[:8], "value": "debug", "reason": "a bug"})
 
     async def obeyed() -> bool:
@@ -264,7 +268,17 @@ WRONG: tuple[tuple[dict[str, object], int, str], ...] = (
     ({"kind": "log_level", "subject": "0", "value": "loud", "reason": "x"}, 422, "level"),
     ({"kind": "gate", "subject": "http://nowhere/v1", "reason": "x"}, 404, "endpoint"),
     ({"kind": "everything", "reason": "x"}, 422, "kind"),
-    ({"kind": "pause", "subject": "a\0b", "reason": "x"}, 422, "subject"),
+)
+_NO_TEXTS: tuple[tuple[object, str], ...] = (
+    ("a\0b", "holds the character NUL"),
+    ("a" * 1_001, "has more than"),
+    ([], "must be a string"),
+)
+_PAUSE: dict[str, object] = {"kind": "pause", "subject": "quota", "reason": "x"}
+WRONG += tuple(
+    (_PAUSE | {field: text}, 422, f"{field}: {advice}")
+    for field in ("subject", "reason", "value", "organization_id")
+    for text, advice in _NO_TEXTS
 )
 
 
@@ -274,6 +288,7 @@ async def test_what_cannot_be_wanted_names_the_field(fleet: Fleet, database: Poo
         for path in ("/effects", ""):
             problem = await fleet.post(path, body, status=status)
             assert named in problem["detail"], body
+            assert problem["detail"].count(";") <= 1, f"{problem}: one mistake is told once"
     for kind, subject in (("pause", "quota"), ("intake", ""), ("gate", "x"), ("drain", "x")):
         ended = await fleet.post("/end", {"kind": kind, "subject": subject}, status=404)
         assert ended["code"] == "control_subject_not_found"
@@ -294,6 +309,7 @@ async def test_the_commands_do_the_same(fleet: Fleet, database: Pool, monkeypatc
     refused = await run(*asked, answer="n\n")
     assert refused.exit_code == 1
     assert "runs in line" in refused.stdout
+    assert "Nothing was done. To do it without being asked, add --yes." in refused.stderr
     assert await database.fetchval("SELECT count(*) FROM fleet_controls") == 0
     for line in ("pause generation --organization acme --for 1h", "pause intake", "set concurrency quota 5 --for 30m"):
         done = await run(*line.split(), "--reason", "they asked", "--yes")

@@ -102,6 +102,8 @@ async def test_usage_adds_up(pipeline: Pipeline, api: aiohttp.ClientSession, dat
     async with api.get("/api/usage", headers=bearer("nobody")) as answer:
         unknown = await answer.json()
     assert (unknown["monthly_quota"], unknown["left"], unknown["charged"]) == (None, None, 0)
+    async with api.get("/api/ops/usage?organization_id=nobody", headers=operator) as answer:
+        assert (answer.status, (await answer.json())["code"]) == (404, "organization_not_found")
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ def ask(schema: schemathesis.BaseSchema, known: Mapping[str, str]) -> int:
     return asked
 
 
+@pytest.mark.timeout(600)  # a bounded number of requests to every route
 async def test_every_answer_is_a_documented_one(api: aiohttp.ClientSession) -> None:
     """No 5xx, no status, code, header or field that openapi.json does not have, whatever is sent to whichever route."""
     async with api.get("/openapi.json") as answer:

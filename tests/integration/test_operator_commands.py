@@ -217,7 +217,11 @@ async def test_a_quota_is_shown_with_what_is_left(teamfit: Run, pipeline: Pipeli
     """The plan, and each month's counters beside the ledger."""
     await pipeline.accept()
     await pipeline.complete()
+    assert (await teamfit("llm", "prices", "set", "m", "1", "2", "--currency", "EUR")).exit_code == 0
+    budget = await teamfit("organization", "set", "acme", "--budget", "12.50")
+    assert budget.exit_code == 0, budget.output
     shown = await teamfit("quota", "show", "acme")
+    assert "Budget of the month: 12.50 (hard)" in shown.stdout
     assert (shown.exit_code, "plan team (active), 50 jobs a month" in shown.stdout) == (0, True), shown.output
     now, month = json.loads((await teamfit("quota", "show", "acme", "--json")).stdout)["periods"]
     assert (now["period"], now["charged"]) == (datetime.now(UTC).strftime("%Y-%m"), 0), "the month that is now is shown"

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -102,6 +103,24 @@ async def test_a_query_is_refused_that_is_not_understood(api: aiohttp.ClientSess
             document = await problem_of(answer)
         assert answer.status == 422
         assert document["errors"] == [{"field": "limits", "message": "is not known; did you mean `limit`?"}]
+
+
+async def test_no_query_parameter_is_given_twice(api: aiohttp.ClientSession) -> None:
+    """One of the two would be passed over; whatever the route, the parameter is named."""
+    async with api.get("/openapi.json") as answer:
+        paths = (await answer.json())["paths"]
+    tried = 0
+    for path, methods in paths.items():
+        queries = [one["name"] for one in methods.get("get", {}).get("parameters", ()) if one["in"] == "query"]
+        queries = [name for name in queries if name != "ticket"]  # it is taken out of the address before all else
+        for name in queries:
+            address = re.sub(r"\{\w+\}", UNKNOWN, path)
+            async with api.get(f"{address}?{name}=1&{name}=2", headers=bearer("acme", "jobs", "operator")) as answer:
+                document = await problem_of(answer)
+            assert answer.status == 422, path
+            assert document["errors"] == [{"field": name, "message": "is given more than once; give it once"}]
+            tried += 1
+    assert tried > 20
 
 
 async def test_a_body_with_thousands_of_mistakes_gets_a_short_answer(api: aiohttp.ClientSession) -> None:

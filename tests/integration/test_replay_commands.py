@@ -100,6 +100,11 @@ async def test_a_replay_is_planned_looked_at_and_applied(teamfit: Run, scene: Sc
     for expected in ("2 failed events, by stage and error", "job-requests", "Nothing was sent.", "LLM tokens: unknown"):
         assert expected in planned.stdout
     plan = json.loads((await teamfit("replay", "plan", "--stage", "generation", "--json")).stdout)["id"]
+    empty = await teamfit("replay", "plan", "--stage", "projection")
+    assert (empty.exit_code, "nothing to send" in empty.stdout) == (0, True)
+    listed = json.loads((await teamfit("replay", "list", "--json")).stdout)
+    assert [(one["id"] == plan, one["events"]) for one in listed] == [(False, 0), (True, 2), (False, 2)]
+    assert "stage: generation" in (await teamfit("replay", "list")).stdout
     assert (await teamfit("replay", "apply", plan, "--rate", "100/s", answer="n\n")).exit_code == 1
     assert await entries_of(redis_url, "job-requests") == []
     applied = await teamfit("replay", "apply", plan, "--rate", "100/s", answer="y\n")

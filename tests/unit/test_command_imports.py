@@ -14,7 +14,9 @@ finally:
     print(*sorted(sys.modules), file=sys.stderr)
 """
 _HEAVY = {"faust", "fastapi", "asyncpg", "aiosql", "sqlalchemy", "openai", "aiohttp", "redis", "structlog", "uvicorn"}
-_SHARED = {"infra", "infra.cli", "infra.cli.errors", "infra.cli.options", "infra.cli.output", "infra.cli.budgets"}
+_SHARED = {"infra", "infra.cli"} | {
+    f"infra.cli.{name}" for name in ("asking", "errors", "options", "output", "budgets")
+}
 
 
 def _loaded(*arguments: str) -> set[str]:

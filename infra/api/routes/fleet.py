@@ -1,7 +1,7 @@
 """The operators' routes to the running fleet: its processes, and what is wanted of it."""
 
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,7 +21,7 @@ from infra.operations.controls import (
     set_control,
     unset_control,
 )
-from infra.operations.job_search import Term
+from infra.operations.job_search import Term, TermOrEmpty
 from infra.postgres import Database
 from streams.jobs.controls import ControlKind
 
@@ -72,12 +72,12 @@ class ControlWish(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     kind: ControlKind
-    subject: Term | Literal[""] = Field(
+    subject: TermOrEmpty = Field(
         default="", description="The stage, the process (its ID or how it begins), or the endpoint; empty: the intake."
     )
     organization_id: Term | None = Field(default=None, description="Whose runs alone are paused.")
     value: Term | None = Field(default=None, description="The number, or the log level.")
-    reason: Term | Literal[""] = Field(default="", description="Why; needed to set one.")
+    reason: TermOrEmpty = Field(default="", description="Why; needed to set one.")
     for_s: float | None = Field(default=None, gt=0, le=_LONGEST_S, description="Seconds; none: until it is ended.")
 
     def wish(self) -> Wish:

@@ -103,7 +103,9 @@ class GenerateAnswer(BaseModel):
 
     success: Literal[True] = True
     job_id: UUID
-    status: Literal["processing"] = "processing"
+    status: Literal["processing"] = Field(
+        default="processing", description="As it always was; the job itself begins as `pending`."
+    )
     status_url: str = Field(description="Where to poll the job, on the host that was asked.")
 
 

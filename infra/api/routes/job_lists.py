@@ -14,6 +14,7 @@ from infra.api.bearer import Authenticated
 from infra.api.problems import TOKEN, responses
 from infra.auth import JOBS, OPERATOR, Caller
 from infra.clock import Moment
+from infra.errors import Refused
 from infra.identity import Tokens
 from infra.operations.job_search import Count, FoundJob, JobFilter, Order, Term, count_jobs, find_jobs
 from infra.operations.prices import spent
@@ -27,6 +28,7 @@ _LARGEST_OPERATORS_PAGE = 500
 # As with a single job: answers differ by organization.
 _CACHE = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
 _PROBLEMS = responses(*TOKEN, "invalid_request", "database_unavailable")
+_USAGE = responses(*TOKEN, "invalid_request", "organization_not_found", "database_unavailable")
 
 Cursor = Annotated[
     str | None, Field(max_length=1_000, description="Where the page before ended: follow its `Link` instead.")
@@ -155,9 +157,11 @@ class OrganizationUsage(BaseModel):
     months: list[MonthsMoney] = Field(description="The latest first, two years at most.")
 
     @classmethod
-    async def read(cls, database: Database, organization_id: str) -> Self:
-        """Return an organization's use; an unknown one has none."""
+    async def read(cls, database: Database, organization_id: str, *, must_exist: bool = False) -> Self:
+        """Return an organization's use. An unknown one has none, unless it must exist: that raises Refused."""
         usage = await read_usage(database, organization_id)
+        if must_exist and not usage.is_known:
+            raise Refused("organization_not_found", f"organization {organization_id}: not known; check the ID")
         months = await spent(database, organization_id)
         plain = set(cls.model_fields) - {"waiting", "in_flight", "months"}
         return cls(
@@ -218,10 +222,10 @@ def create_operators_router(database: Database, tokens: Tokens) -> APIRouter:
         total = await count_jobs(database, chosen)
         return OperatorsJobList(total=BoundedCount.of(total), jobs=list(page.jobs), next=page.next)
 
-    @router.get("/api/ops/usage", tags=["operators"], responses=_PROBLEMS, dependencies=[Depends(operator)])
+    @router.get("/api/ops/usage", tags=["operators"], responses=_USAGE, dependencies=[Depends(operator)])
     async def show_usage_of(query: Annotated[UsageQuery, Query()]) -> OrganizationUsage:
-        """Return what an organization has taken and cost. One that is not known has taken nothing."""
-        return await OrganizationUsage.read(database, query.organization_id)
+        """Return what an organization has taken and cost."""
+        return await OrganizationUsage.read(database, query.organization_id, must_exist=True)
 
     @router.get("/api/ops/schedule", tags=["operators"], responses=_PROBLEMS, dependencies=[Depends(operator)])
     async def list_due(query: Annotated[ScheduleQuery, Query()]) -> Schedule:
