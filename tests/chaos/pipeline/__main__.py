@@ -134,7 +134,10 @@ async def _row(system: System, fault: Fault, *, progress: Progress) -> Score:
         progress.console.print_exception()
         broken = [f"could not be done: {type(error).__name__}: {error}"]
         score = Score(system=system.name, fault=fault.name, title=fault.title, times=0, broken=broken)
-    progress.update(task, description=f"{name}: {'clean' if score.clean else 'NOT CLEAN'}, {score.seconds:.0f} s")
+    told = f"{name}: {'clean' if score.clean else 'NOT CLEAN'}, {score.seconds:.0f} s"
+    progress.update(task, description=told)
+    if not progress.console.is_terminal:  # where the bars are drawn once, at the end
+        progress.console.print(told, markup=False, highlight=False)
     return score
 
 
