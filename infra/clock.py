@@ -16,6 +16,10 @@ _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 # What a JSON Schema can say of it for a time in any zone: the first and the last year have days that are others in UTC.
 _YEARS: Final = r"^(197[1-9]|19[89]\d|20\d\d|21[0-8]\d|219[0-8])-"
+_ZONE: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,12})?)?) ?(Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)",
+    re.IGNORECASE | re.ASCII,
+)
 _LEAP_SECOND: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d):60([.,]\d{1,9})?([Zz]|[+-]\d\d:?\d\d)?")
 
 
@@ -28,9 +32,22 @@ def _written(value: object) -> object:
     """Refuse what Pydantic would read as seconds since 1970: `until: 0` is no time."""
     if isinstance(value, datetime):
         return value
-    if isinstance(value, str) and _DATE.match(value):
+    if isinstance(value, str) and _DATE.match(value := value.strip()):
+        value = _with_zone(value)
         return after_leap_second(value) or value
     raise ValueError("must be a time such as 2031-04-03T08:00:00Z")
+
+
+def _with_zone(text: str) -> str:
+    """Return a time whose zone is written as RFC 3339 has it.
+
+    Postgres writes `+00`, others a space before the zone, or its name.
+    """
+    found = _ZONE.fullmatch(text)
+    if found is None:
+        return text
+    zone = found[2] if found[2][0] in "+-" else "Z"
+    return found[1] + (f"{zone}:00" if len(zone) == len("+00") else zone)
 
 
 def after_leap_second(text: str) -> datetime | None:

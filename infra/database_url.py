@@ -60,7 +60,7 @@ _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 # A pooler refuses those that it does not know, so no more than these are sent.
 _SERVER_SETTINGS = ("application_name", "options", "search_path")
 _PLACES = ("host", "port", "user", "password", "dbname", "database")
-_STATEMENT_CACHES = ("statement_cache_size", "prepared_statement_cache_size", "prepare_threshold")
+_STATEMENT_CACHES = ("statement_cache_size", "prepared_statement_cache_size", "prepare_threshold", "preparethreshold")
 _OURS = ("connect_timeout", "service", "target_session_attrs", "pgbouncer", "ssl", "requiressl", *_STATEMENT_CACHES)
 # libpq's own that mean nothing to asyncpg. `channel_binding` is the one that managed services set.
 _WITHOUT_EFFECT = (
@@ -69,6 +69,8 @@ _WITHOUT_EFFECT = (
     *("max_protocol_version", "min_protocol_version", "replication", "require_auth", "requirepeer"),
     *("sslcertmode", "sslcompression", "sslcrldir", "sslkeylogfile", "sslsni", "tcp_user_timeout"),
 )
+# Go's, which look like ours.
+_OF_PGX = ("statement_cache_mode", "statement_cache_capacity", "description_cache_capacity")
 _KNOWN = (*_FOR_ASYNCPG, *_SERVER_SETTINGS, *_PLACES, *_OURS, *_WITHOUT_EFFECT)
 _YES, _NO = ("true", "1", "yes", "on", "t"), ("", "false", "0", "no", "off", "f")
 _ENCODE = "write : / ? # [ ] @ % of the user's name and the password as %3A %2F %3F %23 %5B %5D %40 %25"
@@ -118,7 +120,7 @@ def read_database_url(url: str) -> DatabaseAddress:
         **tls,
         "user": _decoded(user, "the user's name") or given.get("user") or _own_name(),
         "password": _decoded(password, "the password") or given.get("password") or None,
-        "database": _bare(_decoded(path, "the database's name"), "the database's name")
+        "database": _bare(_decoded(path.strip("/"), "the database's name"), "the database's name")
         or given.get("dbname")
         or given.get("database")
         or None,
@@ -196,7 +198,7 @@ def _refuse_misspelt(given: Mapping[str, str]) -> None:
             more = "; sslmode=verify-full protects from a false server" if name == "channel_binding" else ""
             log.warning("database_url.parameter_ignored", parameter=name, why=f"the driver does not know it{more}")
         elif name not in _KNOWN:
-            meant = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.85)
+            meant = [] if name in _OF_PGX else difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.85)
             if meant or name.startswith(("ssl", "tls")):
                 hint = f"write {meant[0]}" if meant else "use sslmode and sslrootcert, or remove it"
                 raise _wrong(f"has the unknown parameter {name!r:.60}: {hint}")
@@ -303,7 +305,7 @@ def _host(text: str) -> tuple[str, int | None]:
     bracketed = re.fullmatch(r"\[([^\]]+)\](?::(.*))?", text)
     name, port = bracketed.groups() if bracketed else (text.partition(":")[0], text.partition(":")[2])
     host = _decoded(name, "a host")
-    if not host or any(character.isspace() for character in host) or (not bracketed and ":" in (port or "")):
+    if not host or re.search(r"[\s;]", host) or (not bracketed and ":" in (port or "")):
         raise _wrong(f"has an empty or malformed host: write HOST:PORT, [IPV6]:PORT or %2Fsocket%2Ffolder; {_ENCODE}")
     return host, _port(port) if port else None
 

@@ -5,10 +5,11 @@ start with `TEAMFIT_`. Each description says what turning the value either way d
 """
 
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import Field, SecretStr
 
+from infra.addresses import BaseUrl, Networks, Origins, Prefix
 from infra.variables import Key, Variables
 
 CompletionFormat = Literal["auto", "json_schema", "json_object_with_schema", "json_object", "prompt"]
@@ -37,7 +38,7 @@ class Settings(Variables):
         validation_alias="OPENAI_API_KEY",
         description="Key of the LLM endpoint. Without it the local stack starts an offline one.",
     )
-    openai_base_url: str | None = Field(
+    openai_base_url: BaseUrl | None = Field(
         default=None,
         validation_alias="OPENAI_BASE_URL",
         description="Base URL of any OpenAI-compatible endpoint; unset: OpenAI's own.",
@@ -240,18 +241,18 @@ class Settings(Variables):
         description="Address on which the worker answers. The port asks for no token: open it to no more than your "
         "probes and Prometheus, `0.0.0.0` in a container whose network is its own.",
     )
-    root_path: str = Field(
+    root_path: Prefix = Field(
         default="",
         pattern=r"^((/[\w.~%-]+)*)$",
         description="Prefix below which a proxy serves the API, e.g. `/teamfit`; addresses in answers begin with it.",
     )
-    trusted_proxies: str = Field(
+    trusted_proxies: Networks = Field(
         default="127.0.0.1,::1",
         pattern=r"^\s*(\*|[\da-fA-F.:/]+(\s*,\s*[\da-fA-F.:/]+)*)\s*$",
         description="Addresses and networks of proxies, separated by commas, whose `X-Forwarded-For`, `-Proto` and "
         "`-Prefix` the API believes; `*`: all addresses.",
     )
-    cors_origins: str | None = Field(
+    cors_origins: Origins | None = Field(
         default=None,
         pattern=r"^(\*|https?://[^\s/,*]+(\s*,\s*https?://[^\s/,*]+)*)$",
         description="Origins of pages that may call the API from a browser, separated by commas, such as "
@@ -293,7 +294,7 @@ class Settings(Variables):
         "before it, which otherwise sends requests into connections that are being closed.",
     )
     log_format: Literal["console", "json"] = Field(default="json", description="Log lines for people or for machines.")
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = Field(
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
         description="Least severe lines that a worker and the API write. `debug` writes most; `error` writes least.",
     )

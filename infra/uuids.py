@@ -5,12 +5,22 @@ refuses them: HTTP, stream, client and commands.
 Source: https://www.rfc-editor.org/rfc/rfc9562#section-5.9
 """
 
+import re
 from typing import Annotated, Final, TypeAlias
 from uuid import UUID
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 _RESERVED: Final = {UUID(int=0), UUID(int=2**128 - 1)}
+
+
+# With spaces around it, in the brackets of some languages, or as a URN, whose scheme may be in capitals.
+_WRITTEN: Final = re.compile(r"\s*[({]?(?:urn:uuid:)?([0-9a-f-]{32,36})[)}]?\s*", re.IGNORECASE | re.ASCII)
+
+
+def _bare(given: object) -> object:
+    found = _WRITTEN.fullmatch(given) if isinstance(given, str) else None
+    return found[1] if found else given
 
 
 def named(given: UUID) -> UUID:
@@ -22,6 +32,7 @@ def named(given: UUID) -> UUID:
 
 GivenUuid: TypeAlias = Annotated[
     UUID,
+    BeforeValidator(_bare),
     AfterValidator(named),
     WithJsonSchema({"type": "string", "format": "uuid", "not": {"pattern": "^(0[0-]+0|[fF][fF-]+[fF])$"}}),
 ]

@@ -1,6 +1,7 @@
 """Reads settings from environment variables as people and platforms write them.
 
-Values are stripped: a key that comes from a file has a line break at its end. A blank variable is one that is not set.
+Values are stripped, of quotation marks around them too, which Docker and Kubernetes hand on: a key that comes from a
+file has a line break at its end. A blank variable is one that is not set.
 A wrong value fails whoever asks for that setting, in one line, and no other process of the same environment. Kubernetes
 sets variables for each Service that may have the names of ours (`TEAMFIT_WORKER_PORT=tcp://10.96.0.12:9100`); those are
 passed over.
@@ -11,10 +12,12 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Self, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, get_args, get_origin
 
 import structlog
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
     SecretStr,
@@ -34,6 +37,9 @@ PREFIX: Final = "TEAMFIT_"
 _FILE: Final = ".env"
 _ENCODING: Final = "utf-8-sig"  # UTF-8, whether or not an editor has put a byte order mark first
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
+_QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
+# What other programs call the same choice.
+_SYNONYMS = {"warn": "warning"}
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://\S+:\d+", re.IGNORECASE)
 # The names that Kubernetes makes of a Service: of its address, and of each of its ports.
 _OF_A_SERVICE = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
@@ -78,7 +84,12 @@ class Variables(BaseSettings):
     @classmethod
     def _as_written(cls, given: Mapping[str, object]) -> dict[str, object]:
         """Strip every value, and leave out the blank ones and those that are Kubernetes'."""
-        read = {name: _stripped(value) if isinstance(value, str) else value for name, value in given.items()}
+        # Our own keys may hold anything, and others sign with the same bytes.
+        whole = {name for name, field in cls.model_fields.items() if field.annotation == SecretStr | None}
+        read = {
+            name: (_stripped if name in whole else _unquoted)(value) if isinstance(value, str) else value
+            for name, value in given.items()
+        }
         links = {name for name in cls.model_fields if cls._is_number(name)}
         return {
             name: value
@@ -89,11 +100,11 @@ class Variables(BaseSettings):
     @field_validator("*", mode="wrap")
     @classmethod
     def _kept_for_who_asks(cls, value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
+        name = str(info.field_name)
+        field = cls.model_fields[name]
         try:
-            return handler(value)
+            return handler(_as_listed(value, field.annotation))
         except ValidationError as error:
-            name = str(info.field_name)
-            field = cls.model_fields[name]
             secret = SecretStr.__name__ in repr(field.annotation)
             shown = "" if secret or not isinstance(value, str) else f"is {value!r:.60}, which "
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
@@ -101,6 +112,8 @@ class Variables(BaseSettings):
             if first["type"] == "string_pattern_mismatch":
                 # Its description has an example; a pattern is for programs.
                 why = f"it is not of the form: {str(field.description).rstrip('.')}"
+            if name.endswith("_s") and first["type"] == "float_parsing":
+                why = "it is no number of seconds, such as 15"
             default = "" if field.default is None else f" for {field.default}"
             fix = "" if secret else f"; mend it, or unset it{default}"
             return _Wrong(cls.variable(name), f"{shown}cannot be used: {why[0].lower()}{why[1:]}{fix}")
@@ -146,10 +159,25 @@ class Variables(BaseSettings):
         try:
             found = cls()
             in_file = dotenv_values(_FILE, encoding=_ENCODING)
+            cls._refuse_unread()
         except (OSError, UnicodeError) as error:
             raise InvalidSetting(_FILE, f"in the working directory cannot be read as UTF-8 text: {error}") from error
         cls._warn({**in_file, **os.environ})
         return found
+
+    @classmethod
+    def _refuse_unread(cls) -> None:
+        """Refuse a line of the file that names one of our variables and sets none; its default would take its place."""
+        if not Path(_FILE).is_file():
+            return
+        with Path(_FILE).open(encoding=_ENCODING) as lines:
+            for line in parse_stream(lines):
+                is_read = not line.error and (line.key is None or line.key.isidentifier())
+                words = re.findall(r"\w+", "" if is_read else line.original.string.upper())
+                for name in map(cls.variable, cls.model_fields):
+                    if name in words:
+                        what = f"that is not NAME=value, so that {name} would not be read; write {name}=…"
+                        raise InvalidSetting(_FILE, f"in the working directory has a line {line.original.line} {what}")
 
     @classmethod
     def _warn(cls, variables: Mapping[str, str | None]) -> None:
@@ -166,6 +194,21 @@ class Variables(BaseSettings):
 
 def _stripped(value: str) -> str:
     return value.strip().strip(_INVISIBLE).strip()
+
+
+def _unquoted(value: str) -> str:
+    stripped = _stripped(value)
+    found = _QUOTED.fullmatch(stripped)
+    return _stripped(found[1] if found[1] is not None else found[2]) if found else stripped
+
+
+def _as_listed(value: object, annotation: object) -> object:
+    """Return one of the values that a setting may have, which may be written in capitals or with hyphens."""
+    if not isinstance(value, str) or get_origin(annotation) is not Literal:
+        return value
+    word = value.lower().replace("-", "_")
+    word = _SYNONYMS.get(word, word)
+    return word if word in get_args(annotation) else value
 
 
 def _meant(name: str, known: Iterable[str]) -> str | None:

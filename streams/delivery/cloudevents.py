@@ -61,6 +61,14 @@ _OPTIONAL: Final = frozenset({"datacontenttype", "time", "idempotencykey", "trac
 _ZERO_TIMES: Final = re.compile(r"0001-01-01T00:00:00(\.0+)?(Z|[+-]00:00)?", re.IGNORECASE)
 UNKNOWN_SOURCE: Final = "unknown"
 _BOM: Final = b"\xef\xbb\xbf"
+_OF_URLS: Final = str.maketrans("-_", "+/")
+# What the bytes begin with that come in place of JSON.
+_NO_JSON: Final = (
+    (b"\0", "; it begins with a schema registry's frame: set the producer's serializer to plain JSON"),
+    (b"\x1f\x8b", "; it is compressed by gzip: send it as it is"),
+    (b"\x28\xb5\x2f\xfd", "; it is compressed by zstd: send it as it is"),
+    (b"<", "; it is XML: send JSON"),
+)
 
 
 def read_attributes(
@@ -129,10 +137,18 @@ def _structured(raw: bytes | None) -> dict[str, Any]:
     if event.get("data") is not None:
         raise InvalidEvent("data_base64: the event has data too; leave one of them out")
     try:
-        decoded = base64.b64decode(encoded, validate=True)
+        decoded = _from_base64(encoded)
     except (binascii.Error, ValueError, TypeError) as error:
         raise InvalidEvent(f"data_base64: is no Base64 text ({error}); send `data` as a JSON object") from error
     return {**event, "data": _json(decoded, "data_base64")}
+
+
+def _from_base64(encoded: object) -> bytes:
+    """Return the bytes: SDKs break the text into lines, leave its padding out, or use the alphabet of URLs."""
+    if not isinstance(encoded, str):
+        raise TypeError("it must be a string")
+    text = "".join(encoded.split()).translate(_OF_URLS).rstrip("=")
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _json(raw: bytes, field: str) -> Any:  # noqa: ANN401 - it is whatever somebody sent
@@ -144,7 +160,8 @@ def _json(raw: bytes, field: str) -> Any:  # noqa: ANN401 - it is whatever someb
         try:
             return json.loads(raw)
         except (ValueError, RecursionError):
-            raise InvalidEvent(f"{field}: Invalid JSON: {error}") from error
+            known = next((advice for begins, advice in _NO_JSON if raw.startswith(begins)), "")
+            raise InvalidEvent(f"{field}: Invalid JSON: {error}{known}") from error
 
 
 def _header(name: str, value: bytes) -> str:

@@ -232,7 +232,7 @@ def check_broker_url(url: str) -> None:
     Raises:
         InvalidSetting: it cannot be meant; the message says which part. Faust itself reads the URLs of Kafka.
     """
-    if url.startswith(_KAFKA):
+    if url.lower().startswith(_KAFKA):
         if not urlsplit(url.replace(";", ",")).netloc.strip(",:"):
             raise InvalidSetting("BROKER_URL", "cannot be used: it has no host; write kafka://HOST:9092")
         return

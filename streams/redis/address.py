@@ -117,7 +117,7 @@ def _split(part: str) -> SplitResult:
         split = urlsplit(part)
     except ValueError as error:
         raise InvalidSettings(f"broker URL: {error}") from None
-    if split.fragment:
+    if split.fragment and split.scheme in _SCHEMES:
         raise InvalidSettings("broker URL: it has a '#'; write %23 for one in a password")
     return split
 
@@ -137,7 +137,7 @@ def _host(part: SplitResult, default_port: int) -> tuple[str, int]:
         )
     if port == 0 or re.fullmatch(r"[\w.:%-]+", host) is None:
         raise InvalidSettings(f"broker URL: {host!r} is not a host, or its port is 0")
-    return host, port or default_port
+    return unquote(host), port or default_port
 
 
 def _credentials(parts: Iterable[SplitResult]) -> tuple[str | None, str | None]:

@@ -122,6 +122,58 @@ POSTGRES: Final[dict[str, tuple[str, tuple[str, int, str, str, str | None, bool,
         "postgresql://u:x@free-tier.gcp.cockroachlabs.cloud:26257/defaultdb?sslmode=require&options=--cluster%3Dcool-1",
         ("free-tier.gcp.cockroachlabs.cloud", 26257, "u", "x", "defaultdb", True, None),
     ),
+    "Prisma Postgres": (
+        "postgres://u:sk_x@db.prisma.io:5432/?sslmode=require",
+        ("db.prisma.io", 5432, "u", "sk_x", None, True, None),
+    ),
+    "Nile": (
+        "postgres://018f:x@eu-central-1.db.thenile.dev:5432/teamfit",
+        ("eu-central-1.db.thenile.dev", 5432, "018f", "x", "teamfit", False, None),
+    ),
+    "Xata": (
+        "postgresql://ws:xau_x@eu-central-1.sql.xata.sh:5432/teamfit:main?sslmode=require",
+        ("eu-central-1.sql.xata.sh", 5432, "ws", "xau_x", "teamfit:main", True, None),
+    ),
+    "Scaleway": (
+        "postgres://u:x@51.159.1.1:21489/rdb?sslmode=verify-full&sslrootcert=system",
+        ("51.159.1.1", 21489, "u", "x", "rdb", True, None),
+    ),
+    "Clever Cloud": (
+        "postgresql://uabc:x@babc-postgresql.services.clever-cloud.com:50013/babc",
+        ("babc-postgresql.services.clever-cloud.com", 50013, "uabc", "x", "babc", False, None),
+    ),
+    "ElephantSQL, a last slash": (
+        "postgres://uabc:x@rogue.db.elephantsql.com/uabc/",
+        ("rogue.db.elephantsql.com", 5432, "uabc", "x", "uabc", False, None),
+    ),
+    "Aurora, DSQL": (
+        "postgresql://admin:h%3A443%2F%3FAction%3DDbConnect%26X-Amz@abc.dsql.us-east-1.on.aws/postgres?sslmode=require",
+        ("abc.dsql.us-east-1.on.aws", 5432, "admin", "h:443/?Action=DbConnect&X-Amz", "postgres", True, None),
+    ),
+    "AlloyDB, by a socket": (
+        "postgresql:///teamfit?host=/cloudsql/acme:eu:one&user=teamfit&password=x",
+        ("/cloudsql/acme:eu:one", 5432, "teamfit", "x", "teamfit", False, None),
+    ),
+    "CloudNativePG": (
+        "postgresql://app:x@cluster-rw.default:5432/app",
+        ("cluster-rw.default", 5432, "app", "x", "app", False, None),
+    ),
+    "IPv6, of a link": (
+        "postgres://u:x@[fe80::1%25eth0]:5432/d",
+        ("fe80::1%eth0", 5432, "u", "x", "d", False, None),
+    ),
+    "Java's, without its prefix": (
+        "postgresql://u:x@h.example.com/d?prepareThreshold=0&reWriteBatchedInserts=true&currentSchema=public",
+        ("h.example.com", 5432, "u", "x", "d", False, True),
+    ),
+    "pgx": (
+        "postgres://u:x@h.example.com/d?sslmode=require&statement_cache_mode=describe&pool_max_conns=10",
+        ("h.example.com", 5432, "u", "x", "d", True, None),
+    ),
+    "node-postgres": (
+        "postgres://u:x@h.example.com/d?sslmode=require&uselibpqcompat=true",
+        ("h.example.com", 5432, "u", "x", "d", True, None),
+    ),
     "SQLAlchemy's asyncpg": (
         "postgresql+asyncpg://u:x@h.example.com:5432/d?prepared_statement_cache_size=0&ssl=require",
         ("h.example.com", 5432, "u", "x", "d", True, True),
@@ -207,6 +259,17 @@ REDIS: Final[dict[str, tuple[str, tuple[str, int, str | None, str | None, int, s
         ("fly-teamfit.upstash.io", 6379, "default", "x", 0, "redis"),
     ),
     "Scaleway": ("rediss://u:x@51.15.0.1:6379", ("51.15.0.1", 6379, "u", "x", 0, "rediss")),
+    "Clever Cloud": (
+        "redis://:x@babc-redis.services.clever-cloud.com:3005",
+        ("babc-redis.services.clever-cloud.com", 3005, None, "x", 0, "redis"),
+    ),
+    "in capitals": ("REDISS://:x@H.example.com:6380/0/", ("h.example.com", 6380, None, "x", 0, "rediss")),
+    "IPv6": ("redis://u:x@[2001:db8::1]:6380", ("2001:db8::1", 6380, "u", "x", 0, "redis")),
+    "IPv6, of a link": ("redis://u:x@[fe80::1%25eth0]", ("fe80::1%eth0", 6379, "u", "x", 0, "redis")),
+    "Heroku, Mini": (
+        "rediss://:p@ec2-1.eu-west-1.compute.amazonaws.com:31330/0?ssl_check_hostname=false&ssl_cert_reqs=none",
+        ("ec2-1.eu-west-1.compute.amazonaws.com", 31330, None, "p", 0, "rediss"),
+    ),
     "in Compose": ("redis://valkey:6379/1\n", ("valkey", 6379, None, None, 1, "redis")),
     "in Kubernetes": (
         "redis://:x@redis-master.default.svc.cluster.local:6379/0",
@@ -236,6 +299,19 @@ BROKER_REFUSED: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "redis-py's parameter": ("redis://:s3cret@h:6379/0?decode_responses=true", "unknown parameter 'decode_responses'"),
     "Valkey's scheme": ("valkeys://default:s3cret@h:6379", "rediss:// with TLS"),
+    "Go's parameter": ("rediss://:s3cret@h:6379?insecureSkipVerify=true", "unknown parameter 'insecureSkipVerify'"),
+    "Predis' scheme": ("tls://:s3cret@h:6379", "rediss:// with TLS"),
+    "Lettuce's Sentinels": ("redis-sentinel://s3cret@h:26379,i:26379#mymaster", "?sentinel=<master's name>"),
+    "StackExchange's Sentinels": ("h:26379,serviceName=m,password=s3cret", "write rediss://:PASSWORD@HOST:PORT"),
+    "phpredis' socket": ("redis-socket:///run/valkey.sock", "unix:///run/valkey.sock"),
+    "several servers that are no Cluster": (
+        "redis://:s3cret@h:6379,i:6379",
+        "need sentinel=<master's name> or cluster",
+    ),
+    "a comment behind it": ("redis://:s3cret@h:6379 # ours", "it has a '#'"),
+    "quotation marks": ("'redis://:s3cret@h:6379'", "it is in quotation marks"),
+    "a time with a space": ("redis://:s3cret@h:6379?lease=15 s", "lease='15 s' must be a time such as 250ms"),
+    "Kafka with TLS": ("kafka+ssl://s3cret@h:9092", "kafka+ssl:// is not Redis"),
     "Azure's key, as it is": ("rediss://:aB/c+s3cret=@h.redis.cache.windows.net:6380", "%2F"),
 }
 
@@ -273,6 +349,12 @@ def test_a_broker_is_found(service: str) -> None:
     address = BrokerAddress.parse(url)
     (host, port), *_ = address.hosts
     assert (host, port, address.username, address.password, address.database, address.scheme) == expected
+
+
+@pytest.mark.parametrize("url", ["kafka://b1:9092,b2:9092", "KAFKA://b1:9092;b2:9092", "aiokafka://b1"])
+def test_kafka_is_left_to_faust(url: str) -> None:
+    """A scheme is the same in capitals."""
+    check_broker_url(url)
 
 
 @pytest.mark.parametrize("service", BROKER_REFUSED)

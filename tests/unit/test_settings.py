@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from infra.errors import InvalidSetting
@@ -103,6 +104,15 @@ def _refusal(read: Settings, name: str) -> str | None:
     ("variable", "value", "says"),
     [
         ("TEAMFIT_MAX_ATTEMPTS", "many", "is 'many', which cannot be used: input should be a valid integer"),
+        *[
+            (
+                "TEAMFIT_GENERATION_TIMEOUT_S",
+                text,
+                "it is no number of seconds, such as 15; mend it, or unset it for 120",
+            )
+            for text in ("15s", "15 s", "1m", "1,000", "PT15S", "15 # seconds")
+        ],
+        ("TEAMFIT_TRUSTED_PROXIES", "10.0.0.0/33", "'10.0.0.0/33' is no address or network, such as 10.0.0.0/8"),
         ("TEAMFIT_WORKER_PORT", "70000", "less than or equal to 65535; mend it, or unset it"),
         ("TEAMFIT_DATABASE_POOL_SIZE", "0", "greater than or equal to 1; mend it, or unset it for 10"),
         ("TEAMFIT_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'; mend it, or unset it for info"),
@@ -118,6 +128,81 @@ def test_a_refusal_names_the_problem_and_the_fix(
     (name,) = (name for name in Settings.model_fields if Settings.variable(name) == variable)
     assert says in str(_refusal(read, name))
     assert "sk-one" not in str(_refusal(read, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "meant"),
+    [
+        *[("model", quoted, "a model") for quoted in ("'a model'", '"a model"', ' "a model" ', "'a model '")],
+        ("model", "it's", "it's"),
+        ("model", "'a' and 'b'", "'a' and 'b'"),
+        ("openai_api_key", '"sk-x"', "sk-x"),
+        # Others sign with the same bytes.
+        ("signing_key", f"'{'x' * 32}'", f"'{'x' * 32}'"),
+        ("max_attempts", "'5'", 5),
+        ("console", '"true"', True),
+        *[("console", yes, True) for yes in ("True", "YES", "on", "t", "1")],
+        ("generation_timeout_s", "1e2", 100.0),
+        *[("log_level", word, "warning") for word in ("WARNING", "warn", "Warn")],
+        *[("log_format", word, "json") for word in ("JSON", "Json")],
+        *[("completion_format", word, "json_schema") for word in ("JSON_SCHEMA", "json-schema")],
+        *[("root_path", path, "/teamfit") for path in ("/teamfit", "/teamfit/")],
+        ("root_path", "/", ""),
+        (
+            "cors_origins",
+            "https://App.Example.com:443/, http://localhost:3000,",
+            "https://app.example.com,http://localhost:3000",
+        ),
+        ("cors_origins", "http://a.example:80", "http://a.example"),
+        ("cors_origins", "http://a.example:443", "http://a.example:443"),
+        ("trusted_proxies", "10.0.0.0/8,", "10.0.0.0/8"),
+        ("trusted_proxies", "10.1.2.3/8", "10.0.0.0/8"),
+        *[
+            ("openai_base_url", f"https://h/v1{end}", "https://h/v1")
+            for end in ("", "/", "//", "/chat/completions", "/chat/completions/")
+        ],
+        (
+            "openai_base_url",
+            "https://x.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21",
+            "https://x.openai.azure.com/openai/deployments/d?api-version=2024-10-21",
+        ),
+        ("openai_base_url", "https://", "https://"),
+    ],
+)
+def test_a_value_in_another_spelling_is_what_it_means(
+    name: str, written: str, meant: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quotation marks that a platform hands on, capitals, a last slash, a known port, the address of a call."""
+    monkeypatch.setenv(Settings.variable(name), written)
+    value = getattr(Settings.read(), name)
+    assert (value.get_secret_value() if isinstance(value, SecretStr) else value) == meant
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "OPENAI_API_KEY: sk-s3cret",
+        "set OPENAI_API_KEY=sk-s3cret",
+        "setx OPENAI_API_KEY sk-s3cret",
+        "$env:OPENAI_API_KEY='sk-s3cret'",
+        "OPENAI_API_KEY='sk-s3cret",
+        "OPENAI_API_KEY=\"sk-s3cret\" 'b'",
+        '{"OPENAI_API_KEY": "sk-s3cret"}',
+        "<<<<<<< OPENAI_API_KEY=sk-s3cret",
+    ],
+)
+def test_a_line_of_the_env_file_that_sets_nothing_is_named(line: str) -> None:
+    """A default would take the place of what it says: the line and the variable are told, and no secret."""
+    Path(".env").write_text(f"# OPENAI_API_KEY: in a comment\nTEAMFIT_MODEL=m\n{line}\n")
+    with pytest.raises(InvalidSetting, match=r"line 3 that is not NAME=value, so that OPENAI_API_KEY would") as refused:
+        Settings.read()
+    assert "s3cret" not in str(refused.value)
+
+
+def test_other_lines_of_the_env_file_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs read the same file."""
+    Path(".env").write_text("[section]\nset PATH=x\nvim: x\nTEAMFIT_MODEL=m\n")
+    assert Settings.read().model == "m"
 
 
 def test_misspelt_variables_are_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
