@@ -218,6 +218,30 @@ class Settings(Variables):
         description="How long the hourly figures of each LLM endpoint are kept, which `teamfit llm endpoints` shows. "
         "What calls have cost stays either way.",
     )
+    webhook_allow_private: bool = Field(
+        default=False,
+        description="Whether webhooks may go to addresses of inner networks and of this machine. On: whoever may add "
+        "an endpoint reaches what your network protects. For receivers of your own, and for trying out.",
+    )
+    webhook_allow_http: bool = Field(
+        default=False,
+        description="Whether webhooks may go to `http://` addresses too. On: what they say can be read and changed on "
+        "its way.",
+    )
+    webhook_concurrency: int = Field(
+        default=100,
+        ge=1,
+        le=10_000,
+        description="Tries to deliver webhooks under way in a worker at once, 8 of each endpoint at most. Higher: more "
+        "endpoints that hang at the same time hold up no other.",
+    )
+    webhook_retention_days: float = Field(
+        default=30.0,
+        gt=4,
+        le=3_650,
+        description="How long deliveries of webhooks are kept, those that wait for a disabled endpoint too. Longer: "
+        "more disk, and an endpoint may be disabled for longer without loss.",
+    )
     trust_threshold: float = Field(
         default=0.5, ge=0, le=1, description="Lowest trust score that may request. Higher: stricter admission."
     )

@@ -56,6 +56,10 @@ LLM_PASSED_ON = Counter(
 LLM_PROBES = Counter(
     "teamfit_llm_probes_total", "Calls for no job, to see whether the endpoint works, by result.", ["result"]
 )
+WEBHOOKS = Counter(
+    "teamfit_webhook_tries_total", "Tries to deliver a webhook, by outcome: delivered, failed, given_up.", ["outcome"]
+)
+WEBHOOKS_DISABLED = Counter("teamfit_webhooks_disabled_total", "Webhook endpoints disabled for what they answered.")
 
 STAGE_HELD = Gauge(
     "teamfit_stage_held",

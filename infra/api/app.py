@@ -18,7 +18,7 @@ from infra.api.document import operation_id
 from infra.api.head import Head
 from infra.api.limits import Limited
 from infra.api.repeated import each_once
-from infra.api.routes import actions, cancel, events, fleet, health, intake, job_lists, jobs, operators
+from infra.api.routes import actions, cancel, events, fleet, health, intake, job_lists, jobs, operators, webhooks
 from infra.api.tickets import HiddenTickets
 from infra.auth import signing_key
 from infra.console import Console
@@ -104,6 +104,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         operators.create_router(operators_database, broker, tokens),
         actions.create_router(operators_database, tokens),
         fleet.create_router(operators_database, tokens),
+        webhooks.create_router(operators_database, tokens, settings),
         health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh, watch),
     ):
         api.include_router(router)

@@ -36,6 +36,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
         404,
         "There is no such process, endpoint or organization, or nothing is wanted of it.",
     ),
+    "webhook_not_found": (404, "There is no such webhook endpoint."),
     "plan_not_found": (404, "There is no such replay plan."),
     "method_not_allowed": (405, "The address does not take this method; `Allow` has those that it takes."),
     "request_timeout": (408, "The body did not come in time; send the request again."),

@@ -38,6 +38,7 @@ _MODULES: Final = {
     "organization": "organization",
     "team": "organization",
     "plan": "plan",
+    "webhooks": "webhooks",
     "projection": "projection",
 }
 

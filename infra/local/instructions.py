@@ -19,6 +19,7 @@ from streams.jobs.facts import job_requested
 from streams.jobs.topics import JOB_REQUESTS
 
 _ADDRESSES: Final = ("database_url", "broker_url", "signing_key", "openai_base_url", "openai_api_key")
+_ALLOWED: Final = ("webhook_allow_private", "webhook_allow_http")
 
 
 def instructions(stack: Stack, console: str) -> str:
@@ -54,7 +55,9 @@ Ctrl-C stops everything.
 def _other_terminal(stack: Stack) -> str:
     """Return lines that let every command work in another terminal. What its user has set is not repeated."""
     own = sorted(Settings.variable(name) for name in stack.given & set(_ADDRESSES))
-    made = {name: value for name, value in variables(stack.settings, _ADDRESSES).items() if name not in own}
+    made = {
+        name: value for name, value in variables(stack.settings, (*_ADDRESSES, *_ALLOWED)).items() if name not in own
+    }
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in made.items())
     more = f"\n# … and {', '.join(own)}, as you have set it here" if own else ""
     teamfit = _program()

@@ -245,6 +245,10 @@ class Stack:
             updates["database_url"] = self.postgres.url
         if self.settings.signing_key is None:
             updates["signing_key"] = SecretStr(secrets.token_urlsafe(32))
+        # Receivers of webhooks are on this machine too.
+        for name in ("webhook_allow_private", "webhook_allow_http"):
+            if name not in given:
+                updates[name] = True
         if WEB in self._parts:
             updates["cors_origins"] = self._origins()
         self.settings = self.settings.model_copy(update=updates)

@@ -117,6 +117,11 @@ WHERE error_message <> :erased AND (
     ))
 );
 
+-- name: delete_webhooks(organization_id)!
+-- What its endpoints were sent, and what they wait for: bodies hold reasons and messages. The endpoints stay.
+DELETE FROM webhook_deliveries AS sent USING webhook_endpoints AS one
+WHERE one.id = sent.endpoint_id AND one.organization_id = :organization_id;
+
 -- name: delete_scheduled(organization_id)!
 -- Records that wait for their time. Their jobs have ended; facts among them are published again from their outcomes.
 DELETE FROM scheduled_events

@@ -100,7 +100,7 @@ async def add_organization(database: Database, wanted: Organization) -> Organiza
         values = asdict(wanted)
         await _queries.insert_organization(connection, **_of(values, "id", "name", "trust_score"))
         await _queries.insert_subscription(connection, **_of(values, *_SUBSCRIPTION))
-        found = await _organization(connection, wanted.id)
+        found = await organization_in(connection, wanted.id)
         _require_same(f"organization {wanted.id}", wanted, found, hint="change it with `teamfit organization set`")
         return found
 
@@ -125,7 +125,7 @@ async def set_organization(
     given = {name: value for name, value in changes.items() if value is not None}
     act = Act("organization.set", f"organization {organization_id}", effects=given)
     async with _writing(database, act) as connection:
-        known = await _organization(connection, organization_id)
+        known = await organization_in(connection, organization_id)
         before = {name: getattr(known, name) for name in given}
         act.effects = {"before": before, "after": given, **({"as_plan": True} if as_plan else {})}
         if changes.get("budget") is not None:
@@ -140,13 +140,13 @@ async def set_organization(
             await _queries.insert_subscription(connection, **_of(first, *_SUBSCRIPTION))
         else:
             await _queries.update_subscription(connection, **_of(values, *_SUBSCRIPTION), as_plan=as_plan)
-        return await _organization(connection, organization_id)
+        return await organization_in(connection, organization_id)
 
 
 async def organization(database: Database, organization_id: str) -> Organization:
     """Return an organization. Raises UnknownOrganization."""
     async with database.transaction() as connection:
-        return await _organization(connection, organization_id)
+        return await organization_in(connection, organization_id)
 
 
 async def organizations(database: Database) -> Sequence[Organization]:
@@ -165,7 +165,7 @@ async def add_team(database: Database, wanted: Team) -> Team:
     """
     act = Act("team.add", f"team {wanted.id}", effects={"organization": wanted.organization_id})
     async with _writing(database, act) as connection:
-        await _organization(connection, wanted.organization_id)
+        await organization_in(connection, wanted.organization_id)
         await _queries.insert_team(connection, **asdict(wanted))
         (found,) = [Team(**row) async for row in _queries.teams(connection, id=wanted.id, organization_id=None)]
         _require_same(f"team {wanted.id}", wanted, found, hint="choose another ID")
@@ -176,7 +176,7 @@ async def teams(database: Database, organization_id: str | None) -> Sequence[Tea
     """Return the teams of an organization, or all. Raises UnknownOrganization."""
     async with database.transaction() as connection:
         if organization_id is not None:
-            await _organization(connection, organization_id)
+            await organization_in(connection, organization_id)
         rows = _queries.teams(connection, id=None, organization_id=organization_id)
         return [Team(**row) async for row in rows]
 
@@ -195,7 +195,8 @@ async def _writing(database: Database, act: Act) -> AsyncIterator[Connection]:
             raise NotOurs(f"{error}: the TEAMFIT backend made this table and fills more of it; add it there") from error
 
 
-async def _organization(connection: Connection, organization_id: str) -> Organization:
+async def organization_in(connection: Connection, organization_id: str) -> Organization:
+    """Return an organization, in the caller's transaction. Raises UnknownOrganization."""
     rows = [row async for row in _queries.organizations(connection, id=organization_id)]
     if not rows:
         raise UnknownOrganization(

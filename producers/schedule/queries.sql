@@ -135,6 +135,17 @@ ON CONFLICT (singleton) DO UPDATE SET
     horizon = greatest(known.horizon, excluded.horizon),
     jobs_horizon = greatest(known.jobs_horizon, excluded.jobs_horizon);
 
+-- name: delete_webhooks(horizon, size)$
+-- Deletes a page of deliveries of webhooks that are older than the horizon; returns how many. What still waits has waited for an
+-- endpoint that is disabled.
+WITH gone AS (
+    DELETE FROM webhook_deliveries WHERE (endpoint_id, event_id) IN (
+        SELECT old.endpoint_id, old.event_id FROM webhook_deliveries AS old WHERE old.created_at < :horizon LIMIT :size
+    )
+    RETURNING 1
+)
+SELECT count(*) FROM gone;
+
 -- name: delete_hours(horizon)$
 -- Deletes the hourly figures of LLM endpoints before the horizon; returns how many. A row for each endpoint and hour: few.
 WITH gone AS (DELETE FROM llm_hours WHERE hour < :horizon RETURNING 1)

@@ -33,6 +33,7 @@ class Retention:
         keep: how long the events of an ended job stay, and failed events that were dealt with.
         keep_jobs: how long an ended job stays with everything about it; None: for ever.
         keep_hours: how long the hourly figures of LLM endpoints stay.
+        keep_webhooks: how long deliveries of webhooks stay.
         page_size: events looked at in one transaction; more: fewer transactions, and longer locks.
     """
 
@@ -41,6 +42,7 @@ class Retention:
     keep: timedelta
     keep_jobs: timedelta | None = None
     keep_hours: timedelta = timedelta(days=90)
+    keep_webhooks: timedelta = timedelta(days=30)
     page_size: int = 2_000
 
     async def delete_old(self) -> int:
@@ -121,6 +123,19 @@ class Retention:
         """Delete the hourly figures of LLM endpoints before the horizon; return how many. Raises DependencyDown."""
         async with self.database.transaction() as connection:
             return int(await _queries.delete_hours(connection, horizon=self._horizon(self.keep_hours)))
+
+    async def delete_webhooks(self) -> int:
+        """Delete deliveries of webhooks that are older than the horizon; return how many. Raises DependencyDown."""
+        deleted, page = 0, self.page_size
+        while page == self.page_size:
+            async with self.database.transaction() as connection:
+                page = int(
+                    await _queries.delete_webhooks(
+                        connection, horizon=self._horizon(self.keep_webhooks), size=self.page_size
+                    )
+                )
+            deleted += page
+        return deleted
 
     def _horizon(self, keep: timedelta) -> datetime:
         # What is deleted is gone, so this machine's clock must agree that it is old: no single wrong clock can do it.

@@ -55,6 +55,7 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
         keep=timedelta(days=settings.event_retention_days),
         keep_jobs=None if job_days is None else timedelta(days=job_days),
         keep_hours=timedelta(days=settings.llm_hours_retention_days),
+        keep_webhooks=timedelta(days=settings.webhook_retention_days),
     )
     duties = Duties()
     app.watch(lambda: taker.held, lambda: reconciler.held, duties.failing)
@@ -157,6 +158,7 @@ def _delete_old(app: StageApp, duties: Duties, retention: Retention) -> None:
         await duties.survive("retention.delete_old", retention.delete_old)
         await duties.survive("retention.delete_settled", retention.delete_settled)
         await duties.survive("retention.delete_hours", retention.delete_hours)
+        await duties.survive("retention.delete_webhooks", retention.delete_webhooks)
 
 
 def _watch_budgets(app: StageApp, duties: Duties, budgets: Budgets) -> None:

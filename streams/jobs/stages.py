@@ -37,6 +37,7 @@ QUOTA: Final = "quota"
 GENERATION: Final = "generation"
 PROJECTION: Final = "projection"
 FAILURES: Final = "failures"
+WEBHOOKS: Final = "webhooks"
 SCHEDULE: Final = "schedule"
 
 STAGES: Final = (
@@ -44,6 +45,7 @@ STAGES: Final = (
     ConsumerGroup(GENERATION, "consumers.generation.worker", (JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY), run=JobAccepted),
     ConsumerGroup(PROJECTION, "consumers.projection.worker", (JOB_REQUESTS, JOB_EVENTS)),
     ConsumerGroup(FAILURES, "consumers.failures.worker", (DEAD_LETTERS,)),
+    ConsumerGroup(WEBHOOKS, "consumers.webhooks.worker", (JOB_EVENTS,)),
     # It reads nothing, but its workers elect a leader as those of a group do.
     ConsumerGroup(SCHEDULE, "producers.schedule.worker"),
 )

@@ -35,6 +35,7 @@ WRITES = {
     "generation": {"job-accepted", "job-events", "dead-letters"},
     "projection": {"dead-letters"},
     "failures": {"job-events", "dead-letters"},
+    "webhooks": {"dead-letters"},
     "schedule": set(TOPICS),
     ALL: set(TOPICS),
 }
@@ -43,6 +44,7 @@ READS = {
     "generation": {"job-accepted", "job-accepted-priority"},
     "projection": {"job-requests", "job-events"},
     "failures": {"dead-letters"},
+    "webhooks": {"job-events"},
     ALL: set(TOPICS),
 }
 

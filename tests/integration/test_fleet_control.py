@@ -221,7 +221,7 @@ async def test_a_worker_is_set_and_drained(fleet: Fleet) -> None:
     worker = fleet.start()
     told = await wait_for(lambda: fleet.alive(worker.pid), deadline_s=_DEADLINE_S, what="the worker to tell of itself")
     process = told["process"]
-    assert told["stages"] == ["quota", "generation", "projection", "failures", "schedule"]
+    assert told["stages"] == ["quota", "generation", "projection", "failures", "webhooks", "schedule"]
     assert told["rss_bytes"] > 0
     much = {"kind": "concurrency", "subject": "generation", "value": "10000", "reason": "all of it"}
     effects = (await fleet.post("/effects", much))["effects"]

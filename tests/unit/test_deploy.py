@@ -362,4 +362,5 @@ def test_documented_commands_exist(page: str, line: str) -> None:
     """Each line that a reader may paste is one that `teamfit` takes; words in capitals stand for something."""
     words = shlex.split(line, comments=True)
     stand_ins = {"PLAN": "9ef002e9-a54f-49cb-9665-b5161156e1d7", "JOB": "9ef002e9-a54f-49cb-9665-b5161156e1d7"}
+    stand_ins["ENDPOINT"] = stand_ins["JOB"]
     assert parse([stand_ins.get(word, word) for word in words]) is not None

@@ -30,6 +30,7 @@ _KUBECTL = shutil.which("kubectl")
 _FOLDERS = ("base", "autoscaled", "migrate")
 _VERSIONS = ("1.29", kubernetes_validate.latest_version())
 _STAGES = {stage.name for stage in STAGES}
+_REACH_OUTSIDE = {"llm": "worker-generation", "webhooks": "worker-webhooks"}
 
 pytestmark = pytest.mark.skipif(_KUBECTL is None, reason="kubectl, which renders the manifests, is not installed")
 
@@ -171,20 +172,22 @@ def test_each_deployment_selects_its_own_pods_and_has_a_disruption_budget() -> N
 
 
 def test_the_network_is_closed_but_for_what_is_named() -> None:
-    """Each pod is closed both ways; generation alone reaches outside, and named namespaces alone come in."""
+    """Each pod is closed both ways; generation and webhooks alone reach outside, and named namespaces alone come in."""
     policies = {folder: _named(folder, "NetworkPolicy") for folder in ("base", "migrate")}
     closing = [policies["base"]["all"], policies["migrate"]["migrate"]]
     for name, pod in _pods():
         labels = pod["metadata"]["labels"]
         over = [one for one in closing if _selects(one["spec"]["podSelector"], labels)]
         assert any(set(one["spec"]["policyTypes"]) == {"Ingress", "Egress"} for one in over), name
-        outside = _selects(policies["base"]["llm"]["spec"]["podSelector"], labels)
-        assert outside is (name == "worker-generation"), name
+        for policy, worker in _REACH_OUTSIDE.items():
+            outside = _selects(policies["base"][policy]["spec"]["podSelector"], labels)
+            assert outside is (name == worker), name
     for policy in (one for folder in policies.values() for one in folder.values()):
         for rule in policy["spec"].get("ingress", ()):
             assert all("teamfit/role" in who["namespaceSelector"]["matchLabels"] for who in rule["from"])
-    (rule,) = policies["base"]["llm"]["spec"]["egress"]
-    assert "169.254.0.0/16" in rule["to"][0]["ipBlock"]["except"]
+    for policy in _REACH_OUTSIDE:
+        (rule,) = policies["base"][policy]["spec"]["egress"]
+        assert "169.254.0.0/16" in rule["to"][0]["ipBlock"]["except"]
 
 
 def test_generation_is_scaled_by_its_work() -> None:

@@ -48,6 +48,9 @@ OWNERS = {
     "scheduled_events": "streams/delivery/scheduled.sql",
     "subscriptions": "infra/operations/tenants.sql",
     "teams": "infra/operations/tenants.sql",
+    "webhook_deliveries": "consumers/webhooks",
+    "webhook_endpoints": "consumers/webhooks",
+    "webhook_progress": "consumers/webhooks",
 }
 # Others that write, and what: it can be said in no room that both may enter.
 ALSO = {

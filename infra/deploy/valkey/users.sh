@@ -22,6 +22,7 @@ each_stage() {
     "$1" generation 'job-accepted job-accepted-priority' 'job-accepted job-events dead-letters'
     "$1" projection 'job-requests job-events' 'dead-letters'
     "$1" failures 'dead-letters' 'job-events dead-letters'
+    "$1" webhooks 'job-events' 'dead-letters'
     "$1" schedule '' "$ALL"
 }
 

@@ -1,0 +1,76 @@
+"""A webhook's body is made of the fact that it tells of: type, time, and what the fact says.
+
+Its ID is the fact's own, which is the same however often the fact is published, and so the receiver's idempotency key.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import orjson
+
+from streams.jobs.events import TERMINAL_TYPES, TerminalFact, kind_of
+
+TEST: Final = "webhook.test"
+"""The type of what an operator sends to try an endpoint out."""
+JOB_TYPES: Final = {f"job.{name.split('.')[2]}": name for name in TERMINAL_TYPES}
+"""The types that customers may ask for, each with the type of its fact."""
+EVENT_TYPES: Final = tuple(JOB_TYPES)
+
+_ENDPOINT: Final = "webhookendpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An organization is to be told of an event.
+
+    Attributes:
+        endpoint_id: the one endpoint that is told again, of a replay; None: all that want it.
+    """
+
+    organization_id: str
+    event_id: str
+    type: str
+    job_id: UUID
+    event: bytes
+    body: str
+    endpoint_id: UUID | None = None
+
+
+def message_of(fact: TerminalFact, *, endpoint_id: UUID | None = None) -> Message:
+    """Return what a fact's organization is told."""
+    kind = f"job.{kind_of(fact)}"
+    said = fact.data.model_dump(mode="json", exclude_none=True)
+    data = {"job_id": str(fact.job_id), "run": fact.run, **said}
+    return Message(
+        organization_id=fact.data.organization_id,
+        event_id=fact.id,
+        type=kind,
+        job_id=fact.job_id,
+        event=fact.encode(),
+        body=body_of(kind, fact.time, data),
+        endpoint_id=endpoint_id,
+    )
+
+
+def body_of(kind: str, at: datetime, data: dict[str, object]) -> str:
+    """Return a body as the specification has it."""
+    return orjson.dumps({"type": kind, "timestamp": at.isoformat(), "data": data}).decode()
+
+
+def for_endpoint(event: bytes, endpoint_id: UUID) -> bytes:
+    """Return an event with the one endpoint that it is for: what an endpoint did not take is a failed event of its own.
+
+    It is an extension attribute, which other readers of the event ignore.
+    """
+    return orjson.dumps({**orjson.loads(event), _ENDPOINT: str(endpoint_id)})
+
+
+def endpoint_of(event: bytes | None) -> UUID | None:
+    """Return the one endpoint that an event is for, or None."""
+    try:
+        found = orjson.loads(event or b"null")
+        return UUID(found[_ENDPOINT])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
