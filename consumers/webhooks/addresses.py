@@ -42,7 +42,7 @@ class WrongUrl(ValueError):
 
 
 class NotPublic(OSError):
-    """A connection would have gone to an address that is not one of the open internet."""
+    """A connection would have left the open internet."""
 
 
 def objection(text: str) -> str | None:

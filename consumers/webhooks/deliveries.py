@@ -1,4 +1,4 @@
-"""This module writes `webhook_deliveries`: a row for each endpoint and event, from the first try to the last.
+"""This module writes `webhook_deliveries`: a row for each endpoint and event.
 
 Every function works in its caller's transaction.
 """
@@ -180,7 +180,7 @@ async def deliveries(
 
 
 async def forgotten(connection: Connection, *, now: datetime) -> list[object]:
-    """Return facts that are archived and that no delivery is about, though an endpoint wants them.
+    """Return archived facts that an endpoint wants and no delivery is about.
 
     The next call goes on from there, if this transaction commits. Nothing is returned while another process looks.
     """

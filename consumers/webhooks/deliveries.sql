@@ -17,7 +17,7 @@ SELECT count(*) FROM new;
 -- name: record_again(endpoint_id, organization_id, event_id, type, job_id, event, body, now)!
 -- Has an event that was given up delivered to one endpoint after all, from its first try on. One that waits, or has arrived, stays.
 INSERT INTO webhook_deliveries AS known (endpoint_id, event_id, type, job_id, event, body, created_at, due_at)
-SELECT one.id, :event_id, :type, :job_id, :event, :body, :now, :now
+SELECT one.id, :event_id::text, :type::text, :job_id::uuid, :event::bytea, :body::text, :now::timestamptz, :now::timestamptz
 FROM webhook_endpoints AS one
 WHERE one.id = :endpoint_id AND one.organization_id = :organization_id
 ON CONFLICT (endpoint_id, event_id) DO UPDATE SET given_up_at = NULL, attempts = 0, due_at = :now
@@ -56,7 +56,7 @@ WITH RECURSIVE pending AS (
         WHERE waits.endpoint_id = one.id AND waits.delivered_at IS NULL AND waits.given_up_at IS NULL AND waits.due_at <= :now
         ORDER BY waits.due_at
         LIMIT greatest(
-            0, CASE WHEN one.failing_since IS NULL THEN :most ELSE :most_failing END::integer - coalesce(mine.under_way, 0)
+            0, CASE WHEN one.failing_since IS NULL THEN :most::integer ELSE :most_failing::integer END - coalesce(mine.under_way, 0)
         )
     ) AS due
     ORDER BY due.place, due.due_at

@@ -1,4 +1,4 @@
-"""This module writes `webhook_endpoints`: where organizations want to be told, with which secret, and how it goes.
+"""This module writes `webhook_endpoints`: where organizations want to be told, and with which secret.
 
 Every function works in its caller's transaction.
 """
@@ -69,7 +69,7 @@ async def endpoints(connection: Connection, organization_id: str | None = None) 
 
 
 async def endpoint(connection: Connection, endpoint_id: UUID) -> Endpoint | None:
-    """Return an endpoint, or None. Until the transaction ends, nobody else changes it."""
+    """Return an endpoint, or None. Until the transaction ends, no other changes it."""
     await _queries.lock(connection, id=endpoint_id)
     rows = [row async for row in _queries.endpoints(connection, organization_id=None, id=endpoint_id)]
     return Endpoint(**rows[0]) if rows else None
@@ -101,7 +101,7 @@ async def note_success(connection: Connection, endpoint_id: UUID) -> None:
 
 
 async def note_failure(connection: Connection, endpoint_id: UUID, *, now: datetime) -> datetime:
-    """Note that an endpoint did not; return since when it takes nothing."""
+    """Note that an endpoint failed; return since when it takes nothing."""
     return await _queries.fails(connection, id=endpoint_id, now=now) or now
 
 

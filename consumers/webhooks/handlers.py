@@ -84,7 +84,7 @@ class Facts:
         return ()
 
     async def catch_up(self) -> int:
-        """Record facts that are archived and have not come by the broker; return how many deliveries are new.
+        """Record archived facts that the broker has lost; return how many deliveries are new.
 
         Raises:
             DependencyDown: Postgres is away.
@@ -94,7 +94,7 @@ class Facts:
             facts = [fact for event in await deliveries.forgotten(connection, now=now) if (fact := _archived(event))]
             found = await deliveries.record(connection, [message_of(fact) for fact in facts], now=now)
         if found:
-            log.warning("webhooks.caught_up", deliveries=found)
+            log.warning("webhooks.recovered", deliveries=found)
         return found
 
     async def _are_listening(self, organization_ids: Sequence[str]) -> Sequence[bool]:

@@ -1,4 +1,4 @@
-"""A webhook's body is made of the fact that it tells of: type, time, and what the fact says.
+"""A webhook's body is made of its fact: type, time, and what it says.
 
 Its ID is the fact's own, which is the same however often the fact is published, and so the receiver's idempotency key.
 """
@@ -60,9 +60,10 @@ def body_of(kind: str, at: datetime, data: dict[str, object]) -> str:
 
 
 def for_endpoint(event: bytes, endpoint_id: UUID) -> bytes:
-    """Return an event with the one endpoint that it is for: what an endpoint did not take is a failed event of its own.
+    """Return an event with the one endpoint that it is for.
 
-    It is an extension attribute, which other readers of the event ignore.
+    So what an endpoint did not take is a failed event of its own. It is an extension attribute, which other readers of
+    the event ignore.
     """
     return orjson.dumps({**orjson.loads(event), _ENDPOINT: str(endpoint_id)})
 

@@ -51,6 +51,9 @@ class Receivers:
                 return Answer(got.status, _problem(got, text), got.headers.get("Retry-After"))
         except TimeoutError:
             return Answer(None, f"no answer in {self._timeout.total:g} s, or no connection in {_CONNECT_S:g} s")
+        except aiohttp.ClientConnectorError as error:
+            # Its own text is made of the number of the system's error, which a refused address has not.
+            return Answer(None, storable(f"no connection: {error.os_error}", _LONGEST_PROBLEM))
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Answer(None, storable(f"{type(error).__name__}: {error}", _LONGEST_PROBLEM))
 

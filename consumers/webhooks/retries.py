@@ -1,4 +1,4 @@
-"""What becomes of a try is decided by the receiver's answer, and by how many tries there were.
+"""The receiver's answer, and how many tries there were, decide what follows.
 
 sent ──2xx──▶ delivered
      ──410──▶ its endpoint is disabled at once, and the delivery waits until somebody enables that
@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from infra.errors import TeamfitError
+
 # The schedule that the specification recommends: ten tries in a little over three days.
 # Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md#deliverability-and-reliability
 DELAYS: Final[Sequence[timedelta]] = tuple(
@@ -21,6 +23,10 @@ MOST_ATTEMPTS: Final = len(DELAYS) + 1
 # A receiver may ask for more time, and not for so much that it is never asked again.
 _LONGEST_WAIT: Final = timedelta(days=1)
 _GONE: Final = 410
+
+
+class WebhookNotTaken(TeamfitError):
+    """A receiver did not take a delivery in all its tries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class Answer:
 
 
 def next_try(answer: Answer, attempts: int, now: datetime) -> timedelta | None:
-    """Return how long a failed delivery waits after so many tries; None: it is given up."""
+    """Return how long a failed delivery waits; None: it is given up."""
     if attempts >= MOST_ATTEMPTS:
         return None
     delay = DELAYS[attempts - 1] * random.uniform(0.9, 1.1)

@@ -24,11 +24,11 @@ from consumers.webhooks import deliveries, endpoints
 from consumers.webhooks.deliveries import Due
 from consumers.webhooks.messages import TEST, for_endpoint
 from consumers.webhooks.receivers import Receivers
-from consumers.webhooks.retries import Answer, next_try
+from consumers.webhooks.retries import Answer, WebhookNotTaken, next_try
 from consumers.webhooks.signing import signed_headers
 from infra import telemetry
 from infra.clock import Clock
-from infra.errors import DependencyDown, Permanent
+from infra.errors import DependencyDown
 from infra.postgres import Connection, Database
 from streams.delivery.brake import Brake
 from streams.delivery.dead_letters import dead_letter
@@ -117,14 +117,14 @@ class Sender:
             except Exception as error:
                 # It must not end with one bad row, nor without a word: /readyz says so until it goes on.
                 if self.held is None:
-                    log.exception("webhooks.not_taken")
+                    log.exception("webhooks.failed")
                 self.held = f"webhooks are not sent: {type(error).__name__}: {error}"
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._news.wait()
 
     async def send_due(self) -> int:
-        """Begin to send what is due and may be sent; return how many tries have begun.
+        """Begin to send what is due; return how many tries have begun.
 
         Raises:
             DependencyDown: Postgres is away.
@@ -217,7 +217,7 @@ class Sender:
         why = f"{due.url} did not take it in {due.attempts + 1} tries, lately: {answer.problem}"
         key = None if due.job_id is None else str(due.job_id).encode()
         given_up = Delivery(JOB_EVENTS, key, for_endpoint(event, due.endpoint_id))
-        letter = dead_letter(given_up, group=WEBHOOKS, error=Permanent("webhook_not_taken", why))
+        letter = dead_letter(given_up, group=WEBHOOKS, error=WebhookNotTaken(why))
         await self._failed_events.keep_one(failed_event_of(letter))
 
     def _tell(self, due: Due, answer: Answer, *, delay: timedelta | None, given_up: bool, disabled: str | None) -> None:

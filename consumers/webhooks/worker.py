@@ -57,4 +57,4 @@ def _catch_up(app: StageApp, catch_up: Callable[[], Awaitable[object]]) -> None:
         except DependencyDown as error:
             log.warning("webhooks.put_off", dependency=error.dependency, why=str(error))
         except Exception:
-            log.exception("webhooks.not_caught_up")
+            log.exception("webhooks.not_compared")

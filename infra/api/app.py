@@ -80,8 +80,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     database = Database(settings.database_url, size=settings.database_pool_size)
     operators_database = Database(settings.database_url, size=OPERATORS_CONNECTIONS)
     broker = Broker(settings, name="api")
-    gauges = Gauges(settings, broker.backlogs)
-    watch = Watch(database, "api")
+    gauges, watch = Gauges(settings, broker.backlogs), Watch(database, "api")
     closes = [watch.close, gauges.close, broker.close, database.close, operators_database.close]
 
     api = FastAPI(

@@ -1,4 +1,4 @@
-"""Operators manage webhook endpoints: where an organization is told of its events, and how that goes.
+"""Operators manage webhook endpoints: where an organization is told of its events.
 
 What is changed commits with its line in the log of actions. The workers read the same rows at each try, so whatever
 changes holds from the next try on; if a process dies before the commit, nothing has changed.

@@ -179,14 +179,14 @@ def test_the_network_is_closed_but_for_what_is_named() -> None:
         labels = pod["metadata"]["labels"]
         over = [one for one in closing if _selects(one["spec"]["podSelector"], labels)]
         assert any(set(one["spec"]["policyTypes"]) == {"Ingress", "Egress"} for one in over), name
-        for policy, worker in _REACH_OUTSIDE.items():
-            outside = _selects(policies["base"][policy]["spec"]["podSelector"], labels)
+        for reach, worker in _REACH_OUTSIDE.items():
+            outside = _selects(policies["base"][reach]["spec"]["podSelector"], labels)
             assert outside is (name == worker), name
     for policy in (one for folder in policies.values() for one in folder.values()):
         for rule in policy["spec"].get("ingress", ()):
             assert all("teamfit/role" in who["namespaceSelector"]["matchLabels"] for who in rule["from"])
-    for policy in _REACH_OUTSIDE:
-        (rule,) = policies["base"][policy]["spec"]["egress"]
+    for reach in _REACH_OUTSIDE:
+        (rule,) = policies["base"][reach]["spec"]["egress"]
         assert "169.254.0.0/16" in rule["to"][0]["ipBlock"]["except"]
 
 

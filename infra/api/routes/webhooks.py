@@ -79,7 +79,7 @@ class WebhookDeliveries(BaseModel):
 
 
 class WebhookTest(BaseModel):
-    """A test that will be sent once; the list of deliveries says how it was answered."""
+    """A test will be sent once; the list of deliveries says its answer."""
 
     event_id: str
 
