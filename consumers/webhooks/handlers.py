@@ -1,4 +1,4 @@
-"""Facts that end runs become deliveries to the endpoints of their organizations.
+"""Facts of runs that ended, and of budgets, become deliveries to their organizations' endpoints.
 
 Deliveries are recorded in one transaction; the entry is acknowledged after it. If the process dies before the commit,
 the entry is delivered again; after it, the same rows are found and nothing changes. Facts that the broker lost are
@@ -6,14 +6,12 @@ found in the archive, a few minutes later.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from uuid import UUID
 
 import orjson
 import structlog
 
-from consumers.webhooks import deliveries, endpoints
+from consumers.webhooks import budgets, deliveries, endpoints
 from consumers.webhooks.messages import Message, endpoint_of, message_of
 from infra.clock import Clock
 from infra.errors import InvalidEvent
@@ -22,30 +20,14 @@ from infra.settings import Settings
 from streams.delivery.batching import Batcher
 from streams.delivery.deliveries import Delivery, Record
 from streams.jobs.events import TERMINAL, JobEvent, TerminalFact, parse_event
+from streams.jobs.organization_facts import BudgetReached, OrganizationFact
 from streams.jobs.ownership import Ownership
-from streams.jobs.topics import read_event
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """An event, and the one endpoint that it is for if it is replayed."""
-
-    event: JobEvent
-    endpoint_id: UUID | None = None
-
-
-def read_fact(delivery: Delivery) -> Fact:
-    """Read a delivery of `job-events`. Raises InvalidEvent.
-
-    Only ours may name an endpoint: whoever else writes an entry has its organization's told, all or none.
-    """
-    return Fact(read_event(delivery), endpoint_of(delivery.value) if delivery.is_ours else None)
-
-
 class Facts:
-    """Takes facts about jobs, and records who is told of those that end a run.
+    """Takes facts, and records who is told of them.
 
     Args:
         database: where deliveries stand.
@@ -69,19 +51,29 @@ class Facts:
             self._record, max_size=settings.batch_size, timeout_s=timeout_s
         )
 
-    async def handle(self, fact: Fact, _delivery: Delivery) -> Sequence[Record]:
-        """Record the deliveries of a fact that ends a run; nothing follows.
+    async def handle(self, fact: JobEvent | OrganizationFact, delivery: Delivery) -> Sequence[Record]:
+        """Record the deliveries of a fact that customers are told of; nothing follows.
+
+        Only ours may name the one endpoint that a fact is for: whoever else writes an entry has all of them told.
 
         Raises:
             ForgedEvent: it must not be believed.
             DependencyDown: Postgres is away.
         """
-        event = fact.event
         # Most facts end nothing, and most organizations have no endpoint: they cost one look for a whole batch.
-        if isinstance(event, TERMINAL) and await self._listening.submit(event.data.organization_id):
-            await self._ownership.check(event)
-            await self._recorded.submit(message_of(event, endpoint_id=fact.endpoint_id))
+        if isinstance(fact, TerminalFact | BudgetReached) and await self._listening.submit(fact.data.organization_id):
+            await self._check(fact)
+            endpoint_id = endpoint_of(delivery.value) if delivery.is_ours else None
+            await self._recorded.submit(message_of(fact, endpoint_id=endpoint_id))
         return ()
+
+    async def _check(self, fact: TerminalFact | BudgetReached) -> None:
+        """Pass if a fact is true. Raises ForgedEvent."""
+        if not isinstance(fact, BudgetReached):
+            await self._ownership.check(fact)
+            return
+        async with self._database.transaction() as connection:
+            await budgets.check(connection, fact)
 
     async def catch_up(self) -> int:
         """Record archived facts that the broker has lost; return how many deliveries are new.
@@ -91,7 +83,10 @@ class Facts:
         """
         async with self._database.transaction() as connection:
             now = self._clock.now()
-            facts = [fact for event in await deliveries.forgotten(connection, now=now) if (fact := _archived(event))]
+            facts: list[TerminalFact | BudgetReached] = [
+                fact for event in await deliveries.forgotten(connection, now=now) if (fact := _archived(event))
+            ]
+            facts += await budgets.lately(connection, now=now)
             found = await deliveries.record(connection, [message_of(fact) for fact in facts], now=now)
         if found:
             log.warning("webhooks.recovered", deliveries=found)

@@ -11,12 +11,14 @@ from uuid import UUID
 import orjson
 
 from streams.jobs.events import TERMINAL_TYPES, TerminalFact, kind_of
+from streams.jobs.organization_facts import BudgetReached
 
 TEST: Final = "webhook.test"
 """The type of what an operator sends to try an endpoint out."""
 JOB_TYPES: Final = {f"job.{name.split('.')[2]}": name for name in TERMINAL_TYPES}
 """The types that customers may ask for, each with the type of its fact."""
-EVENT_TYPES: Final = tuple(JOB_TYPES)
+BUDGET: Final = "budget.reached"
+EVENT_TYPES: Final = (*JOB_TYPES, BUDGET)
 
 _ENDPOINT: Final = "webhookendpoint"
 
@@ -32,22 +34,24 @@ class Message:
     organization_id: str
     event_id: str
     type: str
-    job_id: UUID
+    job_id: UUID | None
     event: bytes
     body: str
     endpoint_id: UUID | None = None
 
 
-def message_of(fact: TerminalFact, *, endpoint_id: UUID | None = None) -> Message:
+def message_of(fact: TerminalFact | BudgetReached, *, endpoint_id: UUID | None = None) -> Message:
     """Return what a fact's organization is told."""
-    kind = f"job.{kind_of(fact)}"
-    said = fact.data.model_dump(mode="json", exclude_none=True)
-    data = {"job_id": str(fact.job_id), "run": fact.run, **said}
+    data = fact.data.model_dump(mode="json", exclude_none=True)
+    kind, job_id = BUDGET, None
+    if not isinstance(fact, BudgetReached):
+        kind, job_id = f"job.{kind_of(fact)}", fact.job_id
+        data = {"job_id": str(job_id), "run": fact.run, **data}
     return Message(
         organization_id=fact.data.organization_id,
         event_id=fact.id,
         type=kind,
-        job_id=fact.job_id,
+        job_id=job_id,
         event=fact.encode(),
         body=body_of(kind, fact.time, data),
         endpoint_id=endpoint_id,

@@ -215,7 +215,7 @@ class Sender:
     async def _keep(self, due: Due, event: bytes, answer: Answer) -> None:
         """Keep a delivery as a failed event, by which it is found and replayed."""
         why = f"{due.url} did not take it in {due.attempts + 1} tries, lately: {answer.problem}"
-        key = None if due.job_id is None else str(due.job_id).encode()
+        key = str(due.job_id or due.organization_id).encode()
         given_up = Delivery(JOB_EVENTS, key, for_endpoint(event, due.endpoint_id))
         letter = dead_letter(given_up, group=WEBHOOKS, error=WebhookNotTaken(why))
         await self._failed_events.keep_one(failed_event_of(letter))

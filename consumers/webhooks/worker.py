@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from consumers.webhooks.handlers import Facts, read_fact
+from consumers.webhooks.handlers import Facts
 from consumers.webhooks.receivers import Receivers
 from consumers.webhooks.sender import Sender
 from infra.errors import DependencyDown
@@ -13,7 +13,7 @@ from infra.settings import Settings
 from streams.delivery.failed_events import FailedEvents
 from streams.jobs.faust_app import StageApp, create_app
 from streams.jobs.stages import WEBHOOKS
-from streams.jobs.topics import JOB_EVENTS
+from streams.jobs.topics import JOB_EVENTS, read_fact
 
 log = structlog.get_logger(__name__)
 

@@ -27,6 +27,7 @@ from infra.operations.webhooks import (
 from producers.replay.records import resend
 from streams.delivery.brake import Orders
 from streams.jobs.events import JobEvent, JobId
+from streams.jobs.organization_facts import Reached, budget_reached
 from tests.conftest import Pool
 from tests.facts import ENDS, completed, failed, started
 from tests.integration.webhooks_scene import (
@@ -382,6 +383,30 @@ async def test_what_the_broker_lost_is_found_in_the_archive(scene: Scene, receiv
     assert await scene.facts.catch_up() == 0
     await scene.send()
     assert sorted(receiver.ids) == sorted([heard.id, lost.id])
+
+
+async def test_a_budget_that_is_reached_is_told(scene: Scene, receiver: Receiver) -> None:
+    """Once, if the schedule has noted the mark; what the broker lost is found, and what was made up is refused."""
+    added = await scene.add(receiver)
+    told = Reached(organization_id="acme", period="2031-04", percent=80, budget=50, kind="hard", spent=40)
+    fact = budget_reached(told, at=scene.clock.now())
+    with pytest.raises(ForgedEvent):
+        await scene.hear(fact)
+    for percent in (80, 100):
+        await scene.pool.execute(
+            "INSERT INTO budget_marks (organization_id, period, percent, budget, cost, reached_at) "
+            "VALUES ('acme', '2031-04', $1, 50, 50, now())",
+            percent,
+        )
+    for _ in range(2):
+        await scene.hear(fact)
+    await scene.send()
+    (event,) = receiver.verified(added.secret)
+    assert (event["type"], event["data"]["percent"], receiver.ids) == ("budget.reached", 80, [fact.id])
+    scene.clock.skipped += timedelta(minutes=3)
+    assert await scene.facts.catch_up() == 1
+    await scene.send()
+    assert [event["data"]["percent"] for event in receiver.verified(added.secret)] == [80, 100]
 
 
 async def test_a_paused_stage_sends_nothing(scene: Scene, receiver: Receiver) -> None:

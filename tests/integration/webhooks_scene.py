@@ -12,7 +12,7 @@ import orjson
 from aiohttp import web
 from standardwebhooks import Webhook
 
-from consumers.webhooks.handlers import Facts, read_fact
+from consumers.webhooks.handlers import Facts
 from consumers.webhooks.receivers import Receivers
 from consumers.webhooks.retries import DELAYS
 from consumers.webhooks.sender import Sender
@@ -24,7 +24,8 @@ from streams.delivery.deliveries import Delivery, Record
 from streams.delivery.failed_events import FailedEvents
 from streams.jobs.events import JobEvent, JobId
 from streams.jobs.facts import own_fact_id
-from streams.jobs.topics import JOB_EVENTS, record
+from streams.jobs.organization_facts import BudgetReached
+from streams.jobs.topics import JOB_EVENTS, read_fact, record
 from tests.conftest import Pool
 from tests.facts import completed, decide
 from tests.integration.pipeline_world import MovingClock
@@ -129,7 +130,7 @@ class Scene:
         more = (types,) if types else ()
         return await add_endpoint(self.database, SETTINGS, organization, receiver.url, *more)
 
-    async def hear(self, fact: JobEvent) -> None:
+    async def hear(self, fact: JobEvent | BudgetReached) -> None:
         """Take a fact as it comes from the broker."""
         await self.hear_record(record(JOB_EVENTS, fact))
 

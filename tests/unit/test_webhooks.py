@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from consumers.webhooks.addresses import NotPublic, WrongUrl, checked_url, objection, public_socket
-from consumers.webhooks.messages import EVENT_TYPES, endpoint_of, for_endpoint, message_of
+from consumers.webhooks.messages import JOB_TYPES, endpoint_of, for_endpoint, message_of
 from consumers.webhooks.retries import DELAYS, MOST_ATTEMPTS, Answer, next_try
 from consumers.webhooks.signing import make_secret, signed_headers
 from tests.facts import ENDS, JOB, completed
@@ -131,7 +131,7 @@ def test_a_receiver_says_when_it_is_asked_again(retry_after: str, at_least: floa
 def test_each_end_of_a_run_has_its_message() -> None:
     """Its ID is the fact's, and its body says whose job it is and how it ended."""
     messages = [message_of(end()) for end in ENDS]  # type: ignore[arg-type]  # ends are terminal facts
-    assert sorted(one.type for one in messages) == sorted(EVENT_TYPES)
+    assert sorted(one.type for one in messages) == sorted(JOB_TYPES)
     assert all('"job_id"' in one.body and '"organization_id":"acme"' in one.body for one in messages)
     assert len({one.event_id for one in messages}) == len(messages)
 
