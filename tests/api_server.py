@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
-import uvicorn
 from starlette.types import ASGIApp
 
 from infra.api import create_api
+from infra.api.leaving import Server
 from infra.api.server import BoundedConnection, configuration
 from infra.auth import issue_token
 from infra.settings import Settings
@@ -43,9 +43,7 @@ async def serving_app(
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """Give an HTTP client of this app."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(
-            configuration(app, settings or api_settings(database_url="unused"), connection=connection)
-        )
+        server = Server(configuration(app, settings or api_settings(database_url="unused"), connection=connection))
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await wait_for(lambda: server.started, what="the API to start")

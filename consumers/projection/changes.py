@@ -38,7 +38,20 @@ class Changes:
         self._waiting: dict[UUID, dict[asyncio.Event, tuple[object, ...] | None]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
+        self._is_over = False
         self._listener = Listener(database, self._heard)
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the process ends, so that no one is to wait any longer."""
+        return self._is_over
+
+    def end(self) -> None:
+        """Wake all who wait, for a last look."""
+        self._is_over = True
+        for waiting in self._waiting.values():
+            for changed in waiting:
+                changed.set()
 
     @contextmanager
     def of(self, job_id: UUID) -> Iterator[asyncio.Event]:

@@ -16,6 +16,7 @@ from infra.api.cross_origin import CrossOrigin
 from infra.api.docs_page import add_docs_page
 from infra.api.document import operation_id
 from infra.api.head import Head
+from infra.api.leaving import BEFORE_STOP
 from infra.api.limits import Limited
 from infra.api.repeated import each_once
 from infra.api.routes import actions, cancel, events, fleet, health, intake, job_lists, jobs, operators, webhooks
@@ -79,20 +80,20 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     tokens = Tokens.of(settings)
     database = Database(settings.database_url, size=settings.database_pool_size)
     operators_database = Database(settings.database_url, size=OPERATORS_CONNECTIONS)
-    broker = Broker(settings, name="api")
-    gauges, watch = Gauges(settings, broker.backlogs), Watch(database, "api")
+    broker, watch, changes = Broker(settings, name="api"), Watch(database, "api"), Changes(database)
+    gauges = Gauges(settings, broker.backlogs)
     closes = [watch.close, gauges.close, broker.close, database.close, operators_database.close]
+    ends = [changes.end]
 
     api = FastAPI(
         version=version("teamfit-pipeline"),
-        lifespan=_serving(watch, closes),
+        lifespan=_serving(watch, ends, closes),
         **_DESCRIBED,
         **_SERVED,
     )
     _add_middleware(api, settings)
     add_docs_page(api)
-    requests = _intake(settings, database, broker)
-    limited, changes = Limited(database), Changes(database)
+    requests, limited = _intake(settings, database, broker), Limited(database)
     for router in (
         intake.create_router(requests, limited, tokens, watch),
         cancel.create_router(Cancellation(database, broker, database.clock), limited, tokens),
@@ -109,6 +110,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         api.include_router(router)
     if settings.console:
         console = Console(settings, operators_database, broker)
+        ends.append(console.end_streams)
         closes.insert(0, console.close)
         api.mount(CONSOLE_PREFIX, console)
     return api
@@ -127,15 +129,18 @@ def _add_middleware(api: FastAPI, settings: Settings) -> None:
 
 
 def _serving(
-    watch: Watch, closes: Sequence[Callable[[], Awaitable[None]]]
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """Return a lifespan that begins to watch, and calls these in their order when the API ends."""
+    watch: Watch, ends: Sequence[Callable[[], None]], closes: Sequence[Callable[[], Awaitable[None]]]
+) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
+    """Return a lifespan that begins to watch.
+
+    The server calls `ends` when it begins to stop; `closes` are called in their order when no request is left.
+    """
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         watch.start()
         try:
-            yield
+            yield {BEFORE_STOP: ends}
         finally:
             for close in closes:
                 await close()

@@ -4,16 +4,16 @@ import asyncio
 import ipaddress
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
-import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from infra.api.behind_proxy import BehindProxy
 from infra.api.body_limit import BodyLimit
+from infra.api.leaving import BEFORE_STOP, Server
 from infra.api.server import configuration
 from infra.auth import signing_key
 from infra.console import Console, make_link
@@ -51,7 +51,7 @@ def serve_console(host: str, port: int, *, root_path: str | None, subject: str, 
     say(f"Console     {asyncio.run(_address(settings, host, port, subject))}")
     # Uvicorn raises the signal again once it has stopped in good order; that is no failure.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    uvicorn.Server(configuration(create_app(settings), settings, host=host, port=port)).run()
+    Server(configuration(create_app(settings), settings, host=host, port=port)).run()
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -65,10 +65,10 @@ def create_app(settings: Settings) -> ASGIApp:
     watch = Watch(database, "console")
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         watch.start()
         try:
-            yield
+            yield {BEFORE_STOP: [console.end_streams]}
         finally:
             for close in (watch.close, console.close, broker.close, database.close):
                 await close()

@@ -6,6 +6,7 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from random import randint
 from uuid import UUID
 
 import orjson
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 _LONGEST_S = 600.0
 # Proxies cut a connection on which nothing happens.
 _KEEP_ALIVE_S = 15.0
+# All who listened to a process that stops come to the others, within so many milliseconds.
+_BACK_WITHIN_MS = (200, 2_000)
 # No proxy keeps, gathers or compresses what is to arrive at once.
 _HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 
@@ -61,11 +64,14 @@ class EventStream:
         end = asyncio.get_running_loop().time() + _LONGEST_S
         yield b"retry: 2000\n\n"
         with self.changes.of(self.job_id) as changed:
-            while found is not None and asyncio.get_running_loop().time() < end:
+            while found is not None:
                 for event in found.events:
                     after = event.sequence
                     yield _message(event)
                 if found.over:
+                    return
+                if self.changes.is_over or asyncio.get_running_loop().time() >= end:
+                    yield b": not the end: come back with Last-Event-ID\nretry: %d\n\n" % randint(*_BACK_WITHIN_MS)
                     return
                 try:
                     async with asyncio.timeout(_KEEP_ALIVE_S):

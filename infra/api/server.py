@@ -15,13 +15,14 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from infra.api.app import create_api
+from infra.api.leaving import Server
 from infra.api.problems import ProblemResponse
 from infra.auth import signing_key
 from infra.ports import require_free
 from infra.settings import Settings
 from infra.telemetry import start_logging
 
-# Longer than a POST takes. Whoever waits for a job, or listens to its events, is cut off and asks another process.
+# Longer than a POST takes. Whoever waits for a job, or listens to its events, is answered at once: see `leaving`.
 _DRAIN_S: Final = 10
 
 
@@ -152,4 +153,4 @@ def serve(host: str, port: int, *, root_path: str | None = None) -> None:
     require_free(port, "--port", host=host)
     # Uvicorn raises the signal again once it has stopped in good order; that is no failure.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    uvicorn.Server(configuration(create_api(settings), settings, host=host, port=port)).run()
+    Server(configuration(create_api(settings), settings, host=host, port=port)).run()

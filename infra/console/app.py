@@ -84,6 +84,10 @@ class Console:
         """Serve one connection."""
         await self._app(scope, receive, send)
 
+    def end_streams(self) -> None:
+        """Have live pages come back to another process: this one is about to stop."""
+        self._desk.board.end()
+
     async def close(self) -> None:
         """Stop what runs for those who look and act. Plans under way can be gone on with."""
         await self._desk.board.close()

@@ -60,6 +60,7 @@ class Board:
         self._every_s, self._pause_s = every_s, pause_s
         self._feeds: dict[object, _Feed] = {}
         self._reading: asyncio.Task[None] | None = None
+        self._is_over = False
 
     @contextmanager
     def _followed(self, key: object, render: Render) -> Iterator[_Feed]:
@@ -83,7 +84,7 @@ class Board:
         """Yield the page whenever it has changed, and None after a quiet while."""
         seen = 0
         with self._followed(key, render) as feed:
-            while True:
+            while not self._is_over:
                 changed = feed.changed
                 if feed.html is not None and feed.version != seen:
                     seen = feed.version
@@ -102,6 +103,12 @@ class Board:
                 await feed.refresh()
                 await asyncio.sleep(self._pause_s)
             await asyncio.sleep(max(0.0, self._every_s - (monotonic() - began)))
+
+    def end(self) -> None:
+        """Have all streams end: the process does."""
+        self._is_over = True
+        for feed in self._feeds.values():
+            feed.changed.set()
 
     async def close(self) -> None:
         """Stop reading."""

@@ -59,6 +59,18 @@ async def test_a_page_that_does_not_change_is_not_sent_again(board: Board) -> No
         assert page.reads > 1
 
 
+async def test_streams_end_when_the_process_does(board: Board) -> None:
+    """Browsers come back, and find another process."""
+    page = Page()
+    streams = [board.follow("jobs", page.read, patience_s=60) for _ in range(3)]
+    for stream in streams:
+        assert await anext(stream) == "first"
+    waiting = [asyncio.ensure_future(anext(stream, "over")) for stream in streams]
+    await asyncio.sleep(0)
+    board.end()
+    assert await asyncio.gather(*waiting) == ["over"] * 3
+
+
 async def test_a_page_outlives_an_outage(board: Board) -> None:
     """While Postgres is away a page stays as it was, and goes on by itself."""
     page = Page()

@@ -64,7 +64,9 @@ def create_router(database: Database, tokens: Tokens, changes: Changes) -> APIRo
             headers["Preference-Applied"] = f"wait={wait.seconds}"
             end = asyncio.get_running_loop().time() + wait.seconds
             with changes.of(job_id) as changed:
-                while not answer.is_worth_sending(if_none_match) and await _set_before(end, changed):
+                while not (answer.is_worth_sending(if_none_match) or changes.is_over):
+                    if not await _set_before(end, changed):
+                        break
                     changed.clear()
                     answer = _Answer(await read_job(database, job_id, caller))
         headers["ETag"] = answer.etag
