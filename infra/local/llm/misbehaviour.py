@@ -11,16 +11,22 @@
 `cut` resets the connection in the middle of the answer; `no_stream` refuses a stream with 400; `stream_without_usage`
 streams and states no cost.
 
+`GET /control/invoice` lists the answers to prompts that name an `invoice line NUMBER`, one by one, as a provider's
+invoice does; an answer that was cut is on it too.
+
 A single call can name its mode in the header `X-Offline-Mode`. The prompt cannot: it is data.
 """
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 _SLOW_S = 30.0
+_LINE = re.compile(rb"invoice line (\d{1,9})\b")
 
 
 class Mode(StrEnum):
@@ -73,6 +79,19 @@ class Tally(BaseModel):
     beyond_limits: int = 0
 
 
+class Line(BaseModel):
+    """A call that is on the invoice.
+
+    Attributes:
+        number: as the prompt names it.
+    """
+
+    number: int
+    streamed: bool
+    prompt_tokens: int
+    completion_tokens: int
+
+
 class Control:
     """The current order and the counts."""
 
@@ -85,6 +104,7 @@ class Control:
         self.order = Order()
         self._remaining: int | None = None
         self.tally = Tally()
+        self.invoice: list[Line] = []
         self._by_mode: Counter[str] = Counter()
 
     def obey(self, order: Order) -> None:
@@ -107,6 +127,18 @@ class Control:
         self._by_mode[order.mode.value] += 1
         usual = _SLOW_S if order.mode == Mode.SLOW else self._latency_s
         return order.mode, usual if order.latency is None else order.latency
+
+    def bill(self, body: bytes, usage: Mapping[str, int], *, streamed: bool) -> None:
+        """Count an answer's tokens, and put it on the invoice if its prompt names a line."""
+        prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
+        self.tally.answered += 1
+        self.tally.prompt_tokens += prompt
+        self.tally.completion_tokens += completion
+        named = _LINE.search(body)
+        if named is not None:
+            self.invoice.append(
+                Line(number=int(named[1]), streamed=streamed, prompt_tokens=prompt, completion_tokens=completion)
+            )
 
     def report(self) -> dict[str, object]:
         """Return the order and the counts, as `GET /control` gives them."""

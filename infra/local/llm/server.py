@@ -86,6 +86,7 @@ def create_app(*, latency_s: float = 0.0, limiter: Limiter | None = None) -> web
     app.router.add_post("/v1/chat/completions", _complete)
     app.router.add_get("/v1/models", _models)
     app.router.add_get("/control", _report)
+    app.router.add_get("/control/invoice", _invoice)
     app.router.add_put("/control", _obey)
     app.router.add_delete("/control", _reset)
     return app
@@ -102,6 +103,10 @@ async def _models(_: web.Request) -> web.Response:
 
 async def _report(request: web.Request) -> web.Response:
     return _json(request.app[_CONTROL].report())
+
+
+async def _invoice(request: web.Request) -> web.Response:
+    return _json([line.model_dump() for line in request.app[_CONTROL].invoice])
 
 
 async def _obey(request: web.Request) -> web.Response:
@@ -162,9 +167,7 @@ async def _complete(request: web.Request) -> web.StreamResponse:
             return await _send(request, call, answer, mode, latency_s)
         finally:
             # Whoever has gone away meanwhile has to pay all the same.
-            tally.answered += 1
-            tally.prompt_tokens += answer["usage"]["prompt_tokens"]
-            tally.completion_tokens += answer["usage"]["completion_tokens"]
+            control.bill(body, answer["usage"], streamed=streams)
     except _ApiError as error:
         asked = mode in {Mode.RATE_LIMITED, Mode.UNAVAILABLE} and retry_after is not None
         headers = {"Retry-After": f"{retry_after:g}"} if asked else {}
