@@ -1,7 +1,7 @@
-"""The books are compared with the provider's invoice, call by call and to the last unit.
+"""The books are compared with the provider's invoice, call by call.
 
-A call of known cost must be on the invoice as it is in the books. What else the invoice has must be one of the same
-job's calls of unknown cost, and all of that must cost no more than the books hold for it.
+A call of known cost must be on the invoice as it is in the books, to the last unit. What else the invoice has must be
+one of the same job's calls of unknown cost, and all of that must cost no more than the books hold for it.
 """
 
 from collections import Counter, defaultdict

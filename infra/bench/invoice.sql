@@ -5,7 +5,7 @@ VALUES (:model, '2000-01-01T00:00:00Z', :input_price, :output_price, 'USD');
 
 -- name: ended()$
 -- How many jobs have ended in the read model.
-SELECT count(*) FROM customization_jobs WHERE status IN ('completed', 'failed');
+SELECT count(*) FROM customization_jobs WHERE status IN ('completed', 'failed', 'cancelled');
 
 -- name: under_way()$
 -- How many calls have not ended on record.

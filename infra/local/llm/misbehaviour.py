@@ -129,7 +129,7 @@ class Control:
         return order.mode, usual if order.latency is None else order.latency
 
     def bill(self, body: bytes, usage: Mapping[str, int], *, streamed: bool) -> None:
-        """Count an answer's tokens, and put it on the invoice if its prompt names a line."""
+        """Count an answer's tokens; one whose prompt names a line stands on the invoice."""
         prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
         self.tally.answered += 1
         self.tally.prompt_tokens += prompt
