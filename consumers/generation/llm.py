@@ -34,6 +34,8 @@ _CONNECT_TIMEOUT_S = 10.0
 _KEEPALIVE_S = 4.0
 # A server that has sent the last of a stream closes it at once.
 _END_S = 1.0
+# One that has said how an answer ended and what it cost has nothing more to say, but may keep the connection open.
+_QUIET_S = 5.0
 _OPENAI: Final = "https://api.openai.com/v1"
 # Some endpoints need no key, but the package does.
 _NO_KEY: Final = "no-key"
@@ -171,7 +173,7 @@ class Llm:
         headers_at = time.perf_counter()
         chunks = response.aiter_raw()
         try:
-            async for chunk in chunks:
+            async for chunk in _while_it_speaks(chunks, pieces):
                 if not pieces.add(chunk) or pieces.is_done:
                     break
             pieces.has_come = not pieces.is_too_long
@@ -261,6 +263,18 @@ _PATH: Final = "/chat/completions"
 async def _whole(client: openai.AsyncOpenAI, call: bytes) -> _Answer:
     response = await client.post(_PATH, content=call, cast_to=httpx2.Response)
     return _Answer(response.content, response.headers, time.perf_counter())
+
+
+async def _while_it_speaks(chunks: AsyncIterator[bytes], pieces: Pieces) -> AsyncIterator[bytes]:
+    """Yield what comes; nothing is waited for long once all has been said."""
+    with suppress(StopAsyncIteration):
+        while not pieces.says_all:
+            yield await anext(chunks)
+        with suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(_QUIET_S):
+                    chunk = await anext(chunks)
+                yield chunk
 
 
 async def _to_the_end(response: httpx2.Response, chunks: AsyncIterator[bytes]) -> None:

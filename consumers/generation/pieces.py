@@ -32,6 +32,10 @@ _DONE: Final = b"[DONE]"
 _NO_END: Final = frozenset({"", "null", "none"})
 _FEWEST: Final = 3
 _LEAST_CHARS: Final = 200
+_BOM: Final = b"\xef\xbb\xbf"
+# What JSON escapes as \ud800 to \udbff is the first half of a character.
+_FIRST_HALF: Final = "\ud800"
+_LAST_FIRST_HALF: Final = "\udbff"
 # What keeping a line costs beside its bytes.
 _LINE_BYTES: Final = 64
 # How often the folded document is measured.
@@ -63,6 +67,7 @@ class Pieces:
         self._document: Any = None
         self._texts: list[str] = []
         self._repeats = True
+        self._half = _Half()
         self._length = 0
         self._measured = 0
         self.is_stream = False
@@ -75,7 +80,7 @@ class Pieces:
         self._length += len(chunk)
         if not self.is_stream:
             self._raw += chunk
-            self._is_whole = self._is_whole or self._raw.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_WHOLE)
+            self._is_whole = self._is_whole or self._raw.lstrip(_BOM + b" \t\r\n").startswith(_WHOLE)
             self.is_too_long = len(self._raw) >= MOST_BYTES
         if not self._is_whole:
             self._lines += chunk
@@ -97,29 +102,40 @@ class Pieces:
     @property
     def says_something(self) -> bool:
         """Return whether a part of the answer has come."""
-        return bool(self._texts) or bool(self._choice(0))
+        return bool(self._texts) or bool(self._choices)
+
+    @property
+    def says_all(self) -> bool:
+        """Return whether a stream has said how its answer ended, and what it cost."""
+        usage = self._document.get("usage") if isinstance(self._document, dict) else None
+        return bool(usage) and not self.is_cut_off
 
     @property
     def is_cut_off(self) -> bool:
         """Return whether it is a stream that did not come to its end."""
-        return self.is_stream and not (self.is_done or _ends(self._choice(0).get("finish_reason")))
+        ends = [self._choice] if self._choice else self._choices
+        return self.is_stream and not (self.is_done or any(_ends(one.get("finish_reason")) for one in ends))
 
-    def _choice(self, number: int) -> dict[str, Any]:
-        choices = self._document.get("choices") if isinstance(self._document, dict) else None
-        choice = choices[number] if isinstance(choices, list) and len(choices) > number else None
-        return choice if isinstance(choice, dict) else {}
+    @property
+    def _choices(self) -> list[dict[str, Any]]:
+        return _dicts(self._document.get("choices") if isinstance(self._document, dict) else None)
+
+    @property
+    def _choice(self) -> dict[str, Any]:
+        return _first(self._choices)
 
     def _read(self, lines: bytes) -> None:
         for value in self._events(lines):
             if not self.is_stream:
                 self.is_stream = True
                 self._raw.clear()
-            if isinstance(value, dict):
-                # After its end nothing but its cost is a part of it.
-                self._fold({"usage": value.get("usage")} if self.is_done else value)
+            for piece in value if isinstance(value, list) else (value,):
+                if isinstance(piece, dict):
+                    # After its end nothing but its cost is a part of it.
+                    self._fold({"usage": piece.get("usage")} if self.is_done else piece)
 
     def _events(self, lines: bytes) -> Iterator[object]:
-        for line in lines.splitlines():
+        for line in lines.removeprefix(_BOM).splitlines():
             if line.startswith(b"data:"):
                 data = line[5:].strip()
                 if data == _DONE:
@@ -139,18 +155,19 @@ class Pieces:
                     yield value
 
     def _fold(self, piece: dict[str, Any]) -> None:
-        choices = piece.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        choices = _dicts(piece.get("choices"))
+        choice = _first(choices)
         delta = choice.get("delta")
+        for one in choices:
+            if isinstance(one.get("delta"), dict):
+                # Beside what is new some repeat all that came before.
+                one.pop("message", None)
         if isinstance(delta, dict):
-            # Beside what is new some repeat all that came before.
-            choice.pop("message", None)
-            text = delta.pop("content", None) if choice.get("index") in {0, None} else None
-            if isinstance(text, str):
-                self._add(text)
-            elif text is not None:
-                delta["content"] = text
-        if not self._choice(0) or not _is_plain(piece, choices, choice, delta):
+            text, rest = _text_of(delta.pop("content", None))
+            self._add(text)
+            if rest is not None:
+                delta["content"] = rest
+        if not self._choice or not _is_plain(piece, choice, delta):
             self._document = merged(self._document, piece)
 
     def _add(self, text: str) -> None:
@@ -158,7 +175,7 @@ class Pieces:
             return
         self._repeats = self._repeats and text.startswith(self._texts[-1] if self._texts else "")
         self._texts.append(text)
-        for activity in self._written.add(text):
+        for activity in self._written.add(self._half.add(text)):
             self._found += 1
             self._told(self._found, activity.title)
 
@@ -176,18 +193,58 @@ class Pieces:
         return self._repeats and len(texts) >= _FEWEST and len(texts[0]) < len(texts[-1]) >= _LEAST_CHARS
 
     def _joined(self) -> bytes:
-        choice = self._choice(0)
+        choice = self._choice
         if self._texts and choice:
             text = self._texts[-1] if self._is_repeated() else "".join(self._texts)
             choice["delta"] = {**(choice.get("delta") or {}), "content": text}
         return json.dumps(self._document).encode()
 
 
-def _is_plain(piece: dict[str, Any], choices: Any, choice: dict[str, Any], delta: object) -> bool:  # noqa: ANN401
+class _Half:
+    """A character that JSON writes as two escapes may be cut in two; its first half waits for the second."""
+
+    def __init__(self) -> None:
+        self._kept = ""
+
+    def add(self, text: str) -> str:
+        """Return what can be read now, each character whole."""
+        text, self._kept = self._kept + text, ""
+        if _FIRST_HALF <= text[-1:] <= _LAST_FIRST_HALF:
+            text, self._kept = text[:-1], text[-1]
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return text
+
+
+def _dicts(choices: object) -> list[dict[str, Any]]:
+    return [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
+
+
+def _first(choices: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the choice with the number 0, wherever it stands, or the first that has no number."""
+    numbered = next((one for one in choices if one.get("index") == 0), None)
+    return numbered or next((one for one in choices if not isinstance(one.get("index"), int)), {})
+
+
+def _text_of(content: object) -> tuple[str, object]:
+    """Return the text of a piece, and what else it has: the parts of a list that are no text."""
+    if isinstance(content, str):
+        return content, None
+    if not isinstance(content, list):
+        return "", content
+    texts = [one for one in content if isinstance(one, dict) and one.keys() == {"type", "text"}]
+    if any(one["type"] != "text" or not isinstance(one["text"], str) for one in texts):
+        return "", content
+    return "".join(one["text"] for one in texts), [one for one in content if one not in texts] or None
+
+
+def _is_plain(piece: dict[str, Any], choice: dict[str, Any], delta: object) -> bool:
     """Return whether a piece held nothing but its text, so that folding the rest would change nothing."""
     return (
         isinstance(delta, dict)
-        and len(choices) == 1
+        and len(piece["choices"]) == 1
         and piece.keys() <= _PLAIN
         and choice.keys() <= _PLAIN_CHOICE
         and delta.keys() <= {"role"}

@@ -346,6 +346,29 @@ async def test_a_connection_lost_after_the_answer_loses_nothing(
     assert await database.fetchval("SELECT maybe_billed FROM generation_attempts") is False
 
 
+async def test_a_server_that_neither_ends_nor_closes_holds_no_slot(
+    start_stage: Starter, database: Pool, team: str
+) -> None:
+    """It has said how its answer ended and what it cost: the answer is saved, once, and nothing is paid for twice."""
+    assert team
+    is_saved = asyncio.Event()
+
+    async def answer(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        said = sent(*usual(), {**chunk({}), "choices": [], "usage": USAGE}, done=False)
+        response = await in_events(request, said, ends=False)
+        await is_saved.wait()
+        return response
+
+    async with serving(answer) as provider:
+        stage = await start_stage(openai_base_url=provider.url, generation_timeout_s=60)
+        (completed,) = await stage.handle(accepted())
+        is_saved.set()
+        assert len(provider.asked) == 1
+    assert isinstance(parse_event(completed.value), JobCompleted)
+    assert await database.fetchval("SELECT count(*) FROM generation_attempts WHERE NOT maybe_billed") == 1
+    assert await learned(database) == (True, "it was taken at once")
+
+
 async def test_what_follows_the_last_event_holds_no_answer_up(start_stage: Starter, database: Pool, team: str) -> None:
     """A server that leaves its stream open after `[DONE]` is not waited for; one that ends it keeps its connection."""
     assert team

@@ -200,6 +200,72 @@ def _pings() -> str:
     )
 
 
+def _numbered(number: int, text: str, reason: str | None = None) -> dict[str, Any]:
+    return {"index": number, "delta": {"content": text}, "finish_reason": reason}
+
+
+def _choices(*choices: dict[str, Any]) -> dict[str, Any]:
+    return {**chunk({}), "choices": list(choices)}
+
+
+def _two_choices() -> str:
+    pieces = [piece for text in PIECES for piece in (_numbered(1, text[::-1]), _numbered(0, text))]
+    ends = [_numbered(1, "", "stop"), _numbered(0, "", "stop")]
+    return sent(*map(_choices, pieces + ends), _no_choices(USAGE))
+
+
+def _two_choices_in_a_piece() -> str:
+    pairs = [[_numbered(0, text), _numbered(1, text[::-1])] for text in PIECES]
+    pieces = [_choices(*(pair[::-1] if at % 3 == 0 else pair)) for at, pair in enumerate(pairs)]
+    return sent(*pieces, _choices(_numbered(1, "", "stop"), _numbered(0, "", "stop")), _no_choices(USAGE))
+
+
+def _second_choice_is_valid() -> str:
+    pieces = [piece for text in PIECES for piece in (_numbered(0, text[::-1]), _numbered(1, text))]
+    return sent(*map(_choices, pieces), _choices(_numbered(0, "", "stop")), _no_choices(USAGE))
+
+
+def _several_calls(*, numbered: bool) -> str:
+    deltas = []
+    for number, activity in enumerate(json.loads(GOOD)["activities"]):
+        text, known = json.dumps(activity), {"index": number} if numbered else {}
+        named = {"id": f"t{number}", "type": "function"}
+        deltas.append({**named, **known, "function": {"name": "activity", "arguments": ""}})
+        again = known if numbered else named
+        deltas += [{**again, "function": {"arguments": text[at : at + 20]}} for at in range(0, len(text), 20)]
+    return sent(*(chunk({"tool_calls": [one]}) for one in deltas), chunk({}, "tool_calls"), _no_choices(USAGE))
+
+
+def _parts() -> str:
+    """Text as a list of parts, as a string, or with a thought beside it, from one piece to the next."""
+    pieces: list[Any] = []
+    for at, text in enumerate(PIECES):
+        part = {"type": "text", "text": text}
+        thought = {"type": "thinking", "thinking": [{"type": "text", "text": "{"}]}
+        pieces.append(([part], text, [thought, part])[at % 3])
+    return sent(*(chunk({"content": one}) for one in pieces), chunk({}, "stop"), _no_choices(USAGE))
+
+
+def _heartbeats() -> str:
+    pieces = (*usual(), _no_choices(USAGE))
+    beats = (
+        "data:\n\n",
+        "data: keep-alive\n\n",
+        "data: {}\n\n",
+        'event: ping\ndata: {"type": "ping"}\n\n',
+        ":\n",
+        "\n\n",
+    )
+    return "".join(beats[at % len(beats)] + event(piece) for at, piece in enumerate(pieces)) + DONE
+
+
+def _empty_fields() -> str:
+    pieces = [
+        piece for text in PIECES for piece in (chunk({"content": text}, ""), chunk({"content": None}), chunk(None))
+    ]
+    return sent(*pieces, chunk({"role": "assistant", "content": ""}, "stop", usage=USAGE), _no_choices(None))
+
+
 # How providers send the same answer; all three activities are told while it comes.
 TOLD: Final[dict[str, Callable[[], str]]] = {
     "OpenAI": _openai,
@@ -238,23 +304,42 @@ TOLD: Final[dict[str, Callable[[], str]]] = {
     "no index": lambda: sent(*map(_no_index, usual()), {"usage": USAGE}),
     "comments after the end": lambda: _openai() + ": cost 0.01\n\n" + event({"cost": "0.01", "choices": []}),
     "another end, quoted": lambda: _openai().replace("[DONE]", '"[DONE]"'),
-    "byte order mark": lambda: "\ufeff" + _openai(),
-}
-# These are read as well, and told only as a whole.
-NOT_TOLD: Final[dict[str, Callable[[], str]]] = {
-    "all that came before, in each piece": _growing,
-    "messages in place of deltas": lambda: sent(*map(_message, usual()), {"usage": USAGE}),
+    "a byte order mark": lambda: "\ufeff" + _gemini(),
+    "two choices by turns": _two_choices,
+    "two choices in each piece, in any order": _two_choices_in_a_piece,
+    "parts, texts, and thoughts beside them": _parts,
     "parts": lambda: sent(
         *(chunk({"content": [{"type": "text", "text": text}]}) for text in PIECES),
         chunk({}, "stop"),
         _no_choices(USAGE),
     ),
+    "signs of life": _heartbeats,
+    "empty fields, null usage at last": _empty_fields,
+    "numbers as texts": lambda: _openai().replace('"index": 0', '"index": "0"'),
+    "numbers of no kind": lambda: _openai().replace('"index": 0', '"index": [0]'),
+    "a list an event": lambda: sent(*([piece] for piece in (*usual(), _no_choices(USAGE)))),
+    "the whole message at last": lambda: sent(
+        *usual()[:-1], _choices({"index": 0, "message": {"content": GOOD}, "finish_reason": "stop"}), _no_choices(USAGE)
+    ),
+    "no [DONE], no line's end": lambda: sent(*usual(), _no_choices(USAGE), done=False).rstrip(),
+}
+# These are read as well, and told only as a whole.
+NOT_TOLD: Final[dict[str, Callable[[], str]]] = {
+    "all that came before, in each piece": _growing,
+    "messages in place of deltas": lambda: sent(*map(_message, usual()), {"usage": USAGE}),
     "a function call": lambda: sent(
         *(chunk({"function_call": {"arguments": text}}) for text in PIECES),
         chunk({}, "function_call"),
         _no_choices(USAGE),
     ),
     "a tool call": _tool_call,
+    "three tool calls": lambda: _several_calls(numbered=True),
+    "three tool calls without numbers": lambda: _several_calls(numbered=False),
+    "the second choice is the valid one": _second_choice_is_valid,
+    "messages": lambda: sent(
+        *(_choices({"index": 0, "message": {"content": text}}) for text in PIECES), _no_choices(USAGE)
+    ),
+    "texts": lambda: sent(*(_choices({"index": 0, "text": text}) for text in PIECES), _no_choices(USAGE)),
     "thoughts in the text": lambda: sent(*usual(["<think>Like {", *PIECES, "</think>", *PIECES]), _no_choices(USAGE)),
     "prose before": lambda: sent(*usual(['As you said, "three": ', *PIECES]), _no_choices(USAGE)),
 }

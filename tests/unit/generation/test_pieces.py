@@ -88,6 +88,21 @@ def test_any_text_comes_through(texts: list[str], size: int, in_ascii: bool) -> 
     assert json.loads(content)["choices"][0]["delta"].get("content", "") == "".join(texts)
 
 
+@pytest.mark.parametrize("title", ["Go 😀🏕 out", "é 😀", "a \u2028 line \x85 here 😀😀"])
+@pytest.mark.parametrize("units", [1, 2, 3, 50])
+@pytest.mark.parametrize("in_ascii", [True, False])
+def test_a_character_may_be_cut_anywhere(title: str, units: int, *, in_ascii: bool) -> None:
+    """Between its bytes, within the escapes that JSON writes it as, and as JavaScript does, between its two halves."""
+    activities = [{**ACTIVITIES[0], "title": title}, *ACTIVITIES[1:]]
+    text = json.dumps({"activities": activities}, ensure_ascii=in_ascii).encode("utf-16-le")
+    texts = [text[at : at + 2 * units].decode("utf-16-le", "surrogatepass") for at in range(0, len(text), 2 * units)]
+    pieces = [*usual(texts), {**chunk({}), "choices": [], "usage": USAGE}]
+    answer, content, told = taken("".join(f"data:{json.dumps(one)}\n\n" for one in pieces).encode(), 61)
+    assert json.loads(read(content, fallback_model="f").activities.encode()) == activities
+    assert [one for _, one in told] == [one["title"] for one in activities]
+    assert answer.says_all
+
+
 @pytest.mark.parametrize(
     "stream",
     {
