@@ -114,7 +114,7 @@ class Llm:
 
     def _closed_for(self, answer: "_Answer", began: float) -> timedelta | None:
         """Return how long the endpoint takes no further call; a stream's headers come long before its end."""
-        closed_for = self.allowance.answered(answer.headers, began)
+        closed_for = self.allowance.answered(answer.headers, began, answer.headers_at)
         since = timedelta(seconds=time.perf_counter() - answer.headers_at)
         return closed_for - since if closed_for is not None and closed_for > since else None
 

@@ -1,7 +1,7 @@
 """When an endpoint says to come back: what its headers and its words mean. Pure; nonsense counts as nothing said."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -27,8 +27,12 @@ _SPOKEN: Final = re.compile(
 # Seconds or a date; and Azure's, OpenAI's and others' in milliseconds, which come first.
 _WAITS: Final = ("retry-after", "x-retry-after", "x-ratelimit-retry-after")
 _WAITS_MS: Final = ("retry-after-ms", "x-ms-retry-after-ms", "x-retry-after-ms")
-# The drafts of the IETF: `RateLimit: limit=10, remaining=0, reset=5`, later `RateLimit: "default";r=0;t=5`.
-_STANDARD: Final = re.compile(r"(?:\breset|;\s*t)\s*=\s*(\d{1,9})")
+# The drafts of the IETF: `RateLimit: limit=10, remaining=0, reset=5`, later `RateLimit: "default";r=0;t=5`, and in the
+# policy `"default";q=100;w=60;qu="requests"`.
+_PAIR: Final = re.compile(r"\b(limit|remaining|reset)\s*=\s*(\d{1,15})", re.IGNORECASE | re.ASCII)
+_AS_LATER: Final = {"limit": "q", "remaining": "r", "reset": "t"}
+_ITEM: Final = re.compile(r'\s*("[^"]{0,64}"|[\w.*/:-]{1,64})((?:\s*;[^,;]{1,64})+)', re.ASCII)
+_LONGEST_LIST: Final = 512
 
 # A number so large is a point in time: seconds since 1970 (from 1973 on), or thousandths of one, of those, of those.
 _EPOCH_S: Final = 1e8
@@ -96,6 +100,15 @@ def number_of(text: str | None) -> float | None:
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
+def limit_items(text: str | None) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield the names and parameters of limits in the IETF's two headers."""
+    for found in _ITEM.finditer((text or "")[:_LONGEST_LIST]):
+        pairs = (part.partition("=") for part in found[2].split(";") if "=" in part)
+        yield found[1].strip('"'), {name.strip().lower(): value.strip() for name, _, value in pairs}
+    if pairs_of := {_AS_LATER[name.lower()]: value for name, value in _PAIR.findall((text or "")[:_LONGEST_LIST])}:
+        yield "", pairs_of
+
+
 def bounded(seconds: float) -> timedelta:
     """Return these seconds as a wait between zero and one hour."""
     return timedelta(seconds=min(max(seconds, 0.0), LONGEST_WAIT.total_seconds()))
@@ -105,8 +118,6 @@ def _longest(headers: Mapping[str, str], *, unless_left: bool) -> timedelta | No
     waits: list[timedelta] = []
     for name, value in headers.items():
         lowered = name.lower()
-        if lowered == "ratelimit" and not unless_left and (found := _STANDARD.search(value)):
-            waits.append(bounded(float(found[1])))
         # `x-ratelimit-reset-requests`, `x-ratelimit-reset`, `ratelimit-reset`, `anthropic-ratelimit-tokens-reset`, …
         if "reset" not in lowered or not re.search("rate-?limit", lowered):
             continue
@@ -115,6 +126,10 @@ def _longest(headers: Mapping[str, str], *, unless_left: bool) -> timedelta | No
             continue
         wait = wait_of(f"{value} ms" if lowered.endswith("-ms") and number_of(value) is not None else value)
         if wait:
+            waits.append(wait)
+    for _, state in limit_items(headers.get("ratelimit")):
+        left, wait = number_of(state.get("r")), wait_of(state.get("t"))
+        if wait and (not unless_left if left is None else left <= 0):
             waits.append(wait)
     return max(waits, default=None)
 

@@ -103,7 +103,7 @@ def main() -> int:
 
 
 def run(jobs: int, *, latency_s: float = 0.2, slots: int = 25) -> InvoiceReport:
-    """Send so many jobs through a pipeline with all that goes wrong, and compare the books.
+    """Send so many jobs while much goes wrong, and compare the books.
 
     It blocks, and runs event loops of its own.
     """

@@ -75,6 +75,26 @@ def test_the_limit_that_lasts_longest_decides() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("stated", "seconds"),
+    [
+        ('"default";r=0;t=30', 30),
+        ('"burst";r=0;t=3, "daily";r=0;t=90', 90),
+        ('"burst";r=0;t=3, "daily";r=7;t=90', 3),
+        ('"default";r=1;t=30', None),
+        ("limit=10, remaining=0, reset=5", 5),
+        ("limit=10, remaining=1, reset=5", None),
+        ('"default";r=0', None),
+        ("default; r=0; t=30", 30),
+        ("r=0, t=30", None),
+    ],
+)
+def test_a_limit_may_be_used_up_in_one_header(stated: str, seconds: float | None) -> None:
+    """As the IETF has it, in an answer and in a 429."""
+    wait = None if seconds is None else timedelta(seconds=seconds)
+    assert exhausted_for({"ratelimit": stated}) == named_reset({"ratelimit": stated}) == wait
+
+
 _WAYS: list[Callable[[float], str]] = [
     str,
     lambda at: str(int(at * 1000)),
