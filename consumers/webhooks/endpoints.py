@@ -68,9 +68,13 @@ async def endpoints(connection: Connection, organization_id: str | None = None) 
     return [Endpoint(**row) async for row in rows]
 
 
-async def endpoint(connection: Connection, endpoint_id: UUID) -> Endpoint | None:
-    """Return an endpoint, or None. Until the transaction ends, no other changes it."""
+async def lock(connection: Connection, endpoint_id: UUID) -> None:
+    """Have no other change an endpoint until the transaction ends."""
     await _queries.lock(connection, id=endpoint_id)
+
+
+async def endpoint(connection: Connection, endpoint_id: UUID) -> Endpoint | None:
+    """Return an endpoint, or None."""
     rows = [row async for row in _queries.endpoints(connection, organization_id=None, id=endpoint_id)]
     return Endpoint(**rows[0]) if rows else None
 

@@ -15,6 +15,7 @@ import aiohttp
 from yarl import URL
 
 from consumers.webhooks.addresses import any_socket, public_socket
+from consumers.webhooks.resolver import Resolver
 from consumers.webhooks.retries import Answer
 from infra.texts import storable
 
@@ -42,6 +43,7 @@ class Receivers:
         self._socket = any_socket if allow_private else public_socket
         self._timeout = aiohttp.ClientTimeout(total=timeout.total_seconds(), sock_connect=_CONNECT_S)
         self._session: aiohttp.ClientSession | None = None
+        self._resolver = Resolver()
 
     async def post(self, url: str, headers: Mapping[str, str], body: str) -> Answer:
         """Send a body and return the answer, or why there is none. Raises nothing but CancelledError."""
@@ -61,12 +63,18 @@ class Receivers:
         """Close all connections."""
         if self._session is not None:
             await self._session.close()
+        await self._resolver.close()
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # How many are under way at once is bounded by whoever sends.
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S, socket_factory=self._socket),
+                connector=aiohttp.TCPConnector(
+                    limit=0,
+                    keepalive_timeout=_KEEP_ALIVE_S,
+                    socket_factory=self._socket,
+                    resolver=self._resolver,
+                ),
                 timeout=self._timeout,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,

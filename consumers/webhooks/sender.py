@@ -188,8 +188,9 @@ class Sender:
         if answer.is_gone:
             next_at, given_up = now, due.type == TEST
         async with self._database.transaction() as connection:
+            # The endpoint first, as whoever changes or removes it locks them.
+            because = await self._note_endpoint(connection, due, answer, now=now, given_up=given_up)
             noted = await deliveries.settle(connection, due, answer, now=now, next_at=next_at, given_up=given_up)
-            because = await self._note_endpoint(connection, due, answer, now=now, given_up=given_up) if noted else None
         if noted:
             self._tell(due, answer, delay=delay, given_up=given_up, disabled=because)
 

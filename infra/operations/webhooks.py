@@ -183,6 +183,7 @@ async def _changing(
     """Give the transaction of an action on an endpoint that is there."""
     act = Act(f"webhook.{what}", f"webhook {endpoint_id}", reason, dict(effects or {}))
     async with acting(database, act) as connection:
+        await endpoints.lock(connection, endpoint_id)
         await _endpoint(connection, endpoint_id)
         yield connection, act
 

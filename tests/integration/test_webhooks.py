@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -269,20 +271,41 @@ async def test_nothing_is_sent_inside(allow_private: bool) -> None:
 
 async def test_a_name_that_means_another_address_a_moment_later_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is checked is the address of the connection: whatever resolves it, and whenever."""
-    asked: list[str] = []
+    meant = iter(["93.184.216.34", "169.254.169.254"])
 
-    async def rebinding(_loop: object, host: str, port: int, **_more: object) -> list[tuple[object, ...]]:
-        asked.append(host)
-        address = "93.184.216.34" if len(asked) == 1 else "169.254.169.254"
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+    def rebinding(_host: str, port: int, *_more: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(meant), port))]
 
-    monkeypatch.setattr(asyncio.get_running_loop().__class__, "getaddrinfo", rebinding, raising=False)
-    await asyncio.get_running_loop().getaddrinfo("rebinding.example", 80)
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    assert socket.getaddrinfo("rebinding.example", 80)[0][4][0] == "93.184.216.34"
     sending = Receivers(allow_private=False)
     answer = await sending.post("http://rebinding.example/latest/meta-data", {}, "{}")
     await sending.close()
     assert "169.254.169.254 is not an address of the open internet" in str(answer.problem)
-    assert asked == ["rebinding.example"] * 2
+
+
+async def test_names_that_cannot_be_looked_up_hold_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up that hangs has a thread of its own: twenty of them, and a good receiver is reached."""
+    let_go = threading.Event()
+    real = socket.getaddrinfo
+
+    def hanging(host: str, *more: Any) -> Any:
+        if host.endswith(".hangs.example"):
+            let_go.wait(60)
+            raise socket.gaierror("no such name")
+        return real(host, *more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    sending = Receivers(allow_private=True)
+    hang = [asyncio.create_task(sending.post(f"http://a{n}.hangs.example/", {}, "{}")) for n in range(20)]
+    async with receiving() as receiver:
+        url = receiver.url.replace("127.0.0.1", "localhost")
+        good = await sending.post(url, {"webhook-id": "1"}, "{}")
+        assert good.is_good
+        assert not any(one.done() for one in hang)
+    let_go.set()
+    assert {(await one).status for one in hang} == {None}
+    await sending.close()
 
 
 async def endless(request: web.Request) -> web.StreamResponse:
