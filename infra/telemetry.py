@@ -120,6 +120,12 @@ SCHEDULED_DUE = Gauge("teamfit_scheduled_events_due", "Scheduled events whose ti
 SCHEDULED_OVERDUE = Gauge(
     "teamfit_scheduled_events_overdue_seconds", "Seconds since the time of the oldest of them came.", ["topic"]
 )
+WEBHOOK_ENDPOINTS = Gauge("teamfit_webhook_endpoints", "Endpoints of webhooks: working, failing, disabled.", ["state"])
+WEBHOOKS_OVERDUE = Gauge(
+    "teamfit_webhooks_overdue_seconds",
+    "Seconds since the first delivery that waits was due, by the state of its endpoint.",
+    ["state"],
+)
 
 
 def start_logging(service: str) -> Settings:

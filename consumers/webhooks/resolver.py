@@ -1,6 +1,7 @@
-"""Names of receivers are looked up on threads of their own, so that one that hangs holds up no other.
+"""Names of receivers are looked up on threads of their own.
 
-The event loop's own pool has four threads (uvloop), which other connections of the process need too.
+So one that hangs holds up no other. The event loop's own pool has four threads (uvloop), which other connections of
+the process need too.
 """
 
 import asyncio

@@ -31,6 +31,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("gauges.sql"), "asyncpg")
 _FRESH_S = 5.0
 # Prometheus gives a scrape ten seconds by default, an impatient set-up less.
 _LONGEST_LOOK_S = 2.0
+_ENDPOINT_STATES = ("working", "failing", "disabled")
 
 Readings: TypeAlias = Mapping[Gauge, Mapping[tuple[str, ...], float]]
 """What gauges are to show, by their labels. What is not in it is absent."""
@@ -113,6 +114,7 @@ class Gauges:
             jobs = [row async for row in _queries.oldest_live_jobs(connection)]
             paused = [row async for row in _queries.paused(connection)]
             due = [row async for row in _queries.scheduled_due(connection)]
+            webhooks = [row async for row in _queries.webhooks(connection)]
         return {
             telemetry.FAILED_EVENTS_OPEN: _column(failed, "events", of=[stage.name for stage in STAGES if stage.reads]),
             telemetry.GATE_CLOSED_UNTIL: _column(gates, "closed_until_s", of=()),
@@ -120,6 +122,8 @@ class Gauges:
             telemetry.PAUSED: _paused(paused),
             telemetry.SCHEDULED_DUE: _column(due, "events", of=CONSUMER_GROUPS),
             telemetry.SCHEDULED_OVERDUE: _column(due, "overdue_s", of=CONSUMER_GROUPS),
+            telemetry.WEBHOOK_ENDPOINTS: _column(webhooks, "endpoints", of=_ENDPOINT_STATES),
+            telemetry.WEBHOOKS_OVERDUE: _column(webhooks, "overdue_s", of=_ENDPOINT_STATES),
         }
 
     async def _look_at_broker(self) -> Readings:

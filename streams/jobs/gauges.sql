@@ -34,6 +34,25 @@ SELECT DISTINCT
 FROM fleet_controls
 WHERE kind IN ('pause', 'intake') AND (expires_at IS NULL OR expires_at > clock_timestamp());
 
+-- name: webhooks()
+-- Endpoints of webhooks by how they do, and how late the first delivery is that is due for one of them.
+SELECT state, count(*) AS endpoints, coalesce(max(late_s), 0) AS overdue_s
+FROM (
+    SELECT
+        CASE
+            WHEN one.disabled_at IS NOT NULL THEN 'disabled' WHEN one.failing_since IS NOT NULL THEN 'failing' ELSE 'working'
+        END AS state,
+        greatest(0, extract(epoch FROM now() - first.due_at))::float8 AS late_s
+    FROM webhook_endpoints AS one
+    LEFT JOIN LATERAL (
+        SELECT waits.due_at FROM webhook_deliveries AS waits
+        WHERE waits.endpoint_id = one.id AND waits.delivered_at IS NULL AND waits.given_up_at IS NULL
+        ORDER BY waits.due_at
+        LIMIT 1
+    ) AS first ON one.disabled_at IS NULL
+) AS known
+GROUP BY state;
+
 -- name: scheduled_due()
 -- What the schedule worker should have published by now, by topic.
 SELECT topic, count(*) AS events, extract(epoch FROM now() - min(due_at))::float8 AS overdue_s

@@ -22,6 +22,20 @@ _JOB = """
 INSERT INTO customization_jobs (job_id, organization_id, status, run, created_at, updated_at)
 VALUES ($1, 'acme', $2, $3, $4, $5)
 """
+_ENDPOINTS = """
+WITH made AS (
+    INSERT INTO webhook_endpoints
+        (id, organization_id, url, types, secret, failing_since, disabled_at, disabled_because)
+    VALUES (gen_random_uuid(), 'acme', 'https://a/1', '{}', 's', NULL, NULL, NULL),
+        (gen_random_uuid(), 'acme', 'https://a/2', '{}', 's', now(), NULL, NULL),
+        (gen_random_uuid(), 'acme', 'https://a/3', '{}', 's', now(), now(), 'gone')
+    RETURNING id, url
+)
+INSERT INTO webhook_deliveries (endpoint_id, event_id, type, body, due_at)
+SELECT id, late::text, 'job.failed', '{}', now() - late
+FROM made CROSS JOIN unnest(CASE WHEN url = 'https://a/1'
+    THEN ARRAY[interval '1 hour', interval '-1 hour'] ELSE ARRAY[interval '1 day'] END) AS late
+"""
 _FAILED = """
 INSERT INTO failed_events (
     id, topic, stage, reason, error_type, error_message, attempts, first_failed_at, last_failed_at,
@@ -67,6 +81,8 @@ async def test_an_idle_fleet_has_zeros(api: aiohttp.ClientSession) -> None:
     for name in ("lag_entries", "pending_entries", "oldest_pending_age_seconds", "consumers"):
         assert number(gauges, f"teamfit_group_{name}", topic="job-requests", group="quota") == 0
     assert number(gauges, "teamfit_topic_entries", topic="job-events") == 0
+    for state in ("working", "failing", "disabled"):
+        assert number(gauges, "teamfit_webhook_endpoints", state=state) == 0
 
 
 async def test_what_waits_in_the_streams_is_told(api: aiohttp.ClientSession, redis_url: str) -> None:
@@ -98,7 +114,12 @@ async def test_what_stands_in_postgres_is_told(api: aiohttp.ClientSession, datab
         await database.execute(_FAILED, discarded)
     await database.execute("INSERT INTO llm_gate VALUES ('https://llm', $1, 'llm_rate_limited')", now)
     await database.execute(_DUE, "job-accepted", ids[4], hour)
+    await database.execute(_ENDPOINTS)
     gauges = await scrape(api)
+    assert number(gauges, "teamfit_webhook_endpoints", state="disabled") == 1
+    for state, late_s in (("working", 3_600), ("failing", 86_400), ("disabled", 0)):
+        seen = number(gauges, "teamfit_webhooks_overdue_seconds", state=state)
+        assert seen == pytest.approx(late_s, abs=300), state
     for status in ("pending", "processing"):
         age_s = number(gauges, "teamfit_oldest_live_job_age_seconds", status=status)
         assert age_s == pytest.approx(3_600, abs=300), status

@@ -15,6 +15,7 @@ from standardwebhooks import WebhookVerificationError
 from consumers.webhooks.receivers import Receivers
 from consumers.webhooks.sender import MOST_OF_ONE
 from infra.errors import ForgedEvent
+from infra.operations.erase import erase_texts, find_texts
 from infra.operations.tenants import UnknownOrganization
 from infra.operations.webhooks import (
     InvalidWebhook,
@@ -26,12 +27,15 @@ from infra.operations.webhooks import (
     rotate_secret,
     send_test,
 )
+from producers.cancel.cancellation import Cancellation
 from producers.replay.records import resend
+from producers.schedule.retention import Retention
 from streams.delivery.brake import Orders
 from streams.jobs.events import JobEvent, JobId
 from streams.jobs.organization_facts import Reached, budget_reached
 from tests.conftest import Pool
 from tests.facts import ENDS, completed, failed, started
+from tests.integration.test_failures import Topics
 from tests.integration.webhooks_scene import (
     Answering,
     Receiver,
@@ -467,6 +471,27 @@ async def test_what_operators_do_holds_and_is_logged(scene: Scene, receiver: Rec
         ("webhook.enable", "refused"),
     ]
     assert not any("whsec_" in row["effects"] or added.secret[6:] in row["effects"] for row in log)
+
+
+async def test_old_deliveries_and_those_of_a_forgotten_customer_are_deleted(scene: Scene, receiver: Receiver) -> None:
+    """After their time, whatever became of them; another organization's, and younger ones, stay."""
+    async with receiving() as other:
+        for one, organization in ((receiver, "acme"), (other, "birch")):
+            await scene.add(one, organization)
+            for _ in range(3):
+                await scene.hear(await ended(scene.pool, organization))
+        await scene.pool.execute(
+            "UPDATE webhook_deliveries SET created_at = now() - interval '31 days' WHERE event_id IN "
+            "(SELECT min(event_id) FROM webhook_deliveries GROUP BY endpoint_id)"
+        )
+        assert (
+            await Retention(scene.database, scene.clock, keep=timedelta(days=400), page_size=1).delete_webhooks() == 2
+        )
+        cancellation = Cancellation(scene.database, Topics(), scene.clock)
+        await erase_texts(scene.database, cancellation, await find_texts(scene.database, "acme"), operator="ops")
+        await scene.send()
+        assert (len(receiver.got), len(other.got)) == (0, 2)
+        assert await scene.pool.fetchval("SELECT count(*) FROM webhook_endpoints") == 2
 
 
 async def test_an_endpoint_that_cannot_be_is_refused(scene: Scene) -> None:
