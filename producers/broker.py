@@ -18,6 +18,7 @@ from streams.jobs.faust_app import StageApp, check_broker_url, create_app
 from streams.jobs.topics import JOB_REQUESTS
 from streams.redis.backlog import TopicBacklog
 from streams.redis.errors import BrokerUnavailable, WritesRefused
+from streams.redis.look import Look
 from streams.redis.transport import Transport as RedisTransport
 
 log = structlog.get_logger(__name__)
@@ -92,6 +93,20 @@ class Broker:
         app = await self._started()
         try:
             return await app.backlogs()
+        except BrokerUnavailable as error:
+            raise BrokerDown(f"the broker is away: {error}; check BROKER_URL", maybe_written=False) from error
+
+    async def look_at(self, topic: str, *, group: str | None, limit: int, after: str | None) -> Look:
+        """Show entries of a topic, or of its pending list, without touching them.
+
+        Raises:
+            InvalidPlace: `after` is not where a look has ended.
+            BrokerDown: it is away.
+            TransportError: it does not tell, or is Kafka, whose own tools do.
+        """
+        app = await self._started()
+        try:
+            return await app.look_at(topic, group=group, limit=limit, after=after)
         except BrokerUnavailable as error:
             raise BrokerDown(f"the broker is away: {error}; check BROKER_URL", maybe_written=False) from error
 

@@ -19,7 +19,19 @@ from infra.api.head import Head
 from infra.api.leaving import BEFORE_STOP
 from infra.api.limits import Limited
 from infra.api.repeated import each_once
-from infra.api.routes import actions, cancel, events, fleet, health, intake, job_lists, jobs, operators, webhooks
+from infra.api.routes import (
+    actions,
+    cancel,
+    events,
+    fleet,
+    health,
+    intake,
+    job_lists,
+    jobs,
+    operators,
+    streams,
+    webhooks,
+)
 from infra.api.tickets import HiddenTickets
 from infra.auth import signing_key
 from infra.console import Console
@@ -105,6 +117,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         actions.create_router(operators_database, tokens),
         fleet.create_router(operators_database, tokens),
         webhooks.create_router(operators_database, tokens, settings),
+        streams.create_router(broker, tokens),
         health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh, watch),
     ):
         api.include_router(router)

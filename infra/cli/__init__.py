@@ -21,6 +21,7 @@ _MODULES: Final = {
     "demo": "local",
     "verify": "verify",
     "lag": "lag",
+    "streams": "streams",
     "erase": "erase",
     "failed": "failed",
     "replay": "replay",

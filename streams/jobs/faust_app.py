@@ -33,6 +33,7 @@ from streams.jobs.watch import Watch, Watched, brake_of, is_stage
 from streams.redis.address import BrokerAddress
 from streams.redis.backlog import TopicBacklog
 from streams.redis.errors import InvalidSettings, UnsupportedFeature
+from streams.redis.look import Look
 from streams.redis.transport import Transport
 
 # What a stage may wait for: the dependencies of `DependencyDown`, and a timer whose own dependency is away.
@@ -224,6 +225,18 @@ class StageApp(faust.App):
         if not isinstance(self.transport, Transport):
             raise UnsupportedFeature("only Redis Streams are asked for their backlog; Kafka has tools of its own")
         return await self.transport.backlogs(CONSUMER_GROUPS)
+
+    async def look_at(self, topic: str, *, group: str | None, limit: int, after: str | None) -> Look:
+        """Show entries of a topic, or of its pending list, without touching them.
+
+        Raises:
+            InvalidPlace: `after` is not where a look has ended.
+            TransportError: the broker is away.
+            UnsupportedFeature: it is Kafka, whose own tools show it.
+        """
+        if not isinstance(self.transport, Transport):
+            raise UnsupportedFeature("only entries of Redis Streams are shown; Kafka has tools of its own")
+        return await self.transport.look_at(topic, group=group, limit=limit, after=after)
 
 
 def check_broker_url(url: str) -> None:

@@ -19,6 +19,7 @@ from .backlog import TopicBacklog, read_backlogs
 from .consumer import Consumer, Fetcher
 from .health import Health
 from .layout import Layout
+from .look import Look, look_at
 from .probe import probe
 from .producer import Producer
 from .refusals import refuse_threaded_producer
@@ -86,6 +87,20 @@ class Transport(base.Transport):
             TransportError: the server is away, or refuses.
         """
         return await read_backlogs(self.server, self.layout, topics)
+
+    async def look_at(self, topic: str, *, group: str | None = None, limit: int, after: str | None = None) -> Look:
+        """Show entries of a topic as they stand there. Nothing is delivered, claimed or written.
+
+        Args:
+            group: only those that are pending in this group.
+            limit: most to show.
+            after: where a look has ended, its `next`.
+
+        Raises:
+            InvalidPlace: `after` is none.
+            TransportError: the server is away, or refuses.
+        """
+        return await look_at(self.server, self.layout, topic, group=group, limit=limit, after=after)
 
     def create_consumer(self, callback: ConsumerCallback, **kwargs: Any) -> ConsumerT:
         """The consumer."""

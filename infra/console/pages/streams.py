@@ -1,8 +1,10 @@
-"""The page of streams shows what waits in each topic for each group."""
+"""The pages of streams show what waits for each group, and the entries themselves."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+from starlette.responses import Response
 from starlette.routing import Route
 
 from infra.console.desk import Desk
@@ -10,7 +12,17 @@ from infra.console.live import Shared
 from infra.console.visits import Visit
 from infra.errors import DependencyDown
 from infra.operations.lag import Lag, read_lag
+from infra.operations.streams import read_entries
+from streams.jobs.stages import CONSUMER_GROUPS
 from streams.redis.errors import TransportError
+
+
+class _Wanted(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    topic: str
+    group: str | None = None
+    cursor: str | None = None
 
 
 def routes(desk: Desk) -> list[Route]:
@@ -28,4 +40,23 @@ def routes(desk: Desk) -> list[Route]:
         lag, away = await now.get()
         return {"lag": lag, "away": away}
 
-    return desk.live_page("/streams", "streams.html", model)
+    async def entries(visit: Visit) -> Response:
+        """Show entries of a topic, or those that are pending in a group."""
+        wanted = _Wanted.model_validate(visit.fields)
+        found, away = None, None
+        try:
+            found = await read_entries(desk.broker, wanted.topic, group=wanted.group, cursor=wanted.cursor)
+        except DependencyDown as error:
+            away = str(error)
+        return desk.show(
+            visit,
+            "entries.html",
+            topic=wanted.topic,
+            topics=sorted(CONSUMER_GROUPS),
+            groups=CONSUMER_GROUPS.get(wanted.topic, ()),
+            found=found,
+            entries=found.entries if found else (),
+            away=away,
+        )
+
+    return [desk.page("/streams/entries", entries), *desk.live_page("/streams", "streams.html", model)]

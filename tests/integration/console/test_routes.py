@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
+from redis.asyncio import Redis
 from starlette.routing import Mount, Route
 
 from infra.api.console import create_app
@@ -33,6 +34,7 @@ PAGES = (
     "/organizations",
     "/organization",
     "/streams",
+    "/streams/entries",
     "/schedule",
     "/workers",
     "/actions",
@@ -40,6 +42,7 @@ PAGES = (
 LIVE = {f"/live{path}" for path in PAGES if not path.endswith("events") and path != "/failed/{event_id:uuid}"} - {
     "/live/failed/groups",
     "/live/organizations",
+    "/live/streams/entries",
 }
 # With the status for an operator; nobody else may.
 ACTIONS = {
@@ -73,7 +76,9 @@ class World:
     def path(self, route: str) -> str:
         for name, value in self.ids.items():
             route = route.replace(f"{{{name}:uuid}}", value)
-        return route + ("?id=acme" if route.endswith("/organization") else "")
+        return route + {"/organization": "?id=acme", "/streams/entries": "?topic=job-requests"}.get(
+            route.removeprefix("/live"), ""
+        )
 
     async def get(self, path: str, session: Session | None = None, **headers: str) -> aiohttp.ClientResponse:
         return await self.http.get(path, headers={**_cookie(session), **headers}, allow_redirects=False)
@@ -274,7 +279,22 @@ async def test_viewers_see_no_texts_unless_the_setting_says_so(
         assert secret in await answer.text()
 
 
+async def test_entries_of_a_stream_are_texts_too(world: World, settings: Settings) -> None:
+    """Operators read an entry's event, escaped; viewers see that there is one."""
+    async with Redis.from_url(settings.broker_url) as redis:
+        await redis.xadd("job-requests", {"key": "a-key", "event": "<b>a wish</b>", "h:source": "<i>nobody</i>"})
+    for role in ("operator", "viewer"):
+        page = await (await world.get("/streams/entries?topic=job-requests", await world.session(role))).text()
+        assert "a-key" in page
+        assert "<b>a wish" not in page
+        assert ("&lt;b&gt;a wish" in page, "nobody" in page) == ((role == "operator",) * 2)
+
+
 WRONG = (
+    ("/streams/entries", 422),
+    ("/streams/entries?topic=nothing", 422),
+    ("/streams/entries?topic=job-requests&group=nobody", 422),
+    ("/streams/entries?topic=job-requests&cursor=x", 422),
     (f"/jobs/{uuid4()}", 404),
     (f"/failed/{uuid4()}", 404),
     (f"/replay/{uuid4()}", 404),
