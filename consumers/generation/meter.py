@@ -34,6 +34,7 @@ class EndpointUse:
         held: why it is not called, if it is not.
         failed: calls that gave no activities, whoever is to blame.
         refused: those of them that it answered 429.
+        cost: of the tokens that are known, in micro-units of the prices' currency; None: the model has no price.
     """
 
     endpoint: str
@@ -46,6 +47,7 @@ class EndpointUse:
     seconds_per_call: float | None
     prompt_tokens: int
     completion_tokens: int
+    cost: int | None
     requests_per_minute: float | None
     tokens_per_minute: float | None
 

@@ -15,7 +15,8 @@ ON CONFLICT (endpoint, model, hour) DO UPDATE SET
     completion_tokens = total.completion_tokens + excluded.completion_tokens;
 
 -- name: endpoints(hours)
--- Every endpoint that was called in the last hours, or that has a budget: its state, and what its calls came to.
+-- Every endpoint that was called in the last hours, or that has a budget: its state, and what its calls came to. The
+-- cost is that of the tokens which are known, at the hour's price of the model that was asked for.
 WITH used AS (
     SELECT
         endpoint,
@@ -25,8 +26,12 @@ WITH used AS (
         sum(refused)::bigint AS refused,
         sum(seconds) AS seconds,
         sum(prompt_tokens)::bigint AS prompt_tokens,
-        sum(completion_tokens)::bigint AS completion_tokens
+        sum(completion_tokens)::bigint AS completion_tokens,
+        ceil(sum(
+            prompt_tokens * price.input_price::numeric + completion_tokens * price.output_price::numeric
+        ) / 1000000)::bigint AS cost
     FROM llm_hours
+    LEFT JOIN LATERAL llm_price_of(model, model, hour) AS price ON true
     WHERE hour > clock_timestamp() - make_interval(hours => :hours::int)
     GROUP BY endpoint, model
 )
@@ -46,6 +51,7 @@ SELECT
     used.seconds / nullif(used.calls, 0) AS seconds_per_call,
     used.prompt_tokens,
     used.completion_tokens,
+    used.cost,
     pace.requests_per_minute,
     pace.tokens_per_minute
 FROM used

@@ -12,8 +12,9 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import combinations, pairwise
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -66,6 +67,7 @@ async def _measure(url: str, *, deep: bool) -> list[Measured]:
         *(partial(_behind, database, jobs) for jobs in ([3_000, 30_000, 300_000] if deep else [3_000, 30_000])),
         partial(_many_beside_one, database),
         partial(_weights, database),
+        partial(_published_bounds, database),
         partial(_slow_beside_quick, database),
         partial(_alone, database),
         partial(_replay, database),
@@ -130,6 +132,44 @@ async def _weights(database: Database) -> list[Measured]:
         Measured(what="releases until a weight raised from 2 to 12 is next", value=first, bound=10, unit=""),
         Measured(what="weights 5 : 3 : 12 on what waited, furthest off", value=off[1], bound=2, unit="points"),
     ]
+
+
+async def _published_bounds(database: Database) -> list[Measured]:
+    """Ask how far organizations of many weights fall behind each other, and how long the lowest waits at worst."""
+    weights = {f"o{n}": (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 40.0)[n % 7] for n in range(30)}
+    fleet = Fleet(database, _SLOTS)
+    await fleet.forget(weights)
+    await fleet.enter(list(weights), 600)
+    behind, served = 0.0, Counter[str]()
+    # One at a time, so that each release is held against the bound.
+    for nth in range(600):
+        [run] = await fleet.release(nth + 1)
+        served[run.organization] += 1
+        behind = max(behind, _furthest_behind(served, weights))
+    lowest = {"lowest": 1.0, **{f"o{n}": 4.0 for n in range(99)}}
+    fleet = Fleet(database, _SLOTS)
+    await fleet.forget(lowest)
+    await fleet.enter(list(lowest), 40)
+    await fleet.begin(staggered=True)
+    await fleet.work(lambda it: it.now >= 30)  # noqa: PLR2004 - three of its turns, and a bit
+    starts = [at for at, run in fleet.starts if run.organization == "lowest"]
+    worst = max(later - before for before, later in pairwise([0.0, *starts]))
+    # `c * (1 + 1/8 + n / S)` and `c * (W / w) / S` of docs/fairness.md.
+    bound = 1 + 1 / 8 + len(lowest) / _SLOTS + sum(lowest.values()) / _SLOTS
+    return [
+        Measured(what="furthest that one of 30 is behind another, of the bound", value=behind, bound=1, unit=""),
+        Measured(
+            what="longest wait of the lowest weight beside 99 of 4 times that", value=worst, bound=bound, unit="s"
+        ),
+    ]
+
+
+def _furthest_behind(served: Counter[str], weights: Mapping[str, float]) -> float:
+    """Return the largest distance in slot time over weight, as a part of what one run of each allows."""
+    had = {name: served[name] / weight for name, weight in weights.items()}
+    return max(
+        abs(had[one] - had[other]) / (1 / weights[one] + 1 / weights[other]) for one, other in combinations(weights, 2)
+    )
 
 
 async def _slow_beside_quick(database: Database) -> list[Measured]:

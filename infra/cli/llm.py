@@ -32,9 +32,10 @@ def show_endpoints(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Print each endpoint's state, calls, errors, latency, tokens and limits."""
+    """Print each endpoint's state, calls, errors, latency, tokens, cost and limits."""
     from infra.cli.session import with_database
     from infra.operations.llm import endpoints
+    from streams.jobs.admission import money
 
     found = with_database(lambda database: endpoints(database, hours))
     if as_json:
@@ -50,8 +51,9 @@ def show_endpoints(
             row = (one.endpoint, one.model, "held" if one.held else closed, one.calls, one.failed, one.refused, took)
             limits = (one.requests_per_minute, one.tokens_per_minute)
             shown = tuple("" if limit is None else f"{limit:.0f}" for limit in limits)
-            rows.append((*row, one.prompt_tokens, one.completion_tokens, *shown, one.held or ""))
-        print_table((*columns, "requests/min", "tokens/min", "why"), rows)
+            cost = "" if one.cost is None else money(one.cost)
+            rows.append((*row, one.prompt_tokens, one.completion_tokens, cost, *shown, one.held or ""))
+        print_table((*columns, "cost", "requests/min", "tokens/min", "why"), rows)
 
 
 @gate.command("show")

@@ -18,6 +18,7 @@ from infra.settings import Settings
 from producers.broker import Broker
 from tests.api_server import SIGNING_KEY, api_settings, serving_app
 from tests.conftest import Pool
+from tests.integration.quota_scene import request
 from tests.integration.replay_scene import Scene, open_scene
 
 # Everybody who is signed in sees them; the setting about texts says how much of them.
@@ -161,6 +162,18 @@ async def test_pages_are_for_those_who_are_signed_in(world: World) -> None:
             answer = await world.get(path, session)
             assert answer.status == 200, await answer.text()
             assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+
+
+async def test_a_job_says_what_it_waits_for(world: World, database: Pool) -> None:
+    """The page names the gate at which it stands, and where its time has gone."""
+    asked = request()
+    await database.execute(
+        "INSERT INTO job_requests (job_id, organization_id, team_id, event) VALUES ($1, 'acme', 'acme-team', $2)",
+        *(asked.job_id, asked.model_dump_json()),
+    )
+    page = await (await world.get(f"/jobs/{asked.job_id}", await world.session("viewer"))).text()
+    assert "<dt>Waits for</dt><dd>quota, since " in page
+    assert "Where its time has gone" in page
 
 
 async def test_streams_are_for_those_who_are_signed_in(world: World) -> None:

@@ -216,9 +216,9 @@ async def test_a_context_that_is_too_short_is_passed_over(
 
 
 async def test_operators_see_how_each_endpoint_does(
-    start_stage: Starter, two: str, endpoint: Endpoint, other_endpoint: Endpoint
+    start_stage: Starter, two: str, endpoint: Endpoint, other_endpoint: Endpoint, database: Pool
 ) -> None:
-    """State, calls, errors, latency and tokens of each."""
+    """State, calls, errors, latency, tokens and cost of each; without a price there is no cost."""
     stage = await start_stage(llm_endpoints=two)
     await process(stage, 10)
     await endpoint.tell("429", retry_after=600)
@@ -231,6 +231,14 @@ async def test_operators_see_how_each_endpoint_does(
     assert (second.calls, second.failed, second.held) == (15, 0, None)
     assert second.prompt_tokens > 0 < second.completion_tokens
     assert second.seconds_per_call is not None
+    assert second.cost is None
+    await database.execute(
+        "INSERT INTO llm_prices (model, holds_from, input_price, output_price, currency)"
+        " VALUES ($1, '2020-01-01', 1000000, 2000000, 'USD')",
+        second.model,
+    )
+    costs = [(one.cost, one.prompt_tokens + 2 * one.completion_tokens) for one in await endpoints(stage.database, 1)]
+    assert [cost for cost, _ in costs] == [expected for _, expected in costs]
 
 
 async def test_operators_see_why_one_is_held(start_stage: Starter, two: str, endpoint: Endpoint) -> None:
