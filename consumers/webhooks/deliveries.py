@@ -4,7 +4,7 @@ Every function works in its caller's transaction.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -46,8 +46,8 @@ class Due:
     created_at: datetime
     organization_id: str
     url: str
-    secret: str
-    secret_before: str | None
+    secret: str = field(repr=False)
+    secret_before: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ changes holds from the next try on; if a process dies before the commit, nothing
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -46,7 +46,7 @@ class Secret:
     """An endpoint with its new secret, which is shown once."""
 
     endpoint: Endpoint
-    secret: str
+    secret: str = field(repr=False)
 
 
 async def add_endpoint(

@@ -28,9 +28,13 @@ from infra.operations.webhooks import (
     send_test,
 )
 from producers.cancel.cancellation import Cancellation
-from producers.replay.records import resend
+from producers.replay.apply import Replays
+from producers.replay.failed import Filter
+from producers.replay.plans import Plans
 from producers.schedule.retention import Retention
 from streams.delivery.brake import Orders
+from streams.delivery.deliveries import Delivery, Record
+from streams.delivery.seal import Seal
 from streams.jobs.events import JobEvent, JobId
 from streams.jobs.organization_facts import Reached, budget_reached
 from tests.conftest import Pool
@@ -214,6 +218,23 @@ async def test_a_receiver_that_is_gone_is_sent_nothing_and_loses_nothing(scene: 
     assert sorted(receiver.ids[1:]) == sorted([first.id, second.id])
 
 
+async def replayed(scene: Scene) -> Record:
+    """Replay what failed in the stage, by plan and apply; return the one entry that is sent."""
+    plan = await Plans(scene.database, scene.clock).make(Filter(stage="webhooks"), by="ops")
+    topics = Topics()
+    await Replays(scene.database, topics, scene.clock).apply(plan.id, rate=1_000)
+    (again,) = topics.written
+    return await opened(scene, again)
+
+
+async def opened(scene: Scene, sealed: Record) -> Record:
+    """Return an entry as the stage sees it, its seal checked."""
+    delivery = await Seal(scene.database).opened(Delivery(sealed.topic, sealed.key, sealed.value, sealed.headers))
+    assert delivery.is_for("webhooks")
+    assert not delivery.is_for("projection")
+    return Record(delivery.topic, delivery.key, delivery.value, delivery.headers)
+
+
 async def test_what_nobody_takes_becomes_a_failed_event_and_is_replayed(scene: Scene, receiver: Receiver) -> None:
     """After ten tries; the failed event is of this endpoint alone, and what a replay sends is told again."""
     async with receiving() as other:
@@ -227,7 +248,7 @@ async def test_what_nobody_takes_becomes_a_failed_event_and_is_replayed(scene: S
         assert (kept["topic"], kept["stage"], kept["event_id"]) == ("job-events", "webhooks", fact.id)
         assert (kept["organization_id"], kept["job_id"]) == ("acme", fact.job_id)
         receiver.answer = answers(200)
-        again = resend(kept["topic"], kept["stage"], kept["key"], kept["event"], {})
+        again = await replayed(scene)
         for _ in range(2):
             await scene.hear_record(again)
             await scene.send()
