@@ -25,6 +25,7 @@ _MODULES: Final = {
     "erase": "erase",
     "failed": "failed",
     "replay": "replay",
+    "cancel": "cancel",
     "job": "job",
     "jobs": "jobs",
     "schedule": "schedule",

@@ -1,14 +1,25 @@
 """`teamfit jobs`: find jobs of all organizations."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from uuid import UUID
 
 import typer
 
 from infra.cli.errors import plain_errors
-from infra.cli.options import AsJson, moment
+from infra.cli.job_filter import (
+    InRun,
+    OfOrganization,
+    OfTeam,
+    OfTrace,
+    Since,
+    Until,
+    WithError,
+    WithStatus,
+    WithWords,
+    job_filter,
+)
+from infra.cli.options import AsJson
 from infra.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -28,25 +39,15 @@ _COLUMNS: Final = ("job", "asked (UTC)", "organization", "team", "status", "run"
 @plain_errors()
 def list_jobs(
     *,
-    status: Annotated[
-        Literal["pending", "processing", "completed", "failed", "cancelled"] | None,
-        typer.Option(help="The status of the newest run."),
-    ] = None,
-    organization: Annotated[str | None, typer.Option(help="The organization whose they are.")] = None,
-    team: Annotated[str | None, typer.Option(help="The team that they are for.")] = None,
-    since: Annotated[
-        datetime | None,
-        typer.Option(parser=moment, metavar="TIME", help="Asked for at or after this: 2031-04-01T12:00 (UTC), or 2h."),
-    ] = None,
-    until: Annotated[
-        datetime | None, typer.Option(parser=moment, metavar="TIME", help="Asked for before this; as --since is given.")
-    ] = None,
-    error: Annotated[str | None, typer.Option(help="The error code with which they ended, e.g. llm_refusal.")] = None,
-    run: Annotated[int | None, typer.Option(help="The number of the newest run; 2 and more are replays.")] = None,
-    trace: Annotated[str | None, typer.Option(help="The trace ID: 32 hexadecimal digits.")] = None,
-    words: Annotated[
-        str | None, typer.Option(help='Words of the requirements: all of them, "a phrase", `or`, `-without`.')
-    ] = None,
+    status: WithStatus = None,
+    organization: OfOrganization = None,
+    team: OfTeam = None,
+    since: Since = None,
+    until: Until = None,
+    error: WithError = None,
+    run: InRun = None,
+    trace: OfTrace = None,
+    words: WithWords = None,
     order: Annotated[Literal["newest", "oldest"], typer.Option(help="Which come first.")] = "newest",
     limit: Annotated[int, typer.Option(help="Most to print; how many there are is always said.", min=1)] = 50,
     cursor: Annotated[str | None, typer.Option(help="Go on where a page ended, which has printed this.")] = None,
@@ -54,7 +55,7 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """Find jobs by what is known of them, the newest first. Counts are exact up to 10,000."""
-    chosen = _filter(
+    chosen = job_filter(
         status=status, organization_id=organization, team_id=team, since=since, until=until,
         error_code=error, run=run, trace_id=trace, words=words,
     )  # fmt: skip
@@ -80,18 +81,6 @@ def _list(chosen: "JobFilter", *, as_json: bool, **page_of: Any) -> None:  # noq
     typer.echo(f"{total} jobs, {len(page.jobs)} shown.")
     if page.next is not None:
         typer.echo(f"The next page: --cursor {page.next}")
-
-
-def _filter(**fields: Any) -> "JobFilter":  # noqa: ANN401 - whatever Typer has read
-    from pydantic import ValidationError
-
-    from infra.operations.job_search import JobFilter
-
-    try:
-        return JobFilter(**fields)
-    except ValidationError as error:
-        wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
-        raise typer.BadParameter(wrong) from error
 
 
 def _follow(chosen: "JobFilter", *, as_json: bool) -> None:

@@ -48,6 +48,18 @@ def duration(text: str) -> timedelta:
         raise typer.BadParameter("give a length of time such as 30m, 2h or 7d") from error
 
 
+def rate(text: str) -> float:
+    """Read a rate: `100/s`, or `100`."""
+    number = text.removesuffix("/s")
+    try:
+        each_second = float(number)
+    except ValueError as error:
+        raise typer.BadParameter("give a number for each second, such as 100/s") from error
+    if not 0 < each_second <= 1e6:  # noqa: PLR2004 - past any broker, and short of infinity
+        raise typer.BadParameter("give a number for each second above 0, such as 100/s")
+    return each_second
+
+
 def _one_of(kind: str, choices: Callable[[], Sequence[str]]) -> Callable[[str], str]:
     """Return what reads one of a few names; a misspelt one would find nothing, which looks like good news."""
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
-from infra.cli.options import AsJson, Yes, filtered, moment
+from infra.cli.options import AsJson, Yes, filtered, moment, rate
 from infra.cli.output import out, print_json, print_table, second
 
 if TYPE_CHECKING:
@@ -30,18 +30,6 @@ _LONGEST_TABLE: Final = 20
 
 # A large batch over a slow line; no client waits for an answer meanwhile.
 _PUBLISH_TIMEOUT: Final = timedelta(seconds=30)
-
-
-def _rate(text: str) -> float:
-    """Read a rate: `100/s`, or `100`."""
-    number = text.removesuffix("/s")
-    try:
-        rate = float(number)
-    except ValueError as error:
-        raise typer.BadParameter("give events per second, such as 100/s") from error
-    if not 0 < rate <= 1e6:  # noqa: PLR2004 - past any broker, and short of infinity
-        raise typer.BadParameter("give a number of events per second above 0, such as 100/s")
-    return rate
 
 
 PlanId = Annotated[UUID, typer.Argument(help="The plan's ID.")]
@@ -95,7 +83,7 @@ def list_plans(
 def apply_plan(
     plan: PlanId,
     *,
-    rate: Annotated[float, typer.Option(parser=_rate, metavar="N/s", help="Events per second, such as 100/s.")],
+    rate: Annotated[float, typer.Option(parser=rate, metavar="N/s", help="Events per second, such as 100/s.")],
     yes: Yes = False,
 ) -> None:
     """Send exactly what a plan showed. Ctrl-C stops after the batch under way; the same command goes on from there.

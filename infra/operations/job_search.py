@@ -35,21 +35,34 @@ Term: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=1_00
 TermOrEmpty: TypeAlias = Annotated[str, StringConstraints(max_length=1_000), STORABLE]
 
 
-def _load(*, saying: bool) -> Any:  # noqa: ANN401 - aiosql's queries have no types
+@dataclass(frozen=True, slots=True)
+class FilteredStatements:
+    """The statements of a file, for a filter of jobs: with words that are looked for, and without."""
+
+    plain: Any
+    saying: Any
+
+    @classmethod
+    def of(cls, name: str) -> "FilteredStatements":
+        """Load a file of this folder."""
+        return cls(_load(name, saying=False), _load(name, saying=True))
+
+
+def _load(name: str, *, saying: bool) -> Any:  # noqa: ANN401 - aiosql's queries have no types
     folder = Path(__file__).parent
     _, _, chosen = (folder / "job_filter.sql").read_text(encoding="utf-8").partition("\n")
     join = ""
     if saying:
         join = "JOIN job_words AS said ON job.job_id = said.job_id::uuid"
         chosen = f"{chosen.rstrip()}\n    AND said.words @@ websearch_to_tsquery('simple', :words)"
-    statements = (folder / "job_search.sql").read_text(encoding="utf-8")
+    statements = (folder / name).read_text(encoding="utf-8")
     _, _, statements = statements.partition("\n\n")
     if not saying:
         statements = statements.replace(", words)", ")")
     return aiosql.from_str(statements.replace("/* saying */", join).replace("/* chosen */", chosen.rstrip()), "asyncpg")
 
 
-_queries, _queries_saying = _load(saying=False), _load(saying=True)
+_statements = FilteredStatements.of("job_search.sql")
 
 
 class JobFilter(BaseModel):
@@ -125,7 +138,7 @@ async def find_jobs(
     """
     before_at, before_id = (None, None) if cursor is None else read_cursor(cursor)
     async with database.transaction() as connection:
-        queries, values = await _prepared(connection, chosen)
+        queries, values = await prepared(connection, chosen)
         statement = queries.newest if order == "newest" else queries.oldest
         rows = statement(connection, limit=limit + 1, before_at=before_at, before_id=before_id, **values)
         found = [FoundJob(**{**row, "status": status_of(row["status"])}) async for row in rows]
@@ -136,21 +149,23 @@ async def find_jobs(
 async def count_jobs(database: Database, chosen: JobFilter) -> Count:
     """Return how many jobs a filter finds, exactly up to 10,000."""
     async with database.transaction() as connection:
-        queries, values = await _prepared(connection, chosen)
+        queries, values = await prepared(connection, chosen)
         return Count.of(int(await queries.count(connection, limit=COUNTED + 1, **values)))
 
 
-async def _prepared(connection: Connection, chosen: JobFilter) -> tuple[Any, Mapping[str, Any]]:
+async def prepared(
+    connection: Connection, chosen: JobFilter, statements: FilteredStatements = _statements
+) -> tuple[Any, Mapping[str, Any]]:
     """Return the statements for a filter and its values, and have them planned for these."""
-    await _queries.plan_for_these_values(connection)
+    await _statements.plain.plan_for_these_values(connection)
     values = chosen.model_dump(exclude={"status", "trace_id", "words"})
     values["statuses"] = None if chosen.status is None else words_of(chosen.status)
     values["job_ids"] = None
     if chosen.trace_id is not None:
-        values["job_ids"] = (await _queries.of_trace(connection, trace_id=chosen.trace_id))["ids"]
+        values["job_ids"] = (await _statements.plain.of_trace(connection, trace_id=chosen.trace_id))["ids"]
     if chosen.words is None:
-        return _queries, values
-    return _queries_saying, {**values, "words": chosen.words}
+        return statements.plain, values
+    return statements.saying, {**values, "words": chosen.words}
 
 
 def words_of(status: Status) -> list[str]:

@@ -6,6 +6,7 @@ same. Dying in between, or Postgres going away just then, leaves the decision wi
 repeat of the call, publishes it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -84,22 +85,25 @@ class Cancellation:
         if known.outcome is None:
             telemetry.JOBS.labels("cancelled").inc()
             log.info("job.cancelled", job_id=str(job_id), run=end.run, organization_id=owner)
-        await self._tell(end.fact)
+        await self.tell([end.fact])
         return end
 
-    async def _tell(self, fact: Record) -> None:
+    async def tell(self, facts: Sequence[Record]) -> None:
+        """Publish the facts of decisions that are committed; what the broker does not take is published later."""
         try:
-            await self.publisher.publish([fact])
+            await self.publisher.publish(facts)
         except BrokerDown as error:
-            log.warning("job.cancel_publish_unconfirmed", key=(fact.key or b"").decode(), why=str(error))
+            keys = [(fact.key or b"").decode() for fact in facts]
+            log.warning("job.cancel_publish_unconfirmed", keys=keys, why=str(error))
             try:
                 async with self.database.transaction() as connection:
                     now = self.clock.now()
                     due = now + _PUBLISH_AGAIN
-                    await keep(connection, fact, now=now, due_at=due, reason="publish unconfirmed")
+                    for fact in facts:
+                        await keep(connection, fact, now=now, due_at=due, reason="publish unconfirmed")
             except DependencyDown as down:
-                # The job is cancelled, which is what was asked for; the reconciler tells the others.
-                log.warning("job.cancel_fact_not_kept", key=(fact.key or b"").decode(), why=str(down))
+                # The jobs are cancelled, which is what was asked for; the reconciler tells the others.
+                log.warning("job.cancel_fact_not_kept", keys=keys, why=str(down))
 
 
 async def _refuse_invalid(connection: Connection, job_id: JobId, organization_id: str) -> None:

@@ -78,7 +78,15 @@ async def cancel_run(
         at: when, for the fact.
         trace: of whoever asked, for the fact.
     """
-    data = Cancelled(organization_id=organization_id, reason=reason)
-    told = fact(JobCancelled, job_id, run, data, at=at, trace=trace)
+    told = cancelled_fact(job_id, run, organization_id, reason, at=at, trace=trace)
     outcome = await decide_outcome(connection, job_id, run, "cancelled", fact=told)
     return End(run, outcome, await terminal_fact(connection, job_id, run) if outcome == "cancelled" else None)
+
+
+def cancelled_fact(
+    job_id: JobId, run: int, organization_id: str, reason: str, *, at: datetime, trace: Trace = NO_TRACE
+) -> JobCancelled:
+    """Build the fact that a run is cancelled; `cancel_run` has its arguments."""
+    return fact(
+        JobCancelled, job_id, run, Cancelled(organization_id=organization_id, reason=reason), at=at, trace=trace
+    )

@@ -17,7 +17,7 @@ from infra.postgres import Connection, Database, columns
 from streams.delivery.deliveries import Record
 from streams.delivery.policy import error_code
 from streams.jobs.error_codes import sentence_for_customer
-from streams.jobs.events import Failed, JobAccepted, JobEvent, JobFailed, JobId, JobRequested
+from streams.jobs.events import Failed, JobAccepted, JobCancelled, JobEvent, JobFailed, JobId, JobRequested
 from streams.jobs.facts import fact_after
 from streams.jobs.topics import JOB_EVENTS, record
 
@@ -78,19 +78,26 @@ async def complete_runs(connection: Connection, runs: Sequence[tuple[JobId, int]
     return {(JobId(row["job_id"]), row["run"]) async for row in rows if row["outcome"] == "completed"}
 
 
-async def fail_runs(connection: Connection, facts: Sequence[JobFailed]) -> Mapping[tuple[JobId, int], Decided]:
-    """Decide that the runs of these facts failed; return what stands of each. A decision that was made before stands.
+async def end_runs(
+    connection: Connection, facts: Sequence[JobFailed] | Sequence[JobCancelled], outcome: RunOutcome
+) -> Mapping[tuple[JobId, int], Decided]:
+    """Decide that the runs of these facts ended so; return what stands of each. A decision that was made before stands.
 
     Like `decide_outcome` for each of them, in two statements however many they are.
     """
     runs = columns(facts, job_ids="job_id", runs="run")
     kept = [fact.model_dump(mode="json", exclude_none=True) for fact in facts]
-    await _queries.fail_each(connection, **runs, facts=kept)
+    await _queries.decide_each(connection, **runs, outcome=outcome, facts=kept)
     rows = _queries.outcomes_of(connection, **runs)
     return {
         (JobId(row["job_id"]), row["run"]): Decided(row["outcome"], _kept(row["job_id"], row["fact"]))
         async for row in rows
     }
+
+
+async def fail_runs(connection: Connection, facts: Sequence[JobFailed]) -> Mapping[tuple[JobId, int], Decided]:
+    """Decide that the runs of these facts failed; return what stands of each, as `end_runs` does."""
+    return await end_runs(connection, facts, "failed")
 
 
 async def fail_run(

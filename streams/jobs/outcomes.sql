@@ -9,11 +9,11 @@ ON CONFLICT (job_id, run) DO NOTHING;
 -- The outcome of one run and the fact kept with it; no row while the run is undecided.
 SELECT outcome, fact FROM job_outcomes WHERE job_id = :job_id AND run = :run;
 
--- name: fail_each(job_ids, runs, facts)!
--- Writes that runs failed, each with its own fact; a run that is decided keeps its first outcome. Sorted, so that two
+-- name: decide_each(job_ids, runs, outcome, facts)!
+-- Writes how runs ended, each with its own fact; a run that is decided keeps its first outcome. Sorted, so that two
 -- writers cannot deadlock.
 INSERT INTO job_outcomes (job_id, run, outcome, fact)
-SELECT job_id, run, 'failed', fact
+SELECT job_id, run, :outcome, fact
 FROM unnest(:job_ids::uuid[], :runs::int[], :facts::jsonb[]) AS undecided (job_id, run, fact)
 ORDER BY job_id, run
 ON CONFLICT (job_id, run) DO NOTHING;

@@ -1,0 +1,215 @@
+"""`teamfit cancel` cancels many jobs at once: freeze the set, look, apply. It can be stopped and resumed."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Final
+from uuid import UUID
+
+import typer
+from rich.console import Console
+
+from infra.cli.asking import confirm
+from infra.cli.errors import plain_errors
+from infra.cli.job_filter import (
+    InRun,
+    OfOrganization,
+    OfTeam,
+    OfTrace,
+    Since,
+    Until,
+    WithStatus,
+    WithWords,
+    job_filter,
+)
+from infra.cli.options import AsJson, Yes, moment, rate
+from infra.cli.output import print_json, print_table, second
+
+if TYPE_CHECKING:
+    from infra.operations.cancel_applying import CancelProgress
+    from infra.operations.cancel_plans import CancelPlan
+    from infra.postgres import Database
+
+app = typer.Typer()
+cancels = typer.Typer(help="Cancel many jobs at once: plan, look, apply. Nothing is deleted.", no_args_is_help=True)
+app.add_typer(cancels, name="cancel")
+
+_RATE: Final = 500.0
+
+PlanId = Annotated[UUID, typer.Argument(help="The plan's ID.")]
+
+
+@cancels.command("plan")
+@plain_errors()
+def plan_cancellation(
+    *,
+    status: WithStatus = None,
+    organization: OfOrganization = None,
+    team: OfTeam = None,
+    since: Since = None,
+    until: Until = None,
+    run: InRun = None,
+    trace: OfTrace = None,
+    words: WithWords = None,
+    as_json: AsJson = False,
+) -> None:
+    """Freeze the jobs that a filter finds and that have not ended, and show what would follow. None is cancelled.
+
+    Without an option it finds all that have not ended.
+    """
+    from infra.cli.session import operator, with_database
+    from infra.operations.cancel_plans import CancelPlans
+
+    chosen = job_filter(
+        status=status, organization_id=organization, team_id=team, since=since, until=until, run=run, trace_id=trace,
+        words=words,
+    )  # fmt: skip
+    plan = with_database(lambda database: CancelPlans(database).make(chosen, by=operator()))
+    if as_json:
+        typer.echo(plan.model_dump_json(indent=2))
+        return
+    _print(plan)
+    if plan.total:
+        typer.echo(f"None is cancelled yet. To do it: teamfit cancel apply {plan.id} --because '…'")
+    else:
+        typer.echo("The filter finds no job that has not ended; there is nothing to cancel.")
+
+
+@cancels.command("apply")
+@plain_errors()
+def apply_plan(
+    plan: PlanId,
+    *,
+    because: Annotated[
+        str, typer.Option("--because", "--reason", help="Why; the customers read it in their jobs' status.")
+    ],
+    rate: Annotated[
+        float | None, typer.Option(parser=rate, metavar="N/s", help="Jobs per second; 500/s if not given.")
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Cancel exactly what a plan showed. Ctrl-C stops after the batch under way; the same command goes on from there.
+
+    Jobs that have ended meanwhile, or have begun anew, stay as they are.
+    """
+    from infra.cli.session import with_database
+    from infra.operations.cancel_plans import CancelPlans
+
+    at_rate = _RATE if rate is None else rate
+    known = with_database(lambda database: CancelPlans(database).get(plan))
+    if known.state == "finished":
+        typer.echo(f"Plan {plan} is finished: {known.cancelled} of {known.total} jobs were cancelled.")
+        return
+    if not yes and known.state != "aborted":
+        confirm(f"Cancel {known.left} jobs at {at_rate:g}/s?")
+    known = with_database(lambda database: _applied(database, plan, because, at_rate))
+    others = known.total - known.left - known.cancelled
+    typer.echo(
+        f"Plan {plan} is {known.state}: {known.cancelled} of {known.total} jobs are cancelled, {others} had ended or "
+        f"begun anew, {known.left} are left."
+    )
+
+
+@cancels.command("status")
+@plain_errors()
+def show_status(
+    plan: PlanId,
+    *,
+    jobs: Annotated[int, typer.Option(help="How many of its jobs to list, in their order.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Print a plan, what it said, and how far it is."""
+    from infra.cli.session import with_database
+    from infra.operations.cancel_plans import CancelPlans
+
+    page = with_database(lambda database: CancelPlans(database).page(plan, limit=jobs))
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+        return
+    _print(page)
+    if page.items:
+        columns = ("place", "job", "organization", "run", "what became of it", "when (UTC)")
+        rows = ((one.position, one.job_id, one.organization_id, one.run, one.result, one.done_at) for one in page.items)
+        print_table(columns, rows)
+
+
+@cancels.command("list")
+@plain_errors()
+def list_plans(
+    *,
+    limit: Annotated[int, typer.Option(help="How many plans.", min=1, max=500)] = 50,
+    before: Annotated[
+        datetime | None, typer.Option(parser=moment, metavar="TIME", help="Made before this time, or so long ago.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List plans, the latest first."""
+    from infra.cli.session import with_database
+    from infra.operations.cancel_plans import CancelPlans
+
+    found = with_database(lambda database: CancelPlans(database).latest(limit=limit, before=before))
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+    elif found:
+        columns = ("plan", "state", "jobs", "made (UTC)", "by", "ended (UTC)", "filter")
+        chosen = {one.id: one.filters.model_dump(exclude_none=True) or "all that had not ended" for one in found}
+        print_table(
+            columns,
+            (
+                (one.id, one.state, one.jobs, one.created_at, one.created_by, one.ended_at, chosen[one.id])
+                for one in found
+            ),
+        )
+    else:
+        typer.echo("There is no plan. `teamfit cancel plan` makes one.")
+
+
+@cancels.command("abort")
+@plain_errors()
+def abort_plan(plan: PlanId) -> None:
+    """End a plan before its time. What it has cancelled stays so; whoever applies it stops before the next batch."""
+    from infra.cli.session import with_database
+    from infra.operations.cancel_plans import CancelPlans
+
+    known = with_database(lambda database: CancelPlans(database).abort(plan))
+    typer.echo(f"Plan {plan} is {known.state}; {known.cancelled} of its {known.total} jobs were cancelled.")
+
+
+async def _applied(database: "Database", plan_id: UUID, because: str, rate: float) -> "CancelPlan":
+    import asyncio
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from infra.cli.session import opened_broker
+    from infra.operations.cancel_applying import CancelApplier
+    from producers.cancel.cancellation import Cancellation
+
+    columns = (TextColumn("cancelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    async with opened_broker("cancel") as broker:
+        applier = CancelApplier(Cancellation(database, broker, database.clock))
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("", total=None)
+
+            def report(progress: "CancelProgress") -> None:
+                bar.update(task, total=progress.total, completed=progress.total - progress.left)
+
+            try:
+                return await applier.apply(plan_id, because=because, rate=rate, report=report)
+            except asyncio.CancelledError:
+                typer.echo(f"Stopped. `teamfit cancel apply {plan_id}` goes on from here.", err=True)
+                raise
+
+
+def _print(plan: "CancelPlan") -> None:
+    effects = plan.effects
+    typer.echo(f"Plan {plan.id}, made by {plan.created_by} at {second(plan.created_at)} UTC")
+    typer.echo(f"State: {plan.state}, {plan.cancelled} of {plan.total} jobs cancelled, {plan.left} left")
+    typer.echo(f"Set: SHA-256 {plan.digest}")
+    typer.echo(
+        f"Jobs: {effects.jobs}, of which an LLM works for {effects.processing}; "
+        f"units of quota that are released: {effects.quota}"
+    )
+    shown = effects.organizations[:20]
+    if shown:
+        columns = ("organization", "jobs", "worked on", "quota released")
+        print_table(columns, ((one.organization_id, one.jobs, one.processing, one.quota) for one in shown))
+    if len(effects.organizations) > len(shown):
+        typer.echo(f"and {len(effects.organizations) - len(shown)} more organizations; --json has them")
