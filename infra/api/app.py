@@ -22,6 +22,7 @@ from infra.api.repeated import each_once
 from infra.api.routes import (
     actions,
     cancel,
+    cancel_plans,
     events,
     fleet,
     health,
@@ -114,6 +115,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         job_lists.create_router(database, tokens),
         job_lists.create_operators_router(operators_database, tokens),
         operators.create_router(operators_database, broker, tokens),
+        cancel_plans.create_router(operators_database, broker, tokens),
         actions.create_router(operators_database, tokens),
         fleet.create_router(operators_database, tokens),
         webhooks.create_router(operators_database, tokens, settings),

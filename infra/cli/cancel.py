@@ -51,7 +51,7 @@ def plan_cancellation(
     words: WithWords = None,
     as_json: AsJson = False,
 ) -> None:
-    """Freeze the jobs that a filter finds and that have not ended, and show what would follow. None is cancelled.
+    """Freeze the live jobs that a filter finds, and show what would follow. None is cancelled.
 
     Without an option it finds all that have not ended.
     """

@@ -15,9 +15,11 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from infra.console.applying import Applying
 from infra.console.desk import Desk
 from infra.console.pages import (
     actions,
+    cancels,
     failed,
     job,
     jobs,
@@ -55,7 +57,7 @@ class Console:
 
     def __init__(self, settings: Settings, database: Database, broker: Broker) -> None:
         self._desk = desk = Desk(settings, database, broker, Sessions(database), Tokens.of(settings))
-        self._applying = applying = replay.Applying(desk)
+        self._applying = applying = Applying()
         routes: list[BaseRoute] = [
             *sign_in.routes(desk),
             *overview.routes(desk),
@@ -63,6 +65,7 @@ class Console:
             *job.routes(desk),
             *failed.routes(desk),
             *replay.routes(desk, applying),
+            *cancels.routes(desk, applying),
             *organizations.routes(desk),
             *streams.routes(desk),
             *schedule.routes(desk),

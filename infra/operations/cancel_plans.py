@@ -1,4 +1,4 @@
-"""A bulk cancellation is a plan: the set is frozen, its effects are shown, and it is applied, paused, aborted.
+"""A plan cancels many jobs: its set is frozen, and its effects are shown first.
 
 Making a plan writes down the jobs that a filter finds and that have not ended, with their runs, and cancels none. The
 digest says which set that is: whoever applies the plan cancels it and no other job, however many have come since.
@@ -29,7 +29,7 @@ _LIVE: Final[tuple[Status, ...]] = ("pending", "processing")
 
 
 class OrganizationEffects(BaseModel):
-    """What a plan would do to one organization's jobs."""
+    """A plan would do this to one organization's jobs."""
 
     organization_id: str | None
     jobs: int
@@ -38,7 +38,7 @@ class OrganizationEffects(BaseModel):
 
 
 class CancelEffects(BaseModel):
-    """What would follow from a plan, as it was shown."""
+    """These effects of a plan were shown."""
 
     jobs: int
     processing: int

@@ -37,7 +37,7 @@ TermOrEmpty: TypeAlias = Annotated[str, StringConstraints(max_length=1_000), STO
 
 @dataclass(frozen=True, slots=True)
 class FilteredStatements:
-    """The statements of a file, for a filter of jobs: with words that are looked for, and without."""
+    """A file's statements for a filter of jobs, with words to look for and without."""
 
     plain: Any
     saying: Any

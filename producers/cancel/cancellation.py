@@ -89,7 +89,7 @@ class Cancellation:
         return end
 
     async def tell(self, facts: Sequence[Record]) -> None:
-        """Publish the facts of decisions that are committed; what the broker does not take is published later."""
+        """Publish the facts of committed decisions. What the broker does not take is published later."""
         try:
             await self.publisher.publish(facts)
         except BrokerDown as error:

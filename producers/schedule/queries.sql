@@ -71,6 +71,10 @@ SELECT
 -- Deletes plans whose items are gone: in a statement of its own, since the constraint is checked at the end of one.
 DELETE FROM replay_plans WHERE id = ANY(:plans::uuid[]);
 
+-- name: delete_cancel_plans(horizon)!
+-- Deletes plans of cancellations that ended, or were made and never applied, before the horizon; their jobs go with them.
+DELETE FROM cancel_plans WHERE state <> 'applying' AND coalesce(ended_at, created_at) < :horizon;
+
 -- name: delete_early(horizon)!
 -- Deletes cancellations of jobs that had no request since the horizon; no job of theirs waits for its time so long.
 DELETE FROM early_cancellations WHERE received_at < :horizon;

@@ -72,7 +72,7 @@ class Retention:
         return deleted
 
     async def delete_settled(self) -> int:
-        """Delete the settled failed events and ended replay plans before the horizon; return how many.
+        """Delete the settled failed events and ended plans before the horizon; return how many events.
 
         Open failed events stay until somebody replays or discards them. Early cancellations go with the old.
 
@@ -82,6 +82,7 @@ class Retention:
         horizon = self._horizon(self.keep)
         async with self.database.transaction() as connection:
             await _queries.delete_early(connection, horizon=horizon)
+            await _queries.delete_cancel_plans(connection, horizon=horizon)
         deleted = 0
         while True:
             async with self.database.transaction() as connection:

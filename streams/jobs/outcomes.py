@@ -96,7 +96,7 @@ async def end_runs(
 
 
 async def fail_runs(connection: Connection, facts: Sequence[JobFailed]) -> Mapping[tuple[JobId, int], Decided]:
-    """Decide that the runs of these facts failed; return what stands of each, as `end_runs` does."""
+    """Decide that the runs of these facts failed, as `end_runs` does."""
     return await end_runs(connection, facts, "failed")
 
 

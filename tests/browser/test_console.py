@@ -76,6 +76,28 @@ async def test_several_jobs_are_cancelled_with_the_effects_shown_first(operator:
     await expect(operator.page.locator("main .status").first).to_have_text("cancelled")
 
 
+async def test_all_jobs_that_match_are_cancelled_by_a_plan(operator: Visitor, customer: Customer) -> None:
+    """The set is frozen with its digest and its effects are shown; one that is asked for afterwards goes on."""
+    word = f"boats{uuid4().hex[:8]}"
+    await customer.have("slow", word)
+    jobs = [await customer.ask(f"Slow {word}") for _ in range(3)]
+    await operator.open(f"/jobs?words={word}")
+    await expect(operator.page.locator("tr[data-row]")).to_have_count(3)
+    await operator.page.get_by_role("button", name="Cancel all that match").click()
+    await operator.page.wait_for_url(re.compile("/cancels/"))
+    await expect(operator.page.locator("main")).to_contain_text("3 jobs")
+    await expect(operator.page.locator("main")).to_contain_text("SHA-256")
+    late = await customer.ask(f"Slow {word}")
+    await operator.page.get_by_label("Why").fill("the offsite is off")
+    await operator.page.get_by_role("button", name="Cancel 3 jobs").click()
+    await expect(operator.page.locator("main .status").first).to_have_text("finished")
+    for job in jobs:
+        await operator.open(f"/jobs/{job}")
+        await expect(operator.page.locator("main .status").first).to_have_text("cancelled")
+    await operator.open(f"/jobs/{late}")
+    await expect(operator.page.locator("main .status").first).not_to_have_text("cancelled")
+
+
 async def test_failed_jobs_are_planned_applied_and_complete(operator: Visitor, customer: Customer) -> None:
     """Ten jobs fail; a plan of their replay says what it costs, is applied, and they complete."""
     wish = f"puzzles {uuid4().hex[:8]}"

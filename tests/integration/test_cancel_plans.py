@@ -7,7 +7,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from infra.cli import app
 from infra.settings import settings
 from streams.jobs.events import JobCancelled, JobId, parse_event
+from tests.api_server import api_settings, bearer, serving
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline, pipeline_on
 from tests.integration.quota_scene import add_organization
@@ -141,6 +142,33 @@ async def test_a_plan_that_is_no_more_what_it_was_is_refused(teamfit: Run, pipel
     assert await outcomes(database) == {}
     empty = await teamfit("cancel", "plan", "--organization", "birch")
     assert (empty.exit_code, "nothing to cancel" in empty.stdout) == (0, True)
+
+
+async def test_the_api_does_the_same(pipeline: Pipeline, database: Pool, database_url: str, redis_url: str) -> None:
+    """Plan, look, apply until it is finished, list, abort; refusals name the field."""
+    jobs = [await pipeline.accept("acme") for _ in range(3)]
+    headers = bearer("ops", "operator")
+    route = "/api/ops/cancel/plans"
+    async with serving(api_settings(database_url=database_url, broker_url=redis_url)) as http:
+
+        async def ask(method: str, path: str = "", body: object = None) -> tuple[int, Any]:
+            async with http.request(method, route + path, json=body, headers=headers) as answer:
+                return answer.status, await answer.json()
+
+        status, plan = await ask("POST", body={"organization_id": "acme", "status": "pending"})
+        assert (status, plan["effects"]["jobs"], plan["total"], plan["cancelled"]) == (201, 3, 3, 0)
+        path = f"/{plan['id']}"
+        assert [one["result"] for one in (await ask("GET", path))[1]["items"]] == [None] * 3
+        for wrong, field in (({}, "because"), ({"because": ""}, "because"), ({"because": "x", "rate": 0}, "rate")):
+            status, problem = await ask("POST", f"{path}/apply", wrong)
+            assert (status, problem["errors"][0]["field"]) == (422, field)
+        status, plan = await ask("POST", f"{path}/apply", {"because": "off"})
+        assert (status, plan["state"], plan["cancelled"], plan["reason"]) == (200, "finished", 3, "off")
+        assert (await ask("POST", f"{path}/abort"))[1]["state"] == "finished"
+        assert [one["id"] for one in (await ask("GET"))[1]] == [plan["id"]]
+        assert (await ask("POST", f"/{uuid4()}/apply", {"because": "x"}))[0] == 404
+    assert set(await outcomes(database)) == {job.job_id for job in jobs}
+    assert await cancelled_facts(redis_url) == Counter(job.job_id for job in jobs)
 
 
 async def test_whoever_applies_it_may_be_killed(

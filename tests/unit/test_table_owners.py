@@ -12,6 +12,8 @@ RETENTION = "producers/schedule/queries.sql"
 
 OWNERS = {
     "archive_retention": "producers/schedule",
+    "cancel_plan_items": "infra/operations",
+    "cancel_plans": "infra/operations",
     "budget_marks": "producers/schedule",
     "console_links": "infra/console/sessions.sql",
     "console_sessions": "infra/console/sessions.sql",

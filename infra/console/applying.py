@@ -1,0 +1,79 @@
+"""Plans are applied by tasks of the console's process.
+
+If the process ends, a plan stands where it was, and anybody goes on with it by applying it again; a plan of another
+process is said to be busy.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+
+from infra.errors import Refused, TeamfitError
+
+log = structlog.get_logger(__name__)
+
+# A plan holds two connections while it is applied, and pages need some too.
+_MOST_AT_ONCE: Final = 1
+_MOST_REMEMBERED: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    task: "asyncio.Task[object]"
+    rate: float
+
+
+class Applying:
+    """The plans that this process applies, and why it stopped where it did."""
+
+    def __init__(self) -> None:
+        self._runs: dict[UUID, _Run] = {}
+        self._refusals: dict[UUID, str] = {}
+
+    def start(self, plan_id: UUID, rate: float, apply: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Begin to apply a plan, or go on with it. Raises Refused while another is applied."""
+        if plan_id in self._runs:
+            return
+        if len(self._runs) >= _MOST_AT_ONCE:
+            raise Refused("too_busy", "another plan is being applied here; wait for it, or pause it")
+        self._refusals.pop(plan_id, None)
+        self._runs[plan_id] = _Run(asyncio.create_task(self._apply(plan_id, apply)), rate)
+
+    def rate_of(self, plan_id: UUID) -> float | None:
+        """Return the rate at which this process applies a plan; None if it does not."""
+        run = self._runs.get(plan_id)
+        return run.rate if run else None
+
+    def refusal_of(self, plan_id: UUID) -> str | None:
+        """Return why applying a plan last stopped by itself."""
+        return self._refusals.get(plan_id)
+
+    async def pause(self, plan_id: UUID) -> bool:
+        """Stop after the batch under way; return whether this process was at it."""
+        run = self._runs.get(plan_id)
+        if run is not None:
+            run.task.cancel()
+            with suppress(asyncio.CancelledError):
+                await run.task
+        return run is not None
+
+    async def close(self) -> None:
+        """Pause everything."""
+        for plan_id in list(self._runs):
+            await self.pause(plan_id)
+
+    async def _apply(self, plan_id: UUID, apply: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        try:
+            await apply()
+        except TeamfitError as error:
+            if len(self._refusals) >= _MOST_REMEMBERED:
+                self._refusals.clear()
+            self._refusals[plan_id] = str(error)
+            log.warning("console.plan_stopped", plan_id=str(plan_id), why=str(error))
+        finally:
+            del self._runs[plan_id]
