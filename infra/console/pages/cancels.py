@@ -53,7 +53,7 @@ def routes(desk: Desk, applying: Applying) -> list[Route]:
         return desk.go(visit, f"/cancels/{plan.id}")
 
     async def model(visit: Visit) -> Mapping[str, Any]:
-        plan_id = UUID(visit.path("plan_id"))
+        plan_id = UUID(visit.path("cancel_id"))
         plan = await plans.page(plan_id, after=_Items.model_validate(visit.fields).after, limit=_ITEMS)
         return {
             "plan": plan,
@@ -64,28 +64,28 @@ def routes(desk: Desk, applying: Applying) -> list[Route]:
         }
 
     async def apply(visit: Visit) -> Response:
-        plan_id = UUID(visit.path("plan_id"))
+        plan_id = UUID(visit.path("cancel_id"))
         asked = _Apply.model_validate(visit.fields)
         await plans.get(plan_id)
         applying.start(plan_id, asked.rate, lambda: applier.apply(plan_id, because=asked.because, rate=asked.rate))
         return desk.go(visit, f"/cancels/{plan_id}")
 
     async def pause(visit: Visit) -> Response:
-        plan_id = UUID(visit.path("plan_id"))
+        plan_id = UUID(visit.path("cancel_id"))
         if not await applying.pause(plan_id):
             raise Refused("plan_busy", "this process does not apply the plan; abort it, and its applier stops")
         return desk.go(visit, f"/cancels/{plan_id}")
 
     async def abort(visit: Visit) -> Response:
-        plan_id = UUID(visit.path("plan_id"))
+        plan_id = UUID(visit.path("cancel_id"))
         await plans.abort(plan_id)
         return desk.go(visit, f"/cancels/{plan_id}")
 
     return [
         desk.action("/cancels", make),
-        desk.action("/cancels/{plan_id:uuid}/apply", apply),
-        desk.action("/cancels/{plan_id:uuid}/pause", pause),
-        desk.action("/cancels/{plan_id:uuid}/abort", abort),
-        *desk.live_page("/cancels/{plan_id:uuid}", "cancel_plan.html", model),
+        desk.action("/cancels/{cancel_id:uuid}/apply", apply),
+        desk.action("/cancels/{cancel_id:uuid}/pause", pause),
+        desk.action("/cancels/{cancel_id:uuid}/abort", abort),
+        *desk.live_page("/cancels/{cancel_id:uuid}", "cancel_plan.html", model),
         *desk.live_page("/cancels", "cancel_plans.html", every),
     ]

@@ -13,6 +13,8 @@ from infra.api.console import create_app
 from infra.auth import issue_token
 from infra.console import Console, make_link
 from infra.console.sessions import Role, Session, Sessions
+from infra.operations.cancel_plans import CancelPlans
+from infra.operations.job_search import JobFilter
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.broker import Broker
@@ -30,6 +32,8 @@ PAGES = (
     "/failed",
     "/failed/groups",
     "/failed/{event_id:uuid}",
+    "/cancels",
+    "/cancels/{cancel_id:uuid}",
     "/replay",
     "/replay/{plan_id:uuid}",
     "/organizations",
@@ -49,6 +53,10 @@ LIVE = {f"/live{path}" for path in PAGES if not path.endswith("events") and path
 ACTIONS = {
     "/jobs/cancel": 200,
     "/jobs/cancel/confirmed": 200,
+    "/cancels": 303,
+    "/cancels/{cancel_id:uuid}/apply": 303,
+    "/cancels/{cancel_id:uuid}/pause": 409,
+    "/cancels/{cancel_id:uuid}/abort": 303,
     "/failed/plan": 303,
     "/failed/{event_id:uuid}/discard": 303,
     "/replay/{plan_id:uuid}/apply": 303,
@@ -96,7 +104,7 @@ class World:
         if route.startswith("/jobs/cancel"):
             return {"chosen": self.ids["job_id"], "because": "a test"}
         if route.endswith("/apply"):
-            return {"rate": "100"}
+            return {"rate": "100"} | ({"because": "a test"} if route.startswith("/cancels") else {})
         if route.endswith("/discard"):
             return {"because": "a test"}
         if route == "/organization/change":
@@ -132,6 +140,7 @@ async def _arranged(scene: Scene) -> dict[str, str]:
         "job_id": str(job.job_id),
         "event_id": str(await scene.failed_event_of(job)),
         "plan_id": str(plan.id),
+        "cancel_id": str((await CancelPlans(scene.database).make(JobFilter(), by="ann")).id),
     }
 
 
