@@ -45,6 +45,10 @@ class Authenticated:
         Raises:
             Problem: 401 without a valid token, 403 without the scope, 503 while it cannot be judged.
         """
+        if len(set(request.headers.getlist("authorization"))) > 1:
+            # A proxy may have believed the other one.
+            detail = "the Authorization header is given more than once; send one"
+            raise _unauthenticated("unauthenticated", detail)
         if credentials is None:
             sent = "is not a bearer token" if "authorization" in request.headers else "is missing"
             raise _unauthenticated("unauthenticated", f"the Authorization header {sent}; send `Bearer <token>`")

@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+# A proxy may write whole addresses, which RFC 9112 (section 3.2.2) has every server take.
+_ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 # Segments alone: two slashes at the beginning would make another host's address of our own.
 _PREFIX = re.compile(r"(/[\w.~%-]+)*")
 
@@ -30,6 +33,7 @@ class BehindProxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "http":
+            scope = _in_origin_form(scope)
             prefix = self._prefix(scope) or scope.get("root_path", "")
             path = scope["path"]
             if prefix and path != prefix and not path.startswith(f"{prefix}/"):
@@ -44,6 +48,14 @@ class BehindProxy:
             if forwarded:
                 return forwarded
         return self._root_path
+
+
+def _in_origin_form(scope: Scope) -> Scope:
+    found = _ABSOLUTE.match(scope["raw_path"])
+    if found is None:
+        return scope
+    raw_path = scope["raw_path"][found.end() :] or b"/"
+    return {**scope, "path": unquote(raw_path.decode("latin1")), "raw_path": raw_path}
 
 
 def _joined(values: Sequence[str]) -> str:

@@ -31,6 +31,13 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # What ends the body for us may not end it for the proxy before us, which would take the rest for a request.
+            detail = "Content-Length and Transfer-Encoding: are both given; send one of them"
+            refusal = ProblemResponse(400, "bad_request", detail, headers={"Connection": "close"})
+            await refusal(scope, receive, send)
+            return
         try:
             async with asyncio.timeout(self.within_s):
                 messages = await self._read(receive)
@@ -46,7 +53,7 @@ class BodyLimit:
             refusal = ProblemResponse(413, "body_too_large", detail, headers={"Connection": "close"})
             await refusal(scope, receive, send)
             return
-        coding = Headers(scope=scope).get("content-encoding", "").strip().lower()
+        coding = headers.get("content-encoding", "").strip().lower()
         if coding not in {"", "identity"} and any(message.get("body") for message in messages):
             detail = "Content-Encoding: compressed bodies are not read; send the JSON as it is, without this header"
             refusal = ProblemResponse(415, "content_encoding", detail, headers={"Accept-Encoding": "identity"})

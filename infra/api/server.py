@@ -48,6 +48,11 @@ class BoundedConnection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the bytes; complete headers decide how long to wait for the rest."""
+        if self.conn.their_state is h11.IDLE and not self._has_begun:
+            # Blank lines that a client sends behind a body are not the next request (RFC 9112, section 2.2).
+            data = data.lstrip(b"\r\n")
+            if not data:
+                return
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._cancel_headers()

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from consumers.projection.archive import KINDS
 from consumers.projection.changes import Changes
@@ -39,7 +39,9 @@ _PROBLEMS = (*TOKEN, "job_not_found", "invalid_request", "database_unavailable",
 _EVENTS = _STREAM | responses(*_PROBLEMS, "ticket_invalid")
 
 LastEventId = Annotated[
-    int, Header(alias="Last-Event-ID", ge=0, lt=2**63, description="Go on after this event; browsers send it.")
+    int,
+    BeforeValidator(lambda text: 0 if isinstance(text, str) and not text.strip() else text),  # of no event yet
+    Header(alias="Last-Event-ID", ge=0, lt=2**63, description="Go on after this event; browsers send it."),
 ]
 After = Annotated[int, Query(ge=0, lt=2**63, description="The same, for an `EventSource` with a new ticket.")]
 Ticket = Annotated[
