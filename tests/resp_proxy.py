@@ -15,6 +15,20 @@ CUT = b""
 LOST = b"lost"
 """As an answer: the command is executed, and the connection closed before its reply arrives."""
 
+HALF = b"half"
+"""As an answer: the command is executed, half of its reply arrives, and nothing more."""
+
+SLOW = b"slow"
+"""As an answer: the command's reply arrives byte by byte."""
+
+PUSHED = b"pushed"
+"""As an answer: a message that nobody asked for arrives before the command's reply."""
+
+RAW = b"raw "
+"""What follows it arrives as it is, in place of a reply; the command does not reach the server."""
+
+_A_PUSH = b">2\r\n$10\r\ninvalidate\r\n*-1\r\n"
+
 _TWO_WORDS = {b"XGROUP", b"XINFO", b"CLIENT", b"SCRIPT", b"CONFIG"}
 
 
@@ -134,13 +148,23 @@ class RespProxy:
             self.answered[name] += 1
         if answer == CUT:
             return False
-        if answer is not None and answer != LOST:
-            writer.write(b"-" + answer + b"\r\n")
+        if answer is not None and answer not in {LOST, HALF, SLOW, PUSHED}:
+            writer.write(answer.removeprefix(RAW) if answer.startswith(RAW) else b"-" + answer + b"\r\n")
             return True
         up_writer.write(raw)
         reply = await _read_one(up_reader)
         if answer == LOST:
             return False
         with suppress(OSError):
-            writer.write(reply)
+            await self._pass_on(reply, answer, writer)
         return True
+
+    async def _pass_on(self, reply: bytes, answer: bytes | None, writer: asyncio.StreamWriter) -> None:
+        if answer == HALF:
+            writer.write(reply[: len(reply) // 2])
+        elif answer == SLOW:
+            for at in range(len(reply)):
+                writer.write(reply[at : at + 1])
+                await asyncio.sleep(0.001)
+        else:
+            writer.write(_A_PUSH * (answer == PUSHED) + reply)

@@ -22,7 +22,7 @@ from .channels import Channels
 from .foreign import ForeignStreams
 from .groups import create_groups
 from .health import Health
-from .loop import Loop, each
+from .loop import Loop, Patience, each
 from .partition import Partition
 from .reclaim import Claimed, Reclaimer
 from .server import AWAY, Client, close, is_missing_group
@@ -101,6 +101,7 @@ class TopicReader:
         self._loop = Loop(f"fetching {topic}", worker.health, alive_every_s=alive_every_s)
         self._joining = Loop(f"joining the group of {topic}", worker.health)
         self._reclaiming = Loop(f"reclaiming {topic}", worker.health)
+        self._patience = Patience(f"of {topic}")
         self._ended = False
         self._next_join = 0.0
         self._unread_due = math.inf
@@ -264,11 +265,15 @@ class TopicReader:
         count = max(room // len(self._partitions), 1)
         wait_s = min(longest, max(min(self._unread_due, self._next_scan) - self._clock(), 0.001))
         streams = list(self._partitions)
+        began = self._clock()
         reply = await self._client.execute_command(
             "XREADGROUP", "GROUP", self._group, self._name, "COUNT", count, "BLOCK", int(wait_s * 1000) or 1,
             "STREAMS", *streams, *[">"] * len(streams),
         )  # fmt: skip
-        for stream, entries in reply or ():
+        brought = [(stream, entries) for stream, entries in reply or () if entries]
+        if not brought:
+            await self._patience.after(asked_s=wait_s, took_s=self._clock() - began)
+        for stream, entries in brought:
             await self._channels.deliver(self._partitions[stream], entries)
 
     async def _deliver_claimed(self, partition: Partition, claimed: Iterable[Claimed]) -> None:

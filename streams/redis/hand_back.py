@@ -12,12 +12,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
+from time import monotonic
 
 from faust.types import TP
 from redis.exceptions import NoPermissionError
 
 from .health import Health
-from .loop import Loop
+from .loop import Loop, Patience
 from .partition import Partition
 from .server import Client, close
 
@@ -44,6 +45,7 @@ class HandBacks:
         self._key = key
         self._block_ms = int(block.total_seconds() * 1000)
         self._loop = Loop("hearing of what others hand back", health)
+        self._patience = Patience("of what others hand back")
         self._stopped = False
         self._last = b"0-0"
         self.heard = False
@@ -66,6 +68,7 @@ class HandBacks:
     async def _listen(self, look: Callable[[], Awaitable[None]]) -> None:
         # The first time it does not wait, but finds out whether it may and can.
         wait = ("BLOCK", self._block_ms) if self.heard else ()
+        began = monotonic()
         try:
             reply = await self._waiting.execute_command("XREAD", *wait, "STREAMS", self._key, self._last)
         except NoPermissionError as error:
@@ -78,6 +81,8 @@ class HandBacks:
         if reply:
             self._last = reply[0][1][-1][0]
             await look()
+        elif wait:
+            await self._patience.after(asked_s=self._block_ms / 1000, took_s=monotonic() - began)
 
     def stop(self) -> None:
         """Hear nothing any more."""

@@ -25,12 +25,14 @@ from redis.exceptions import RedisError
 
 from .health import Health
 
-__all__ = ["Backoff", "Loop", "each"]
+__all__ = ["Backoff", "Loop", "Patience", "each"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_EARLY_BY_CHANCE = 2
+_LONGEST_UNASKED_S = 0.5  # an entry of a server that does not wait is read within this
 _LONGEST_S = 2.0  # a server that is back is noticed within this
 
 
@@ -122,6 +124,36 @@ class Loop:
         # Without its traceback, which would keep all that the round held in memory.
         self.error = error.with_traceback(None)
         self._health.failing(self.name, error)
+
+
+class Patience:
+    """A read that was to wait, and was answered at once, is waited for here.
+
+    Some proxies and services pass on no `BLOCK`. A loop that asked them again at once would send thousands of commands
+    a second, each of which may be billed. Two such answers in a row are nothing: another worker may end a read.
+    """
+
+    def __init__(self, what: str) -> None:
+        """Begin with as much trust as anybody deserves.
+
+        Args:
+            what: the read, for the log.
+        """
+        self._what = what
+        self._early = 0
+        self._backoff = Backoff(most=_LONGEST_UNASKED_S)
+
+    async def after(self, *, asked_s: float, took_s: float) -> None:
+        """Wait, unless a read that brought nothing has waited itself."""
+        if took_s >= asked_s / 2:
+            self._early = 0
+            self._backoff.reset()
+            return
+        self._early += 1
+        if self._early == _EARLY_BY_CHANCE + 1:
+            log.warning("block.ignored read=%r asked_s=%.3f took_s=%.3f", self._what, asked_s, took_s)
+        if self._early > _EARLY_BY_CHANCE:
+            await asyncio.sleep(min(self._backoff.wait(), asked_s - took_s))
 
 
 async def each(items: Iterable[T], work: Callable[[T], Awaitable[object]]) -> None:

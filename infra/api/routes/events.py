@@ -40,8 +40,8 @@ _EVENTS = _STREAM | responses(*_PROBLEMS, "ticket_invalid")
 
 LastEventId = Annotated[
     int,
-    BeforeValidator(lambda text: 0 if isinstance(text, str) and not text.strip() else text),  # of no event yet
     Header(alias="Last-Event-ID", ge=0, lt=2**63, description="Go on after this event; browsers send it."),
+    BeforeValidator(lambda text: 0 if isinstance(text, str) and not text.strip() else text),  # of no event yet
 ]
 After = Annotated[int, Query(ge=0, lt=2**63, description="The same, for an `EventSource` with a new ticket.")]
 Ticket = Annotated[

@@ -22,7 +22,7 @@ from streams.redis.server import _script
 from tests.conformance.brokers import Broker, RedisBroker, valkey
 from tests.conformance.harness import Bench, transport_of
 from tests.integration.redis_transport.conftest import Client
-from tests.resp_proxy import CUT, LOST, RespProxy
+from tests.resp_proxy import CUT, HALF, LOST, PUSHED, RAW, RespProxy
 from tests.waiting import wait_for
 
 SCRIPTS = {
@@ -81,8 +81,19 @@ ERRORS = (
     b"WRONGTYPE Operation against a key holding the wrong kind of value",
     b"ERR unknown command, with args beginning with: 'x'",
     b"SURPRISE nobody has heard of this one",
+    b"ERR max number of clients reached",
+    b"WRONGPASS invalid username-password pair or user is disabled.",
+    b"ERR Error running script (call to f_3f3a): @user_script:1: -READONLY You can't write against a replica.",
+    b"ERR max requests limit exceeded. Limit: 500000, Usage: 500001.",
     CUT,
     LOST,
+    # No errors, and no answers either: of a service that does not wait, of one that speaks something else, of one that
+    # stops in the middle, of one that says more than it was asked.
+    _NOTHING := RAW + b"*-1\r\n",
+    RAW + b":1\r\n",
+    RAW + b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    HALF,
+    PUSHED,
 )
 
 _MOST_PER_S = 400  # commands of two members: a loop that spins sends thousands
@@ -172,7 +183,7 @@ class Fleet:
 
     async def cell(self, command: str, error: bytes) -> None:
         """Have one command answered so while a member starts, all work and the other stops; then all must be well."""
-        proxy, cell = self.proxy, f"{command} × {error.decode() or 'cut'}"
+        proxy, cell = self.proxy, f"{command} × {error!r}"
         proxy.answers = {command: error}
         before = proxy.answered[command]
         # On a busy machine a member may leave without having got to what would make it send the command.
@@ -279,7 +290,10 @@ async def test_the_table_has_every_command(bench: Bench, redis: Client) -> None:
 @pytest.mark.parametrize("part", range(3))
 async def test_no_answer_ends_a_worker(bench: Bench, redis: Client, part: int) -> None:
     """A cross-section of the table, in which each command and each error comes: workers live and lose nothing."""
-    cells = [(command, ERRORS[number % len(ERRORS)]) for number, command in enumerate(COMMANDS)]
+    most = max(len(COMMANDS), len(ERRORS))
+    cells = [(COMMANDS[number % len(COMMANDS)], ERRORS[number % len(ERRORS)]) for number in range(most)]
+    # Of a proxy that passes on no BLOCK: it must not be asked again at once.
+    cells.append(("XREADGROUP", _NOTHING))
     async with fleet(bench, redis) as members:
         for command, error in cells[part::3]:
             await members.cell(command, error)

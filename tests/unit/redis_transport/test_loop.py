@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import RedisClusterException, ResponseError
 
 from streams.redis.health import Health
-from streams.redis.loop import Backoff, Loop, each
+from streams.redis.loop import Backoff, Loop, Patience, each
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,22 @@ def test_waits_grow_to_a_bound() -> None:
     assert max(waits) <= 0.05
     backoff = Backoff(most=1.0)
     assert all(0.5 <= wait <= 1.0 for wait in [backoff.wait() for _ in range(30)][5:])
+
+
+async def test_a_server_that_does_not_wait_is_not_asked_at_once() -> None:
+    """Two early answers are another worker's doing; each after them is waited for, until a read waits again."""
+    patience = Patience("of a topic")
+    clock = asyncio.get_running_loop().time
+
+    async def waits(*, asked_s: float, took_s: float) -> bool:
+        began = clock()
+        await patience.after(asked_s=asked_s, took_s=took_s)
+        return clock() - began > 0.01
+
+    assert [await waits(asked_s=1.0, took_s=0.001) for _ in range(4)] == [False, False, True, True]
+    assert not await waits(asked_s=1.0, took_s=0.9)
+    assert not await waits(asked_s=1.0, took_s=0.001)
+    assert not any([await waits(asked_s=0.002, took_s=0.0005) for _ in range(9)])
 
 
 async def test_a_loop_ends_though_its_work_swallowed_the_cancellation() -> None:
