@@ -16,6 +16,7 @@ import asyncio
 from collections import Counter
 from contextlib import suppress
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -47,6 +48,7 @@ DISABLED_AFTER: Final = timedelta(days=5)
 # Longer than any try takes, so that no delivery is tried twice at once.
 _LEASE: Final = timedelta(minutes=1)
 _LOOK_S: Final = 1.0
+_LONGER: Final = 20.0
 # After a stop, tries under way are waited for; they take no longer.
 _LONGEST_TRY_S: Final = 17.0
 
@@ -106,6 +108,7 @@ class Sender:
     async def _run(self) -> None:
         while not self._stops:
             self._news.clear()
+            began = monotonic()
             try:
                 if await self.send_due():
                     continue
@@ -119,8 +122,10 @@ class Sender:
                 if self.held is None:
                     log.exception("webhooks.failed")
                 self.held = f"webhooks are not sent: {type(error).__name__}: {error}"
+            # With thousands of endpoints that fail a look takes long: then there are fewer looks.
+            took_s = monotonic() - began
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(max(_LOOK_S, _LONGER * took_s)):
                     await self._news.wait()
 
     async def send_due(self) -> int:

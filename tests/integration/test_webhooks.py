@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import trustme
 from aiohttp import web
 from standardwebhooks import WebhookVerificationError
 
@@ -51,6 +53,7 @@ from tests.integration.webhooks_scene import (
     receiving,
     scene_on,
 )
+from tests.served import served
 from tests.waiting import wait_for
 
 # A try cannot be noted, as when Postgres goes away at that moment.
@@ -331,6 +334,61 @@ async def test_names_that_cannot_be_looked_up_hold_up_no_other(monkeypatch: pyte
     let_go.set()
     assert {(await one).status for one in hang} == {None}
     await sending.close()
+
+
+async def silent(_request: web.Request) -> web.StreamResponse:
+    """Never answer."""
+    await asyncio.Event().wait()
+    return web.Response()
+
+
+async def test_who_never_answers_is_waited_for_no_longer_than_a_try_lasts(receiver: Receiver) -> None:
+    """And so is a server that takes connections and says nothing."""
+    receiver.answer = silent
+    sending = Receivers(allow_private=True, timeout=timedelta(seconds=0.3))
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        for url in (receiver.url, f"http://127.0.0.1:{deaf.getsockname()[1]}/"):
+            answer = await sending.post(url, {"webhook-id": "1"}, "{}")
+            assert (answer.status, str(answer.problem).startswith("no answer in 0.3 s")) == (None, True)
+    await sending.close()
+
+
+async def test_a_certificate_that_is_not_trusted_is_refused() -> None:
+    """Nothing is sent to a server that cannot show who it is."""
+    receiver = Receiver()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    app = web.Application()
+    app.router.add_post("/hooks", receiver.take)
+    sending = Receivers(allow_private=True)
+    async with served(app, tls=context) as address:
+        answer = await sending.post(f"{address.replace('127.0.0.1', 'localhost')}/hooks", {"webhook-id": "1"}, "{}")
+    await sending.close()
+    assert (answer.status, receiver.got) == (None, [])
+    assert "certificate" in str(answer.problem).lower()
+
+
+async def test_a_stop_waits_for_the_tries_under_way(scene: Scene, receiver: Receiver) -> None:
+    """What was sent is noted before the process ends, and nothing more is taken."""
+    let_go = asyncio.Event()
+
+    async def slow(_request: web.Request) -> web.StreamResponse:
+        await let_go.wait()
+        return web.Response(status=204)
+
+    receiver.answer = slow
+    added = await scene.add(receiver)
+    await scene.hear(await ended(scene.pool))
+    scene.sender.start()
+    await arrives(receiver, 1)
+    stop = asyncio.create_task(scene.sender.close())
+    late = await ended(scene.pool)
+    await scene.hear(late)
+    let_go.set()
+    await stop
+    found = await list_deliveries(scene.database, added.endpoint.id)
+    assert {one.event_id: one.state for one in found}[late.id] == "waiting"
+    assert sorted(one.state for one in found) == ["delivered", "waiting"]
 
 
 async def endless(request: web.Request) -> web.StreamResponse:
