@@ -14,6 +14,8 @@ from infra.local.stack import ALL, API, Stack
 from infra.settings import Settings
 from streams.jobs.events import JobId
 from streams.jobs.facts import job_requested
+from streams.jobs.stages import CONSUMER_GROUPS
+from streams.jobs.topics import JOB_EVENTS
 from tests.acceptance.customer import Customer
 from tests.acceptance.running import running
 from tests.otlp_collector import Collector, Seen, collecting
@@ -62,7 +64,8 @@ async def _trace_of(collector: Collector, trace: str, *, ends: int = 1) -> list[
         spans = collector.of(trace)
         names = [one.name for one in spans]
         assert names.count("send job-events") >= 2 * ends, names  # JobStarted, and how it ended
-        assert names.count("process job-events") == 2 * names.count("send job-events"), names  # two groups
+        readers = len(CONSUMER_GROUPS[JOB_EVENTS])
+        assert names.count("process job-events") == readers * names.count("send job-events"), names
         known = {one.id for one in spans} | {_CALLER}
         assert [one for one in spans if one.parent not in known] == []
         return spans
