@@ -1,6 +1,7 @@
 """Workers keep within a provider's limits before it has to say 429, and no headers shut the fleet."""
 
 import asyncio
+import time
 from datetime import timedelta
 
 import pytest
@@ -74,6 +75,65 @@ async def test_two_workers_keep_within_one_budget(database_url: str, limits: Lim
             await worker.close()
         await database.close()
     assert strict.refused <= calls // 100
+
+
+class ByTheWindow:
+    """A provider whose minute begins anew for everybody at once."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._window, self._used = limit, -1, 0
+        self.refused = 0
+
+    def take(self) -> None:
+        """Count a call."""
+        window = int(time.monotonic() / _MINUTE_S)
+        self._window, self._used = window, self._used + 1 if window == self._window else 1
+        self.refused += self._used > self._limit
+
+
+class ByTheBucket:
+    """A provider that gives a minute's limit out evenly: a bucket of a sixtieth of it, or of another part."""
+
+    def __init__(self, limit: int, part: float) -> None:
+        self._limit, self._size = limit, max(1.0, part * limit)
+        self._left, self._at = self._size, time.monotonic()
+        self.refused = 0
+
+    def take(self) -> None:
+        """Count a call."""
+        now = time.monotonic()
+        self._left = min(self._size, self._left + (now - self._at) * self._limit / _MINUTE_S)
+        self._at = now
+        if self._left < 1:
+            self.refused += 1
+        else:
+            self._left -= 1
+
+
+@pytest.mark.parametrize(
+    "provider",
+    [ByTheWindow(300), ByTheBucket(300, 1 / 30), ByTheBucket(300, 1.0)],
+    ids=["a window", "a small bucket", "a bucket of a minute"],
+)
+async def test_one_budget_suits_providers_that_count_otherwise(
+    database_url: str, provider: ByTheWindow | ByTheBucket
+) -> None:
+    """Whether a minute slides, begins anew or is given out evenly, one call in a hundred at most is refused."""
+    database = Database(database_url, size=2)
+    workers = [pacer(database, Limits(requests=300)) for _ in range(2)]
+
+    async def call(place: int) -> None:
+        async with workers[place % 2].turn(_unnoted) as taken:
+            provider.take()
+            taken.called, taken.used = True, 100.0
+
+    try:
+        await asyncio.gather(*(call(place) for place in range(400)))
+    finally:
+        for worker in workers:
+            await worker.close()
+        await database.close()
+    assert provider.refused <= 4
 
 
 async def test_a_job_that_waits_for_pacing_spends_no_attempt(start_stage: Starter, database: Pool) -> None:
