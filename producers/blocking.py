@@ -9,13 +9,14 @@ One client may be shared by threads. After a fork its thread is gone, so open on
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Thread
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from producers.client import JobRequests, Request
+from producers.job_reader import DEFAULT_TIMEOUT, Job, JobNews, Token
 from streams.jobs.events import DEFAULT_REASON, JobId
 
 _T = TypeVar("_T")
@@ -31,18 +32,24 @@ class BlockingJobRequests:
     @classmethod
     @contextmanager
     def connect(
-        cls, broker_url: str, *, source: str = "upstream", partitions: int = 1
+        cls,
+        broker_url: str,
+        *,
+        source: str = "upstream",
+        partitions: int = 1,
+        api_url: str | None = None,
+        token: Token | None = None,
     ) -> "Iterator[BlockingJobRequests]":
         """Give a client whose thread and connections end with the block. Arguments are those of `JobRequests.connect`.
 
         Raises:
-            ValueError: the URL is not one that this client can use; the message names what is wrong with it.
+            ValueError: a URL or the token is not one that can be used; the message names what is wrong with it.
         """
         loop = asyncio.new_event_loop()
         # A daemon: a program that ends in the middle of the block must not wait for it.
         thread = Thread(target=loop.run_forever, name="teamfit-client", daemon=True)
         thread.start()
-        opened = JobRequests.connect(broker_url, source=source, partitions=partitions)
+        opened = JobRequests.connect(broker_url, source=source, partitions=partitions, api_url=api_url, token=token)
         try:
             requests = _wait(opened.__aenter__(), loop)
             try:
@@ -98,6 +105,34 @@ class BlockingJobRequests:
         """
         _wait(self._requests.cancel(job_id, organization_id=organization_id, reason=reason), self._loop)
 
+    def wait(self, job_id: JobId, *, timeout: timedelta = DEFAULT_TIMEOUT) -> Job:
+        """Return the job when it has ended. See `JobReader.wait`.
 
-def _wait(what: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> _T:
-    return asyncio.run_coroutine_threadsafe(what, loop).result()
+        Raises:
+            InvalidArgument: the client was opened without `api_url`.
+            StillRunning: it has not ended in this time.
+            ReadRefused: the API will not tell.
+        """
+        return _wait(self._requests.wait(job_id, timeout=timeout), self._loop)
+
+    def follow(self, job_id: JobId, *, after: int = 0, timeout: timedelta = DEFAULT_TIMEOUT) -> Iterator[JobNews]:
+        """Yield each event of the job as it comes, until it has ended. See `JobReader.follow`.
+
+        Raises:
+            InvalidArgument: the client was opened without `api_url`.
+            StillRunning: nothing has come for this long.
+            ReadRefused: the API will not tell.
+        """
+        news = self._requests.follow(job_id, after=after, timeout=timeout)
+        try:
+            while (one := _wait(anext(news, None), self._loop)) is not None:
+                yield one
+        finally:
+            _wait(news.aclose(), self._loop)
+
+
+def _wait(what: Awaitable[_T], loop: asyncio.AbstractEventLoop) -> _T:
+    async def awaited() -> _T:
+        return await what
+
+    return asyncio.run_coroutine_threadsafe(awaited(), loop).result()

@@ -1,31 +1,32 @@
 """The client for upstream services that put requests straight into the stream. It needs only `redis` and `pydantic`.
 
+On `kafka://` it needs `aiokafka` too.
+
     async with JobRequests.connect("redis://localhost:6379/0") as requests:
         job_id = await requests.submit(
             organization_id="acme", team_id="team-1", requirements="Two hours outdoors", idempotency_key="order-42"
         )
 
-A request is in the broker when `submit` returns; what becomes of it is read over HTTP. Repeats are harmless: the same
+A request is in the broker when `submit` returns; `wait` and `follow` ask the API what becomes of it. Repeats are
+harmless: the same
 organization and idempotency key are the same job and the same event.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Final, cast
+from typing import Final
 from uuid import UUID
 
 from pydantic import AwareDatetime, ValidationError
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import BusyLoadingError, ReadOnlyError
 
 from infra.advice import explained
 from infra.errors import DependencyDown, TeamfitError
+from producers.job_reader import DEFAULT_TIMEOUT, Job, JobNews, JobReader, Token
+from producers.kafka_requests import KAFKA, KafkaRequests
+from producers.redis_requests import RedisRequests
 from streams.jobs.events import (
     DEFAULT_REASON,
     CancelRequested,
@@ -38,16 +39,9 @@ from streams.jobs.events import (
 )
 from streams.jobs.facts import fact, job_requested
 from streams.jobs.job_ids import job_id_for, needs_proof
-from streams.jobs.topics import JOB_REQUESTS
-from streams.redis.address import BrokerAddress
-from streams.redis.entry import encode_entry
-from streams.redis.keys import partition_for, stream_key
-from streams.redis.server import Server, close
 from streams.redis.wrong_url import advice_on
 
 _CHUNK = 500  # requests in one round trip: more gain little, and hold up whoever shares the server
-_RETRIES = 3
-_CONNECTIONS = 50  # who finds all of them in use waits for one; nothing is wrong with the broker then
 
 
 # What events call the arguments of ours that have other names.
@@ -100,17 +94,21 @@ class _Asked(Requested):
 class JobRequests:
     """The topic of requests, for writing. Made by `connect`."""
 
-    def __init__(self, redis: Redis, *, source: str, prefix: str, partitions: int) -> None:
-        self._redis = redis
+    def __init__(self, outlet: RedisRequests | KafkaRequests, *, source: str, reader: JobReader | None) -> None:
+        self._outlet = outlet
         self._source = source
-        self._prefix = prefix
-        self._partitions = partitions
-        self._free_connections = asyncio.Semaphore(_CONNECTIONS)
+        self._reader = reader
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, broker_url: str, *, source: str = "upstream", partitions: int = 1
+        cls,
+        broker_url: str,
+        *,
+        source: str = "upstream",
+        partitions: int = 1,
+        api_url: str | None = None,
+        token: Token | None = None,
     ) -> "AsyncIterator[JobRequests]":
         """Give a client whose connections close when the block ends. The first one opens with the first request.
 
@@ -118,27 +116,19 @@ class JobRequests:
             broker_url: as in the pipeline's BROKER_URL; its `prefix` and `partitions` are obeyed, and how to connect.
             source: your service's name, recorded in each event.
             partitions: as in the pipeline's TEAMFIT_TOPIC_PARTITIONS, unless the URL tells them.
+            api_url: the API's address, for `wait` and `follow`.
+            token: for them: of your organization, with the scope `jobs`; or a function that returns one.
 
         Raises:
-            ValueError: the URL is not one that this client can use; the message names what is wrong with it.
+            ValueError: a URL or the token is not one that can be used; the message names what is wrong with it.
         """
-        address = _address(broker_url)
-        client = Server(address).open(
-            block=timedelta(0),
-            # Repeating an XADD may write an entry twice; the pipeline counts it once.
-            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), _RETRIES),
-            retry_on=[BusyLoadingError, ReadOnlyError],
-        )
-        settings = address.settings
-        try:
-            yield cls(
-                cast("Redis", client),  # a Cluster is refused by _address
-                source=source,
-                prefix=settings.prefix,
-                partitions=settings.partitions.get(JOB_REQUESTS, partitions),
-            )
-        finally:
-            await close(client)
+        reader = None if api_url is None else JobReader(api_url, token or "")
+        if broker_url.strip().startswith(KAFKA):
+            opened: AbstractAsyncContextManager[RedisRequests | KafkaRequests] = KafkaRequests.connect(broker_url)
+        else:
+            opened = RedisRequests.connect(broker_url, partitions)
+        async with opened as outlet:
+            yield cls(outlet, source=source, reader=reader)
 
     async def submit(
         self,
@@ -185,7 +175,7 @@ class JobRequests:
         remaining = iter(events)
         try:
             while chunk := list(islice(remaining, _CHUNK)):
-                await self._write(chunk)
+                await self._outlet.write(chunk)
         except Exception as error:  # whatever the connection raises, the broker did not confirm
             fix = "the requests may or may not have been taken, so submit them again with the same idempotency keys"
             raise SubmitFailed(f"{_unconfirmed(error)}; {fix}", job_ids) from error
@@ -234,20 +224,38 @@ class JobRequests:
             data = CancelRequested(organization_id=organization_id, reason=reason)
             event = fact(JobCancelRequested, job_id, 1, data, at=datetime.now(UTC), source=self._source)
         try:
-            await self._write([event])
+            await self._outlet.write([event])
         except Exception as error:  # whatever the connection raises, the broker did not confirm
             fix = f"job {job_id} may or may not be cancelled, so cancel it again"
             raise SubmitFailed(f"{_unconfirmed(error)}; {fix}", [job_id]) from error
 
-    async def _write(self, events: Sequence[JobRequested | JobCancelRequested]) -> None:
-        async with self._free_connections:
-            pipeline = self._redis.pipeline(transaction=False)
-            for event in events:
-                partition = partition_for(event.key, self._partitions)
-                stream = stream_key(JOB_REQUESTS, partition, self._partitions, self._prefix)
-                fields = encode_entry(event.key, event.encode())
-                pipeline.execute_command("XADD", stream, "*", *(part for pair in fields.items() for part in pair))
-            await pipeline.execute()
+    async def wait(self, job_id: JobId, *, timeout: timedelta = DEFAULT_TIMEOUT) -> Job:  # noqa: ASYNC109 - see there
+        """Return the job when it has ended. See `JobReader.wait`.
+
+        Raises:
+            InvalidArgument: the client was opened without `api_url`.
+            StillRunning: it has not ended in this time.
+            ReadRefused: the API will not tell.
+        """
+        return await self._reading.wait(job_id, timeout=timeout)
+
+    def follow(
+        self, job_id: JobId, *, after: int = 0, timeout: timedelta = DEFAULT_TIMEOUT
+    ) -> AsyncGenerator[JobNews, None]:
+        """Yield each event of the job as it comes, until it has ended. See `JobReader.follow`.
+
+        Raises:
+            InvalidArgument: the client was opened without `api_url`.
+            StillRunning: nothing has come for this long.
+            ReadRefused: the API will not tell.
+        """
+        return self._reading.follow(job_id, after=after, timeout=timeout)
+
+    @property
+    def _reading(self) -> JobReader:
+        if self._reader is None:
+            raise InvalidArgument("api_url: is needed here; connect(…, api_url='https://teamfit.example.com', token=…)")
+        return self._reader
 
 
 @contextmanager
@@ -278,18 +286,3 @@ def _job_id(asked: _Asked) -> JobId:
 
 def _unconfirmed(error: Exception) -> str:
     return f"Connection to broker failed: {type(error).__name__}: {error}{advice_on(error)}"
-
-
-def _address(broker_url: str) -> BrokerAddress:
-    """Read the pipeline's broker URL.
-
-    Raises:
-        ValueError: it is malformed, or the broker is of a kind that this client does not speak to.
-    """
-    scheme = broker_url.strip().partition("://")[0]
-    if scheme.endswith("kafka"):
-        raise ValueError(f"broker URL: {scheme}:// is not Redis; send requests over HTTP instead")
-    address = BrokerAddress.parse(broker_url)
-    if address.settings.cluster:
-        raise ValueError("broker URL: this client does not support cluster=true; send requests over HTTP instead")
-    return address

@@ -20,16 +20,24 @@ _FRONT: Final = f'''"""The client for services that put requests straight into t
 
 from {_PARTS}.producers.blocking import BlockingJobRequests
 from {_PARTS}.producers.client import InvalidArgument, JobRequests, Request, SubmitFailed
+from {_PARTS}.producers.job_reader import Activity, InvalidApi, Job, JobNews, JobReader, ReadRefused, StillRunning
 from {_PARTS}.streams.jobs.events import JobId, RunAtTooFar
 from {_PARTS}.streams.jobs.job_ids import job_id_for
 
 __all__ = [
+    "Activity",
     "BlockingJobRequests",
+    "InvalidApi",
     "InvalidArgument",
+    "Job",
     "JobId",
+    "JobNews",
+    "JobReader",
     "JobRequests",
+    "ReadRefused",
     "Request",
     "RunAtTooFar",
+    "StillRunning",
     "SubmitFailed",
     "job_id_for",
 ]

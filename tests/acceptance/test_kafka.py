@@ -1,13 +1,18 @@
 """The same pipeline on Kafka: only the broker's URL differs."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
 
 from infra.local.instructions import instructions
+from infra.local.organizations import BIRCH
 from infra.local.stack import Stack
 from infra.settings import Settings
+from producers.blocking import BlockingJobRequests
+from producers.client import Request
 from tests.acceptance.customer import Customer
 from tests.acceptance.running import running
 from tests.conformance.brokers import tansu
@@ -30,6 +35,23 @@ async def test_a_job_by_kafka_ends_with_three_activities_or_a_reason(on_kafka: S
         status, problem = await customer.post(team_id="unknown-team")
         assert (status, problem["code"]) == (404, "team_not_found")
         await customer.gets_three_activities()
+
+
+def test_the_client_without_asyncio_asks_waits_and_withdraws_on_kafka(on_kafka: Stack) -> None:
+    """The request, its repeat and a cancellation go into the topic; the API tells what became of them."""
+    wish = Request(
+        organization_id=BIRCH.id, team_id=BIRCH.team.id, requirements="Puzzles", idempotency_key="by-the-client"
+    )
+    later = replace(wish, idempotency_key="for-later", run_at=datetime.now(UTC) + timedelta(days=1))
+    with BlockingJobRequests.connect(
+        on_kafka.settings.broker_url, api_url=on_kafka.api_url, token=on_kafka.token(BIRCH.id)
+    ) as requests:
+        job, repeated, withdrawn = requests.submit_many([wish, wish, later])
+        assert job == repeated
+        requests.cancel(withdrawn, organization_id=BIRCH.id, reason="It rains")
+        assert len(requests.wait(job).activities) == 3
+        assert [one.kind for one in requests.follow(job)][-1] == "completed"
+        assert requests.wait(withdrawn).error_message == "It rains"
 
 
 def test_what_up_prints_on_kafka_works_there(on_kafka: Stack) -> None:

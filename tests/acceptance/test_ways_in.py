@@ -19,10 +19,15 @@ async def test_http(customer: Customer) -> None:
 
 
 async def test_python_client(customer: Customer) -> None:
-    """A request by the Python client becomes three activities."""
-    async with JobRequests.connect(customer.stack.settings.broker_url) as requests:
+    """A request by the Python client becomes three activities, which it is told of, and reads."""
+    stack = customer.stack
+    reading = {"api_url": stack.api_url, "token": stack.token(BIRCH.id)}
+    async with JobRequests.connect(stack.settings.broker_url, **reading) as requests:  # type: ignore[arg-type] # texts
         job_id = await requests.submit(organization_id=BIRCH.id, team_id=BIRCH.team.id, requirements=WISH)
-    assert_three_activities(await customer.ended_job(job_id))
+        kinds = [one.kind async for one in requests.follow(job_id)]
+        job = await requests.wait(job_id)
+    assert (kinds[0], kinds[-1]) == ("requested", "completed")
+    assert_three_activities(job.model_dump(mode="json"))
 
 
 async def test_plain_xadd(customer: Customer) -> None:

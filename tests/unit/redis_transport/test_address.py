@@ -16,6 +16,7 @@ from infra.errors import InvalidSetting
 from infra.settings import Settings
 from producers.broker import Broker
 from producers.client import JobRequests
+from producers.redis_requests import RedisRequests
 from streams.redis.address import BrokerAddress
 from streams.redis.errors import InvalidSettings
 from streams.redis.settings import RedisSettings
@@ -38,7 +39,9 @@ async def by_client(url: str) -> tuple[Any, ...] | str:
     """The same, of the client."""
     try:
         async with JobRequests.connect(url) as requests:
-            return (BrokerAddress.parse(url), requests._partitions, requests._prefix)
+            outlet = requests._outlet
+            assert isinstance(outlet, RedisRequests)
+            return (BrokerAddress.parse(url), outlet.partitions, outlet.prefix)
     except InvalidSettings as error:
         return str(error)
 
