@@ -310,6 +310,11 @@ class Settings(Variables):
         description="Whether spans hold the prompts, and with them what customers wrote. Off: models, tokens and "
         "times alone.",
     )
+    trace_to_llm: bool = Field(
+        default=False,
+        description="Whether calls to the LLM carry `traceparent`, for a gateway of yours to go on with the trace. "
+        "Off: no provider learns of it.",
+    )
     keep_alive_s: int = Field(
         default=75,
         ge=1,

@@ -8,6 +8,8 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
+from opentelemetry.propagate import set_global_textmap
+from opentelemetry.propagators.textmap import CarrierT, Setter, default_setter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -20,9 +22,10 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 from opentelemetry.trace import Link, SpanKind, Tracer, TraceState
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import Attributes
 
-from infra.tracing import CONVENTIONS, wanted_trace
+from infra.tracing import CONVENTIONS, told_outside, wanted_trace
 
 # A collector that is away costs no more than this: the thread that sends waits, and spans beyond the queue are dropped.
 _QUEUE: Final = 4_096
@@ -56,6 +59,20 @@ class Share(Sampler):
         return f"Share({self._share.rate})"
 
 
+class ToldOnPurpose(TraceContextTextMapPropagator):
+    """Reads traces of callers, and tells no server of one unless it is wanted.
+
+    The instrumentation of HTTP would tell an LLM's provider, an identity provider and webhooks' endpoints.
+    """
+
+    def inject(
+        self, carrier: CarrierT, context: Context | None = None, setter: Setter[CarrierT] = default_setter
+    ) -> None:
+        """Add the headers where they are wanted."""
+        if told_outside.get():
+            super().inject(carrier, context, setter)
+
+
 class JobTraces(RandomIdGenerator):
     """Gives a job without a trace the same one in every process: its ID."""
 
@@ -74,6 +91,7 @@ def exporting_tracer(endpoint: str, *, service: str, share: float) -> Tracer:
     exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_SEND_S)
     provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=_QUEUE, schedule_delay_millis=1_000))
     trace.set_tracer_provider(provider)
+    set_global_textmap(ToldOnPurpose())
     AsyncPGInstrumentor().instrument(tracer_provider=provider)
     AioHttpClientInstrumentor().instrument(tracer_provider=provider)
     return provider.get_tracer("teamfit", schema_url=CONVENTIONS)

@@ -65,11 +65,14 @@ class _Tracing:
     tracer: "Tracer | None" = None
     system: str = "redis"
     prompts: bool = False
+    to_llm: bool = False
 
 
 _tracing = _Tracing()
 # The trace that a root span is given: of a job whose sender has none, all processes make the same one.
 wanted_trace: ContextVar[int | None] = ContextVar("wanted_trace", default=None)
+# Whether the trace is told to the server that is called now: all are strangers otherwise.
+told_outside: ContextVar[bool] = ContextVar("told_outside", default=False)
 
 
 def is_on() -> bool:
@@ -98,7 +101,7 @@ def start(settings: Settings, service: str) -> None:
     name = os.environ.get("OTEL_SERVICE_NAME") or f"teamfit-{service}"
     _tracing.tracer = exporting_tracer(settings.otlp_endpoint, service=name, share=settings.trace_share)
     _tracing.system = "kafka" if "kafka" in settings.broker_url.partition(":")[0] else "redis"
-    _tracing.prompts = settings.trace_prompts
+    _tracing.prompts, _tracing.to_llm = settings.trace_prompts, settings.trace_to_llm
 
 
 @contextmanager
@@ -222,17 +225,17 @@ def chat(model: str, server: str, prompt: str | None) -> "Iterator[Chat]":
     if tracer is None:
         yield _NO_CHAT
         return
-    attributes: dict[str, Any] = {
-        GEN_AI_OPERATION: "chat",
-        GEN_AI_PROVIDER: "openai",
-        GEN_AI_MODEL: model,
-        SERVER: server,
-    }
+    attributes: dict[str, Any] = {GEN_AI_OPERATION: "chat", GEN_AI_PROVIDER: "openai"}
+    attributes |= {GEN_AI_MODEL: model, SERVER: server}
     if prompt is not None and _tracing.prompts:
         messages = [{"role": "user", "parts": [{"type": "text", "content": prompt}]}]
         attributes[GEN_AI_PROMPT] = json.dumps(messages)
     with _span(tracer, f"chat {model}", "CLIENT", attributes) as span:
-        yield Chat(span)
+        before = told_outside.set(_tracing.to_llm)
+        try:
+            yield Chat(span)
+        finally:
+            told_outside.reset(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,19 +334,15 @@ def _kind(name: str) -> Any:  # noqa: ANN401 - as above
 
 def _context(parent: str) -> Any:  # noqa: ANN401 - as above
     from opentelemetry.context import Context  # noqa: PLC0415 - loaded by `start`
-    from opentelemetry.trace import (  # noqa: PLC0415 - loaded by `start`
-        NonRecordingSpan,
-        SpanContext,
-        TraceFlags,
-        set_span_in_context,
-    )
+    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags  # noqa: PLC0415 - loaded by `start`
+    from opentelemetry.trace import set_span_in_context as below  # noqa: PLC0415 - loaded by `start`
 
     match = _PARENT.match(parent)
     if match is None:
         return Context()
     trace, span, flags = (int(one, 16) for one in match.groups())
     remote = SpanContext(trace, span, is_remote=True, trace_flags=TraceFlags(flags & _SAMPLED))
-    return set_span_in_context(NonRecordingSpan(remote), Context())
+    return below(NonRecordingSpan(remote), Context())
 
 
 def _text(context: "SpanContext") -> str:
