@@ -6,6 +6,7 @@ it. Elsewhere what is left and the time until the limit is whole again tell whic
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,6 +17,10 @@ from consumers.generation.stated_limits import Kind, Statement, statements
 
 # So many answers in a row have to agree.
 _ALIKE: Final = 3
+# Of a limit that so few calls fill, so many answers are awaited that it must have refused some, were it true.
+_FEW_CALLS: Final = 10
+# Where a minute begins anew, one that slides can see twice the limit.
+_AT_MOST: Final = 2
 # Ends of one window, as answers name them, lie so near each other.
 _SAME_END_S: Final = 1.5
 # So much used up would move the end of a minute that slides by twice as much.
@@ -23,6 +28,7 @@ _MUCH: Final = 0.05
 # A window is a minute if one of its answers, a moment after its begin, names almost a minute, and none names more.
 _ALMOST_S: Final = 50.0
 _MINUTE_S: Final = 61.0
+_WINDOW_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +92,34 @@ class _Windows:
 
 
 @dataclass
+class _Recent:
+    """What the endpoint has answered to this worker in the last minute, in requests or in tokens."""
+
+    total: float = field(default=0.0, init=False)
+    _answers: deque[tuple[float, float]] = field(default_factory=deque, init=False)
+
+    def note(self, amount: float, at: float) -> None:
+        """Note an answer."""
+        self._answers.append((at, amount))
+        self.total += amount
+        while self._answers[0][0] <= at - _WINDOW_S:
+            self.total -= self._answers.popleft()[1]
+
+    @property
+    def each(self) -> float:
+        """Return what an answer comes to, on average."""
+        return self.total / len(self._answers) if self._answers else 0.0
+
+
+@dataclass
 class _Known:
-    """What answers have stated of one kind of limit."""
+    """What answers have stated of one kind of limit.
+
+    Attributes:
+        recent: what was answered; a limit that it is far beyond is stale.
+    """
+
+    recent: _Recent = field(default_factory=_Recent, init=False)
 
     limit: float | None = field(default=None, init=False)
     _stated: float | None = field(default=None, init=False)
@@ -104,8 +136,12 @@ class _Known:
         stated = by_the_minute[0].limit if by_the_minute else self._windows.limit
         self._alike = self._alike + 1 if stated == self._stated else 1
         self._stated = stated
-        if stated is not None and self._alike >= _ALIKE:
+        if stated is not None and self._alike >= self._needed(stated) and self.recent.total <= _AT_MOST * stated:
             self.limit = stated
+
+    def _needed(self, stated: float) -> float:
+        calls = stated / self.recent.each if self.recent.each else _FEW_CALLS
+        return _ALIKE if calls >= _FEW_CALLS else max(_ALIKE, _AT_MOST * calls + 1)
 
 
 _KINDS: Final[tuple[Kind, Kind]] = ("requests", "tokens")
@@ -141,6 +177,7 @@ class Allowance:
             at: when the headers came; None: now.
         """
         at = self.clock() if at is None else at
+        self._known["requests"].recent.note(1.0, at)
         for kind, known in self._known.items():
             known.note(list(statements(headers, kind)), at)
         wait = exhausted_for(headers)
@@ -151,6 +188,10 @@ class Allowance:
             self._empty += 1
             self._emptied_at = self.clock()
         return wait if self._empty <= _ALIKE else None
+
+    def used(self, tokens: int) -> None:
+        """Note what an answer has cost."""
+        self._known["tokens"].recent.note(float(tokens), self.clock())
 
     def refused(self) -> None:
         """Note a 429: what the endpoint says of its limits is true."""

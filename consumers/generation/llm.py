@@ -99,6 +99,7 @@ class Llm:
                 raise cut_off(self._url, failure.usage) from failure
             failure.closed_for = closed_for
             raise
+        self.allowance.used((completion.usage.prompt_tokens or 0) + (completion.usage.completion_tokens or 0))
         return replace(completion, closed_for=closed_for) if closed_for else completion
 
     def _completion(self, answer: "_Answer", pieces: Pieces | None) -> Completion:

@@ -162,6 +162,9 @@ async def test_limits_are_learned_from_answers(start_stage: Starter, database: P
 
 
 _SENSELESS = [
+    {"x-ratelimit-limit-requests-minute": "1", "x-ratelimit-remaining-requests-minute": "1"},
+    {"ratelimit-policy": '"a";q=2;w=60', "ratelimit": '"a";r=1;t=60'},
+    {"x-ratelimit-limit-tokens": "5", "x-ratelimit-remaining-tokens": "4", "x-ratelimit-reset-tokens": "12s"},
     {"x-ratelimit-limit-requests": "-1", "x-ratelimit-remaining-requests": "-1", "x-ratelimit-reset-requests": "0"},
     {"x-ratelimit-limit-requests": "0", "x-ratelimit-remaining-requests": "0"},
     {"x-ratelimit-limit-tokens": "5", "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "50ms"},

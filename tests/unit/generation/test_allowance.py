@@ -1,5 +1,7 @@
 """The limits that answers state: believed by the minute only, and never to the fleet's harm."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -169,7 +171,7 @@ def test_each_kind_of_limit_is_learned_by_itself() -> None:
 def test_a_minute_that_begins_anew_is_learned(limit: int, begins_s: float, *, whole_seconds: bool) -> None:
     """All that is left comes back at once, at the same end for all answers of a window."""
     allowance = Allowance(clock=lambda: now)
-    for second in range(150):
+    for second in range(0, 150, max(1, 120 // limit)):
         now = begins_s + second
         into = now % 60
         left = limit - max(1, round(limit * into / 70))
@@ -189,6 +191,40 @@ def test_a_window_of_another_length_is_not_taken_for_a_minute(window_s: int, beg
         left = 1_000 - max(1, round(900 * into / window_s))
         allowance.answered(headers(1_000, left, f"{window_s - into:.3f}s"), now)
     assert not allowance.limits.is_known
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 9])
+@pytest.mark.parametrize(
+    "state",
+    [
+        lambda limit: {"x-ratelimit-limit-requests-minute": str(limit), "x-ratelimit-remaining-requests-minute": "1"},
+        lambda limit: {"ratelimit-policy": f'"a";q={limit};w=60', "ratelimit": '"a";r=1;t=60'},
+        lambda limit: headers(limit, limit / 2, "30s"),
+    ],
+)
+def test_a_stale_limit_does_not_shut_the_fleet(limit: int, state: Callable[[int], dict[str, str]]) -> None:
+    """What answers more in a minute than it says it may is not believed; at the true limit it refuses, and is."""
+    allowance = Allowance(clock=lambda: now)
+    for step in range(40):
+        now = step / 4
+        allowance.answered(state(limit), now)
+    assert not allowance.limits.is_known
+    allowance = Allowance(clock=lambda: now)
+    for step in range(40):
+        now = step * 60 / limit
+        allowance.answered(state(limit), now)
+    assert allowance.limits == Limits(requests=limit)
+
+
+@pytest.mark.parametrize(("limit", "believed"), [(5, False), (1_000, False), (5_000, False), (30_000, True)])
+def test_a_limit_of_tokens_that_calls_are_beyond_is_stale(limit: int, *, believed: bool) -> None:
+    """A call of 800 tokens that is answered shows that a limit of 5 is none."""
+    allowance = Allowance(clock=lambda: now)
+    for step in range(20):
+        now = step / 4
+        allowance.answered(headers(limit, limit * 0.8, "12s", "tokens"), now)
+        allowance.used(800)
+    assert allowance.limits.is_known is believed
 
 
 _ALL_NAMES = sorted({name for _, stated, _ in _DIALECTS for name in stated} | set(headers(1, 1, 1)))
