@@ -6,6 +6,7 @@ Those written straight into the stream wait as those over HTTP do.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from consumers.quota import ledger
 from infra.clock import Clock
 from infra.postgres import Database
 from streams.delivery.scheduled import keep
@@ -31,14 +32,18 @@ class Delays:
     async def keep(self, requests: Sequence[JobRequested]) -> Sequence[None]:
         """Keep a batch of delayed requests until each is due. Each is kept once, however often this is repeated.
 
-        When it is due the very same event comes again, and is then decided.
+        When it is due the very same event comes again, and is then decided. One whose run was cancelled meanwhile is
+        not kept: there is nothing to wait for.
 
         Raises:
             DependencyDown: Postgres is away; whether they were kept is unknown.
         """
         async with self.database.transaction() as connection:
             now = self.clock.now()
+            ended = await ledger.outcomes(connection, {request.job_id for request in requests})
             for request in requests:
+                if (request.job_id, request.run) in ended:
+                    continue
                 due = request.data.run_at or now
                 await keep(connection, record(JOB_REQUESTS, request), now=now, due_at=due, reason="run_at")
         return [None] * len(requests)

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from consumers.projection.changes import Changes
 from infra import tracing
@@ -30,6 +30,8 @@ from infra.api.routes import (
     job_lists,
     jobs,
     operators,
+    overview,
+    schedule,
     streams,
     webhooks,
 )
@@ -37,6 +39,7 @@ from infra.api.tickets import HiddenTickets
 from infra.auth import signing_key
 from infra.console import Console
 from infra.identity import Tokens
+from infra.operations.overview import Overviews
 from infra.postgres import Database
 from infra.settings import Settings
 from infra.settings import settings as process_settings
@@ -94,8 +97,8 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     database = Database(settings.database_url, size=settings.database_pool_size)
     operators_database = Database(settings.database_url, size=OPERATORS_CONNECTIONS)
     broker, watch, changes = Broker(settings, name="api"), Watch(database, "api"), Changes(database)
-    gauges = Gauges(settings, broker.backlogs)
-    closes = [watch.close, gauges.close, broker.close, database.close, operators_database.close]
+    gauges, overviews = Gauges(settings, broker.backlogs), Overviews(settings, operators_database, broker)
+    closes = [watch.close, gauges.close, overviews.close, broker.close, database.close, operators_database.close]
     ends = [changes.end]
 
     api = FastAPI(
@@ -113,13 +116,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         jobs.create_router(database, tokens, changes),
         events.create_router(database, tokens, changes),
         job_lists.create_router(database, tokens),
-        job_lists.create_operators_router(operators_database, tokens),
-        operators.create_router(operators_database, broker, tokens),
-        cancel_plans.create_router(operators_database, broker, tokens),
-        actions.create_router(operators_database, tokens),
-        fleet.create_router(operators_database, tokens),
-        webhooks.create_router(operators_database, tokens, settings),
-        streams.create_router(broker, tokens),
+        *_operators_routers(settings, operators_database, broker, overviews, tokens),
         health.create_router({"database": requests.probe, "broker": broker.probe}, gauges.refresh, watch),
     ):
         api.include_router(router)
@@ -129,6 +126,22 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         closes.insert(0, console.close)
         api.mount(CONSOLE_PREFIX, console)
     return api
+
+
+def _operators_routers(
+    settings: Settings, database: Database, broker: Broker, overviews: Overviews, tokens: Tokens
+) -> Sequence[APIRouter]:
+    return (
+        job_lists.create_operators_router(database, tokens),
+        operators.create_router(database, broker, tokens),
+        cancel_plans.create_router(database, broker, tokens),
+        actions.create_router(database, tokens),
+        fleet.create_router(database, tokens),
+        webhooks.create_router(database, tokens, settings),
+        streams.create_router(broker, tokens),
+        overview.create_router(overviews, tokens),
+        schedule.create_router(database, tokens),
+    )
 
 
 def _add_middleware(api: FastAPI, settings: Settings) -> None:

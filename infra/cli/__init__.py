@@ -20,6 +20,7 @@ _MODULES: Final = {
     "up": "local",
     "demo": "local",
     "verify": "verify",
+    "top": "top",
     "lag": "lag",
     "streams": "streams",
     "erase": "erase",

@@ -34,6 +34,7 @@ from infra.console.pages import (
 from infra.console.sessions import Sessions
 from infra.errors import DependencyDown
 from infra.identity import Tokens
+from infra.operations.overview import Overviews
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.broker import Broker
@@ -58,9 +59,10 @@ class Console:
     def __init__(self, settings: Settings, database: Database, broker: Broker) -> None:
         self._desk = desk = Desk(settings, database, broker, Sessions(database), Tokens.of(settings))
         self._applying = applying = Applying()
+        self._overviews = overviews = Overviews(settings, database, broker)
         routes: list[BaseRoute] = [
             *sign_in.routes(desk),
-            *overview.routes(desk),
+            *overview.routes(desk, overviews),
             *jobs.routes(desk),
             *job.routes(desk),
             *failed.routes(desk),
@@ -95,6 +97,7 @@ class Console:
         """Stop what runs for those who look and act. Plans under way can be gone on with."""
         await self._desk.board.close()
         await self._applying.close()
+        await self._overviews.close()
 
     async def _not_found(self, request: Request, _error: Exception) -> Response:
         why = "there is no such page; begin at the overview"

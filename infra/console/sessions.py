@@ -1,9 +1,11 @@
 """A session has a cookie stand for a person until the server ends it.
 
-Postgres keeps hashes of secrets. A session is looked up at most once in five seconds by each process, however many
-pages and streams it has open; so its end is noticed everywhere within that time, and at once where it was ended.
+Postgres keeps hashes of secrets. Sessions are looked up at most once in five seconds by each process, all of those that
+look in one statement, however many there are and however many pages they have open; so a session's end is noticed
+everywhere within that time, and at once where it was ended.
 """
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -27,6 +29,7 @@ LIFETIME: Final = timedelta(hours=8)
 """A working day: longer leaves forgotten browsers signed in, shorter asks for a token in the middle of an incident."""
 LINK_LIFETIME: Final = timedelta(minutes=30)
 _LOOKED_UP_EVERY_S: Final = 5.0
+_IN_USE_FOR_S: Final = 30.0  # a live page asks every ten seconds at least
 _MOST_REMEMBERED: Final = 1_000
 
 
@@ -68,12 +71,28 @@ def role_of(caller: Caller) -> Role:
     raise Refused("insufficient_scope", "this token is a customer's: the console asks for the scope operator or viewer")
 
 
+@dataclass(slots=True)
+class _Known:
+    """A session as it was looked up, or None for a secret that has none; and when somebody last asked for it."""
+
+    session: Session | None
+    looked_up_at: float
+    asked_at: float
+
+    def is_old(self) -> bool:
+        return self.looked_up_at < monotonic() - _LOOKED_UP_EVERY_S
+
+    def is_in_use(self) -> bool:
+        return self.session is not None and self.asked_at > monotonic() - _IN_USE_FOR_S
+
+
 class Sessions:
     """The sessions in Postgres. Each method that asks it raises DependencyDown when it is away."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: dict[str, tuple[float, Session | None]] = {}
+        self._known: dict[str, _Known] = {}
+        self._turn = asyncio.Lock()
 
     async def begin(self, subject: str, role: Role, *, until: datetime | None = None) -> Session:
         """Begin a session. It ends after a working day, or with its bearer token."""
@@ -102,15 +121,31 @@ class Sessions:
     async def find(self, secret: str) -> Session | None:
         """Return the session of a cookie, if it is one that has not ended."""
         known = self._known.get(secret)
-        if known is None or known[0] < monotonic() - _LOOKED_UP_EVERY_S:
-            async with self._database.transaction() as connection:
-                row = await _queries.find(connection, secret_hash=_hash(secret))
-            if len(self._known) >= _MOST_REMEMBERED:
-                self._known.clear()
-            known = (monotonic(), Session(secret, **row) if row else None)
-            self._known[secret] = known
-        session = known[1]
+        if known is None or known.is_old():
+            async with self._turn:
+                known = self._known.get(secret)
+                if known is None or known.is_old():
+                    known = await self._look_up(secret)
+        known.asked_at = monotonic()
+        session = known.session
         return session if session is not None and session.expires_at > self._database.clock.now() else None
+
+    async def _look_up(self, secret: str) -> "_Known":
+        """Look a session up, and with it all others that somebody has lately asked for."""
+        self._known = {one: known for one, known in self._known.items() if known.is_in_use()}
+        if len(self._known) >= _MOST_REMEMBERED:
+            self._known.clear()
+        hashes = {_hash(one): one for one in (secret, *self._known)}
+        now = monotonic()
+        async with self._database.transaction() as connection:
+            rows = _queries.find(connection, secret_hashes=[*hashes])
+            found = {row["secret_hash"]: row async for row in rows}
+        for digest, one in hashes.items():
+            row = found.get(digest)
+            session = row and Session(one, row["subject"], row["role"], row["expires_at"])
+            asked_at = self._known[one].asked_at if one in self._known else now
+            self._known[one] = _Known(session, now, asked_at)
+        return self._known[secret]
 
     async def end(self, session: Session) -> None:
         """End a session. A repeat changes nothing."""

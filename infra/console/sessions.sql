@@ -3,9 +3,9 @@
 INSERT INTO console_sessions (secret_hash, subject, role, created_at, expires_at)
 VALUES (:secret_hash, :subject, :role, :now, :expires_at);
 
--- name: find(secret_hash)^
--- A session, ended ones by time included.
-SELECT subject, role, expires_at FROM console_sessions WHERE secret_hash = :secret_hash;
+-- name: find(secret_hashes)
+-- Sessions, ended ones by time included.
+SELECT secret_hash, subject, role, expires_at FROM console_sessions WHERE secret_hash = ANY(:secret_hashes::bytea[]);
 
 -- name: end(secret_hash)!
 -- End a session.

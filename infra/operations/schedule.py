@@ -1,6 +1,6 @@
-"""The schedule holds what is published later: retries, and jobs that wait for their time."""
+"""The schedule holds what is published later, and the periodic tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -8,30 +8,30 @@ from uuid import UUID
 
 import aiosql
 
+from infra.actions import Act, acting, current_actor
 from infra.operations.job_search import COUNTED, Count, read_cursor, write_cursor
 from infra.postgres import Database
+from producers.schedule.periodic import Standing, standings, want
 
 _queries = aiosql.from_path(Path(__file__).with_name("schedule.sql"), "asyncpg")
 
 
 @dataclass(frozen=True, slots=True)
 class DueEvent:
-    """An event that is published later. Its key is a job's ID, unless its sender chose another."""
+    """An event that is published later.
+
+    Attributes:
+        job_id: its key, where that is a job's ID.
+        key: its key, where its sender chose another.
+    """
 
     id: UUID
     due_at: datetime
     topic: str
     reason: str
+    job_id: UUID | None
     key: str | None
     created_at: datetime
-
-    @property
-    def job_id(self) -> UUID | None:
-        """Return the key as an ID, where it is one."""
-        try:
-            return None if self.key is None else UUID(self.key)
-        except ValueError:
-            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ async def read_due(
     after_at, after_id = (None, None) if cursor is None else read_cursor(cursor)
     async with database.transaction() as connection:
         rows = _queries.due(connection, limit=limit + 1, after_at=after_at, after_id=after_id, topic=topic)
-        found = [DueEvent(**{**row, "key": _text(row["key"])}) async for row in rows]
+        found = [DueEvent(**{**row, **_key(row["key"])}) async for row in rows]
         counts = await _queries.counts(connection, limit=COUNTED + 1, now=database.clock.now(), topic=topic)
     last = found[limit - 1] if len(found) > limit else None
     return DuePage(
@@ -67,5 +67,28 @@ async def read_due(
     )
 
 
-def _text(key: bytes | None) -> str | None:
-    return None if key is None else key.decode(errors="replace")
+async def periodic_tasks(database: Database) -> Sequence[Standing]:
+    """Return the periodic tasks, with their last and next times. Raises DependencyDown."""
+    async with database.transaction() as connection:
+        return await standings(connection)
+
+
+async def run_task(database: Database, name: str, *, reason: str | None = None) -> Mapping[str, object]:
+    """Have a periodic task run now; return what follows. A repeat before it has begun changes nothing.
+
+    Raises:
+        Refused: there is no such task, or it is running.
+        DependencyDown: Postgres is away; whether it will run is unknown, so ask or repeat.
+    """
+    act = Act("schedule.run", f"task {name}", reason)
+    async with acting(database, act) as connection:
+        act.effects = dict(await want(connection, name, who=current_actor().name))
+    return act.effects
+
+
+def _key(key: bytes | None) -> dict[str, UUID | str | None]:
+    text = None if key is None else key.decode(errors="replace")
+    try:
+        return {"job_id": UUID(text), "key": None} if text else {"job_id": None, "key": text}
+    except ValueError:
+        return {"job_id": None, "key": text}

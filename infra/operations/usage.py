@@ -21,7 +21,7 @@ class Usage:
         monthly_quota: None without a subscription.
         reserved: units held by jobs that have not ended.
         charged: units taken by jobs that have completed.
-        waiting: its pending jobs, those that wait for their time included.
+        waiting: its pending jobs; those with a `run_at` from then on.
         in_flight: its jobs that are being processed.
         is_known: whether there is such an organization, or was when it took something.
         budget, budget_kind: what the month's LLM calls may cost, in micro-units, and whether that stops it.
@@ -54,7 +54,9 @@ async def read_usage(database: Database, organization_id: str) -> Usage:
     now = database.clock.now()
     period = period_of(now)
     async with database.transaction() as connection:
-        row = await _queries.usage(connection, organization_id=organization_id, period=period, limit=COUNTED + 1)
+        row = await _queries.usage(
+            connection, organization_id=organization_id, period=period, limit=COUNTED + 1, now=now
+        )
     return Usage(
         organization_id,
         period,

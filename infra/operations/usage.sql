@@ -1,5 +1,6 @@
--- name: usage(organization_id, period, limit)^
--- What an organization may take in a month and has taken, and its jobs that have not ended, each counted up to a number.
+-- name: usage(organization_id, period, limit, now)^
+-- What an organization may take in a month and has taken, and its jobs that have not ended, each counted up to a number. One
+-- that waits for its time (`run_at`) is not waiting yet, whichever way it came.
 SELECT
     EXISTS (SELECT FROM organizations WHERE id = :organization_id)
     OR EXISTS (SELECT FROM quota_usage WHERE organization_id = :organization_id)
@@ -9,7 +10,13 @@ SELECT
     coalesce(counter.charged, 0) AS charged,
     (
         SELECT count(*) FROM (
-            SELECT FROM customization_jobs WHERE organization_id = :organization_id AND status = 'pending' LIMIT :limit
+            SELECT FROM customization_jobs AS job
+            WHERE job.organization_id = :organization_id AND job.status = 'pending' AND NOT EXISTS (
+                SELECT FROM scheduled_events AS later
+                WHERE later.key = convert_to(job.job_id::text, 'UTF8')
+                    AND later.topic = 'job-requests' AND later.due_at > :now
+            )
+            LIMIT :limit
         ) AS bounded
     ) AS waiting,
     (

@@ -4,6 +4,7 @@ It states the promises as invariants of the database.
 """
 
 from infra.verify.checker import CheckTimedOut, verify
+from infra.verify.note import note
 from infra.verify.report import Finding, Report
 
-__all__ = ["CheckTimedOut", "Finding", "Report", "verify"]
+__all__ = ["CheckTimedOut", "Finding", "Report", "note", "verify"]

@@ -4,17 +4,20 @@ Every worker of it publishes what is due; the rest is for its leader. That none 
 be the leader, or runs twice, is each part's own promise.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, timedelta
 from functools import partial
 
 import structlog
 
+from infra.clock import Clock
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.reconcile.reconciler import Reconciler
 from producers.schedule.budgets import Budgets
+from producers.schedule.counts import Counts
+from producers.schedule.periodic import PERIODIC, Periodic, Tasks, Work
 from producers.schedule.periods import Periods
 from producers.schedule.retention import Retention
 from producers.schedule.taker import Taker
@@ -29,7 +32,7 @@ log = structlog.get_logger(__name__)
 # The grain of every delay: shorter asks the database more often, longer publishes later.
 _INTERVAL_S = 0.25
 _SWEEP_S = 1.0
-_BUDGETS_S = 15.0
+_OFTEN_S = 15.0
 # Nothing stands still much longer than its threshold, and the database is not asked all the time.
 _LOOKS_IN_A_THRESHOLD = 10
 
@@ -63,11 +66,40 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     app.close_first(dispatcher.close)
     _publish_due(app, duties, taker)
     _dispatch(app, duties, dispatcher)
-    _reconcile(app, duties, reconciler, every_s=settings.stall_threshold_s / _LOOKS_IN_A_THRESHOLD)
-    _open_periods(app, duties, Periods(database, clock))
-    _delete_old(app, duties, retention)
-    _watch_budgets(app, duties, Budgets(database, clock))
+    tasks = Tasks(
+        database,
+        duties.survive,
+        {
+            "reconcile": {"reconcile": reconciler.tick},
+            "dispatch.recount": {"dispatch.recount": dispatcher.recount},
+            **_own_works(database, clock, retention),
+        },
+    )
+    look_s = settings.stall_threshold_s / _LOOKS_IN_A_THRESHOLD
+    for one in PERIODIC:
+        _run_at_its_times(app, tasks, one, look_s if one.name == "reconcile" else _OFTEN_S)
+    _run_what_is_wanted(app, duties, tasks)
+    _open_periods(app, tasks)
     return app
+
+
+def _own_works(database: Database, clock: Clock, retention: Retention) -> Mapping[str, Mapping[str, Work]]:
+    """Return what periodic tasks do, part by part, but for the reconciler's and the dispatcher's."""
+    counts = Counts(database, clock)
+    return {
+        "counts": {"counts": counts.count},
+        "counts.again": {"counts.again": counts.count_again},
+        "budgets": {"budgets": Budgets(database, clock).tell},
+        "periods": {"periods.open_current": Periods(database, clock).open_current},
+        # Whole jobs first, since less is left to look at then.
+        "retention": {
+            "retention.delete_jobs": retention.delete_jobs,
+            "retention.delete_old": retention.delete_old,
+            "retention.delete_settled": retention.delete_settled,
+            "retention.delete_hours": retention.delete_hours,
+            "retention.delete_webhooks": retention.delete_webhooks,
+        },
+    }
 
 
 class Duties:
@@ -85,8 +117,10 @@ class Duties:
         """Say what fails, by the kind of its error; None if nothing does."""
         return ", ".join(f"{name} fails: {kind}" for name, kind in self._failing.items()) or None
 
-    async def survive(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
+    async def survive(self, name: str, work: Callable[[], Awaitable[object]]) -> str | None:
         """Leave failed work for its next time. The log and /readyz say so until it succeeds.
+
+        Returns the kind of its error, if it failed.
 
         An exception that leaves a timer would end the worker, and with it everything else that it does.
         """
@@ -94,12 +128,14 @@ class Duties:
             await work()
         except DependencyDown as error:
             log.warning("schedule.skipped", work=name, dependency=error.dependency, why=str(error))
+            return type(error).__name__
         except Exception as error:
             if self._failing.get(name) != type(error).__name__:
                 log.exception("schedule.failed", work=name)
             self._failing[name] = type(error).__name__
-        else:
-            self._failing.pop(name, None)
+            return type(error).__name__
+        self._failing.pop(name, None)
+        return None
 
 
 def _publish_due(app: StageApp, duties: Duties, taker: Taker) -> None:
@@ -120,49 +156,34 @@ def _dispatch(app: StageApp, duties: Duties, dispatcher: Dispatcher) -> None:
         """Find what the dispatcher was not told, and publish what is not known to be published."""
         await duties.survive("dispatch.sweep", partial(dispatcher.release, sweep=True))
 
-    @app.crontab("37 * * * *", timezone=UTC, on_leader=True, traced=False)
-    async def recount() -> None:
-        """Mend counters that somebody has changed by hand."""
-        await duties.survive("dispatch.recount", dispatcher.recount)
+
+def _run_at_its_times(app: StageApp, tasks: Tasks, one: Periodic, every_s: float) -> None:
+    async def run() -> None:
+        """Run a periodic task."""
+        await tasks.run(one.name)
+
+    if one.crontab is not None:
+        app.crontab(one.crontab, timezone=UTC, on_leader=True, traced=False)(run)
+    else:
+        app.timer(interval=every_s, on_leader=True, name=one.name, traced=False)(run)
 
 
-def _reconcile(app: StageApp, duties: Duties, reconciler: Reconciler, *, every_s: float) -> None:
-    @app.timer(interval=every_s, on_leader=True, name="reconcile", traced=False)  # type: ignore[untyped-decorator]
-    async def reconcile() -> None:
-        """Send on what stands still, and settle reservations that nothing else would."""
-        await duties.survive("reconcile", reconciler.tick)
+def _run_what_is_wanted(app: StageApp, duties: Duties, tasks: Tasks) -> None:
+    @app.timer(interval=_SWEEP_S, on_leader=True, name="wanted", traced=False)  # type: ignore[untyped-decorator]
+    async def run_wanted() -> None:
+        """Run the periodic tasks that operators want now."""
+        await duties.survive("wanted", tasks.run_wanted)
 
 
-def _open_periods(app: StageApp, duties: Duties, periods: Periods) -> None:
+def _open_periods(app: StageApp, tasks: Tasks) -> None:
+    """Open the month's quota period when it begins, beside the task that opens it an hour later at most."""
+
     @app.task  # type: ignore[untyped-decorator]
     async def open_period_at_start() -> None:
         """Catch up with a month that began while no schedule worker ran."""
-        await duties.survive("periods.open_current", periods.open_current)
+        await tasks.run("periods")
 
     @app.crontab("0 0 1 * *", timezone=UTC, on_leader=True, traced=False)
     async def open_period() -> None:
         """Open the month's quota period."""
-        await duties.survive("periods.open_current", periods.open_current)
-
-    @app.crontab("7 * * * *", timezone=UTC, on_leader=True, traced=False)
-    async def open_period_late() -> None:
-        """Catch up with a month that began while no leader was there."""
-        await duties.survive("periods.open_current", periods.open_current)
-
-
-def _delete_old(app: StageApp, duties: Duties, retention: Retention) -> None:
-    @app.crontab("23 3 * * *", timezone=UTC, on_leader=True, traced=False)
-    async def delete_old_events() -> None:
-        """Delete what is past its retention: whole jobs first, since less is left to look at then."""
-        await duties.survive("retention.delete_jobs", retention.delete_jobs)
-        await duties.survive("retention.delete_old", retention.delete_old)
-        await duties.survive("retention.delete_settled", retention.delete_settled)
-        await duties.survive("retention.delete_hours", retention.delete_hours)
-        await duties.survive("retention.delete_webhooks", retention.delete_webhooks)
-
-
-def _watch_budgets(app: StageApp, duties: Duties, budgets: Budgets) -> None:
-    @app.timer(interval=_BUDGETS_S, on_leader=True, name="budgets", traced=False)  # type: ignore[untyped-decorator]
-    async def tell() -> None:
-        """Tell who has spent how much of its month's budget."""
-        await duties.survive("budgets", budgets.tell)
+        await tasks.run("periods")

@@ -68,6 +68,11 @@ async def hasten(connection: Connection, *, reason: str, now: datetime) -> int:
     return int(await _queries.hasten(connection, reason=storable(reason, _LONGEST_REASON), now=now))
 
 
+async def hasten_key(connection: Connection, key: bytes, *, topic: str, now: datetime) -> None:
+    """Make due what this topic is to get later of this key."""
+    await _queries.hasten_key(connection, key=key, topic=topic, now=now)
+
+
 def kept_headers(headers: Mapping[str, bytes]) -> dict[str, str]:
     """Return headers as `jsonb` takes them.
 

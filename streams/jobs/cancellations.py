@@ -17,10 +17,12 @@ import aiosql
 
 from infra.postgres import Connection
 from streams.delivery.deliveries import Record
+from streams.delivery.scheduled import hasten_key
 from streams.delivery.traces import NO_TRACE, Trace
 from streams.jobs.events import Cancelled, JobCancelled, JobId
 from streams.jobs.facts import fact
 from streams.jobs.outcomes import RunOutcome, decide_outcome, terminal_fact
+from streams.jobs.topics import JOB_REQUESTS
 
 _queries = aiosql.from_path(Path(__file__).with_name("cancellations.sql"), "asyncpg")
 
@@ -80,6 +82,9 @@ async def cancel_run(
     """
     told = cancelled_fact(job_id, run, organization_id, reason, at=at, trace=trace)
     outcome = await decide_outcome(connection, job_id, run, "cancelled", fact=told)
+    if outcome == "cancelled":
+        # A request that waits for its time goes to the archive at once, and the quota stage drops it.
+        await hasten_key(connection, str(job_id).encode(), topic=JOB_REQUESTS, now=at)
     return End(run, outcome, await terminal_fact(connection, job_id, run) if outcome == "cancelled" else None)
 
 

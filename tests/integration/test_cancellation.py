@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from infra.errors import InvalidEvent, Permanent
 from infra.postgres import Database
 from streams.delivery.deliveries import Record
+from streams.delivery.scheduled import keep, take_due
 from streams.jobs.cancellations import cancel_run
 from streams.jobs.events import CancelRequested, JobCancelRequested, JobRequested, fact_id, parse_event
 from streams.jobs.outcomes import complete_runs, fail_run
@@ -218,5 +219,31 @@ async def test_a_delayed_job_that_is_withdrawn_does_not_run(world: World) -> Non
     world.clock.skipped += timedelta(days=3)
     await world.publish([record(JOB_REQUESTS, event)])
     await world.drain()
+    assert await assert_ended_once(world, event) == "cancelled"
+    assert world.calls == 0
+
+
+@pytest.mark.parametrize("way", ["intake", "stream"])
+async def test_a_delayed_job_that_is_withdrawn_waits_no_longer(world: World, way: str) -> None:
+    """Whichever way it came: its request is given out at once, the archive has it, and it is not kept again."""
+    event = asked(run_at=world.clock.now() + timedelta(days=2))
+    if way == "intake":
+        await record_intake(world.pool, event)
+        async with world.database.transaction() as connection:
+            one = record(JOB_REQUESTS, event)
+            await keep(connection, one, now=world.clock.now(), due_at=event.data.run_at or event.time, reason="run_at")
+    else:
+        await world.publish([record(JOB_REQUESTS, event)])
+        await world.drain()
+    assert await world.pool.fetchval("SELECT count(*) FROM scheduled_events WHERE due_at > now()") == 1
+    await world.publish([record(JOB_REQUESTS, cancel_requested(event))])
+    await world.drain()
+    async with world.database.transaction() as connection:
+        due = await take_due(connection, now=world.clock.now(), limit=10)
+    assert [one.value for one in due] == [record(JOB_REQUESTS, event).value]
+    await world.publish(due)
+    await world.drain()
+    assert await world.pool.fetchval("SELECT count(*) FROM scheduled_events") == 0
+    assert await world.pool.fetchval("SELECT count(*) FROM job_events WHERE type = 'teamfit.job.requested.v1'") == 1
     assert await assert_ended_once(world, event) == "cancelled"
     assert world.calls == 0

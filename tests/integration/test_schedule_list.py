@@ -1,6 +1,7 @@
 """What is published later is listed in the order in which it is due."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
@@ -60,6 +61,7 @@ async def test_the_terminal_lists_them(scheduled: Database, database_url: str, m
     settings.cache_clear()
     try:
         said = await asyncio.to_thread(CliRunner().invoke, app, ["schedule", "list", "--limit", "5"])
+        printed = await asyncio.to_thread(CliRunner().invoke, app, ["schedule", "list", "--json"])
     finally:
         settings.cache_clear()
     assert said.exit_code == 0, said.output
@@ -67,3 +69,6 @@ async def test_the_terminal_lists_them(scheduled: Database, database_url: str, m
     assert _JOB in said.stdout
     assert "\x00" not in said.stdout
     assert (await read_due(scheduled)).total == Count(5)
+    events = json.loads(printed.stdout)["events"]
+    assert [(one["job_id"], one["key"]) for one in events[:4]] == [(_JOB, None)] * 4
+    assert (events[4]["job_id"], events[4]["key"]) == (None, "\ufffd\x00")

@@ -12,6 +12,9 @@ import pytest
 from redis.asyncio import Redis
 
 from infra.local.processes import free_port
+from infra.operations.schedule import periodic_tasks, run_task
+from infra.postgres import Database
+from producers.schedule.periodic import PERIODIC
 from tests.conftest import Pool
 from tests.integration.pipeline_world import asked, record_intake
 from tests.waiting import wait_for
@@ -121,3 +124,22 @@ async def test_a_month_that_cannot_be_opened_ends_no_worker(
         await wait_for(
             lambda: database.fetchval("SELECT count(*) = 0 FROM scheduled_events"), what="the event to be published"
         )
+
+
+async def test_every_periodic_task_runs_when_an_operator_says_so(
+    redis_url: str, database_url: str, database: Pool, tmp_path: Path
+) -> None:
+    """The worker has each that the list has, and each ends without an error on a fresh database."""
+    books = Database(database_url, size=1)
+    async with schedule_worker(redis_url, database_url, tmp_path / "worker.log") as pages:
+        await says(pages)
+        for task in PERIODIC:
+            await run_task(books, task.name)
+
+        async def all_ran() -> bool:
+            seen = await periodic_tasks(books)
+            return [(one.name, one.state, one.error) for one in seen] == [(one.name, "done", None) for one in PERIODIC]
+
+        await wait_for(all_ran, deadline_s=60, what="every task to have run")
+    await books.close()
+    assert await database.fetchval("SELECT count(*) FROM job_counts_progress") == 1

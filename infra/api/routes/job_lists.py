@@ -150,7 +150,7 @@ class OrganizationUsage(BaseModel):
     reserved: int = Field(description="Units that jobs hold which have not ended.")
     charged: int = Field(description="Units of jobs that have completed.")
     left: int | None = Field(description="Jobs that may still be asked for.")
-    waiting: BoundedCount = Field(description="Pending jobs, those that wait for their time included.")
+    waiting: BoundedCount = Field(description="Pending jobs; those with a `run_at` from then on.")
     in_flight: BoundedCount = Field(description="Jobs that are being processed.")
     budget: int | None = Field(description="What the month's calls may cost, in millionths; absent without a budget.")
     budget_kind: Literal["hard", "soft"] | None = Field(description="Whether the budget stops it, or is told.")

@@ -64,6 +64,7 @@ ACTIONS = {
     "/replay/{plan_id:uuid}/abort": 303,
     "/organization/change": 303,
     "/organization/recount": 303,
+    "/schedule/run": 303,
     "/workers/control": 200,
     "/workers/control/confirmed": 303,
     "/workers/control/end": 404,
@@ -113,6 +114,8 @@ class World:
             return {"kind": "pause", "subject": "generation", "reason": "a test", "minutes": "5"} | (
                 {"minutes": ""} if route.endswith("/end") else {}
             )
+        if route == "/schedule/run":
+            return {"task": "counts", "reason": "a test"}
         return {"id": "acme"} if route.startswith("/organization") else {}
 
 
