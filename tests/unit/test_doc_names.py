@@ -8,9 +8,11 @@ import pytest
 import typer
 import typer.main
 
+from infra.api.app import LONGEST_BODY, OPERATORS_CONNECTIONS
 from infra.cli import app
 from infra.settings import Settings
 from infra.verify.invariants import INVARIANTS
+from streams.jobs.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -20,6 +22,14 @@ _FILE = re.compile(r"`([\w-]+\.(?:py|sql|html|toml|yaml|yml|sh))`")
 _COMMAND = re.compile(r"`(?:\.venv/bin/)?teamfit ([^`\n]+)`|^(?:\$ )?teamfit ([^\n]+)$", re.MULTILINE)
 _MAKE = re.compile(r"`make ([a-z][\w-]*)|^\s*make ([a-z][\w-]*)", re.MULTILINE)
 _TABLE = re.compile(r"CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?(\w+) \(")
+_NAME = re.compile(r"`([A-Za-z]+(?:_[A-Za-z]+)+)(?:\(\))?`")
+_STAGES = re.compile(r"\b(two|three|four|five|six|seven|eight|nine) (?:stages|workers)\b|instead of the (\w+)\b")
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+# Names of other programs: of Celery, pgbouncer, nginx, OpenTelemetry.
+FOREIGN = {
+    *("add_consumer", "pool_grow", "pool_shrink", "time_limit"),
+    *("ignore_startup_parameters", "client_max_body_size", "OTEL_EXPORTER_OTLP_HEADERS"),
+}
 # Files of an operator, which the documents say how to make.
 MADE = {"infra/deploy/secrets.env", "infra/deploy/teamfit.env"}
 
@@ -98,3 +108,44 @@ def test_every_table_has_a_line_that_says_how_it_grows_and_one_that_says_who_wri
 def test_the_number_of_invariants_is_the_true_one(document: Path) -> None:
     """An output that is shown says how many there are."""
     assert {int(n) for n in re.findall(r"All (\d+) invariants hold", document.read_text())} <= {len(INVARIANTS)}
+
+
+def _words_of_the_code() -> set[str]:
+    kinds = {".py", ".sql", ".sh", ".yaml", ".yml", ".toml", ".js", ".ts", ".html", ".json", ".service"}
+    return {
+        word
+        for room in ("consumers", "infra", "producers", "streams", "tests")
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in kinds and path.is_file() and path != Path(__file__)
+        for word in re.findall(r"\w+", path.read_text())
+    }
+
+
+def test_every_name_in_backticks_occurs_in_the_code() -> None:
+    """A constant, field, table, metric or error code that a document names is one; renaming it renames it there."""
+    known = _words_of_the_code() | FOREIGN | {f"TEAMFIT_{field.upper()}" for field in Settings.model_fields}
+    unknown = {
+        f"{document.relative_to(ROOT)}: {name}"
+        for document in DOCUMENTS
+        for name in _NAME.findall(document.read_text())
+        if name not in known
+    }
+    assert unknown == set()
+
+
+def test_deploying_counts_the_stages_that_there_are() -> None:
+    """A new stage has a port that is asked, and every number of stages or workers in the text is the true one."""
+    text = (ROOT / "docs/deploying.md").read_text()
+    counted = {one or other for one, other in _STAGES.findall(text)}
+    assert counted == {_NUMBERS[len(STAGES)]}
+    asked = re.findall(r"for port in 8000 ([\d ]+);", text)
+    assert [one.split() for one in asked] == [[str(9101 + place) for place in range(len(STAGES))]]
+    connections = Settings.model_fields["database_pool_size"].default + 2
+    processes = len(STAGES) + 1
+    assert f"so {_NUMBERS[processes]} processes need {processes * connections + OPERATORS_CONNECTIONS + 1}." in text
+
+
+def test_deploying_says_how_long_a_body_may_be() -> None:
+    """Whoever sets a proxy's limit by the document lets through what the API takes."""
+    text = (ROOT / "docs/deploying.md").read_text()
+    assert f"Bodies have {LONGEST_BODY // 1000} kB at most" in text
