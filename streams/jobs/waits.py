@@ -22,11 +22,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from infra.clock import Moment
 from infra.postgres import Connection
-from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, JOB_REQUESTS
+from streams.jobs.stages import RUN_ENTRIES
 
 _queries = aiosql.from_path(Path(__file__).with_name("waits.sql"), "asyncpg")
 _MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(Moment)
-_TOPICS: Final = [JOB_REQUESTS, JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY]
+_TOPICS: Final = sorted({topic for topic, _, _ in RUN_ENTRIES})
 
 Gate: TypeAlias = Literal["run_at", "quota", "turn", "cap", "pause", "retry", "worker", "endpoint", "pacing"]
 Step: TypeAlias = Gate | Literal["call"]
