@@ -17,6 +17,7 @@ from streams.delivery.cloudevents import header_attributes, read_attributes
 # An event puts its attributes first; a regular expression over the rest would find nothing more.
 _LONGEST_SEARCHED: Final = 65_536
 _LARGEST_NUMBER: Final = 2**63
+_NO_LETTER: Final = re.compile(r"[^A-Za-z0-9+/]")
 _WRAPPINGS: Final = 3  # a list, a text and the event in it
 
 _TEXT_FIELD: Final = re.compile(r'"(id|type|subject|organization_id|traceparent)"\s*:\s*"((?:[^"\\]|\\.)*)"')
@@ -65,7 +66,8 @@ def _parsed(text: bytes | str) -> object:
 
 
 def _decoded(encoded: str) -> bytes:
-    letters = "".join(encoded.split()).translate(_OTHER_ALPHABET).rstrip("=")
+    letters = _NO_LETTER.sub("", encoded.translate(_OTHER_ALPHABET))
+    letters = letters[: len(letters) - (len(letters) % 4 == 1)]  # one letter alone is no byte
     try:
         return base64.b64decode(letters + "=" * (-len(letters) % 4))
     except (binascii.Error, ValueError):
