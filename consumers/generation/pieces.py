@@ -7,12 +7,13 @@ read as any other body is. So what counts as an answer, and what it has cost, is
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import orjson
 
 from consumers.generation.body import MOST_BYTES, MOST_STREAM_BYTES
+from consumers.generation.frame import Frame, texts_of
 from consumers.generation.stream import merged, value_in
 from consumers.generation.written import Written
 
@@ -58,6 +59,7 @@ class Pieces:
     def __init__(self, told: Told) -> None:
         self._told = told
         self._written = Written()
+        self._frame = Frame()
         self._found = 0
         self._raw = bytearray()
         self._lines = bytearray()
@@ -125,36 +127,59 @@ class Pieces:
         return _first(self._choices)
 
     def _read(self, lines: bytes) -> None:
-        for value in self._events(lines):
-            if not self.is_stream:
-                self.is_stream = True
-                self._raw.clear()
-            for piece in value if isinstance(value, list) else (value,):
-                if isinstance(piece, dict):
-                    # After its end nothing but its cost is a part of it.
-                    self._fold({"usage": piece.get("usage")} if self.is_done else piece)
-
-    def _events(self, lines: bytes) -> Iterator[object]:
+        plain: list[tuple[bytes, bytes]] = []
         for line in lines.removeprefix(_BOM).splitlines():
-            if line.startswith(b"data:"):
-                data = line[5:].strip()
-                if data == _DONE:
-                    self.is_done = True
-                    continue
-                self._data.append(data)
-                self._held += len(data) + _LINE_BYTES
-                # By the standard a blank line ends an event; not all servers send one.
-                value = _value(data)
-                if value is not None:
-                    self._data, self._held = [], 0
-                    yield value
-            elif not line.strip() and self._data:
-                value = _value(b"\n".join(self._data))
-                self._data, self._held = [], 0
-                if value is not None:
-                    yield value
+            text = None if self._data or self.is_done else self._frame.text_in(line)
+            if text is not None:
+                plain.append((line, text))
+            elif line or self._data:
+                self._take(plain)
+                plain = []
+                self._read_line(line)
+        self._take(plain)
 
-    def _fold(self, piece: dict[str, Any]) -> None:
+    def _take(self, plain: Sequence[tuple[bytes, bytes]]) -> None:
+        """Add the texts of lines that hold nothing else."""
+        texts = texts_of([one for _, one in plain])
+        if texts is None:
+            for line, _ in plain:
+                self._read_line(line)
+        else:
+            self._add(texts)
+
+    def _read_line(self, line: bytes) -> None:
+        value = self._value_at(line)
+        if value is None:
+            return
+        if not self.is_stream:
+            self.is_stream = True
+            self._raw.clear()
+        for piece in value if isinstance(value, list) else (value,):
+            if isinstance(piece, dict):
+                # After its end nothing but its cost is a part of it.
+                self._fold({"usage": piece.get("usage")} if self.is_done else piece, line)
+
+    def _value_at(self, line: bytes) -> object:
+        """Return the event that a line completes, or None."""
+        if line.startswith(b"data:"):
+            data = line[5:].strip()
+            if data == _DONE:
+                self.is_done = True
+                return None
+            self._data.append(data)
+            self._held += len(data) + _LINE_BYTES
+            # By the standard a blank line ends an event; not all servers send one.
+            value = _value(data)
+            if value is not None:
+                self._data, self._held = [], 0
+            return value
+        if line.strip() or not self._data:
+            return None
+        value = _value(b"\n".join(self._data))
+        self._data, self._held = [], 0
+        return value
+
+    def _fold(self, piece: dict[str, Any], line: bytes) -> None:
         choices = _dicts(piece.get("choices"))
         choice = _first(choices)
         delta = choice.get("delta")
@@ -164,18 +189,19 @@ class Pieces:
                 one.pop("message", None)
         if isinstance(delta, dict):
             text, rest = _text_of(delta.pop("content", None))
-            self._add(text)
+            self._add([text])
             if rest is not None:
                 delta["content"] = rest
         if not self._choice or not _is_plain(piece, choice, delta):
             self._document = merged(self._document, piece)
+        else:
+            self._frame.learn(line, piece)
 
-    def _add(self, text: str) -> None:
-        if not text:
-            return
-        self._repeats = self._repeats and text.startswith(self._texts[-1] if self._texts else "")
-        self._texts.append(text)
-        for activity in self._written.add(self._half.add(text)):
+    def _add(self, texts: Sequence[str]) -> None:
+        for text in filter(None, texts):
+            self._repeats = self._repeats and text.startswith(self._texts[-1] if self._texts else "")
+            self._texts.append(text)
+        for activity in self._written.add(self._half.add("".join(texts))):
             self._found += 1
             self._told(self._found, activity.title)
 

@@ -23,7 +23,7 @@ from streams.jobs.topics import JOB_EVENTS, record
 log = structlog.get_logger(__name__)
 
 # Whoever has the answer within so long has not begun to wait, and the facts would only be more work for the stages.
-_WORTH_TELLING_S: Final = 2.0
+WORTH_TELLING_S: Final = 2.0
 # They go out before the job's end, unless the broker keeps them waiting.
 _LAST_S: Final = 1.0
 
@@ -36,7 +36,7 @@ class Progress:
         self._event = event
         self._attempt = attempt
         self._clock = clock
-        self._worth_at = time.monotonic() + _WORTH_TELLING_S
+        self._worth_at = time.monotonic() + WORTH_TELLING_S
         self._untold: list[Record] = []
         self._task: asyncio.Task[None] | None = None
 

@@ -6,10 +6,15 @@ unknown ──one call at a time asks for a stream──▶ streams ──an ans
 Whoever waits for a job likes to see its first activity early; nothing else depends on it. So whatever is in the way, a
 refusal or a count that is missing, ends it for this endpoint and model (`llm_streams`), and the call is made as if
 there were no streams. A refusal costs nothing: no job pays for a second call.
+
+A worker with many calls under way asks for whole answers as well while the endpoint usually answers before anything of
+an answer would be told: reading a stream costs it more than all else that a call does.
 """
 
 import re
+import statistics
 import time
+from collections import deque
 from contextlib import suppress
 from datetime import timedelta
 from http import HTTPStatus
@@ -25,6 +30,7 @@ from consumers.generation.hold import Caller
 from consumers.generation.llm import Llm
 from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.pieces import Pieces, Told
+from consumers.generation.progress import WORTH_TELLING_S
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.settings import Settings
@@ -41,6 +47,10 @@ _ASK_AGAIN_S: Final = 1.0
 _MARGIN: Final = timedelta(seconds=5)
 # A gateway may end each stream after its own time.
 _MOST_BROKEN: Final = 5
+# So many calls show how long an endpoint takes.
+_LATEST: Final = 20
+# With fewer calls at a time a worker has time to spare.
+_MANY: Final = 10
 # What an endpoint answers that knows no streams.
 _NOT_TAKEN: Final = frozenset({400, 405, 406, 415, 422, 501})
 _ABOUT_STREAMS: Final = re.compile(r"\bstream")
@@ -65,6 +75,8 @@ class Streaming:
         self._known: bool | None = None
         self._read_at = float("-inf")
         self._broken, self._broken_at = 0, float("-inf")
+        self._took_s: deque[float] = deque(maxlen=_LATEST)
+        self._under_way = 0
 
     async def complete(self, user: str, dialect: Dialect, *, limit_s: float, told: Told) -> Completion:
         """Make one call; see `Llm.complete`.
@@ -78,7 +90,17 @@ class Streaming:
         Raises:
             LlmFailure: there are no activities.
         """
-        if not await self._may_stream():
+        began = time.monotonic()
+        self._under_way += 1
+        try:
+            completion = await self._complete(user, dialect, limit_s, told)
+        finally:
+            self._under_way -= 1
+        self._took_s.append(time.monotonic() - began)
+        return completion
+
+    async def _complete(self, user: str, dialect: Dialect, limit_s: float, told: Told) -> Completion:
+        if not await self._may_stream() or (self._known and self._is_quick_and_busy()):
             return await self._llm.complete(user, dialect, limit_s=limit_s)
         is_trial = self._known is None
         try:
@@ -86,6 +108,12 @@ class Streaming:
         finally:
             if is_trial and self._known is None:
                 await self._end_trial()
+
+    def _is_quick_and_busy(self) -> bool:
+        """Return whether many calls are under way, most of which end before anything of them would be told."""
+        if self._under_way < _MANY or len(self._took_s) < _LATEST:
+            return False
+        return statistics.median(self._took_s) < WORTH_TELLING_S
 
     async def _stream(self, user: str, dialect: Dialect, limit_s: float, told: Told) -> Completion:
         pieces, began = Pieces(told), time.monotonic()

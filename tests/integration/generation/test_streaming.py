@@ -420,3 +420,25 @@ async def test_streams_that_break_off_one_after_the_other_are_given_up(
         await stage.handle(accepted())
     assert not any("stream" in call for call in provider.asked[asked:])
     assert await learned(database) == (False, "its streams broke off, one after the other")
+
+
+async def test_whoever_answers_quickly_is_asked_for_whole_answers(start_stage: Starter, team: str) -> None:
+    """With many calls under way nothing of such an answer would be told; streams are read again when it gets slow."""
+    assert team
+    takes_s = [0.0]
+
+    async def answer(request: web.Request, call: dict[str, Any]) -> web.StreamResponse:
+        await asyncio.sleep(takes_s[-1])
+        if "stream" in call:
+            return await in_events(request, sent(*usual(), {**chunk({}), "choices": [], "usage": USAGE}))
+        return web.Response(body=body({"content": GOOD}), content_type="application/json")
+
+    async with serving(answer) as provider:
+        stage = await start_stage(openai_base_url=provider.url)
+        for _ in range(21):
+            await stage.handle(accepted())
+        takes_s.append(2.1)
+        await asyncio.gather(*(stage.handle(accepted()) for _ in range(24)))
+        await asyncio.gather(*(stage.handle(accepted()) for _ in range(12)))
+    streams = ["stream" in call for call in provider.asked]
+    assert (streams[:21], streams[21:45], streams[45:]) == ([True] * 21, [True] * 9 + [False] * 15, [True] * 12)
