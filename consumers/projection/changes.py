@@ -1,13 +1,15 @@
 """Who waits for a job hears that something about it may have changed.
 
-However many wait, one query looks at all their jobs: when the projection tells of one of them, and by itself now and
-then, since a `NOTIFY` is not always heard. The first look after somebody has come always tells them, and what is told
-during a look causes another: whoever subscribes, then reads, then waits, misses nothing.
+However many wait, one query looks at their jobs: at those that the projection tells of and those that somebody has just
+come for, and by itself at all of them now and then, since a `NOTIFY` is not always heard. The first look after somebody
+has come tells them unless it shows what they do not wait for, and what is told during a look causes another: whoever
+subscribes, then reads, then waits, misses nothing.
 """
 
 import asyncio
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
@@ -29,16 +31,26 @@ _SELDOM_S = 2.0
 _MOMENT_S = 0.005
 
 
+@dataclass(slots=True)
+class _Waiter:
+    """One who waits; `mark` is what it knows of the job, None before the first look."""
+
+    only_end: bool
+    mark: tuple[object, ...] | None = None
+
+
 class Changes:
     """The jobs that somebody waits for."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        # By job, who waits for it, each with the mark that it knows of; None: of no mark yet.
-        self._waiting: dict[UUID, dict[asyncio.Event, tuple[object, ...] | None]] = {}
+        # By job, as it is named in what is heard, who waits for it.
+        self._waiting: dict[str, dict[asyncio.Event, _Waiter]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._is_over = False
+        # What the next look is at; None: at all.
+        self._asked: set[str] | None = set()
         self._listener = Listener(database, self._heard)
 
     @property
@@ -54,22 +66,36 @@ class Changes:
                 changed.set()
 
     @contextmanager
-    def of(self, job_id: UUID) -> Iterator[asyncio.Event]:
-        """Give an event that is set when the job may have changed, or is unreadable. Its waiter clears it."""
-        changed = asyncio.Event()
-        self._waiting.setdefault(job_id, {})[changed] = None
+    def of(self, job_id: UUID, *, only_end: bool = False) -> Iterator[asyncio.Event]:
+        """Give an event that is set when the job may have changed, or is unreadable. Its waiter clears it.
+
+        Args:
+            job_id: which job.
+            only_end: leave out changes after which it surely goes on.
+        """
+        changed, name = asyncio.Event(), str(job_id)
+        self._waiting.setdefault(name, {})[changed] = _Waiter(only_end)
+        self._ask({name})
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         try:
             yield changed
         finally:
-            del self._waiting[job_id][changed]
-            if not self._waiting[job_id]:
-                del self._waiting[job_id]
+            del self._waiting[name][changed]
+            if not self._waiting[name]:
+                del self._waiting[name]
 
     def _heard(self, job_ids: Collection[str]) -> None:
-        if not job_ids or any(str(job_id) in job_ids for job_id in self._waiting):
+        if not job_ids:
+            self._asked = None
             self._news.set()
+        elif told := {one for one in job_ids if one in self._waiting}:
+            self._ask(told)
+
+    def _ask(self, job_ids: set[str]) -> None:
+        if self._asked is not None:
+            self._asked |= job_ids
+        self._news.set()
 
     async def _look(self) -> None:
         listening = asyncio.create_task(self._listener.run())
@@ -80,24 +106,37 @@ class Changes:
             await asyncio.wait([listening])
 
     async def _look_while_some_wait(self) -> None:
+        now = asyncio.get_running_loop().time
+        all_at = now()
         while self._waiting:
+            asked, self._asked = self._asked, set()
             self._news.clear()
-            try:
-                marks = await self._marks(list(self._waiting))
-            except Exception as error:  # noqa: BLE001 - else all who wait would hear of nothing any more
-                log.warning("changes.not_read", error=type(error).__name__)
-                marks = None  # they read for themselves, and tell their callers
-            for job_id, waiting in self._waiting.items():
-                mark = None if marks is None else marks.get(job_id, ())
-                for changed, known in waiting.items():
-                    if mark is None or known != mark:
-                        waiting[changed] = mark
-                        changed.set()
+            if asked is None or now() >= all_at:
+                asked = set(self._waiting)
+                all_at = now() + (_SELDOM_S if self._listener.is_up else _OFTEN_S)
+            await self._tell(asked & self._waiting.keys())
             with suppress(TimeoutError):
-                async with asyncio.timeout(_SELDOM_S if self._listener.is_up else _OFTEN_S):
+                async with asyncio.timeout_at(all_at):
                     await self._news.wait()
                     await asyncio.sleep(_MOMENT_S)
 
-    async def _marks(self, job_ids: list[UUID]) -> dict[UUID, tuple[object, ...]]:
-        async with self._database.transaction() as connection:
-            return {row["job_id"]: tuple(row) async for row in _queries.marks(connection, job_ids=job_ids)}
+    async def _tell(self, job_ids: Collection[str]) -> None:
+        """Look at these jobs, and tell who has not heard how they are."""
+        if not job_ids:
+            return
+        try:
+            marks = await self._marks(list(job_ids))
+        except Exception as error:  # noqa: BLE001 - else all who wait would hear of nothing any more
+            log.warning("changes.not_read", error=type(error).__name__)
+            marks = None  # they read for themselves, and tell their callers
+        for job_id in job_ids:
+            is_live, mark = (False, None) if marks is None else marks.get(job_id, (False, ()))
+            for changed, waiter in self._waiting.get(job_id, {}).items():
+                if mark is None or (waiter.mark != mark and not (waiter.only_end and is_live)):
+                    changed.set()
+                waiter.mark = mark
+
+    async def _marks(self, job_ids: list[str]) -> dict[str, tuple[bool, tuple[object, ...]]]:
+        async with self._database.connection() as connection:
+            rows = _queries.marks(connection, job_ids=job_ids)
+            return {str(row["job_id"]): (row["is_live"], tuple(row)) async for row in rows}

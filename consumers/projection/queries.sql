@@ -138,12 +138,17 @@ ORDER BY (told.event #>> '{data,number}')::int;
 SELECT pg_notify(:channel, payload) FROM unnest(:payloads::text[]) AS told (payload);
 
 -- name: marks(job_ids)
--- Something of each job that differs when anything about it does: an event, a repair of its row, a cancellation.
+-- Something of each job that differs when anything about it does: an event, a repair of its row, a cancellation. `is_live`:
+-- its status is surely none that ends it.
 SELECT
     watched.job_id,
     job.updated_at,
     (SELECT max(event.sequence) FROM job_events AS event WHERE event.job_id = watched.job_id) AS sequence,
-    (SELECT count(*) FROM job_outcomes AS ended WHERE ended.job_id = watched.job_id) AS ended
+    (SELECT count(*) FROM job_outcomes AS ended WHERE ended.job_id = watched.job_id) AS ended,
+    coalesce(lower(job.status) IN ('pending', 'processing'), false) AND NOT EXISTS (
+        SELECT FROM job_outcomes AS ended
+        WHERE ended.job_id = job.job_id AND ended.run = job.run AND ended.outcome = 'cancelled'
+    ) AS is_live
 FROM unnest(:job_ids::uuid[]) AS watched (job_id)
 LEFT JOIN customization_jobs AS job ON job.job_id = watched.job_id;
 

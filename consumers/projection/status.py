@@ -102,6 +102,24 @@ class JobStatus(BaseModel):
 
 async def find_job(connection: Connection, job_id: UUID, caller: Caller) -> JobStatus | None:
     """Return a job, or None if the caller's organization has no such job."""
+    job = await find_standing(connection, job_id, caller)
+    if job is None or job.has_ended:
+        return job
+    more: dict[str, object] = {"waiting_for": await waiting_for(connection, job_id, job.run)}
+    if job.status == "pending":
+        asked = await _queries.run_at(connection, job_id=job_id, organization_id=job.organization_id)
+        more["run_at"] = _yet_to_come(asked)
+    else:
+        rows = _queries.titles_so_far(connection, job_id=job_id, run=job.run)
+        more["titles_so_far"] = [row["title"] async for row in rows]
+    return job.model_copy(update=more)
+
+
+async def find_standing(connection: Connection, job_id: UUID, caller: Caller) -> JobStatus | None:
+    """Return a job without what only a live one has.
+
+    That is what it waits for, when it begins, and what is written so far.
+    """
     row = await _queries.job(
         connection,
         job_id=job_id,
@@ -109,16 +127,7 @@ async def find_job(connection: Connection, job_id: UUID, caller: Caller) -> JobS
         ownerless=OPERATOR in caller.scopes,
     )
     job = _of_row(row) if row else None
-    job = job or await _just_accepted(connection, job_id, caller) or await _never_begun(connection, job_id, caller)
-    if job is not None and not job.has_ended:
-        job = job.model_copy(update={"waiting_for": await waiting_for(connection, job_id, job.run)})
-    if job is not None and job.status == "pending":
-        asked = await _queries.run_at(connection, job_id=job_id, organization_id=job.organization_id)
-        return job.model_copy(update={"run_at": _yet_to_come(asked)})
-    if job is not None and job.status == "processing":
-        titles = [row["title"] async for row in _queries.titles_so_far(connection, job_id=job_id, run=job.run)]
-        return job.model_copy(update={"titles_so_far": titles})
-    return job
+    return job or await _just_accepted(connection, job_id, caller) or await _never_begun(connection, job_id, caller)
 
 
 def _of_row(row: asyncpg.Record) -> JobStatus:

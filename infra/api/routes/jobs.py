@@ -11,7 +11,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Response
 
 from consumers.projection.changes import Changes
-from consumers.projection.status import JobStatus, find_job
+from consumers.projection.status import JobStatus, find_job, find_standing
 from infra.api.bearer import Authenticated
 from infra.api.problems import TOKEN, responses
 from infra.auth import JOBS, Caller
@@ -58,17 +58,16 @@ def create_router(database: Database, tokens: Tokens, changes: Changes) -> APIRo
 
         A job that was just accepted is `pending`. A job of another organization is as unknown as one that never was.
         """
-        answer = _Answer(await read_job(database, job_id, caller))
         headers = dict(_CACHE)
-        if wait := _wait_of(prefer):
+        if not (wait := _wait_of(prefer)):
+            answer = _Answer(await read_job(database, job_id, caller))
+        else:
             headers["Preference-Applied"] = f"wait={wait.seconds}"
             end = asyncio.get_running_loop().time() + wait.seconds
-            with changes.of(job_id) as changed:
-                while not (answer.is_worth_sending(if_none_match) or changes.is_over):
-                    if not await _set_before(end, changed):
-                        break
-                    changed.clear()
-                    answer = _Answer(await read_job(database, job_id, caller))
+            if if_none_match:
+                answer = await _changed(database, job_id, caller, changes, end, if_none_match)
+            else:
+                answer = _Answer(await _ended(database, job_id, caller, changes, end))
         headers["ETag"] = answer.etag
         if answer.matches(if_none_match):
             return Response(status_code=304, headers=headers)
@@ -91,6 +90,42 @@ async def read_job(database: Database, job_id: UUID, caller: Caller) -> JobStatu
     return job
 
 
+async def _changed(
+    database: Database, job_id: UUID, caller: Caller, changes: Changes, end: float, known: Sequence[str]
+) -> "_Answer":
+    """Return the job when its answer is another one than those that are known, or when the time is over."""
+    answer = _Answer(await read_job(database, job_id, caller))
+    if not answer.matches(known):
+        return answer
+    with changes.of(job_id) as changed:
+        while answer.matches(known) and not changes.is_over and await _set_before(end, changed):
+            changed.clear()
+            answer = _Answer(await read_job(database, job_id, caller))
+    return answer
+
+
+async def _ended(database: Database, job_id: UUID, caller: Caller, changes: Changes, end: float) -> JobStatus:
+    """Return the job when it has ended, or when the time is over."""
+
+    async def standing() -> JobStatus:
+        async with database.connection() as connection:
+            job = await find_standing(connection, job_id, caller)
+        if job is None:
+            raise JobNotFound(job_id)
+        return job
+
+    job = await standing()
+    if job.has_ended:
+        return job
+    with changes.of(job_id, only_end=True) as changed:
+        while not changes.is_over and await _set_before(end, changed):
+            changed.clear()
+            job = await standing()
+            if job.has_ended:
+                return job
+    return await read_job(database, job_id, caller)
+
+
 class _Answer:
     """A job as it is sent, and the tag that tells one such answer from another."""
 
@@ -101,16 +136,11 @@ class _Answer:
         said = job.model_dump_json(exclude={"waiting_for": {"before"}}).encode() if moves else self.body
         self._tag = hashlib.sha256(said).hexdigest()[:32]
         self.etag = f'W/"{self._tag}"' if moves else f'"{self._tag}"'
-        self._has_ended = job.has_ended
 
     def matches(self, if_none_match: Sequence[str] | None) -> bool:
         """Whether the caller has this answer. Compared weakly, as RFC 9110 asks for `If-None-Match`."""
         tags = [tag for line in if_none_match or () for tag in line.split(",")]
         return any(tag.strip() == "*" or _own_tag(tag) == self._tag for tag in tags)
-
-    def is_worth_sending(self, if_none_match: Sequence[str] | None) -> bool:
-        """Whether a caller who is ready to wait need not wait any longer."""
-        return not self.matches(if_none_match) if if_none_match else self._has_ended
 
 
 def _own_tag(tag: str) -> str | None:
