@@ -105,7 +105,7 @@ class Attempts:
         closings = {"gate": self.gate.endpoint, "caller_endpoint": caller.endpoint}
         closings |= {"model": caller.model, "credential": caller.credential}
         # Three statements: each sees what another worker's begin or save, for which the one before it had to wait, did.
-        known = await _queries.lock_runs(connection, **runs, organization_ids=owners, **closings)
+        known = await _queries.lock_runs(connection, **runs, organization_ids=sorted(set(owners)), **closings)
         self.gate.learn(known["closed_for"])
         self.gate.check()
         self.hold.learn(known["sentence"], known["next_probe_in"], known["blame"])

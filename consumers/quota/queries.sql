@@ -1,5 +1,14 @@
 -- name: standings(organization_ids, team_ids, period)
 -- What admission must know about each request, in the order asked.
+WITH asked AS MATERIALIZED (
+    SELECT organization_id, team_id, place
+    FROM unnest(:organization_ids::text[], :team_ids::text[]) WITH ORDINALITY AS one (organization_id, team_id, place)
+), money AS MATERIALIZED (
+    SELECT spender.organization_id, known.budget, known.spent
+    FROM (SELECT DISTINCT organization_id FROM asked) AS spender
+    CROSS JOIN LATERAL budget_of(spender.organization_id, :period) AS known
+    WHERE known.kind = 'hard'
+)
 SELECT
     asked.organization_id,
     asked.team_id,
@@ -12,11 +21,11 @@ SELECT
     coalesce(subscriptions.priority, false) AS priority,
     money.budget,
     coalesce(money.spent, 0) AS spent
-FROM unnest(:organization_ids::text[], :team_ids::text[]) WITH ORDINALITY AS asked (organization_id, team_id, place)
+FROM asked
 LEFT JOIN organizations ON organizations.id = asked.organization_id
 LEFT JOIN teams ON teams.id = asked.team_id AND teams.organization_id = asked.organization_id
 LEFT JOIN subscriptions ON subscriptions.organization_id = asked.organization_id
-LEFT JOIN budget_of(asked.organization_id, :period) AS money ON money.kind = 'hard'
+LEFT JOIN money ON money.organization_id = asked.organization_id
 ORDER BY asked.place;
 
 -- name: open_usage(period, organization_ids)!
