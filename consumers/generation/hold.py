@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Self
 
-from consumers.generation.llm import endpoint_of
+from consumers.generation.address import endpoint_of
 from infra.errors import DependencyDown
 from infra.settings import Settings
 

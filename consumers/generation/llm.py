@@ -17,6 +17,7 @@ import orjson
 from openai.types.chat import ChatCompletionMessageParam
 
 from consumers.generation import body
+from consumers.generation.address import OPENAI, endpoint_of
 from consumers.generation.allowance import Allowance
 from consumers.generation.answer import Completion, read
 from consumers.generation.dialect import Dialect
@@ -36,7 +37,6 @@ _KEEPALIVE_S = 4.0
 _END_S = 1.0
 # One that has said how an answer ended and what it cost has nothing more to say, but may keep the connection open.
 _QUIET_S = 5.0
-_OPENAI: Final = "https://api.openai.com/v1"
 # Some endpoints need no key, but the package does.
 _NO_KEY: Final = "no-key"
 
@@ -208,7 +208,7 @@ class Llm:
             raise misconfigured("OPENAI_API_KEY holds a character that no header can carry")
         named = f"OPENAI_BASE_URL is {self._url}, which is no http:// or https:// address"
         try:
-            base_url = httpx2.URL((self._settings.openai_base_url or _OPENAI).strip())
+            base_url = httpx2.URL((self._settings.openai_base_url or OPENAI).strip())
         except httpx2.InvalidURL as error:
             raise misconfigured(f"{named}: {error}") from error
         if base_url.scheme not in {"http", "https"} or not base_url.host:
@@ -287,12 +287,3 @@ async def _to_the_end(response: httpx2.Response, chunks: AsyncIterator[bytes]) -
                     continue
     finally:
         await response.aclose()
-
-
-def endpoint_of(settings: Settings) -> str:
-    """Return the endpoint's address as the fleet names it, without its secrets."""
-    configured = (settings.openai_base_url or _OPENAI).strip()
-    try:
-        return str(httpx2.URL(configured).copy_with(userinfo=b"", query=None, fragment=None))
-    except httpx2.InvalidURL:
-        return "an address that is none"

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Container, Sequence
 from datetime import timedelta
 from typing import Final, Self, TypeVar
 
+from consumers.generation.address import endpoint_of
 from consumers.generation.endpoint_file import Endpoints, EndpointSpec, endpoints_of, settings_of
 from consumers.generation.line import Line
-from consumers.generation.llm import endpoint_of
 from consumers.generation.money import Unpriced
 from consumers.generation.prompt import OUR_TOKENS, approximate_tokens
 from consumers.generation.runs import attempt_time
