@@ -16,3 +16,7 @@ digest() { docker buildx imagetools inspect "$1" --format '{{.Manifest.Digest}}'
 echo "VALKEY_DIGEST=$(digest valkey/valkey:9)"
 echo "POSTGRES_DIGEST=$(digest postgres:18)"
 echo "PYTHON_DIGEST=$(digest python:3.12-slim)"
+# For observe.yaml alone.
+echo "PROMETHEUS_DIGEST=$(digest prom/prometheus:v3.5.0)"
+echo "TEMPO_DIGEST=$(digest grafana/tempo:2.8.2)"
+echo "GRAFANA_DIGEST=$(digest grafana/grafana:12.1.0)"
