@@ -16,13 +16,28 @@ from producers.client import Request
 from tests.acceptance.customer import Customer
 from tests.acceptance.running import running
 from tests.conformance.brokers import tansu
+from tests.integration.test_traces import from_the_request_to_the_projection
+from tests.otlp_collector import Collector, collecting
 
 
 @pytest.fixture(scope="module")
-def on_kafka() -> Iterator[Stack]:
+def collector() -> Iterator[Collector]:
+    """What the pipeline's spans are sent to."""
+    with collecting() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def on_kafka(collector: Collector) -> Iterator[Stack]:
     """The pipeline on a Kafka-compatible broker, whose first join of a group waits half a minute."""
     with tansu() as broker:
-        settings = Settings(_env_file=None, broker_url=broker.url(), generation_concurrency=25)
+        settings = Settings(
+            _env_file=None,
+            broker_url=broker.url(),
+            generation_concurrency=25,
+            otlp_endpoint=collector.url,
+            trace_share=0,
+        )
         with running(Stack(settings, llm_latency_s=0.2, durable=False)) as stack:
             yield stack
 
@@ -52,6 +67,14 @@ def test_the_client_without_asyncio_asks_waits_and_withdraws_on_kafka(on_kafka: 
         assert len(requests.wait(job).activities) == 3
         assert [one.kind for one in requests.follow(job)][-1] == "completed"
         assert requests.wait(withdrawn).error_message == "It rains"
+
+
+async def test_one_trace_over_kafka(on_kafka: Stack, collector: Collector) -> None:
+    """One root and the same parents as on Redis; spans name the broker's kind."""
+    async with aiohttp.ClientSession(on_kafka.api_url) as http:
+        await from_the_request_to_the_projection(Customer(on_kafka, http), collector)
+    systems = {one.attributes["messaging.system"] for one in collector.spans if "messaging.system" in one.attributes}
+    assert systems == {"kafka"}
 
 
 def test_what_up_prints_on_kafka_works_there(on_kafka: Stack) -> None:

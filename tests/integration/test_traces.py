@@ -1,5 +1,6 @@
 """One trace from the caller's request to the projection, as a collector of OpenTelemetry gets it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -50,9 +51,50 @@ async def customer(collector: Collector, database_url: str, redis_url: str) -> A
             yield Customer(stack, http)
 
 
+async def test_a_worker_that_is_killed_leaves_its_job_in_the_trace(
+    collector: Collector, database_url: str, redis_url: str
+) -> None:
+    """Another takes the delivery over: below the same parent, on to the end; the caller's stays the one root."""
+    settings = Settings(
+        _env_file=None,
+        database_url=database_url,
+        broker_url=f"{redis_url}?lease=2s",
+        generation_concurrency=5,
+        otlp_endpoint=collector.url,
+        trace_share=0,
+    )
+    trace = uuid4().hex
+    with running(Stack(settings, llm_latency_s=2.0, parts=(ALL, API))) as stack:
+        async with aiohttp.ClientSession(stack.api_url) as http:
+            customer = Customer(stack, http)
+            status, accepted = await customer.post(headers={"traceparent": f"00-{trace}-{_CALLER}-01"})
+            assert status == 202
+
+            async def begun() -> bool:
+                job = await customer.job(accepted["job_id"])
+                sent = [one for one in collector.of(trace) if one.name == "send job-accepted"]
+                return bool(job["status"] == "processing" and sent)
+
+            await wait_for(begun, deadline_s=60, what="the LLM to be asked, and the spans before that to be kept")
+            stack.kill(ALL)
+            await asyncio.to_thread(stack.start, ALL)
+            assert (await customer.ended_job(accepted["job_id"], deadline_s=60))["status"] == "completed"
+
+        def whole() -> list[Seen]:
+            spans = collector.of(trace)
+            assert "process job-accepted" in [one.name for one in spans]
+            return spans
+
+        spans = await wait_for(whole, deadline_s=60, what="the spans of the worker that took over")
+    (accepting,) = [one for one in spans if one.name == "send job-accepted"]
+    # The span of the worker that was killed had not ended, so it is told to no one.
+    assert {one.parent for one in spans if one.name == "process job-accepted"} == {accepting.id}
+    assert [one.kind for one in spans if one.parent == _CALLER] == [_SERVER]
+
+
 async def test_one_trace_through_everything(customer: Customer, collector: Collector) -> None:
     """From the caller's request to the projection, through tries and a replay; and none where nobody wants one."""
-    await _from_the_request_to_the_projection(customer, collector)
+    await from_the_request_to_the_projection(customer, collector)
     await _through_tries_and_a_replay(customer, collector)
     await _none_unless_it_is_sampled(customer, collector)
 
@@ -73,7 +115,7 @@ async def _trace_of(collector: Collector, trace: str, *, ends: int = 1) -> list[
     return list(await wait_for(whole, deadline_s=60, what=f"the trace {trace}"))
 
 
-async def _from_the_request_to_the_projection(customer: Customer, collector: Collector) -> None:
+async def from_the_request_to_the_projection(customer: Customer, collector: Collector) -> None:
     """One root below the caller's span, and each span below the one that led to it."""
     trace = uuid4().hex
     status, accepted = await customer.post(headers={"traceparent": f"00-{trace}-{_CALLER}-01"})
