@@ -5,6 +5,7 @@ import random
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from itertools import combinations
 
 import pytest
 
@@ -134,6 +135,35 @@ async def test_shares_are_by_weight_and_a_changed_weight_acts_on_what_waits(scen
     await set_share(scene.pool, "c", weight=12.0)
     order = Counter(whose(await scene.release(1_200)))
     assert order["c"] == pytest.approx(120, abs=4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_shares_keep_the_published_bound_with_any_number_and_any_weights(scene: Scene, seed: int) -> None:
+    """After each release nobody is ahead of another, by weight, by more than one run of each."""
+    rng = random.Random(seed)
+    weights = {f"o{n}": round(10 ** rng.uniform(-2, 2), 3) for n in range(rng.choice((2, 3, 7, 20)))}
+    for name, weight in weights.items():
+        await add_organization(scene.pool, name)
+        await set_share(scene.pool, name, weight=weight)
+        await scene.enter(*(accepted(name) for _ in range(50)))
+    served: Counter[str] = Counter()
+    for nth in range(50):
+        served.update(whose(await scene.release(nth + 1)))
+        for one, other in combinations(weights, 2):
+            apart = abs(served[one] / weights[one] - served[other] / weights[other])
+            assert apart <= 1 / weights[one] + 1 / weights[other] + 1e-6
+    assert served.total() == 50
+
+
+async def test_who_splits_its_jobs_into_teams_gains_nothing(scene: Scene) -> None:
+    """It is organizations that share, however many teams ask for one."""
+    for name in ("one", "many"):
+        await add_organization(scene.pool, name)
+    for nth in range(40):
+        split = accepted("many")
+        data = split.data.model_copy(update={"team_id": f"team-{nth % 10}"})
+        await scene.enter(accepted("one"), split.model_copy(update={"data": data}))
+    assert Counter(whose(await scene.release(40))) == {"one": 20, "many": 20}
 
 
 async def test_a_plan_has_a_weight_and_a_cap_and_priority_is_weight(scene: Scene) -> None:
