@@ -127,6 +127,14 @@ _FILTERED = {"choices": [{"message": {}, "content_filter_results": {"hate": {"fi
         (200, _SORRY, "llm_refusal"),
         (200, "I'm sorry, I can't help with that.", "llm_refusal"),
         (413, _PAGE_413, "llm_prompt_too_long"),
+        # OpenRouter's speaks of credits, which once held everybody.
+        (403, {"error": {"message": 'Your input was flagged for "x". No credits were charged.'}}, "llm_content_filter"),
+        # OpenAI's 429 that no minute has room for.
+        (
+            429,
+            {"error": {"message": "Request too large for m on tokens per min", "type": "tokens"}},
+            "llm_prompt_too_long",
+        ),
     ],
 )
 async def test_a_refused_prompt_fails_alone_after_one_call(
@@ -280,15 +288,24 @@ async def test_a_hold_whose_probe_a_wrong_clock_named_is_probed_at_once(
     assert await other.handle(event)
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, ""),
+        (424, ""),
+        # OpenAI's: an outage that comes as a refusal, now to one and then to another.
+        (400, {"error": {"message": "Selected model is at capacity. Please try a different model.", "code": None}}),
+    ],
+)
 async def test_a_job_that_the_endpoint_fails_alone_is_tried_as_often_as_any(
-    start_stage: Starter, scripted: Scripted, team: str
+    start_stage: Starter, scripted: Scripted, team: str, status: int, body: object
 ) -> None:
     """The first failure is the endpoint's; the next one, with others answered in between, is an attempt of the job."""
     stage = await start_stage(openai_base_url=scripted.url)
     assert await stage.handle(accepted())
     poison, others = accepted(team_id=team), [accepted() for _ in range(3)]
     is_poison = iter([True, False, True, False, True])
-    scripted.script = lambda body: (500, {}, "") if not is_probe(body) and next(is_poison) else None
+    scripted.script = lambda asked: (status, {}, body) if not is_probe(asked) and next(is_poison) else None
     with pytest.raises(Postponed, match="it answers others"):
         await stage.handle(poison)
     assert await stage.handle(others[0])
