@@ -245,8 +245,8 @@ class Overviews:
             )
             return "stalled", f"Work waits and does not move: {waits}{since if still else ''}."
         if live or queued:
-            return "at work", f"At work: {waits}."
-        return "idle", "Idle: nothing waits."
+            return "at work", f"{waits}."
+        return "idle", "Nothing waits."
 
 
 def _now_of(row: Mapping[str, Any]) -> Now:

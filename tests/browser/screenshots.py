@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from infra.local.organizations import ACME
 from infra.local.stack import Stack
@@ -79,6 +79,7 @@ async def _arranged(operator: Visitor, customer: Customer) -> dict[str, str]:
     await customer.have("slow", "hurry")
     for number in range(3):
         await customer.ask(f"No hurry, {number + 4} people")
+    await _counted(operator.page, operator)
     return {
         "overview": "/",
         "jobs": "/jobs",
@@ -98,6 +99,15 @@ async def _arranged(operator: Visitor, customer: Customer) -> dict[str, str]:
     }
 
 
+async def _counted(page: Page, operator: Visitor) -> None:
+    """Have the jobs counted by time, and wait until the charts have them."""
+    await operator.open("/schedule")
+    await page.locator("select[name=task]").select_option("counts.again")
+    await page.get_by_role("button", name="Run").click()
+    await operator.open("/")
+    await page.locator("svg.bars rect").first.wait_for(timeout=90_000)
+
+
 async def _shows(operator: Visitor, path: str, jobs: list[str]) -> bool:
     await operator.open(path)
     return set(jobs) <= set(await operator.page.locator("a.id").all_inner_texts())
@@ -106,7 +116,7 @@ async def _shows(operator: Visitor, path: str, jobs: list[str]) -> bool:
 async def _settled(page: Page) -> None:
     """Wait until the page is live, if it is of that kind: it is what people see."""
     if await page.locator("#state").count():
-        await page.wait_for_function("document.getElementById('state').textContent === 'live'")
+        await expect(page.locator("#state")).to_have_text("live", timeout=30_000)
 
 
 if __name__ == "__main__":

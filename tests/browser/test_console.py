@@ -261,3 +261,20 @@ async def test_the_console_speaks_to_nobody_else(operator: Visitor, customer: Cu
     assert asked
     assert [url for url in asked if not url.startswith(operator.console)] == []
     assert said == []
+
+
+async def test_the_overview_counts_what_a_task_that_is_run_now_has_found(operator: Visitor, customer: Customer) -> None:
+    """A job completes; the task that counts is run from its page, and the live chart has it."""
+    job = await customer.ask("Something to be counted")
+    await operator.open("/jobs")
+    await _ended(operator.page, job, "completed")
+    await operator.open("/schedule")
+    await operator.page.locator("select[name=task]").select_option("counts.again")
+    await operator.page.get_by_role("button", name="Run").click()
+    row = operator.page.locator("#live tr", has=operator.page.get_by_role("rowheader", name="counts.again"))
+    await expect(row).to_contain_text("done", timeout=60_000)
+    assert await operator.complaints() == []
+    await operator.open("/")
+    await expect(operator.page.locator("svg.bars rect").first).to_be_attached(timeout=60_000)
+    await expect(operator.page.locator(".mood")).to_contain_text(re.compile("Idle|At work"))
+    assert await operator.complaints() == []
