@@ -41,6 +41,14 @@ def service(wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Environme
     return environment_with(wheel, tmp_path_factory.mktemp("service"))
 
 
+def _parsed(source: bytes) -> ast.Module:
+    """Return a module's tree; once more where Python 3.11.7 miscounts its depth (gh-106905)."""
+    try:
+        return ast.parse(source)
+    except SystemError:
+        return ast.parse(source)
+
+
 def test_it_is_one_package_that_imports_what_it_requires(wheel: Wheel) -> None:
     """No top-level package of ours but its own; beside Python's, no module imports what pip would not bring."""
     assert {name.partition("/")[0] for name in wheel.names} == {"teamfit_client"}
@@ -48,7 +56,7 @@ def test_it_is_one_package_that_imports_what_it_requires(wheel: Wheel) -> None:
     imported = set()
     with zipfile.ZipFile(wheel.path) as archive:
         for name in wheel.names:
-            for node in ast.walk(ast.parse(archive.read(name))):
+            for node in ast.walk(_parsed(archive.read(name))):
                 if isinstance(node, ast.ImportFrom) and node.level == 0:
                     imported.add((node.module or "").partition(".")[0])
                 elif isinstance(node, ast.Import):

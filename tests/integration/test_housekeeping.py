@@ -261,5 +261,6 @@ def test_the_crontabs_are_for_the_leader() -> None:
     app = create(Settings(_env_file=None))
     assert isinstance(app, App)
     assert not app.producer_only
-    names = {task.__name__ for task in app._app_tasks}
-    assert {"publish_due", "reconcile", "open_period", "open_period_late", "delete_old_events"} <= names
+    names = [task.__name__ for task in app._app_tasks]
+    assert {"publish_due", "run_wanted", "open_period"} <= set(names)
+    assert names.count("run") == 7, "each periodic task has its own"
