@@ -7,10 +7,8 @@ of actions has a line. Then their facts are published. If the process dies
   cancellation.
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
@@ -21,22 +19,19 @@ from uuid import UUID
 import structlog
 
 from infra import telemetry
-from infra.actions import Act, acting, note, note_refusal
+from infra.actions import Act, acting, note
 from infra.errors import Refused
 from infra.operations.cancel_plans import CancelPlan, digest_of, queries, read_cancel_plan
 from infra.postgres import Connection
 from infra.texts import storable
+from producers.applying import Pace, alone, uninterrupted
 from producers.cancel.cancellation import Cancellation
 from streams.delivery.deliveries import Record
-from streams.jobs.cancellations import cancelled_fact
+from streams.jobs.cancellations import cancel_runs, cancelled_fact
 from streams.jobs.events import JobCancelled, JobId
-from streams.jobs.outcomes import end_runs
 
 log = structlog.get_logger(__name__)
 
-_LARGEST_BATCH: Final = 500
-# A batch is about this long at the rate asked for, so that slow rates are even too.
-_BATCH_S: Final = 0.2
 _LONGEST_REASON: Final = 500
 
 
@@ -86,8 +81,8 @@ class CancelApplier:
         if not because.strip():
             raise Refused("invalid_request", "because: say why; the customers read it")
         database = self.cancellation.database
-        async with self._alone(plan_id):
-            act = Act("cancel.apply", f"plan {plan_id}", because, {"rate": rate})
+        act = Act("cancel.apply", f"plan {plan_id}", because, {"rate": rate})
+        async with alone(database, plan_id, act, _busy(plan_id)):
             async with acting(database, act) as connection:
                 plan = await read_cancel_plan(connection, plan_id)
                 act.effects |= {"state": plan.state, "cancelled": plan.cancelled, "left": plan.left}
@@ -97,18 +92,6 @@ class CancelApplier:
             await self._run(plan, reason, rate, report, at_most)
         async with database.transaction() as connection:
             return await read_cancel_plan(connection, plan_id)
-
-    @asynccontextmanager
-    async def _alone(self, plan_id: UUID) -> AsyncIterator[None]:
-        """Hold the right to apply a plan. It ends with the connection, so a process that died holds nothing."""
-        database = self.cancellation.database
-        async with database.transaction() as connection:
-            await queries.keep_waiting_transaction(connection)
-            if not await queries.lock_plan(connection, lock_key=plan_id.int >> 65):
-                why = f"plan {plan_id}: somebody else is applying it now; `teamfit cancel status` shows how far"
-                await note_refusal(database, Act("cancel.apply", f"plan {plan_id}"), why)
-                raise Refused("plan_busy", why)
-            yield
 
     async def _begin(self, connection: Connection, plan: CancelPlan, because: str) -> str:
         """Note that a plan is being applied, unless it may not be; return why."""
@@ -129,20 +112,17 @@ class CancelApplier:
         at_most: timedelta | None,
     ) -> None:
         deadline = monotonic() + at_most.total_seconds() if at_most else inf
-        size = max(1, min(_LARGEST_BATCH, round(rate * _BATCH_S)))
+        pace = Pace(rate)
         progress = CancelProgress(plan.total, plan.left, plan.cancelled)
         report(progress)
-        turn = monotonic()
         while progress.left:
             if monotonic() >= deadline:
                 return
-            results = await self._batch(plan.id, reason, size)
+            results = await uninterrupted(self._batch(plan.id, reason, pace.batch))
             cancelled = progress.cancelled + results["cancelled"]
             progress = CancelProgress(progress.total, progress.left - results.total(), cancelled)
             report(progress)
-            # What was not used before is not made up for.
-            turn = max(turn, monotonic() - _BATCH_S) + results.total() / rate
-            await asyncio.sleep(max(0.0, turn - monotonic()))
+            await pace.after(results.total())
         async with self.cancellation.database.transaction() as connection:
             await queries.end(connection, id=plan.id, state="finished", now=self.cancellation.clock.now())
 
@@ -174,7 +154,7 @@ class CancelApplier:
             if _refusal(row) is None:
                 job_id = JobId(row["job_id"])
                 asked[job_id, row["run"]] = cancelled_fact(job_id, row["run"], row["owner"], reason, at=now)
-        decided = await end_runs(connection, list(asked.values()), "cancelled") if asked else {}
+        decided = await cancel_runs(connection, list(asked.values()), at=now) if asked else {}
         results = [_refusal(row) or decided[JobId(row["job_id"]), row["run"]].outcome for row in rows]
         return results, [end.fact for end in decided.values() if end.outcome == "cancelled" and end.fact is not None]
 
@@ -184,6 +164,12 @@ def _refusal(row: Any) -> str | None:  # noqa: ANN401 - a row of Postgres
     if not row["is_ours"] or row["owner"] is None:
         return "not_cancellable"
     return "moved_on" if row["latest_run"] > row["run"] else row["latest_outcome"]
+
+
+def _busy(plan_id: UUID) -> Refused:
+    return Refused(
+        "plan_busy", f"plan {plan_id}: somebody else is applying it now; `teamfit cancel status` shows how far"
+    )
 
 
 def _aborted(plan_id: UUID) -> Refused:

@@ -61,14 +61,6 @@ LIMIT :limit;
 -- Ends a plan that has not ended.
 UPDATE cancel_plans SET state = :state, ended_at = :now WHERE id = :id AND state IN ('planned', 'applying');
 
--- name: lock_plan(lock_key)$
--- Takes the right to apply a plan until the transaction ends; whether it was free.
-SELECT pg_try_advisory_xact_lock(:lock_key);
-
--- name: keep_waiting_transaction()!
--- Lets this transaction stay open while others do the work.
-SET LOCAL idle_in_transaction_session_timeout = 0;
-
 -- name: state(id)$
 -- A plan's state, which cannot change before the transaction ends.
 SELECT state FROM cancel_plans WHERE id = :id FOR SHARE;

@@ -6,22 +6,22 @@ records are published, and the events are noted as sent. Dying in between sends 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import aiosql
 import asyncpg
 
-from infra.actions import Act, acting, note_refusal
+from infra.actions import Act, acting
 from infra.clock import Clock
 from infra.postgres import Connection, Database
+from producers.applying import Pace, alone, uninterrupted
 from producers.replay import records
 from producers.replay.errors import PlanAborted, PlanBusy, PlanChanged, QuotaNotReleased
 from producers.replay.plans import Plan, read_plan
@@ -34,11 +34,7 @@ from streams.jobs.topics import JOB_EVENTS, record
 
 _queries = aiosql.from_path(Path(__file__).with_name("sending.sql"), "asyncpg")
 
-# Large enough that the round trips of a batch are spread over many events, small enough to stop within a moment.
-_LARGEST_BATCH: Final = 500
 _LARGEST_BATCH_BYTES: Final = 8 * 2**20
-# A batch is about this long at the rate asked for, so that slow rates are even too.
-_BATCH_S: Final = 0.2
 _LOOK_S: Final = 0.2
 _LAST_POSITION: Final = 2**31 - 1
 
@@ -98,7 +94,7 @@ class Replays:
                 sent; PlanChanged before the first event means that none was.
             DependencyDown: Postgres or the broker is away; calling again goes on.
         """
-        async with self._alone(plan_id):
+        async with alone(self.database, plan_id, Act("replay.apply", f"plan {plan_id}"), PlanBusy(plan_id)):
             act = Act("replay.apply", f"plan {plan_id}", effects={"rate": rate})
             async with acting(self.database, act) as connection:
                 plan = await read_plan(connection, plan_id)
@@ -110,18 +106,6 @@ class Replays:
             await _Sending(sealing, plan, started_at, rate, report, at_most).run()
         async with self.database.transaction() as connection:
             return await read_plan(connection, plan_id)
-
-    @asynccontextmanager
-    async def _alone(self, plan_id: UUID) -> AsyncIterator[None]:
-        """Hold the right to apply a plan. It ends with the connection, so a process that died holds nothing."""
-        async with self.database.transaction() as connection:
-            await _queries.keep_waiting_transaction(connection)
-            # A 64-bit lock key from the 128 random bits of the plan's ID.
-            if not await _queries.lock_plan(connection, lock_key=plan_id.int >> 65):
-                busy = PlanBusy(plan_id)
-                await note_refusal(self.database, Act("replay.apply", f"plan {plan_id}"), str(busy))
-                raise busy
-            yield
 
 
 async def _begin(connection: Connection, plan: Plan, *, now: datetime) -> datetime:
@@ -143,26 +127,25 @@ class _Sending:
     rate: float
     report: Callable[[Progress], None]
     at_most: timedelta | None
-    _turn: float = field(default_factory=monotonic, init=False)
 
     async def run(self) -> None:
         """Send until nothing is left or the time is up."""
         deadline = monotonic() + self.at_most.total_seconds() if self.at_most else inf
-        size = max(1, min(_LARGEST_BATCH, round(self.rate * _BATCH_S)))
-        while count := await _uninterrupted(self._end_runs(size)):
-            await self._pace(count)
+        pace = Pace(self.rate)
+        while count := await uninterrupted(self._end_runs(pace.batch)):
+            await pace.after(count)
         progress = Progress(self.plan.total, self.plan.sent)
         self.report(progress)
         last_sent = monotonic()
         while not progress.finished:
             if monotonic() >= deadline:
                 return
-            count = await _uninterrupted(self._send_batch(size))
+            count = await uninterrupted(self._send_batch(pace.batch))
             sent = progress.sent + count
             progress = Progress(progress.total, sent, waiting=0 if count else progress.total - sent)
             self.report(progress)
             if count:
-                await self._pace(count)
+                await pace.after(count)
                 last_sent = monotonic()
             elif monotonic() - last_sent > self.replays.release_limit.total_seconds():
                 raise QuotaNotReleased(self.plan.id, progress.waiting)
@@ -170,11 +153,6 @@ class _Sending:
                 await asyncio.sleep(_LOOK_S)
         async with self.replays.database.transaction() as connection:
             await _queries.end(connection, plan_id=self.plan.id, state="finished", now=self.replays.clock.now())
-
-    async def _pace(self, count: int) -> None:
-        """Wait until this many events have had their time; what was not used before is not made up for."""
-        self._turn = max(self._turn, monotonic() - _BATCH_S) + count / self.rate
-        await asyncio.sleep(max(0.0, self._turn - monotonic()))
 
     async def _end_runs(self, size: int) -> int:
         """Decide that runs without an outcome have failed, then publish that; return how many.
@@ -273,15 +251,3 @@ def _record(row: asyncpg.Record, *, at: datetime) -> Record:
     if row["action"] == "rerun":
         return records.rerun(row["event"], row["headers"], run=row["next_run"], at=at)
     return records.resend(row["topic"], row["stage"], row["key"], row["event"], row["headers"])
-
-
-async def _uninterrupted(work: Coroutine[Any, Any, int]) -> int:
-    """Finish a piece of work even when cancelled meanwhile, so that little is sent twice after a stop."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
-        raise

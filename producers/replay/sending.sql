@@ -1,11 +1,3 @@
--- name: lock_plan(lock_key)$
--- Takes the right to apply a plan until the transaction ends; whether it was free.
-SELECT pg_try_advisory_xact_lock(:lock_key);
-
--- name: keep_waiting_transaction()!
--- Lets this transaction stay open while others do the work.
-SET LOCAL idle_in_transaction_session_timeout = 0;
-
 -- name: state(plan_id)$
 -- A plan's state, which cannot change before the transaction ends.
 SELECT state FROM replay_plans WHERE id = :plan_id FOR SHARE;

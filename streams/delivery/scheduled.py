@@ -1,7 +1,7 @@
 """Records in `scheduled_events` until they are due: retries, delayed jobs. A restart keeps them, SQL shows them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -68,9 +68,9 @@ async def hasten(connection: Connection, *, reason: str, now: datetime) -> int:
     return int(await _queries.hasten(connection, reason=storable(reason, _LONGEST_REASON), now=now))
 
 
-async def hasten_key(connection: Connection, key: bytes, *, topic: str, now: datetime) -> None:
-    """Make due what this topic is to get later of this key."""
-    await _queries.hasten_key(connection, key=key, topic=topic, now=now)
+async def hasten_keys(connection: Connection, keys: Sequence[bytes], *, topic: str, now: datetime) -> None:
+    """Make due what this topic is to get later of these keys."""
+    await _queries.hasten_keys(connection, keys=keys, topic=topic, now=now)
 
 
 def kept_headers(headers: Mapping[str, bytes]) -> dict[str, str]:

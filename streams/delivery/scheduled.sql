@@ -26,9 +26,9 @@ DELETE FROM scheduled_events
 WHERE id IN (SELECT id FROM due UNION SELECT id FROM ahead)
 RETURNING topic, key, event, headers;
 
--- name: hasten_key(key, topic, now)!
--- Makes due what a topic is to get later of a key. Read by the index on the key.
-UPDATE scheduled_events SET due_at = :now WHERE key = :key AND topic = :topic AND due_at > :now;
+-- name: hasten_keys(keys, topic, now)!
+-- Makes due what a topic is to get later of some keys. Read by the index on the key.
+UPDATE scheduled_events SET due_at = :now WHERE key = ANY(:keys::bytea[]) AND topic = :topic AND due_at > :now;
 
 -- name: hasten(reason, now)$
 -- Makes due what waits for this reason; returns how much there was.

@@ -1,22 +1,19 @@
 """The log of actions: every action of an operator, by whichever face, and every refusal."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
-from typer.testing import CliRunner, Result
 
 from infra.actions import Act, acting, acting_as
-from infra.cli import app
 from infra.errors import Refused
 from infra.operations.actions import ActionFilter, find_actions
 from infra.postgres import Database
-from infra.settings import settings
 from tests.api_server import api_settings, bearer, serving
+from tests.commands import Run, commands
 from tests.conftest import Pool
 from tests.integration.replay_scene import Scene, open_scene
 
@@ -29,20 +26,10 @@ async def scene(database: Pool, database_url: str) -> AsyncIterator[Scene]:
 
 
 @pytest.fixture
-async def teamfit(
-    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Callable[..., Awaitable[Result]]]:
+async def teamfit(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
     """Run a command with this test's servers."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("BROKER_URL", redis_url)
-    monkeypatch.setenv("LOGNAME", "ann")
-    settings.cache_clear()
-
-    async def run(*arguments: object) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, [str(one) for one in arguments])
-
-    yield run
-    settings.cache_clear()
+    async with commands(monkeypatch, DATABASE_URL=database_url, BROKER_URL=redis_url, LOGNAME="ann") as run:
+        yield run
 
 
 async def _logged(pool: Pool) -> list[dict[str, Any]]:
@@ -50,9 +37,7 @@ async def _logged(pool: Pool) -> list[dict[str, Any]]:
     return [{**row, "effects": json.loads(row["effects"])} for row in rows]
 
 
-async def test_every_command_that_changes_something_is_logged(
-    scene: Scene, database: Pool, teamfit: Callable[..., Awaitable[Result]]
-) -> None:
+async def test_every_command_that_changes_something_is_logged(scene: Scene, database: Pool, teamfit: Run) -> None:
     """Each has one row with who, what, to what and why; what only looks has none."""
     ended, live, set_aside = [await scene.failed_generation() for _ in range(3)]
     await scene.admit(live)
@@ -90,9 +75,7 @@ async def test_every_command_that_changes_something_is_logged(
     assert "no action fits" in (await teamfit("actions", "list", "--outcome", "refused")).stdout.lower()
 
 
-async def test_a_refusal_is_logged_and_nothing_else_is(
-    database: Pool, teamfit: Callable[..., Awaitable[Result]]
-) -> None:
+async def test_a_refusal_is_logged_and_nothing_else_is(database: Pool, teamfit: Run) -> None:
     """A job that nobody knows, a plan that is none: the log says who wanted what, and why not."""
     job, plan = uuid4(), uuid4()
     assert (await teamfit("job", "cancel", job, "--because", "a mistake", "--yes")).exit_code == 1

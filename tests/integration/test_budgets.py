@@ -18,9 +18,10 @@ from streams.delivery.failed_events import FailedEvents
 from streams.jobs.events import JobAccepted, JobRejected
 from streams.jobs.organization_facts import BudgetReached
 from streams.jobs.topics import read_fact
+from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.quota_scene import NOON, PERIOD, ManualClock, add_organization, facts, request
-from tests.integration.test_operator_commands import Run, teamfit  # noqa: F401 - a fixture
+from tests.integration.test_operator_commands import teamfit  # noqa: F401 - a fixture
 
 
 @pytest.fixture

@@ -6,40 +6,33 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from infra.cli import app
-from infra.settings import settings
+from streams.delivery.deliveries import Record
+from streams.delivery.scheduled import keep
 from streams.jobs.events import JobCancelled, JobId, parse_event
+from streams.jobs.topics import JOB_REQUESTS
 from tests.api_server import api_settings, bearer, serving
+from tests.commands import Run, commands
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline, pipeline_on
 from tests.integration.quota_scene import add_organization
 from tests.stream_entries import entries_of
 from tests.waiting import wait_for
 
-Run: TypeAlias = Callable[..., Awaitable[Result]]
 _BECAUSE = ("--because", "the offsite is off", "--yes")
 
 
 @pytest.fixture
 async def teamfit(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
-    """Run the command with this test's servers. Each command has an event loop of its own, so it gets a thread."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("BROKER_URL", redis_url)
-    monkeypatch.setenv("COLUMNS", "200")
-    settings.cache_clear()
-
-    async def run(*arguments: object, answer: str = "") -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, [str(one) for one in arguments], input=answer)
-
-    yield run
-    settings.cache_clear()
+    """Run a command with this test's servers."""
+    async with commands(monkeypatch, DATABASE_URL=database_url, BROKER_URL=redis_url, COLUMNS="200") as run:
+        yield run
 
 
 @pytest.fixture
@@ -123,6 +116,23 @@ async def test_what_moved_meanwhile_stays_as_it_is(teamfit: Run, pipeline: Pipel
         cancelled.job_id: "cancelled",
     }
     assert await database.fetchval("SELECT count(*) FROM job_outcomes WHERE run = 2") == 0
+
+
+async def test_jobs_that_wait_for_their_time_leave_the_schedule(
+    teamfit: Run, pipeline: Pipeline, database: Pool
+) -> None:
+    """As when each is cancelled alone: its request is due at once, and the others stay where they are."""
+    wanted, other = await pipeline.accept("acme"), await pipeline.accept("birch")
+    later = datetime.now(UTC) + timedelta(days=1)
+    async with pipeline.database.transaction() as connection:
+        for event in (wanted, other):
+            kept = Record(JOB_REQUESTS, event.key, event.encode())
+            await keep(connection, kept, now=datetime.now(UTC), due_at=later, reason="run_at")
+    plan = await plan_of(teamfit, "--organization", "acme")
+    assert (await teamfit("cancel", "apply", plan["id"], *_BECAUSE)).exit_code == 0
+    due = {row["key"]: row["due_at"] for row in await database.fetch("SELECT key, due_at FROM scheduled_events")}
+    assert due[wanted.key] < later
+    assert due[other.key] == later
 
 
 async def test_a_plan_that_is_no_more_what_it_was_is_refused(teamfit: Run, pipeline: Pipeline, database: Pool) -> None:

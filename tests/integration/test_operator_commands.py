@@ -1,40 +1,27 @@
 """`teamfit lag`, `job`, `quota` and `llm`, run as an operator runs them, on real servers."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
 from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
-from typer.testing import CliRunner, Result
 
-from infra.cli import app
 from infra.settings import settings
 from streams.jobs.events import JobCancelled, parse_event
+from tests.commands import Run, commands
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline, pipeline_on
 from tests.integration.quota_scene import PERIOD, add_organization, usage
 from tests.stream_entries import entries_of
 
-Run: TypeAlias = Callable[..., Awaitable[Result]]
-
 
 @pytest.fixture
 async def teamfit(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
-    """Run the command with this test's servers. Each command has an event loop of its own, so it gets a thread."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("BROKER_URL", redis_url)
-    monkeypatch.setenv("COLUMNS", "200")
-    settings.cache_clear()
-
-    async def run(*arguments: object, answer: str = "") -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, [str(one) for one in arguments], input=answer)
-
-    yield run
-    settings.cache_clear()
+    """Run a command with this test's servers."""
+    async with commands(monkeypatch, DATABASE_URL=database_url, BROKER_URL=redis_url, COLUMNS="200") as run:
+        yield run
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from tests.commands import Run
 from tests.conftest import Pool
-from tests.integration.test_operator_commands import Run, teamfit  # noqa: F401 - a fixture
+from tests.integration.test_operator_commands import teamfit  # noqa: F401 - a fixture
 
 MILLION = 1_000_000
 PRICES = {"small": (150_000, 600_000), "large": (2_500_000, 10_000_000)}

@@ -1,21 +1,15 @@
 """`teamfit failed` and `teamfit replay`, run as an operator runs them, on real servers."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from infra.cli import app
-from infra.settings import settings
+from tests.commands import Run, commands
 from tests.conftest import Pool
 from tests.integration.replay_scene import Scene, open_scene
 from tests.stream_entries import entries_of
-
-Run: TypeAlias = Callable[..., Awaitable[Result]]
 
 
 @pytest.fixture
@@ -32,16 +26,9 @@ async def scene(database: Pool, database_url: str) -> AsyncIterator[Scene]:
 async def teamfit(
     scene: Scene, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Run]:
-    """Run the command with this test's servers. Each command has an event loop of its own, so it gets a thread."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("BROKER_URL", redis_url)
-    settings.cache_clear()
-
-    async def run(*arguments: object, answer: str | None = None) -> Result:
-        return await asyncio.to_thread(lambda: CliRunner().invoke(app, [str(one) for one in arguments], input=answer))
-
-    yield run
-    settings.cache_clear()
+    """Run a command with this test's servers."""
+    async with commands(monkeypatch, DATABASE_URL=database_url, BROKER_URL=redis_url) as run:
+        yield run
 
 
 async def test_failed_events_are_listed(teamfit: Run, scene: Scene) -> None:

@@ -21,8 +21,9 @@ from producers.broker import Broker
 from streams.jobs.events import JobEvent
 from streams.jobs.topics import JOB_EVENTS, record
 from tests.api_server import api_settings, bearer, serving
+from tests.commands import Run
 from tests.conftest import Pool
-from tests.integration.test_operator_commands import Run, teamfit  # noqa: F401 - a fixture
+from tests.integration.test_operator_commands import teamfit  # noqa: F401 - a fixture
 from tests.integration.webhooks_scene import Receiver, ended, receiving
 from tests.organizations import add_organizations
 from tests.waiting import wait_for
