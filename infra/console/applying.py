@@ -5,14 +5,18 @@ process is said to be busy.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 import structlog
+from starlette.responses import Response
+from starlette.routing import Route
 
+from infra.console.desk import Desk
+from infra.console.visits import Visit
 from infra.errors import Refused, TeamfitError
 
 log = structlog.get_logger(__name__)
@@ -77,3 +81,33 @@ class Applying:
             log.warning("console.plan_stopped", plan_id=str(plan_id), why=str(error))
         finally:
             del self._runs[plan_id]
+
+
+def stop_routes(
+    desk: Desk, applying: Applying, page: str, name: str, abort: Callable[[UUID], Awaitable[object]]
+) -> list[Route]:
+    """Return the routes by which a plan is paused, and ended for good.
+
+    Args:
+        desk: guards them.
+        applying: the plans of this process.
+        page: where the pages of these plans are.
+        name: of the plan's ID in the path.
+        abort: ends a plan.
+    """
+
+    async def pause(visit: Visit) -> Response:
+        plan_id = UUID(visit.path(name))
+        if not await applying.pause(plan_id):
+            raise Refused("plan_busy", "this process does not apply the plan; abort it, and its applier stops")
+        return desk.go(visit, f"{page}/{plan_id}")
+
+    async def end(visit: Visit) -> Response:
+        plan_id = UUID(visit.path(name))
+        await abort(plan_id)
+        return desk.go(visit, f"{page}/{plan_id}")
+
+    return [
+        desk.action(f"{page}/{{{name}:uuid}}/pause", pause),
+        desk.action(f"{page}/{{{name}:uuid}}/abort", end),
+    ]

@@ -8,10 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 from starlette.routing import Route
 
-from infra.console.applying import Applying
+from infra.console.applying import Applying, stop_routes
 from infra.console.desk import Desk
 from infra.console.visits import Visit
-from infra.errors import Refused
 from infra.operations.cancel_applying import CancelApplier
 from infra.operations.cancel_plans import CancelPlans
 from infra.operations.job_search import JobFilter
@@ -70,22 +69,10 @@ def routes(desk: Desk, applying: Applying) -> list[Route]:
         applying.start(plan_id, asked.rate, lambda: applier.apply(plan_id, because=asked.because, rate=asked.rate))
         return desk.go(visit, f"/cancels/{plan_id}")
 
-    async def pause(visit: Visit) -> Response:
-        plan_id = UUID(visit.path("cancel_id"))
-        if not await applying.pause(plan_id):
-            raise Refused("plan_busy", "this process does not apply the plan; abort it, and its applier stops")
-        return desk.go(visit, f"/cancels/{plan_id}")
-
-    async def abort(visit: Visit) -> Response:
-        plan_id = UUID(visit.path("cancel_id"))
-        await plans.abort(plan_id)
-        return desk.go(visit, f"/cancels/{plan_id}")
-
     return [
         desk.action("/cancels", make),
         desk.action("/cancels/{cancel_id:uuid}/apply", apply),
-        desk.action("/cancels/{cancel_id:uuid}/pause", pause),
-        desk.action("/cancels/{cancel_id:uuid}/abort", abort),
+        *stop_routes(desk, applying, "/cancels", "cancel_id", plans.abort),
         *desk.live_page("/cancels/{cancel_id:uuid}", "cancel_plan.html", model),
         *desk.live_page("/cancels", "cancel_plans.html", every),
     ]

@@ -13,10 +13,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from infra.clock import Moment
-from infra.console.applying import Applying
+from infra.console.applying import Applying, stop_routes
 from infra.console.desk import Desk
 from infra.console.visits import Visit
-from infra.errors import Refused
 from producers.replay.apply import Replays
 from producers.replay.effects import BECAUSE
 from producers.replay.plans import Plans
@@ -81,21 +80,9 @@ def routes(desk: Desk, applying: Applying) -> list[Route]:
         applying.start(plan_id, rate, lambda: replays.apply(plan_id, rate=rate))
         return desk.go(visit, f"/replay/{plan_id}")
 
-    async def pause(visit: Visit) -> Response:
-        plan_id = UUID(visit.path("plan_id"))
-        if not await applying.pause(plan_id):
-            raise Refused("plan_busy", "this process does not apply the plan; abort it, and its applier stops")
-        return desk.go(visit, f"/replay/{plan_id}")
-
-    async def abort(visit: Visit) -> Response:
-        plan_id = UUID(visit.path("plan_id"))
-        await plans.abort(plan_id)
-        return desk.go(visit, f"/replay/{plan_id}")
-
     return [
         desk.action("/replay/{plan_id:uuid}/apply", apply),
-        desk.action("/replay/{plan_id:uuid}/pause", pause),
-        desk.action("/replay/{plan_id:uuid}/abort", abort),
+        *stop_routes(desk, applying, "/replay", "plan_id", plans.abort),
         *desk.live_page("/replay/{plan_id:uuid}", "plan.html", model),
         *desk.live_page("/replay", "plans.html", every),
     ]
