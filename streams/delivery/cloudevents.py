@@ -147,8 +147,13 @@ def _from_base64(encoded: object) -> bytes:
     """Return the bytes: SDKs break the text into lines, leave its padding out, or use the alphabet of URLs."""
     if not isinstance(encoded, str):
         raise TypeError("it must be a string")
-    text = "".join(encoded.split()).translate(_OF_URLS).rstrip("=")
-    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    return base64.b64decode(usual_base64("".join(encoded.split())), validate=True)
+
+
+def usual_base64(text: str) -> str:
+    """Return a text in the usual alphabet of Base64, and with its padding."""
+    letters = text.translate(_OF_URLS).rstrip("=")
+    return letters + "=" * (-len(letters) % 4)
 
 
 def _json(raw: bytes, field: str) -> Any:  # noqa: ANN401 - it is whatever somebody sent

@@ -12,17 +12,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from infra.errors import InvalidEvent
-from streams.delivery.cloudevents import header_attributes, read_attributes
+from streams.delivery.cloudevents import header_attributes, read_attributes, usual_base64
 
 # An event puts its attributes first; a regular expression over the rest would find nothing more.
 _LONGEST_SEARCHED: Final = 65_536
 _LARGEST_NUMBER: Final = 2**63
-_NO_LETTER: Final = re.compile(r"[^A-Za-z0-9+/]")
+_NO_LETTER: Final = re.compile(r"[^A-Za-z0-9+/_-]")
 _WRAPPINGS: Final = 3  # a list, a text and the event in it
 
 _TEXT_FIELD: Final = re.compile(r'"(id|type|subject|organization_id|traceparent)"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _RUN_FIELD: Final = re.compile(r'"run"\s*:\s*(\d{1,10})\b')
-_OTHER_ALPHABET: Final = str.maketrans("-_", "+/")
 
 
 def find_fields(raw: bytes | None, headers: Mapping[str, bytes]) -> dict[str, object]:
@@ -66,10 +65,10 @@ def _parsed(text: bytes | str) -> object:
 
 
 def _decoded(encoded: str) -> bytes:
-    letters = _NO_LETTER.sub("", encoded.translate(_OTHER_ALPHABET))
+    letters = _NO_LETTER.sub("", encoded)
     letters = letters[: len(letters) - (len(letters) % 4 == 1)]  # one letter alone is no byte
     try:
-        return base64.b64decode(letters + "=" * (-len(letters) % 4))
+        return base64.b64decode(usual_base64(letters))
     except (binascii.Error, ValueError):
         return b""
 
