@@ -23,6 +23,11 @@ _ZONE: Final = re.compile(
 _LEAP_SECOND: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d):60([.,]\d{1,9})?([Zz]|[+-]\d\d:?\d\d)?")
 
 
+def floor(moment: datetime, length: timedelta) -> datetime:
+    """Return when the piece of time begins in which a moment lies. Pieces begin in 1970."""
+    return moment - (moment - _EARLIEST) % length
+
+
 def is_sane(moment: datetime) -> bool:
     """Return true if an aware time lies in the years that this system takes."""
     return _EARLIEST <= moment < _LATEST

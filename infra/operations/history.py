@@ -12,12 +12,14 @@ from typing import Final
 
 import aiosql
 
+from infra.clock import floor
 from infra.postgres import Connection
 
 _queries = aiosql.from_path(Path(__file__).with_name("overview.sql"), "asyncpg")
 
 PERIODS: Final = {"1 h": timedelta(hours=1), "24 h": timedelta(hours=24), "30 d": timedelta(days=30)}
 _DAYS: Final = 90
+_FINE: Final = timedelta(minutes=5)
 _HALF_HOUR: Final = timedelta(minutes=30)
 _UNTIMED: Final = 999
 
@@ -72,7 +74,7 @@ class History:
 
 async def read_history(connection: Connection, now: datetime) -> History:
     """Return the jobs by time. Three statements, of some thousand rows each."""
-    hour, day, month = (_five_minutes(now - length) for length in PERIODS.values())
+    hour, day, month = (floor(now - length, _FINE) for length in PERIODS.values())
     rows = [row async for row in _queries.periods(connection, hour=hour, day=day, month=month, now=now)]
     periods = []
     for (name, length), column in zip(PERIODS.items(), ("hour", "day", "month"), strict=True):
@@ -124,7 +126,3 @@ def _percentile(took: Mapping[int, int], part: float) -> float | None:
     of_class, jobs = classes[place]
     within = (wanted - (reached[place] - jobs)) / jobs
     return round(float(2.0 ** ((of_class + within) / 4)), 3)
-
-
-def _five_minutes(at: datetime) -> datetime:
-    return at - (at - datetime(1970, 1, 1, tzinfo=UTC)) % timedelta(minutes=5)

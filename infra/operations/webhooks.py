@@ -104,8 +104,8 @@ async def rotate_secret(database: Database, endpoint_id: UUID, *, keep: timedelt
         UnknownWebhook: there is none.
         InvalidWebhook: it cannot be kept for so long.
     """
-    secret = make_secret()
-    async with _changing(database, "rotate", endpoint_id, effects={"old_one_kept_for": str(keep)}) as (connection, _):
+    secret, effects = make_secret(), {"old_one_kept_for": str(keep)}
+    async with _changing(database, "rotate", endpoint_id, effects=effects) as (connection, _, _):
         if not timedelta() <= keep <= _LONGEST_KEEP:
             raise InvalidWebhook(f"keep: give a time of at most {_LONGEST_KEEP.days} days, such as 24h; 0s: not at all")
         await endpoints.rotate(connection, endpoint_id, secret, until=database.clock.now() + keep)
@@ -119,7 +119,7 @@ async def disable_endpoint(database: Database, endpoint_id: UUID, because: str) 
         UnknownWebhook: there is none.
         InvalidWebhook: it is not said why.
     """
-    async with _changing(database, "disable", endpoint_id, reason=because) as (connection, _):
+    async with _changing(database, "disable", endpoint_id, reason=because) as (connection, _, _):
         if not because.strip() or len(because) > _LONGEST_REASON:
             raise InvalidWebhook(f"because: say why, in at most {_LONGEST_REASON} characters")
         why = f"{current_actor().name}: {storable(because, _LONGEST_REASON)}"
@@ -129,7 +129,7 @@ async def disable_endpoint(database: Database, endpoint_id: UUID, because: str) 
 
 async def enable_endpoint(database: Database, endpoint_id: UUID) -> Endpoint:
     """Send to an endpoint again, at once what has waited for it. Raises UnknownWebhook."""
-    async with _changing(database, "enable", endpoint_id) as (connection, act):
+    async with _changing(database, "enable", endpoint_id) as (connection, act, _):
         await endpoints.enable(connection, endpoint_id)
         act.effects["due_now"] = await deliveries.hasten(connection, endpoint_id, now=database.clock.now())
         return await _endpoint(connection, endpoint_id)
@@ -137,8 +137,7 @@ async def enable_endpoint(database: Database, endpoint_id: UUID) -> Endpoint:
 
 async def remove_endpoint(database: Database, endpoint_id: UUID) -> Endpoint:
     """Forget an endpoint with its secrets and all its deliveries; return what it was. Raises UnknownWebhook."""
-    async with _changing(database, "remove", endpoint_id) as (connection, act):
-        was = await _endpoint(connection, endpoint_id)
+    async with _changing(database, "remove", endpoint_id) as (connection, act, was):
         act.effects |= {"organization": was.organization_id, "url": was.url, "not_delivered": was.waiting}
         await endpoints.remove(connection, endpoint_id)
         return was
@@ -152,8 +151,7 @@ async def send_test(database: Database, endpoint_id: UUID) -> str:
         InvalidWebhook: it is disabled.
     """
     event_id = f"test-{uuid4()}"
-    async with _changing(database, "test", endpoint_id, effects={"event": event_id}) as (connection, _):
-        known = await _endpoint(connection, endpoint_id)
+    async with _changing(database, "test", endpoint_id, effects={"event": event_id}) as (connection, _, known):
         if known.disabled_at is not None:
             raise InvalidWebhook(f"webhook {endpoint_id} is disabled ({known.disabled_because}); enable it first")
         now = database.clock.now()
@@ -179,13 +177,12 @@ async def _changing(
     *,
     reason: str | None = None,
     effects: Mapping[str, Any] | None = None,
-) -> AsyncIterator[tuple[Connection, Act]]:
-    """Give the transaction of an action on an endpoint that is there."""
+) -> AsyncIterator[tuple[Connection, Act, Endpoint]]:
+    """Give the transaction of an action on an endpoint that is there, and the endpoint as it was."""
     act = Act(f"webhook.{what}", f"webhook {endpoint_id}", reason, dict(effects or {}))
     async with acting(database, act) as connection:
         await endpoints.lock(connection, endpoint_id)
-        await _endpoint(connection, endpoint_id)
-        yield connection, act
+        yield connection, act, await _endpoint(connection, endpoint_id)
 
 
 async def _endpoint(connection: Connection, endpoint_id: UUID) -> Endpoint:

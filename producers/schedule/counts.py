@@ -16,7 +16,7 @@ from typing import Final
 import aiosql
 import structlog
 
-from infra.clock import Clock
+from infra.clock import Clock, floor
 from infra.postgres import Connection, Database
 
 log = structlog.get_logger(__name__)
@@ -85,14 +85,14 @@ class Counts:
             DependencyDown: Postgres is away. The next call begins anew.
         """
         now = self.clock.now()
-        horizon = _floor(now - KEPT, _COARSE)
+        horizon = floor(now - KEPT, _COARSE)
         async with self.database.transaction() as connection:
             archived_to = (await _queries.progress(connection))["archived_to"]
             known = await _queries.first_time(connection, since=horizon)
             await _queries.forget(connection, since=_EPOCH, until=horizon)
         begin = max(one for one in (known["first"] or now, known["deleted_before"] or horizon, horizon))
         counted = 0
-        for span in self._all(_floor(begin, _COARSE), now):
+        for span in self._all(floor(begin, _COARSE), now):
             async with self.database.transaction() as connection:
                 if await _queries.take_turn(connection):
                     await _count(connection, span)
@@ -111,7 +111,7 @@ class Counts:
         """Return the spans in which these times are counted; those that charts show no more are left out."""
         now = self.clock.now()
         widths = ((at, _FINE if at >= _fine_from(now) else _COARSE) for at in times if at > now - KEPT)
-        return sorted({(since := _floor(at, width), since + width, width) for at, width in widths})
+        return sorted({(since := floor(at, width), since + width, width) for at, width in widths})
 
     def _all(self, begin: datetime, now: datetime) -> Iterable[Span]:
         fine_from = _fine_from(now)
@@ -130,8 +130,4 @@ async def _count(connection: Connection, span: Span) -> None:
 
 
 def _fine_from(now: datetime) -> datetime:
-    return _floor(now - _FINE_FOR, _COARSE)
-
-
-def _floor(at: datetime, length: timedelta) -> datetime:
-    return at - (at - _EPOCH) % length
+    return floor(now - _FINE_FOR, _COARSE)
