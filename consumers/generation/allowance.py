@@ -93,7 +93,7 @@ class _Windows:
 
 @dataclass
 class _Recent:
-    """What the endpoint has answered to this worker in the last minute, in requests or in tokens."""
+    """It adds up what the endpoint has answered in the last minute, in requests or in tokens."""
 
     total: float = field(default=0.0, init=False)
     _answers: deque[tuple[float, float]] = field(default_factory=deque, init=False)
@@ -113,14 +113,13 @@ class _Recent:
 
 @dataclass
 class _Known:
-    """What answers have stated of one kind of limit.
+    """It keeps what answers have stated of one kind of limit.
 
     Attributes:
         recent: what was answered; a limit that it is far beyond is stale.
     """
 
     recent: _Recent = field(default_factory=_Recent, init=False)
-
     limit: float | None = field(default=None, init=False)
     _stated: float | None = field(default=None, init=False)
     _alike: int = field(default=0, init=False)

@@ -55,7 +55,7 @@ NO_CREDIT: Final = words(
     r"欠费",
     r"套餐已(到|过)期",
 )
-# What the account has not bought. Under a 429 the same words advertise.
+# The account has not bought this. Under a 429 the same words advertise.
 NOT_BOUGHT: Final = words(
     r"upgrade (your|the) (account|plan|subscription|tier)",
     r"requires an? [\w\s]{0,30}\b(subscription|plan|tier|account)\b",

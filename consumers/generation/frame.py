@@ -38,7 +38,7 @@ class Frame:
             return
         self._tries += 1
         before, after = line[: found.start(1)], line[found.end(1) :]
-        # Whatever text stands there, the event is the same: tried with another one.
+        # The event is the same whatever text stands there: another one is tried.
         if _without_text(before + orjson.dumps(_STAND_IN) + after) == piece:
             self._before, self._after = before, after
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from streams.jobs.completion import Usage
 
 _REPORTS: Final = ("error", "errors", "detail", "message", "msg", "error_msg", "error_message", "base_resp")
-# What gateways write where there was no error.
+# Gateways write these where there was no error.
 _NO_ERROR: Final = frozenset({"", "0", "00", "200", "none", "null", "nil", "ok", "success", "no error", "false"})
 _STATUSES: Final = ("code", "status", "status_code", "statusCode", "http_code")
 # MiniMax has generated such an answer, and keeps it.
