@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID
 
 import typer
 
+from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes, duration
-from infra.cli.output import print_json, print_table, second
+from infra.cli.output import print_json, print_table, shown
 
 if TYPE_CHECKING:
     from consumers.webhooks.deliveries import DeliveryState
@@ -83,7 +84,7 @@ def show(endpoint: EndpointId, *, as_json: AsJson = False) -> None:
         print_json(found)
         return
     for name, value in asdict(found).items():
-        typer.echo(f"{name.replace('_', ' '):20} {_cell(value)}".rstrip())
+        typer.echo(f"{name.replace('_', ' '):20} {shown(value)}".rstrip())
 
 
 @webhooks.command("rotate")
@@ -141,7 +142,7 @@ def remove(endpoint: EndpointId, *, yes: Yes = False) -> None:
     found = with_database(lambda database: show_endpoint(database, endpoint))
     typer.echo(f"{found.url} of {found.organization_id}; {found.waiting} deliveries wait for it.")
     if not yes:
-        typer.confirm("Remove it?", abort=True)
+        confirm("Remove it?")
     with_database(lambda database: remove_endpoint(database, endpoint))
     typer.echo("Removed.")
 
@@ -242,9 +243,3 @@ def _print_deliveries(found: "Sequence[DeliveryState]") -> None:
         for one in found
     )
     print_table(columns, rows)
-
-
-def _cell(value: Any) -> str:  # noqa: ANN401 - whatever an endpoint has
-    if isinstance(value, list):
-        return ", ".join(value)
-    return "" if value is None else second(value) if hasattr(value, "isoformat") else str(value)

@@ -34,11 +34,16 @@ UPDATE cancel_plans SET effects = :effects, digest = :digest WHERE id = :id;
 -- A plan, and how far it is.
 SELECT
     plan.id, plan.state, plan.filters, plan.effects, plan.digest, plan.reason, plan.created_by, plan.created_at,
-    plan.started_at, plan.ended_at,
-    (SELECT count(*) FROM cancel_plan_items AS item WHERE item.plan_id = plan.id) AS total,
-    (SELECT count(*) FROM cancel_plan_items AS item WHERE item.plan_id = plan.id AND item.result IS NULL) AS left,
-    (SELECT count(*) FROM cancel_plan_items AS item WHERE item.plan_id = plan.id AND item.result = 'cancelled') AS cancelled
+    plan.started_at, plan.ended_at, counted.total, counted.left, counted.cancelled
 FROM cancel_plans AS plan
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) AS total,
+        count(*) FILTER (WHERE item.result IS NULL) AS left,
+        count(*) FILTER (WHERE item.result = 'cancelled') AS cancelled
+    FROM cancel_plan_items AS item
+    WHERE item.plan_id = plan.id
+) AS counted
 WHERE plan.id = :id;
 
 -- name: latest(limit, before)
