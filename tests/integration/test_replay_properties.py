@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from infra.postgres import Database
+from producers import applying
 from producers.replay import apply as replay_apply
 from producers.replay.errors import ReplayError
 from producers.replay.plans import Plan
@@ -191,7 +192,7 @@ class ReplayMachine(RuleBasedStateMachine):
 def test_any_history_of_replays_keeps_the_books_right(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans applied late, twice, at once and half never take a second unit, and leave nothing behind."""
     # One event a batch, and little waiting.
-    monkeypatch.setattr(replay_apply, "_BATCH_S", 0.001)
+    monkeypatch.setattr(applying, "_BATCH_S", 0.001)
     monkeypatch.setattr(replay_apply, "_LOOK_S", 0.01)
     with asyncio.Runner() as runner:
         pool = runner.run(_pool(database_url))
