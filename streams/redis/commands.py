@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["COUNTING", "LEADING", "READING", "SCRIPTS", "SENDING", "TRIMMING", "WORKER"]
 
-SCRIPTS = ("evalsha", "eval", "script|load")
+SCRIPTS = ("evalsha", "eval")
 """Any of the other purposes needs these; what a script calls is checked like a command of its own."""
 
 READING = (

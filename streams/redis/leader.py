@@ -15,10 +15,10 @@ import logging
 from collections.abc import Callable
 from time import monotonic
 
-from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
 from .health import Health
+from .lock import LeaderLock
 from .loop import Loop
 from .server import Client
 
@@ -42,7 +42,7 @@ class Leader:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._client = client
-        self._lock = Lock(client, name, timeout=ttl_s, blocking=False, thread_local=False)
+        self._lock = LeaderLock(client, name, ttl_s)
         self._ttl_s = ttl_s
         self._loop = Loop("leader election", health)
         self._needed = needed

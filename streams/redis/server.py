@@ -111,13 +111,17 @@ def translate_reply(message: str) -> TransportError:
 
 
 @cache
-def _script(name: str) -> tuple[str, str]:
-    """The text of `scripts/<name>.lua`, and the digest by which the server remembers it."""
+def script_text(name: str) -> str:
+    """The text of `scripts/<name>.lua`, with what it shares with others."""
     folder = files(__package__) / "scripts"
     text = (folder / f"{name}.lua").read_text()
-    if "owned(" in text:
-        text = (folder / "owned.lua").read_text() + text
-    return text, hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - the server names scripts by it
+    return (folder / "owned.lua").read_text() + text if "owned(" in text else text
+
+
+@cache
+def script_digest(text: str) -> str:
+    """The digest by which the server remembers a script: computed here, since what a proxy says of it may be wrong."""
+    return hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - the server names scripts by it
 
 
 async def run_script(client: Client, name: str, key: bytes | str, *args: bytes | str | int) -> Any:
@@ -129,9 +133,15 @@ async def run_script_by(
     execute: Callable[..., Awaitable[Any]], name: str, key: bytes | str, *args: bytes | str | int
 ) -> Any:
     """As `run_script`, for a caller that sends its commands in a way of its own."""
-    text, digest = _script(name)
+    return await run_text_by(execute, script_text(name), key, *args)
+
+
+async def run_text_by(
+    execute: Callable[..., Awaitable[Any]], text: str, key: bytes | str, *args: bytes | str | int
+) -> Any:
+    """As `run_script_by`, for a script that is in no file of this package."""
     try:
-        return await execute("EVALSHA", digest, 1, key, *args)
+        return await execute("EVALSHA", script_digest(text), 1, key, *args)
     except NoScriptError:
         return await execute("EVAL", text, 1, key, *args)
 
@@ -218,4 +228,4 @@ def _raw(reply: Any, **_: Any) -> Any:
     return reply
 
 
-__all__ += ["close", "run_script", "run_script_by", "translate_reply"]
+__all__ += ["close", "run_script", "run_script_by", "run_text_by", "script_digest", "script_text", "translate_reply"]

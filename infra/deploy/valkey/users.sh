@@ -15,7 +15,7 @@ ALL='job-requests job-accepted job-accepted-priority job-events dead-letters'
 
 # What a stage reads, what it writes, what is its own; and all streams may be counted, for /metrics.
 rights() { echo "${2:+"($(streams $2)$READ) "}($(streams $3)$WRITE) (~$1:* $OWN)"; }
-worker() { user "$1" "+select +client|id +client|unblock +script|load" "$2" "($(streams $ALL)$COUNT)"; }
+worker() { user "$1" "+select +client|id +client|unblock" "$2" "($(streams $ALL)$COUNT)"; }
 stage() { worker "$1" "$(rights "$@")"; }
 each_stage() {
     "$1" quota 'job-requests job-events' 'job-accepted job-events dead-letters'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from importlib.resources import files
@@ -18,7 +17,7 @@ from redis.asyncio.lock import Lock
 from redis.exceptions import ResponseError
 from yarl import URL
 
-from streams.redis.server import _script
+from streams.redis.server import script_digest, script_text
 from tests.conformance.brokers import Broker, RedisBroker, valkey
 from tests.conformance.harness import Bench, transport_of
 from tests.integration.redis_transport.conftest import Client
@@ -26,11 +25,11 @@ from tests.resp_proxy import CUT, HALF, LOST, PUSHED, RAW, RespProxy
 from tests.waiting import wait_for
 
 SCRIPTS = {
-    _script(path.name.removesuffix(".lua"))[1]: path.name.removesuffix(".lua")
+    script_digest(script_text(path.name.removesuffix(".lua"))): path.name.removesuffix(".lua")
     for path in (Path(str(files("streams.redis"))) / "scripts").glob("*.lua")
 }
 LOCK = {
-    hashlib.sha1(text.encode()).hexdigest(): f"lock {name}"  # noqa: S324 - the server names scripts by it
+    script_digest(text): f"lock {name}"
     for name, text in (("release", Lock.LUA_RELEASE_SCRIPT), ("reacquire", Lock.LUA_REACQUIRE_SCRIPT))
 }
 
@@ -48,7 +47,6 @@ COMMANDS = (
     "EXISTS",
     "PEXPIRE",
     "PTTL",
-    "SCRIPT LOAD",
     "SELECT",
     "SET",
     "XADD",
@@ -59,7 +57,7 @@ COMMANDS = (
     "XREADGROUP",
 )
 # The other scripts are sent as EVAL in the same way when the server has forgotten them, and not in each run.
-_AS_EVAL = {f"EVAL {name}" for name in SCRIPTS.values()}
+_AS_EVAL = {f"EVAL {name}" for name in (*SCRIPTS.values(), *LOCK.values())}
 
 ERRORS = (
     b"READONLY You can't write against a read only replica.",

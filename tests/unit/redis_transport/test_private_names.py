@@ -87,6 +87,11 @@ INNER = [
     ("outbox.py", "client.connection_pool", "release", "gives the connection back"),
     ("leader.py", "lock", "local", "knows whether it holds the lock"),
     ("leader.py", "lock.local", "token", "knows whether it holds the lock"),
+    ("lock.py", "lock", "register_scripts", "keeps the lock from learning its scripts' digests from the server"),
+    ("lock.py", "lock", "do_release", "runs the script itself"),
+    ("lock.py", "lock", "do_reacquire", "runs the script itself"),
+    ("lock.py", "lock", "LUA_RELEASE_SCRIPT", "is the script"),
+    ("lock.py", "lock", "LUA_REACQUIRE_SCRIPT", "is the script"),
 ]
 # Names that classes of ours give a meaning of their own; Faust or redis-py calls, reads or writes them.
 OVERRIDDEN = {
