@@ -26,6 +26,7 @@ from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import from_json
 
 from infra.errors import InvalidEvent
+from streams.delivery.other_formats import advice_on_bytes, named_envelope
 
 # Type and subtype in RFC 6838's characters; the subtype is `json`, or `x-json` as it once was, or ends in `+json`, in
 # any case, whatever follows.
@@ -62,13 +63,6 @@ _ZERO_TIMES: Final = re.compile(r"0001-01-01T00:00:00(\.0+)?(Z|[+-]00:00)?", re.
 UNKNOWN_SOURCE: Final = "unknown"
 _BOM: Final = b"\xef\xbb\xbf"
 _OF_URLS: Final = str.maketrans("-_", "+/")
-# What the bytes begin with that come in place of JSON.
-_NO_JSON: Final = (
-    (b"\0", "; it begins with a schema registry's frame: set the producer's serializer to plain JSON"),
-    (b"\x1f\x8b", "; it is compressed by gzip: send it as it is"),
-    (b"\x28\xb5\x2f\xfd", "; it is compressed by zstd: send it as it is"),
-    (b"<", "; it is XML: send JSON"),
-)
 
 
 def read_attributes(
@@ -131,6 +125,8 @@ def _structured(raw: bytes | None) -> dict[str, Any]:
     if not isinstance(event, dict):
         what = "a list; write each event of a batch as an entry of its own" if isinstance(event, list) else "no object"
         raise InvalidEvent(f"event: must be one CloudEvents object in JSON, and is {what}")
+    if (envelope := named_envelope(event)) is not None:
+        raise InvalidEvent(f"event: is {envelope}")
     encoded = event.pop("data_base64", None)
     if encoded is None:
         return event
@@ -165,8 +161,7 @@ def _json(raw: bytes, field: str) -> Any:  # noqa: ANN401 - it is whatever someb
         try:
             return json.loads(raw)
         except (ValueError, RecursionError):
-            known = next((advice for begins, advice in _NO_JSON if raw.startswith(begins)), "")
-            raise InvalidEvent(f"{field}: Invalid JSON: {error}{known}") from error
+            raise InvalidEvent(f"{field}: Invalid JSON: {error}{advice_on_bytes(raw)}") from error
 
 
 def _header(name: str, value: bytes) -> str:

@@ -218,23 +218,31 @@ REFUSED: Final[dict[str, tuple[Fields, str]]] = {
     ),
     "Event Grid's own schema": (
         {"event": json.dumps({"eventType": EVENT["type"], "eventTime": TIME, "data": DATA}).encode()},
-        "type: is missing; for a request it is teamfit.job.requested.v1",
+        "event: is an event of Azure Event Grid's own schema; choose its CloudEvents schema",
     ),
     "EventBridge's own envelope": (
         {"event": json.dumps({"detail-type": EVENT["type"], "detail": DATA, "source": "hr"}).encode()},
-        "type: is missing; for a request it is teamfit.job.requested.v1",
+        "event: is an event of Amazon EventBridge; have an input transformer write a CloudEvent",
     ),
     "SNS around it": (
         {"event": json.dumps({"Type": "Notification", "Message": json.dumps(EVENT)}).encode()},
-        "type: is missing; for a request it is teamfit.job.requested.v1",
+        "event: is a notification of Amazon SNS around the event; turn on raw message delivery",
     ),
     "Pub/Sub around it": (
         {"event": json.dumps({"message": {"data": in_base64(EVENT)}, "subscription": "s"}).encode()},
-        "type: is missing; for a request it is teamfit.job.requested.v1",
+        "event: is a push of Google Pub/Sub around the event; turn on payload unwrapping",
     ),
     "Kafka Connect's schema around it": (
         {"event": json.dumps({"schema": {}, "payload": EVENT}).encode()},
-        "type: is missing; for a request it is teamfit.job.requested.v1",
+        "event: is Kafka Connect's schema around the event; set its converter's schemas.enable=false",
+    ),
+    "SQS and S3 around it": (
+        {"event": json.dumps({"Records": [{"body": json.dumps(EVENT)}]}).encode()},
+        "event: is a batch of an AWS service; write the event of each record as an entry of its own",
+    ),
+    "Debezium's change": (
+        {"event": json.dumps({"before": None, "after": DATA, "op": "c", "source": {}}).encode()},
+        "event: is a change of Debezium; have its outbox event router write the event",
     ),
     "Kafka Connect's schema around the data": (
         binary("ce_", data=json.dumps({"schema": {}, "payload": DATA}).encode()),
