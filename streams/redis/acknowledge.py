@@ -56,7 +56,7 @@ class Acknowledger:
     async def _send(self, partition: Partition, most: int) -> int:
         entry_ids = partition.tags.take_acknowledged(most)
         try:
-            [lost] = await partition.fenced(self._client, "acknowledge", entry_ids)
+            lost = await partition.fenced(self._client, "acknowledge", entry_ids)
         except BaseException as error:
             if is_missing_group(error):
                 # The stream or the group was flushed away: there is nothing left to acknowledge.

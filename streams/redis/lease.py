@@ -60,9 +60,9 @@ class Lease:
         if not held:
             return
         try:
-            for lost in await partition.fenced(self._client, "renew_lease", held):
-                # What was acknowledged while the renewal was under way is no longer pending, and not lost either.
-                partition.lost([entry_id for entry_id in lost if partition.tags.holds(entry_id)])
+            lost = await partition.fenced(self._client, "renew_lease", held)
+            # What was acknowledged while the renewal was under way is no longer pending, and not lost either.
+            partition.lost([entry_id for entry_id in lost if partition.tags.holds(entry_id)])
         except ResponseError as error:
             if not is_missing_group(error):
                 raise

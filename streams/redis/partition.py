@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 from faust.types import TP
 
+from . import replies
 from .delivery_tags import DeliveryTags
 from .server import Client, run_script
 
@@ -30,13 +30,18 @@ class Partition:
     consumer: str
     tags: DeliveryTags
 
-    async def fenced(self, client: Client, script: str, entry_ids: list[bytes], *args: str | int) -> list[Any]:
-        """Run a script on entries that this consumer should own. Returns what the script returned, by chunk."""
-        results = []
+    async def fenced(self, client: Client, script: str, entry_ids: list[bytes], *args: str | int) -> list[bytes]:
+        """Run a script on entries that this consumer should own. Returns the IDs of those that it does not own.
+
+        Raises:
+            InvalidResponse: the reply is not the script's; nothing is known of what was done.
+        """
+        lost: list[bytes] = []
         for start in range(0, len(entry_ids), CHUNK):
             chunk = sorted(entry_ids[start : start + CHUNK])
-            results.append(await run_script(client, script, self.stream, self.group, self.consumer, *args, *chunk))
-        return results
+            reply = await run_script(client, script, self.stream, self.group, self.consumer, *args, *chunk)
+            lost += replies.entry_ids(reply)
+        return lost
 
     def lost(self, entry_ids: list[bytes]) -> None:
         """Note that other consumers have taken these entries over. What this one still does for them has no effect."""

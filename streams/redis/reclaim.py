@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
+from . import replies
 from .dead_letter import REASON_MAX_DELIVERIES, Burial
 from .entry import decode_entry
 from .keys import partition_for, stream_key
@@ -193,7 +194,8 @@ class Reclaimer:
             )
             headers = [part for name, value in letter.headers().items() for part in (f"h:{name}".encode(), value)]
             key = decode_entry(entry_id, fields).key
-            await self._client.execute_command("XADD", self._dead_letter_stream(key), "*", *fields, *headers)
+            written = await self._client.execute_command("XADD", self._dead_letter_stream(key), "*", *fields, *headers)
+            replies.entry_id(written)
             await partition.fenced(self._client, "acknowledge", [entry_id])
             log.error(
                 "entry.buried stream=%s group=%s entry=%s deliveries=%d",

@@ -94,6 +94,10 @@ ERRORS = (
     PUSHED,
 )
 
+# By these an entry is settled for good.
+_SETTLING = ("XADD", "EVALSHA acknowledge", "EVAL acknowledge")
+_ODD = (RAW + b":1\r\n", RAW + b"+OK\r\n", RAW + b"*1\r\n:1\r\n")
+
 _MOST_PER_S = 400  # commands of two members: a loop that spins sends thousands
 _RECOVERY_S = 5.0
 _AT_ONCE = 6
@@ -126,6 +130,7 @@ class Fleet:
         self.group = f"workers-{bench.number}"
         self.sent: set[bytes] = set()
         self.seen: set[bytes] = set()
+        self.poisons = 0
         self.members: list[faust.App] = []
 
     async def join(self) -> None:
@@ -178,6 +183,7 @@ class Fleet:
         # The group may be missing: the member that is to create it cannot.
         with suppress(ResponseError):
             await self.redis.eval(_LEFT_BEHIND, 1, self.bench.topic_name, self.group, expired, b"poison")
+            self.poisons += 1
 
     async def cell(self, command: str, error: bytes) -> None:
         """Have one command answered so while a member starts, all work and the other stops; then all must be well."""
@@ -195,11 +201,19 @@ class Fleet:
         last = await self.send("quick")
         await _within(_RECOVERY_S, lambda: last in self.seen, what=f"{cell}: an event")
         await wait_for(lambda: self.sent <= self.seen, deadline_s=15, what=f"{cell}: all events")
+        await wait_for(self._is_settled, deadline_s=30, what=f"{cell}: every acknowledgement and dead letter")
         (member,) = self.members
         await wait_for(lambda: _is_green(member), what=f"{cell}: a green light")
         assert not member.crashed, cell
         assert not member.consumer.crashed, cell
         assert proxy.answered[command] > before, f"{cell}: never sent; `turmoil` must give a reason to"
+
+    async def _is_settled(self) -> bool:
+        """Return whether no entry is held any more, and what is to be buried is."""
+        buried = await self.redis.xlen(f"dead-{self.bench.number}")
+        pending = (await self.redis.xpending(self.bench.topic_name, self.group))["pending"]
+        assert (buried >= self.poisons, pending) == (True, 0), f"{buried} of {self.poisons} buried, {pending} pending"
+        return True
 
     async def _suffer(self, patience_s: float) -> float:
         """Start a member, have all work, stop the other; return how many commands a second they sent."""
@@ -292,6 +306,8 @@ async def test_no_answer_ends_a_worker(bench: Bench, redis: Client, part: int) -
     cells = [(COMMANDS[number % len(COMMANDS)], ERRORS[number % len(ERRORS)]) for number in range(most)]
     # Of a proxy that passes on no BLOCK: it must not be asked again at once.
     cells.append(("XREADGROUP", _NOTHING))
+    # What is no reply of the server's confirms nothing.
+    cells += [(command, answer) for command in _SETTLING for answer in _ODD]
     async with fleet(bench, redis) as members:
         for command, error in cells[part::3]:
             await members.cell(command, error)
