@@ -1,4 +1,6 @@
-"""This module recognizes what comes in place of a CloudEvent, so that the refusal can name it and say what to set.
+"""This module recognizes what comes in place of a CloudEvent.
+
+The refusal can then name it, and say what to set.
 
 Sources: each service's page of its message format: Amazon SNS (raw message delivery), Amazon EventBridge (input
 transformers), Google Pub/Sub (payload unwrapping), Azure Event Grid (CloudEvents schema), Kafka Connect

@@ -112,7 +112,7 @@ def translate_reply(message: str) -> TransportError:
 
 @cache
 def script_text(name: str) -> str:
-    """The text of `scripts/<name>.lua`, with what it shares with others."""
+    """Return the text of `scripts/<name>.lua`, with what it shares with others."""
     folder = files(__package__) / "scripts"
     text = (folder / f"{name}.lua").read_text()
     return (folder / "owned.lua").read_text() + text if "owned(" in text else text
@@ -120,7 +120,7 @@ def script_text(name: str) -> str:
 
 @cache
 def script_digest(text: str) -> str:
-    """The digest by which the server remembers a script: computed here, since what a proxy says of it may be wrong."""
+    """Return the digest by which the server remembers a script. What a proxy says of it may be wrong."""
     return hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - the server names scripts by it
 
 
