@@ -33,12 +33,12 @@ _ENVELOPES: Final = (
 
 
 def advice_on_bytes(raw: bytes) -> str:
-    """Return what to do about bytes that are no JSON, to follow the sentence that says so; often nothing."""
+    """Return what to do about bytes that are no JSON. It follows the sentence that says so, and is often empty."""
     return next((advice for begins, advice in _NO_JSON if raw.startswith(begins)), "")
 
 
 def named_envelope(event: Mapping[str, Any]) -> str | None:
-    """Return what an object is that has no type of an event, and what to do, if it is a known envelope."""
+    """Return what a known envelope is, and what to do about it. An object with a type of its own is none."""
     if "type" in event:
         return None
     return next((says for names, says in _ENVELOPES if names <= event.keys()), None)

@@ -1,4 +1,4 @@
-"""The lock that the leader holds: redis-py's, with its scripts run in the way of all scripts here.
+"""This module has the lock that the leader holds. It is redis-py's; its scripts are run as all others here are.
 
 redis-py asks the server for the digest of a script that it loads, and goes by the answer from then on in the whole
 process. A proxy that answers something else once would end every later election (`AsyncScript.__call__`).
