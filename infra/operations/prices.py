@@ -13,6 +13,7 @@ from typing import Final
 
 import aiosql
 
+from consumers.generation import costs
 from infra.actions import Act, acting
 from infra.errors import TeamfitError
 from infra.postgres import Connection, Database
@@ -68,7 +69,7 @@ async def prices(database: Database) -> tuple[list[Price], Mapping[str, int]]:
     """Return all prices, and how many calls of which models have none. Raises DependencyDown."""
     async with database.transaction() as connection:
         found = [Price(**row) async for row in _queries.prices(connection)]
-        return found, {row["model"]: row["calls"] async for row in _queries.without_price(connection)}
+        return found, await costs.without_price(connection)
 
 
 async def set_price(database: Database, price: Price) -> int:
@@ -93,7 +94,7 @@ async def set_price(database: Database, price: Price) -> int:
             output_price=price.output_price,
             currency=price.currency,
         )
-        priced = int(await _queries.price_again(connection, holds_from=price.holds_from))
+        priced = await costs.price_again(connection, price.holds_from)
         act.effects["calls_priced"] = priced
         return priced
 

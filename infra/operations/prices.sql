@@ -6,13 +6,6 @@ SELECT
 FROM llm_prices
 ORDER BY model, holds_from DESC;
 
--- name: without_price()
--- Models whose calls are on record without a price, and how many calls.
-SELECT coalesce(model, '') AS model, count(*) AS calls
-FROM generation_attempts
-WHERE state <> 'started' AND cost IS NULL
-GROUP BY 1 ORDER BY 1;
-
 -- name: other_currency(currency)$
 -- A currency that other prices have.
 SELECT min(currency) FROM llm_prices WHERE currency <> :currency;
@@ -23,15 +16,6 @@ INSERT INTO llm_prices (model, holds_from, input_price, output_price, currency)
 VALUES (:model, :holds_from, :input_price, :output_price, :currency)
 ON CONFLICT (model, holds_from) DO UPDATE
 SET input_price = excluded.input_price, output_price = excluded.output_price, currency = excluded.currency;
-
--- name: price_again(holds_from)$
--- Has the trigger price the calls that began since and have none; returns how many have one now.
-WITH priced AS (
-    UPDATE generation_attempts SET cost = cost
-    WHERE state <> 'started' AND cost IS NULL AND started_at >= :holds_from
-    RETURNING cost
-)
-SELECT count(cost) FROM priced;
 
 -- name: spent(organization_id)
 -- What an organization's calls have cost, by month, the newest first.

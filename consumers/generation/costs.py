@@ -1,0 +1,28 @@
+"""Calls on record that have no price, for operators who set prices.
+
+A trigger prices a call in the transaction that records it, as its model's price then says. A call of a model without a
+price has no cost until somebody sets one.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+import aiosql
+
+from infra.postgres import Connection
+
+_queries = aiosql.from_path(Path(__file__).with_name("costs.sql"), "asyncpg")
+
+
+async def without_price(connection: Connection) -> Mapping[str, int]:
+    """Return how many calls of which models have no price."""
+    return {row["model"]: row["calls"] async for row in _queries.without_price(connection)}
+
+
+async def price_again(connection: Connection, holds_from: datetime) -> int:
+    """Price the calls that began since and have no price; return how many have one now.
+
+    Repeats are harmless. Calls that have a price keep it: what was billed does not change afterwards.
+    """
+    return int(await _queries.price_again(connection, holds_from=holds_from))
