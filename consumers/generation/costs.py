@@ -21,7 +21,7 @@ async def without_price(connection: Connection) -> Mapping[str, int]:
 
 
 async def price_again(connection: Connection, holds_from: datetime) -> int:
-    """Price the calls that began since and have no price; return how many have one now.
+    """Price the calls begun since that have no price; return how many have one now.
 
     Repeats are harmless. Calls that have a price keep it: what was billed does not change afterwards.
     """

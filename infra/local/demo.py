@@ -1,8 +1,6 @@
 """The demo sends jobs by all three ways in, with every kind of refusal.
 
 It follows them through the archive until they end.
-
-It follows them through the archive until they end.
 """
 
 import asyncio
@@ -76,11 +74,11 @@ class NeedsRedis(TeamfitError):
 
 
 def require_redis(settings: Settings) -> None:
-    """Raise NeedsRedis if the settings name a broker that takes requests over HTTP alone."""
+    """Raise NeedsRedis if the settings name a broker that knows no XADD."""
     if settings.broker_url.startswith("kafka:"):
         raise NeedsRedis(
-            "BROKER_URL is kafka://: two of the three ways in that the demo shows, the Python client and XADD, need "
-            "Redis. Unset it for the demo, or run `teamfit up`, which takes requests over HTTP on Kafka too"
+            "BROKER_URL is kafka://: one of the three ways in that the demo shows, XADD, needs Redis. Unset it for the "
+            "demo, or run `teamfit up`, which takes requests over HTTP and by the Python client on Kafka too"
         )
 
 

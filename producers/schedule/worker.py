@@ -106,8 +106,6 @@ class Duties:
     """The schedule's work runs when it is due, and its failures are noted.
 
     Everything else goes on meanwhile: a bug waits for a deploy that mends it.
-
-    A failure is noted, and everything else goes on: a bug waits for a deploy that mends it.
     """
 
     def __init__(self) -> None:

@@ -14,6 +14,7 @@ import infra.telemetry  # noqa: F401 - importing it registers the metrics
 
 _DEPLOY = Path(__file__).parents[2] / "infra" / "deploy"
 _PROMETHEUS = _DEPLOY / "prometheus"
+_OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
 _DASHBOARDS = sorted((_DEPLOY / "grafana").glob("*.json"))
 _PROMTOOL = shutil.which("promtool")
 _needs_promtool = pytest.mark.skipif(_PROMTOOL is None, reason="promtool is not installed")
@@ -70,3 +71,14 @@ def test_each_alert_has_a_case_for_both() -> None:
     cases = yaml.safe_load((_PROMETHEUS / "alerts.test.yml").read_text())["tests"]
     told = {(one["alertname"], bool(one["exp_alerts"])) for case in cases for one in case["alert_rule_test"]}
     assert told == {(rule["alert"], fires) for rule in group["rules"] for fires in (True, False)}
+
+
+def test_each_gauge_on_which_to_act_has_an_alert_or_is_named_as_having_none() -> None:
+    """Whoever reads in the table of gauges when to act, and trusts that a rule looks, is right."""
+    table = _OPERATING.read_text().partition("| gauge | means | act when |")[2].partition("\n\n")[0]
+    told = {name: act.strip() for name, act in re.findall(r"^\| `(\w+)\{?[^`]*` \|.*\|([^|]*)\|$", table, re.MULTILINE)}
+    asked = set(re.findall(r"teamfit_\w+", (_PROMETHEUS / "alerts.yml").read_text()))
+    before = _OPERATING.read_text().partition("| gauge | means | act when |")[0].rpartition("\n\nThese are read")[2]
+    exempt = set(re.findall(r"`(teamfit_\w+)`", before))
+    assert len(told) == table.count("| `teamfit_")
+    assert {name for name, act in told.items() if act} - asked == exempt

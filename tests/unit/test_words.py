@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("streams", "consumers", "producers", "infra")
 _MOST_WORDS = 15
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s")
+_CLAUSE_END = re.compile(r"[.!?:;]\s?")
+_FEW_WORDS = 5
 _QUESTION = re.compile(r"(What|Whether|How|Why|Which|Where)\b")
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -33,6 +35,18 @@ def test_first_sentences_are_short_and_no_questions(folder: str) -> None:
             if len(first.split()) > _MOST_WORDS or _QUESTION.match(first):
                 wrong.append(f"{path.relative_to(ROOT)}: {first}")
     assert not wrong
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_docstring_says_a_thing_twice(folder: str) -> None:
+    """A sentence that was moved up is not left below as well."""
+    twice = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = " ".join(((isinstance(node, _Documented) and ast.get_docstring(node)) or "").split())
+            parts = [part for part in _CLAUSE_END.split(text) if len(part.split()) > _FEW_WORDS]
+            twice += [f"{path.relative_to(ROOT)}: {part}" for part in set(parts) if parts.count(part) > 1]
+    assert twice == []
 
 
 # Each has a plainer word; what is left is a name: an account of the machine, an organization, whose fault an answer is.
