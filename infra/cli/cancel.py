@@ -1,6 +1,5 @@
 """`teamfit cancel` cancels many jobs at once: freeze the set, look, apply. It can be stopped and resumed."""
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID
 
@@ -9,23 +8,14 @@ from rich.console import Console
 
 from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
-from infra.cli.job_filter import (
-    InRun,
-    OfOrganization,
-    OfTeam,
-    OfTrace,
-    Since,
-    Until,
-    WithStatus,
-    WithWords,
-    job_filter,
-)
-from infra.cli.options import AsJson, Yes, moment, rate
-from infra.cli.output import print_json, print_table, second
+from infra.cli.job_filter import filtered_live_jobs
+from infra.cli.options import AsJson, MadeBefore, MostPlans, PlanId, Yes, rate
+from infra.cli.output import print_models, print_table, second
 
 if TYPE_CHECKING:
     from infra.operations.cancel_applying import CancelProgress
-    from infra.operations.cancel_plans import CancelPlan
+    from infra.operations.cancel_plans import CancelPlan, CancelPlanSummary
+    from infra.operations.job_search import JobFilter
     from infra.postgres import Database
 
 app = typer.Typer()
@@ -34,23 +24,11 @@ app.add_typer(cancels, name="cancel")
 
 _RATE: Final = 500.0
 
-PlanId = Annotated[UUID, typer.Argument(help="The plan's ID.")]
-
 
 @cancels.command("plan")
 @plain_errors()
-def plan_cancellation(
-    *,
-    status: WithStatus = None,
-    organization: OfOrganization = None,
-    team: OfTeam = None,
-    since: Since = None,
-    until: Until = None,
-    run: InRun = None,
-    trace: OfTrace = None,
-    words: WithWords = None,
-    as_json: AsJson = False,
-) -> None:
+@filtered_live_jobs
+def plan_cancellation(*, chosen: "JobFilter", as_json: AsJson = False) -> None:
     """Freeze the live jobs that a filter finds, and show what would follow. None is cancelled.
 
     Without an option it finds all that have not ended.
@@ -58,10 +36,6 @@ def plan_cancellation(
     from infra.cli.session import operator, with_database
     from infra.operations.cancel_plans import CancelPlans
 
-    chosen = job_filter(
-        status=status, organization_id=organization, team_id=team, since=since, until=until, run=run, trace_id=trace,
-        words=words,
-    )  # fmt: skip
     plan = with_database(lambda database: CancelPlans(database).make(chosen, by=operator()))
     if as_json:
         typer.echo(plan.model_dump_json(indent=2))
@@ -133,33 +107,15 @@ def show_status(
 
 @cancels.command("list")
 @plain_errors()
-def list_plans(
-    *,
-    limit: Annotated[int, typer.Option(help="How many plans.", min=1, max=500)] = 50,
-    before: Annotated[
-        datetime | None, typer.Option(parser=moment, metavar="TIME", help="Made before this time, or so long ago.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
+def list_plans(*, limit: MostPlans = 50, before: MadeBefore = None, as_json: AsJson = False) -> None:
     """List plans, the latest first."""
     from infra.cli.session import with_database
     from infra.operations.cancel_plans import CancelPlans
 
     found = with_database(lambda database: CancelPlans(database).latest(limit=limit, before=before))
-    if as_json:
-        print_json([one.model_dump(mode="json") for one in found])
-    elif found:
-        columns = ("plan", "state", "jobs", "made (UTC)", "by", "ended (UTC)", "filter")
-        chosen = {one.id: one.filters.model_dump(exclude_none=True) or "all that had not ended" for one in found}
-        print_table(
-            columns,
-            (
-                (one.id, one.state, one.jobs, one.created_at, one.created_by, one.ended_at, chosen[one.id])
-                for one in found
-            ),
-        )
-    else:
-        typer.echo("There is no plan. `teamfit cancel plan` makes one.")
+    columns = ("plan", "state", "jobs", "made (UTC)", "by", "ended (UTC)", "filter")
+    none = "There is no plan. `teamfit cancel plan` makes one."
+    print_models(found, columns, _plan_row, none=none, as_json=as_json)
 
 
 @cancels.command("abort")
@@ -196,6 +152,11 @@ async def _applied(database: "Database", plan_id: UUID, because: str, rate: floa
             except asyncio.CancelledError:
                 typer.echo(f"Stopped. `teamfit cancel apply {plan_id}` goes on from here.", err=True)
                 raise
+
+
+def _plan_row(one: "CancelPlanSummary") -> tuple[object, ...]:
+    chosen = one.filters.model_dump(exclude_none=True) or "all that had not ended"
+    return (one.id, one.state, one.jobs, one.created_at, one.created_by, one.ended_at, chosen)
 
 
 def _print(plan: "CancelPlan") -> None:

@@ -23,6 +23,8 @@ app = typer.Typer()
 failed = typer.Typer(help="Find, show and discard failed events.", no_args_is_help=True)
 app.add_typer(failed, name="failed")
 
+_InState = Annotated[Literal["open", "replayed", "discarded", "all"], typer.Option(help="What became of them.")]
+
 _BYTES_PER_LINE = 16
 _ID_WIDTH = 36
 
@@ -33,9 +35,7 @@ _ID_WIDTH = 36
 def list_failed(
     *,
     chosen: "Filter",
-    state: Annotated[
-        Literal["open", "replayed", "discarded", "all"], typer.Option(help="What became of them.")
-    ] = "open",
+    state: _InState = "open",
     limit: Annotated[int, typer.Option(help="Most to print; the total is always said.", min=1)] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -59,9 +59,7 @@ def list_failed(
 def group_failed(
     *,
     chosen: "Filter",
-    state: Annotated[
-        Literal["open", "replayed", "discarded", "all"], typer.Option(help="What became of them.")
-    ] = "open",
+    state: _InState = "open",
     as_json: AsJson = False,
 ) -> None:
     """Group the latest 10,000 failed events by stage, error and message, the largest group first."""

@@ -7,18 +7,7 @@ from uuid import UUID
 import typer
 
 from infra.cli.errors import plain_errors
-from infra.cli.job_filter import (
-    InRun,
-    OfOrganization,
-    OfTeam,
-    OfTrace,
-    Since,
-    Until,
-    WithError,
-    WithStatus,
-    WithWords,
-    job_filter,
-)
+from infra.cli.job_filter import filtered_jobs
 from infra.cli.options import AsJson
 from infra.cli.output import print_json, print_table
 
@@ -37,17 +26,10 @@ _COLUMNS: Final = ("job", "asked (UTC)", "organization", "team", "status", "run"
 
 @jobs_app.command("list")
 @plain_errors()
+@filtered_jobs
 def list_jobs(
     *,
-    status: WithStatus = None,
-    organization: OfOrganization = None,
-    team: OfTeam = None,
-    since: Since = None,
-    until: Until = None,
-    error: WithError = None,
-    run: InRun = None,
-    trace: OfTrace = None,
-    words: WithWords = None,
+    chosen: "JobFilter",
     order: Annotated[Literal["newest", "oldest"], typer.Option(help="Which come first.")] = "newest",
     limit: Annotated[int, typer.Option(help="Most to print; how many there are is always said.", min=1)] = 50,
     cursor: Annotated[str | None, typer.Option(help="Go on where a page ended, which has printed this.")] = None,
@@ -55,10 +37,6 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """Find jobs by what is known of them, the newest first. Counts are exact up to 10,000."""
-    chosen = job_filter(
-        status=status, organization_id=organization, team_id=team, since=since, until=until,
-        error_code=error, run=run, trace_id=trace, words=words,
-    )  # fmt: skip
     if follow:
         _follow(chosen, as_json=as_json)
     else:

@@ -1,14 +1,17 @@
-"""Several commands share these options: `--json`, `--yes`, and the filters of failed events."""
+"""Several commands share these options: `--json`, `--yes`, those about plans, and the filters of failed events."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
 import typer
+
+if TYPE_CHECKING:
+    from producers.replay.failed import Filter
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
@@ -58,6 +61,13 @@ def rate(text: str) -> float:
     if not 0 < each_second <= 1e6:  # noqa: PLR2004 - past any broker, and short of infinity
         raise typer.BadParameter("give a number for each second above 0, such as 100/s")
     return each_second
+
+
+PlanId = Annotated[UUID, typer.Argument(help="The plan's ID.")]
+MostPlans = Annotated[int, typer.Option(help="How many plans.", min=1, max=500)]
+MadeBefore = Annotated[
+    datetime | None, typer.Option(parser=moment, metavar="TIME", help="Made before this time, or so long ago.")
+]
 
 
 def _one_of(kind: str, choices: Callable[[], Sequence[str]]) -> Callable[[str], str]:
@@ -135,25 +145,44 @@ _OPTIONS: Final[dict[str, tuple[str, Any]]] = {
 }
 
 
-def filtered(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command all options of a filter, which reaches it as one argument, `chosen`.
+def filtered_by(
+    options: Mapping[str, tuple[str, Any]], read: Callable[..., object]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a command these options; what they choose reaches it as one argument, `chosen`.
 
     Typer reads a command's signature; it has no way to say that several commands share options.
+
+    Args:
+        options: each option with the field of the filter that it sets, and what Typer is told of it.
+        read: makes the filter of the fields.
     """
-    own = signature(command)
-    options = [
+    shared = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        for name, (_, annotation) in _OPTIONS.items()
+        for name, (_, annotation) in options.items()
     ]
-    parameters = [*(one for one in own.parameters.values() if one.name != "chosen"), *options]
 
-    @wraps(command)
-    def with_options(**arguments: Any) -> None:  # noqa: ANN401 - whatever Typer has read
-        from producers.replay.failed import Filter
+    def filtered_command(command: Callable[..., None]) -> Callable[..., None]:
+        own = signature(command)
+        others = [one for one in own.parameters.values() if one.name != "chosen"]
+        parameters = sorted([*shared, *others], key=lambda one: one.kind)  # what it is about comes first
 
-        chosen = Filter(**{field: arguments.pop(name) for name, (field, _) in _OPTIONS.items()})
-        command(**arguments, chosen=chosen)
+        @wraps(command)
+        def with_options(**arguments: Any) -> None:  # noqa: ANN401 - whatever Typer has read
+            chosen = read(**{field: arguments.pop(name) for name, (field, _) in options.items()})
+            command(**arguments, chosen=chosen)
 
-    with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # what `inspect` looks for
-    with_options.__annotations__ = {one.name: one.annotation for one in parameters}
-    return with_options
+        with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # what `inspect` looks for
+        with_options.__annotations__ = {one.name: one.annotation for one in parameters}
+        return with_options
+
+    return filtered_command
+
+
+def _failed_filter(**fields: Any) -> "Filter":  # noqa: ANN401 - whatever Typer has read
+    from producers.replay.failed import Filter
+
+    return Filter(**fields)
+
+
+filtered = filtered_by(_OPTIONS, _failed_filter)
+"""Gives a command the options that choose failed events."""

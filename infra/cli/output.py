@@ -1,13 +1,19 @@
 """Commands print tables, JSON, and texts of strangers that move no cursor. A pipe does not squeeze the tables."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
 
 import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 
 def out(*, stderr: bool = False, pipe_width: int = 160) -> Console:
@@ -29,6 +35,23 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
     for row in rows:
         table.add_row(*(Text(shown(cell)) for cell in row))
     out().print(table)
+
+
+def print_models(
+    found: "Sequence[M]",
+    columns: Iterable[str],
+    row: "Callable[[M], Iterable[object]]",
+    *,
+    none: str,
+    as_json: bool,
+) -> None:
+    """Print what was found as a table or as JSON; `none` says what to do where nothing was."""
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+    elif found:
+        print_table(columns, map(row, found))
+    else:
+        typer.echo(none)
 
 
 def shown(value: object) -> str:

@@ -1,7 +1,7 @@
 """`teamfit replay` shows a plan's effects, then applies it. It can be stopped and resumed."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID
 
@@ -12,8 +12,8 @@ from rich.text import Text
 
 from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
-from infra.cli.options import AsJson, Yes, filtered, moment, rate
-from infra.cli.output import out, print_json, print_table, second
+from infra.cli.options import AsJson, MadeBefore, MostPlans, PlanId, Yes, filtered, rate
+from infra.cli.output import out, print_models, second
 
 if TYPE_CHECKING:
     from infra.postgres import Database
@@ -30,9 +30,6 @@ _LONGEST_TABLE: Final = 20
 
 # A large batch over a slow line; no client waits for an answer meanwhile.
 _PUBLISH_TIMEOUT: Final = timedelta(seconds=30)
-
-
-PlanId = Annotated[UUID, typer.Argument(help="The plan's ID.")]
 
 
 @replay.command("plan")
@@ -56,26 +53,15 @@ def plan_replay(*, chosen: "Filter", as_json: AsJson = False) -> None:
 
 @replay.command("list")
 @plain_errors()
-def list_plans(
-    *,
-    limit: Annotated[int, typer.Option(help="How many plans.", min=1, max=500)] = 50,
-    before: Annotated[
-        datetime | None, typer.Option(parser=moment, metavar="TIME", help="Made before this time, or so long ago.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
+def list_plans(*, limit: MostPlans = 50, before: MadeBefore = None, as_json: AsJson = False) -> None:
     """List plans, the latest first."""
     from infra.cli.session import with_database
     from producers.replay.plans import Plans
 
     found = with_database(lambda database: Plans(database, database.clock).latest(limit=limit, before=before))
-    if as_json:
-        print_json([one.model_dump(mode="json") for one in found])
-    elif found:
-        columns = ("plan", "state", "failed events found", "made (UTC)", "by", "ended (UTC)", "filter")
-        print_table(columns, (_plan_row(one) for one in found))
-    else:
-        typer.echo("There is no plan. `teamfit replay plan` makes one.")
+    columns = ("plan", "state", "failed events found", "made (UTC)", "by", "ended (UTC)", "filter")
+    none = "There is no plan. `teamfit replay plan` makes one."
+    print_models(found, columns, _plan_row, none=none, as_json=as_json)
 
 
 @replay.command("apply")

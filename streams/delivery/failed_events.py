@@ -18,7 +18,7 @@ import structlog
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown
-from infra.postgres import Connection, Database
+from infra.postgres import Connection, Database, columns
 from infra.texts import storable
 from streams.delivery.letters import FailedEvent
 
@@ -70,26 +70,29 @@ class FailedEvents:
                 failures = [(row.latest.id, time) for row in some for time in row.times]
                 await _queries.keep(
                     connection,
-                    ids=[row.latest.id for row in some],
-                    topics=[row.latest.topic for row in some],
-                    stages=[row.latest.stage for row in some],
-                    reasons=[row.latest.reason for row in some],
-                    keys=[row.latest.key for row in some],
-                    events=[row.latest.event for row in some],
-                    headers=[row.latest.headers for row in some],
-                    error_types=[row.latest.error_type for row in some],
-                    error_messages=[row.latest.error_message for row in some],
-                    tracebacks=[row.latest.traceback for row in some],
-                    attempts=[row.latest.attempts for row in some],
+                    **columns(
+                        [row.latest for row in some],
+                        ids="id",
+                        topics="topic",
+                        stages="stage",
+                        reasons="reason",
+                        keys="key",
+                        events="event",
+                        headers="headers",
+                        error_types="error_type",
+                        error_messages="error_message",
+                        tracebacks="traceback",
+                        attempts="attempts",
+                        event_ids="event_id",
+                        event_types="event_type",
+                        job_ids="job_id",
+                        runs="run",
+                        organization_ids="organization_id",
+                        trace_ids="trace_id",
+                    ),
                     occurrences=[len(row.times) or 1 for row in some],
                     first_times=[row.times[0] if row.times else now for row in some],
                     last_times=[row.times[-1] if row.times else now for row in some],
-                    event_ids=[row.latest.event_id for row in some],
-                    event_types=[row.latest.event_type for row in some],
-                    job_ids=[row.latest.job_id for row in some],
-                    runs=[row.latest.run for row in some],
-                    organization_ids=[row.latest.organization_id for row in some],
-                    trace_ids=[row.latest.trace_id for row in some],
                     failure_ids=[letter_id for letter_id, _ in failures],
                     failure_times=[time for _, time in failures],
                 )
