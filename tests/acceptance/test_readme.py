@@ -42,10 +42,19 @@ async def test_the_redis_cli_line_becomes_three_activities(customer: Customer) -
 
 
 def test_the_table_of_settings_is_complete() -> None:
-    """Every setting is in the README with its description, so neither can change without the other."""
+    """Every setting is in the README with its default and description, so neither can change without the other."""
     for name, field in Settings.model_fields.items():
         (row,) = re.findall(rf"^\| `{Settings.variable(name)}` \|.*$", _README, re.MULTILINE)
-        assert f"{field.description}" in row
+        assert row == f"| `{Settings.variable(name)}` | {_shown(field.default)} | {field.description} |"
+
+
+def _shown(default: object) -> str:
+    """A setting's default as one would write it into the environment; none is an empty cell."""
+    if default is None or default == "":
+        return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")

@@ -1,30 +1,64 @@
 """The bounds that documents tell are the constants."""
 
 import inspect
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from consumers.generation import fleet, line, llm, money, pace, rate_limits, streaming
+from consumers.generation import worker as generation
 from consumers.generation.activities import ACTIVITIES_PER_JOB
 from consumers.generation.body import MOST_BYTES, MOST_STREAM_BYTES
+from consumers.generation.progress import WORTH_TELLING_S
+from consumers.projection import changes
 from consumers.webhooks.sender import MOST_OF_ONE
+from infra import clock
+from infra.api import event_stream
+from infra.api.body_limit import BodyLimit
+from infra.api.problems import RETRY_AFTER_S
+from infra.api.routes import operators
+from infra.api.routes.jobs import LONGEST_WAIT
+from infra.api.server import BoundedConnection
 from infra.api.stream_limits import StreamLimits
 from infra.auth import SHORTEST_KEY
+from infra.cli import cancel
 from infra.console.live import MOST_STREAMS
 from infra.console.sessions import LIFETIME
 from infra.operations.job_search import COUNTED
 from infra.settings import Settings
+from infra.verify.note import _KEPT as REPORTS_KEPT
+from producers import turns
 from producers.replay.failed_groups import LOOKED_AT, MOST_GROUPS
+from producers.schedule import budgets, counts
+from producers.schedule import worker as schedule
+from producers.schedule.periodic import PERIODIC
+from producers.schedule.retention import Retention
+from streams.delivery.failure_window import FailureWindow
+from streams.jobs import events, gauges
 from streams.jobs.completion import MOST_TOKENS
 from streams.jobs.events import LONGEST_DELAY, MAX_IDEMPOTENCY_KEY, MAX_REQUIREMENTS
+from streams.redis.settings import RedisSettings
 
 ROOT = Path(__file__).parents[2]
 _MIB = 2**20
-_WORDS = {3: "three", 8: "eight", 10: "ten"}
+_WORDS = {2: "two", 3: "three", 5: "five", 8: "eight", 10: "ten"}
+_TRANSPORT = RedisSettings()
 
 
 def _streams(name: str) -> int:
     return int(inspect.signature(StreamLimits).parameters[name].default)
+
+
+def _default(setting: str) -> Any:
+    return Settings.model_fields[setting].default
+
+
+def _at(task: str) -> str:
+    """When a periodic task runs, of those that run once a day."""
+    minute, hour, *_ = next(str(one.crontab) for one in PERIODIC if one.name == task).split()
+    return f"{int(hour):02}:{int(minute):02}"
 
 
 BOUNDS = [
@@ -45,6 +79,51 @@ BOUNDS = [
     ("docs/llm.md", f"{MOST_BYTES // _MIB} MiB of a body"),
     ("docs/llm.md", f"beyond {MOST_TOKENS // 1_000_000} million"),
     ("docs/llm.md", f"At most {_WORDS[ACTIVITIES_PER_JOB]} events an attempt"),
+    ("docs/llm.md", f"passes it over for {_WORDS[int(line._REST_S)]} seconds"),
+    ("docs/llm.md", f"each of {pace._PART * 100:g} % of a minute's limit"),
+    ("docs/llm.md", f"no minute, wherever it begins, has more than {pace._WHOLE * 100:g} % of the limit"),
+    ("docs/llm.md", f"The waits are {fleet._FIRST_WAIT.total_seconds()} s, 1 s, … {fleet._LONGEST_WAIT.seconds} s"),
+    ("docs/llm.md", f"{'an hour' if timedelta(hours=1) == rate_limits.LONGEST_WAIT else ''} at most"),
+    ("docs/llm.md", f"{_WORDS[streaming._MOST_BROKEN]} streams in a row that broke off"),
+    (
+        "docs/llm.md",
+        f"{_WORDS[streaming._MANY]} calls or more under way, whose latest {streaming._LATEST} took less than",
+    ),
+    ("docs/llm.md", f"an answer that takes less than {_WORDS[int(WORTH_TELLING_S)]} seconds"),
+    ("docs/llm.md", f"is waited for {_WORDS[int(llm._QUIET_S)]} seconds"),
+    ("docs/llm.md", f"reaching 80 and 100 % is told within {schedule._OFTEN_S:g} s"),
+    ("docs/llm.md", f"until {_WORDS[budgets._LATE.seconds // 60]} minutes after its end"),
+    ("docs/llm.md", f"comes again {_WORDS[money._CALLS_END.seconds]} seconds later if calls under way"),
+    ("docs/fairness.md", f"each says every {generation._TELL_S:g} s that it takes"),
+    ("docs/replay.md", f"sends for at most {_WORDS[operators._APPLY_AT_MOST.seconds]} seconds"),
+    ("docs/events.md", f"at most {events._LONGEST_ID} characters"),
+    ("docs/events.md", f"at most {events._LONGEST_SOURCE:,} characters"),
+    ("docs/events.md", f"in the years {clock._EARLIEST.year} to {clock._LATEST.year - 1} of UTC"),
+    ("docs/operating.md", f"one lease after its last sign of life ({_TRANSPORT.lease.seconds} s)"),
+    ("docs/operating.md", f"for up to {_TRANSPORT.drain.seconds} s (`drain`"),
+    ("docs/operating.md", f"stay for `retention` ({_TRANSPORT.retention.seconds // 60} minutes"),
+    ("docs/operating.md", f"(`retention`, {_TRANSPORT.retention.seconds // 60} minutes)"),
+    ("docs/operating.md", f"kills its worker {_WORDS[_TRANSPORT.max_deliveries]} times"),
+    ("docs/operating.md", f"At {FailureWindow.minimum} failures or more"),
+    ("docs/operating.md", f"at most every {_WORDS[int(gauges._FRESH_S)]} seconds"),
+    ("docs/operating.md", f"did not answer the last look within {_WORDS[int(gauges._LONGEST_LOOK_S)]} seconds"),
+    ("docs/operating.md", f"in pages of {inspect.signature(Retention).parameters['page_size'].default:,}"),
+    ("docs/operating.md", f"at {_at('retention')} UTC"),
+    ("docs/operating.md", f"`Retry-After: {RETRY_AFTER_S}`"),
+    ("docs/operating.md", f"up to {_WORDS[int(turns._LONGEST_WAIT_S)]} seconds, then 503 `too_busy`"),
+    ("docs/operating.md", f"It has {MOST_OF_ONE} tries at once in each worker"),
+    ("docs/operating.md", f"cancels exactly these, {cancel._RATE:g} a second unless"),
+    ("docs/operating.md", f"`TEAMFIT_DATABASE_POOL_SIZE` ({_default('database_pool_size')})"),
+    ("docs/operating.md", f"`TEAMFIT_STALL_THRESHOLD_S` ({_default('stall_threshold_s'):g})"),
+    ("docs/operating.md", f"| some twenty rows an hour | {counts.KEPT.days} days |"),
+    ("docs/operating.md", f"a row for each `teamfit verify` | {REPORTS_KEPT.days} days |"),
+    ("docs/deploying.md", f"keeps idle connections for {_default('keep_alive_s')} s"),
+    ("docs/deploying.md", f"must be above {LONGEST_WAIT.seconds} s, the longest that `Prefer: wait` waits"),
+    ("docs/deploying.md", f"above {event_stream._KEEP_ALIVE_S:g} s between two bytes"),
+    ("docs/deploying.md", f"headers must come within {BoundedConnection.headers_within_s:g} s"),
+    ("docs/deploying.md", f"a body within {inspect.signature(BodyLimit).parameters['within_s'].default:g} s (408)"),
+    ("docs/deploying.md", f"must be read on within {BoundedConnection.read_within_s:g} s"),
+    ("docs/deploying.md", f"the API looks every {changes._OFTEN_S * 1000:g} ms instead"),
     ("docs/console.md", f"lasts {_WORDS[LIFETIME.seconds // 3600]} hours"),
     ("docs/console.md", f"exact to {COUNTED:,}"),
     ("docs/console.md", f"At most {MOST_STREAMS} pages are live"),
