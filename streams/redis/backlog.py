@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from .errors import BrokerUnavailable, TransportError
 from .foreign import foreign_streams
 from .layout import Layout
-from .server import Client, Server, close, run_script, translate
+from .server import Client, Server, asking, run_script
 
 __all__ = ["GroupBacklog", "TopicBacklog", "read_backlogs"]
 
@@ -52,21 +51,13 @@ class TopicBacklog:
 
 async def read_backlogs(server: Server, layout: Layout, topics: Mapping[str, Iterable[str]]) -> list[TopicBacklog]:
     """As `Transport.backlogs`, of a server and its layout."""
-    client = server.open()
-    try:
+    async with asking(server, "tell its backlog") as client:
         found = []
         for topic, groups in topics.items():
             partitions = [await _partition(client, key) for key in layout.streams(topic)]
             unread = await foreign_streams(client, layout.foreign_stream_keys(topic))
             found.append(_summed(topic, groups, partitions, unread))
         return found
-    except Exception as error:
-        away = translate(error, sent=False)
-        if isinstance(away, BrokerUnavailable):
-            raise away from error
-        raise TransportError(f"the server does not tell its backlog: {error}") from error
-    finally:
-        await close(client)
 
 
 async def _partition(client: Client, stream: bytes) -> tuple[int, dict[str, GroupBacklog]]:

@@ -9,9 +9,8 @@ from datetime import timedelta
 from typing import Final
 
 from .entry import Entry, decode_entry
-from .errors import BrokerUnavailable, TransportError
 from .layout import Layout
-from .server import Client, Server, close, run_script, translate
+from .server import Client, Server, asking, run_script
 
 __all__ = ["InvalidPlace", "Look", "SeenEntry", "look_at"]
 
@@ -61,8 +60,7 @@ async def look_at(
 ) -> Look:
     """As `Transport.look_at`, of a server and its layout."""
     partition, last = _place(after)
-    client = server.open()
-    try:
+    async with asking(server, "show its entries") as client:
         found: list[SeenEntry] = []
         # One more than is shown tells whether there are more.
         for number, stream in enumerate(layout.streams(topic)[partition:], partition):
@@ -73,13 +71,6 @@ async def look_at(
                 return Look(found, _next(number, begin, found, stream))
             found += rows
         return Look(found, None)
-    except Exception as error:
-        away = translate(error, sent=False)
-        if isinstance(away, BrokerUnavailable):
-            raise away from error
-        raise TransportError(f"the server does not show its entries: {error}") from error
-    finally:
-        await close(client)
 
 
 async def _read(client: Client, stream: bytes, group: str | None, after: str, count: int) -> list[SeenEntry]:

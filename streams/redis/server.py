@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import cache
 from importlib.resources import files
@@ -213,6 +213,26 @@ class Server:
             if not own:
                 go_on_without_login(sentinel.connection_pool)
         return found
+
+
+@contextlib.asynccontextmanager
+async def asking(server: Server, what: str) -> AsyncIterator[Client]:
+    """Give a client of its own to a question that no worker depends on.
+
+    Raises:
+        BrokerUnavailable: the server is away.
+        TransportError: it does not answer the question, which `what` names.
+    """
+    client = server.open()
+    try:
+        yield client
+    except Exception as error:
+        away = translate(error, sent=False)
+        if isinstance(away, BrokerUnavailable):
+            raise away from error
+        raise TransportError(f"the server does not {what}: {error}") from error
+    finally:
+        await close(client)
 
 
 async def close(client: Client) -> None:
