@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import aiohttp
 import asyncpg
@@ -10,9 +11,8 @@ import pytest
 from infra.local.stack import Stack
 from infra.settings import Settings
 from tests.acceptance.customer import Customer
-from tests.acceptance.running import running
-from tests.conftest import Pool, run_apart
-from tests.verified import assert_consistent
+from tests.acceptance.running import SharedPipeline
+from tests.conftest import Pool
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,23 +30,32 @@ def _own_surroundings() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def stack(_own_surroundings: None) -> Iterator[Stack]:
-    """The running pipeline. A test may kill and restart its parts, and leaves it whole.
-
-    The short lease brings a killed worker's entries back in two seconds; few calls at a time make work last long enough
-    to be interrupted.
-    """
-    stack = Stack(
+def _make() -> Stack:
+    return Stack(
         Settings(_env_file=None, generation_concurrency=25, retry_base_s=0.2),
         llm_latency_s=0.2,
         broker_parameters="lease=2s",
         durable=False,
     )
-    with running(stack):
-        yield stack
-        # Whatever the tests did to it: nothing is lost, stuck, or done twice.
-        run_apart(assert_consistent(stack.settings.database_url, deadline_s=60))
+
+
+_PIPELINE = SharedPipeline(Path(__file__).parent, _make)
+
+
+@pytest.fixture(scope="module")
+def stack(_own_surroundings: None) -> Stack:
+    """The running pipeline. A test may kill and restart its parts, and leaves it whole.
+
+    The short lease brings a killed worker's entries back in two seconds; few calls at a time make work last long enough
+    to be interrupted.
+    """
+    return _PIPELINE.get()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Stop the pipeline with the last test of this folder."""
+    _PIPELINE.stop_before(nextitem)
 
 
 @pytest.fixture

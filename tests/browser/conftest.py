@@ -1,6 +1,7 @@
 """The console in this machine's Chromium, with a whole pipeline behind it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Final, Literal
 
 import aiohttp
@@ -9,7 +10,7 @@ from playwright.async_api import Browser, async_playwright
 
 from infra.local.stack import API, WEB, WORKERS, Stack
 from infra.settings import Settings
-from tests.acceptance.running import running
+from tests.acceptance.running import SharedPipeline
 from tests.browser.chromium import chromium_or_why_not
 from tests.browser.people import Customer, Visitor
 
@@ -25,12 +26,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=_WHY_NOT))
 
 
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """The running pipeline with its console and front end; its LLM takes a moment, so that a job is seen under way."""
+def _make() -> Stack:
     settings = Settings(_env_file=None, console=True)
-    with running(Stack(settings, llm_latency_s=1.5, durable=False, parts=(*WORKERS, API, WEB))) as stack:
-        yield stack
+    return Stack(settings, llm_latency_s=1.5, durable=False, parts=(*WORKERS, API, WEB))
+
+
+_PIPELINE = SharedPipeline(Path(__file__).parent, _make)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    """The running pipeline with its console and front end; its LLM takes a moment, so that a job is seen under way."""
+    return _PIPELINE.get()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Stop the pipeline with the last test of this folder."""
+    _PIPELINE.stop_before(nextitem)
 
 
 @pytest.fixture

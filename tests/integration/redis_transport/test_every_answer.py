@@ -100,7 +100,8 @@ _ODD = (RAW + b":1\r\n", RAW + b"+OK\r\n", RAW + b"*1\r\n:1\r\n")
 
 _MOST_PER_S = 400  # commands of two members: a loop that spins sends thousands
 _RECOVERY_S = 5.0
-_AT_ONCE = 6
+_AT_ONCE = 6  # fleets, where nothing else uses the machine
+_FEW_AT_ONCE = 3
 _FAILING_S = 0.6  # the time in which a loop could spin
 _PATIENCE_S = (
     2.0,
@@ -299,8 +300,25 @@ async def test_the_table_has_every_command(bench: Bench, redis: Client) -> None:
     assert set(members.proxy.seen) - set(COMMANDS) - _AS_EVAL == set()
 
 
-@pytest.mark.parametrize("part", range(3))
-async def test_no_answer_ends_a_worker(bench: Bench, redis: Client, part: int) -> None:
+async def meet(folder: Path, parts: Sequence[Sequence[tuple[str, bytes]]]) -> None:
+    """Have a fleet go through each part of the table. Most of a cell is waiting, so the fleets share the time.
+
+    Each has its server: one that makes a server forget its scripts would have another find them loaded again, or gone
+    once more.
+    """
+
+    async def one(broker: Broker, cells: Sequence[tuple[str, bytes]]) -> None:
+        async with second_database(broker) as redis, fleet(Bench(broker, folder), redis) as members:
+            for command, error in cells:
+                await members.cell(command, error)
+
+    with ExitStack() as servers:
+        fleets = [one(servers.enter_context(valkey()), cells) for cells in parts]
+        for failure in filter(None, await asyncio.gather(*fleets, return_exceptions=True)):
+            raise failure
+
+
+async def test_no_answer_ends_a_worker(tmp_path: Path) -> None:
     """A cross-section of the table, in which each command and each error comes: workers live and lose nothing."""
     most = max(len(COMMANDS), len(ERRORS))
     cells = [(COMMANDS[number % len(COMMANDS)], ERRORS[number % len(ERRORS)]) for number in range(most)]
@@ -308,24 +326,11 @@ async def test_no_answer_ends_a_worker(bench: Bench, redis: Client, part: int) -
     cells.append(("XREADGROUP", _NOTHING))
     # What is no reply of the server's confirms nothing.
     cells += [(command, answer) for command in _SETTLING for answer in _ODD]
-    async with fleet(bench, redis) as members:
-        for command, error in cells[part::3]:
-            await members.cell(command, error)
+    await meet(tmp_path, [cells[part::_FEW_AT_ONCE] for part in range(_FEW_AT_ONCE)])
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("command", COMMANDS)
 async def test_no_answer_to_any_command_ends_a_worker(tmp_path: Path, command: str) -> None:
     """The whole table: workers live, consume within five seconds of the last error, lose nothing and do not spin."""
-
-    async def meet(broker: Broker, errors: Sequence[bytes]) -> None:
-        async with second_database(broker) as redis, fleet(Bench(broker, tmp_path), redis) as members:
-            for error in errors:
-                await members.cell(command, error)
-
-    # Most of a cell is waiting, so several fleets share the time. Each has its server: one that makes a server forget
-    # its scripts would have another find them loaded again, or gone once more.
-    with ExitStack() as servers:
-        parts = [meet(servers.enter_context(valkey()), ERRORS[number::_AT_ONCE]) for number in range(_AT_ONCE)]
-        for failure in filter(None, await asyncio.gather(*parts, return_exceptions=True)):
-            raise failure
+    await meet(tmp_path, [[(command, error) for error in ERRORS[part::_AT_ONCE]] for part in range(_AT_ONCE)])
