@@ -79,7 +79,7 @@ def _program() -> str:
 
 def _by_entry(stack: Stack, token: str) -> str:
     if stack.settings.broker_url.startswith("kafka:"):
-        return "On Kafka, requests come over HTTP; the Python client and XADD are for Redis.\n"
+        return "On Kafka, requests come over HTTP or by the Python client; XADD is for Redis.\n"
     event = job_requested(
         job_id=JobId(uuid4()),
         organization_id=ACME.id,

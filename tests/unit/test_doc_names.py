@@ -24,6 +24,13 @@ _MAKE = re.compile(r"`make ([a-z][\w-]*)|^\s*make ([a-z][\w-]*)", re.MULTILINE)
 _TABLE = re.compile(r"CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?(\w+) \(")
 _NAME = re.compile(r"`([A-Za-z]+(?:_[A-Za-z]+)+)(?:\(\))?`")
 _STAGES = re.compile(r"\b(two|three|four|five|six|seven|eight|nine) (?:stages|workers)\b|instead of the (\w+)\b")
+_FENCE = re.compile(r"^```(\w*)\n?", re.MULTILINE)
+_TYPED = re.compile(r"\s*(\$|#|SELECT\b)")
+_REMARK = re.compile(r"\s{3,}")
+_VARYING = re.compile(r"https?://\S+|\S*\d\S*|[(){}\[\]│┃|:;,…`'\"]")
+_JOINED_TEXTS = re.compile(r'"\s*\n\s*f?"')
+_MESSAGE_WORDS = 4
+ROOMS = ("consumers", "infra", "producers", "streams")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 # Names of other programs: of Celery, pgbouncer, nginx, OpenTelemetry.
 FOREIGN = {
@@ -149,3 +156,17 @@ def test_deploying_says_how_long_a_body_may_be() -> None:
     """Whoever sets a proxy's limit by the document lets through what the API takes."""
     text = (ROOT / "docs/deploying.md").read_text()
     assert f"Bodies have {LONGEST_BODY // 1000} kB at most" in text
+
+
+def test_messages_that_operating_shows_are_in_the_code() -> None:
+    """Whoever searches the page for what they read finds it: the words between names and numbers are the code's."""
+    code = "\n".join(path.read_text() for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+    code = " ".join(_JOINED_TEXTS.sub("", code).split())
+    pieces = _FENCE.split((ROOT / "docs/operating.md").read_text())
+    # Text, language, block, end of the block, and again. A block without a language is what somebody reads.
+    shown = [block for language, block in zip(pieces[1::4], pieces[2::4], strict=True) if not language]
+    lines = [_REMARK.split(line)[0] for block in shown for line in block.splitlines() if not _TYPED.match(line)]
+    words = [part.strip(" .") for line in lines for part in _VARYING.split(line)]
+    told = [one for one in words if len(one.split()) >= _MESSAGE_WORDS and not one.startswith("teamfit ")]
+    assert len(told) > _MESSAGE_WORDS
+    assert [one for one in told if one not in code] == []
