@@ -14,6 +14,9 @@ ifeq ($(FITS),)
 $(shell rm -f $(STAMP))
 endif
 
+# Where it is set, each of the processes that tests start would compile the pipeline anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo up wheels test fuzz check bench chaos screenshots lock clean
 
