@@ -38,9 +38,9 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
 
 
 def print_models(
-    found: "Sequence[M]",
+    found: Sequence[M],
     columns: Iterable[str],
-    row: "Callable[[M], Iterable[object]]",
+    row: Callable[[M], Iterable[object]],
     *,
     none: str,
     as_json: bool,
