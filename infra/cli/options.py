@@ -1,4 +1,7 @@
-"""Several commands share these options: `--json`, `--yes`, those about plans, and the filters of failed events."""
+"""Several commands share these options.
+
+They are `--json`, `--yes`, those about plans, and the filters of failed events.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -148,9 +151,10 @@ _OPTIONS: Final[dict[str, tuple[str, Any]]] = {
 def filtered_by(
     options: Mapping[str, tuple[str, Any]], read: Callable[..., object]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that gives a command these options; what they choose reaches it as one argument, `chosen`.
+    """Return a decorator that gives a command these options.
 
-    Typer reads a command's signature; it has no way to say that several commands share options.
+    What they choose reaches it as one argument, `chosen`. Typer reads a command's signature; it has no way to say that
+    several commands share options.
 
     Args:
         options: each option with the field of the filter that it sets, and what Typer is told of it.

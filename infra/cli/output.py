@@ -45,7 +45,10 @@ def print_models(
     none: str,
     as_json: bool,
 ) -> None:
-    """Print what was found as a table or as JSON; `none` says what to do where nothing was."""
+    """Print what was found, as a table or as JSON.
+
+    `none` says what to do where nothing was.
+    """
     if as_json:
         print_json([one.model_dump(mode="json") for one in found])
     elif found:
