@@ -45,9 +45,6 @@ LLM_BLAMED = Counter(
 BUDGET_REACHED = Counter(
     "teamfit_budget_reached_total", "Organizations that have spent so much of their month's budget.", ["percent"]
 )
-# An alert sees a count rise only if it has seen it before.
-for _percent in ("80", "100"):
-    BUDGET_REACHED.labels(_percent)
 LLM_PASSED_ON = Counter(
     "teamfit_llm_passed_on_total",
     "Times that a job was passed on to the next endpoint, by the endpoint that took no calls.",
@@ -81,8 +78,22 @@ UNDESCRIBED = Counter(
     "teamfit_failed_events_undescribed_total", "Dead letters of which no more than the bytes could be kept."
 )
 SET_ASIDE = Counter(
-    "teamfit_set_aside_total", "Rows that could not be handled and were set aside: schedule, reconcile.", ["source"]
+    "teamfit_set_aside_total",
+    "Rows that could not be handled and were set aside: schedule, reconcile, dispatch.",
+    ["source"],
 )
+
+# An alert sees a count rise only if it has seen it before, and a panel shows zero instead of nothing.
+for _counter, *_values in (
+    (JOBS, "completed", "failed", "rejected", "cancelled"),
+    (LLM_TOKENS, "prompt", "completion"),
+    (LLM_PROBES, "answered", "failed"),
+    (BUDGET_REACHED, "80", "100"),
+    (WEBHOOKS, "delivered", "failed", "given_up"),
+    (SET_ASIDE, "schedule", "reconcile", "dispatch"),
+):
+    for _value in _values:
+        _counter.labels(_value)
 
 # What the whole fleet shares. Every process tells it, as last read from Postgres or the broker: take the max over them.
 SOURCE_UP = Gauge(

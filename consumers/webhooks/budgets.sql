@@ -13,6 +13,6 @@ SELECT
 FROM budget_marks AS mark
 WHERE mark.reached_at >= :since AND mark.reached_at < :before AND EXISTS (
     SELECT FROM webhook_endpoints AS one
-    WHERE one.organization_id = mark.organization_id AND :kind = ANY(one.types) AND one.created_at <= mark.reached_at
+    WHERE one.organization_id = mark.organization_id AND :kind = ANY(one.types) AND one.compared_from <= mark.reached_at
 )
 ORDER BY mark.organization_id, mark.period, mark.percent;

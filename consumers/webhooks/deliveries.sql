@@ -137,7 +137,7 @@ FROM job_events AS told
 JOIN unnest(:types::text[], :kinds::text[]) AS wanted (type, kind) ON wanted.type = told.type
 WHERE told.sequence > :after AND told.sequence <= :last AND EXISTS (
     SELECT FROM webhook_endpoints AS one
-    WHERE one.organization_id = told.organization_id AND wanted.kind = ANY(one.types) AND one.created_at <= told.archived_at
+    WHERE one.organization_id = told.organization_id AND wanted.kind = ANY(one.types) AND one.compared_from <= told.archived_at
         AND NOT EXISTS (
             SELECT FROM webhook_deliveries AS known WHERE known.endpoint_id = one.id AND known.event_id = told.event_id
         )

@@ -1,7 +1,7 @@
 -- name: add(id, organization_id, url, types, secret, now)!
 -- A new endpoint.
-INSERT INTO webhook_endpoints (id, organization_id, url, types, secret, created_at)
-VALUES (:id, :organization_id, :url, :types, :secret, :now);
+INSERT INTO webhook_endpoints (id, organization_id, url, types, secret, created_at, compared_from)
+VALUES (:id, :organization_id, :url, :types, :secret, :now, :now);
 
 -- name: lock_organization(organization_id)!
 -- Has endpoints of an organization be added one after the other, so that their number is known.

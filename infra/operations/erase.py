@@ -107,6 +107,7 @@ async def erase_texts(database: Database, cancellation: Cancellation, texts: Tex
         async with database.transaction() as connection:
             await erase(connection, **whose)
     async with database.transaction() as connection:
+        await _queries.forget_webhooks(connection, organization_id=texts.organization_id)
         await _queries.delete_webhooks(connection, organization_id=texts.organization_id)
     async with database.transaction() as connection:
         await _queries.erase_failed_events(connection, **whose, operator=operator)

@@ -117,6 +117,11 @@ WHERE error_message <> :erased AND (
     ))
 );
 
+-- name: forget_webhooks(organization_id)!
+-- Has what was told until now not be told again: its deliveries are deleted next. The endpoints are locked before the deliveries, as
+-- whoever notes a try does.
+UPDATE webhook_endpoints SET compared_from = clock_timestamp() WHERE organization_id = :organization_id;
+
 -- name: delete_webhooks(organization_id)!
 -- What its endpoints were sent, and what they wait for: bodies hold reasons and messages. The endpoints stay.
 DELETE FROM webhook_deliveries AS sent USING webhook_endpoints AS one

@@ -492,6 +492,107 @@ SELECT
     ) AS examples
 FROM standing;
 
+-- name: webhooks_recorded(size, patience)
+-- What an endpoint wants to be told of is recorded as a delivery: each end of a run of its organization that is in the archive, and
+-- each mark of its budget. What came before the endpoint, and what was deleted on purpose, is older than `compared_from`.
+WITH wanted AS MATERIALIZED (
+    SELECT
+        one.id AS endpoint_id, told.organization_id,
+        told.job_id || ' run ' || told.run || ' ' || split_part(told.type, '.', 3) AS what, told.archived_at AS since,
+        EXISTS (
+            SELECT FROM webhook_deliveries AS known WHERE known.endpoint_id = one.id AND known.event_id = told.event_id
+        ) AS recorded
+    FROM webhook_endpoints AS one
+    JOIN job_events AS told ON told.organization_id = one.organization_id AND told.type IN (
+        'teamfit.job.completed.v1', 'teamfit.job.failed.v1', 'teamfit.job.rejected.v1', 'teamfit.job.cancelled.v1'
+    )
+    WHERE 'job.' || split_part(told.type, '.', 3) = ANY(one.types)
+        AND told.archived_at >= one.compared_from AND told.archived_at <= now() - :patience::interval
+    UNION ALL
+    SELECT
+        one.id, mark.organization_id, 'budget of ' || mark.period || ' at ' || mark.percent || ' %', mark.reached_at,
+        EXISTS (
+            SELECT FROM webhook_deliveries AS known
+            WHERE known.endpoint_id = one.id AND known.type = 'budget.reached'
+                AND known.body ~ ('"period":"' || mark.period || '"') AND known.body ~ ('"percent":' || mark.percent || '\D')
+                AND known.body ~ ('"budget":' || mark.budget || '\D')
+        )
+    FROM webhook_endpoints AS one
+    JOIN budget_marks AS mark ON mark.organization_id = one.organization_id
+    WHERE 'budget.reached' = ANY(one.types)
+        AND mark.reached_at >= one.compared_from AND mark.reached_at <= now() - :patience::interval
+)
+SELECT
+    count(*) AS checked,
+    count(*) FILTER (WHERE NOT recorded) AS found,
+    ARRAY(
+        SELECT organization_id || ' endpoint ' || endpoint_id || ': ' || what || ', no delivery'
+        FROM wanted WHERE NOT recorded ORDER BY since, endpoint_id LIMIT :size
+    ) AS examples
+FROM wanted;
+
+-- name: webhooks_true(size, patience)
+-- No endpoint is told what did not happen, or of another organization: each delivery has its fact in the archive, or its mark of a
+-- budget. Tests have none. Facts before `horizon` may be gone; a fact may be told before it is archived.
+WITH sent AS MATERIALIZED (
+    SELECT
+        delivery.endpoint_id, delivery.event_id, delivery.type, one.organization_id, delivery.created_at,
+        CASE delivery.type WHEN 'budget.reached' THEN EXISTS (
+            SELECT FROM budget_marks AS mark
+            WHERE mark.organization_id = one.organization_id
+                AND delivery.body ~ ('"period":"' || mark.period || '"') AND delivery.body ~ ('"percent":' || mark.percent || '\D')
+        ) ELSE EXISTS (
+            SELECT FROM job_events AS told
+            WHERE told.job_id = delivery.job_id AND told.event_id = delivery.event_id
+                AND told.organization_id = one.organization_id AND told.type = 'teamfit.' || delivery.type || '.v1'
+        ) END AS is_true,
+        substring(delivery.body FROM '"timestamp":"(\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00))"')::timestamptz AS told_at
+    FROM webhook_deliveries AS delivery
+    JOIN webhook_endpoints AS one ON one.id = delivery.endpoint_id
+    WHERE delivery.event IS NOT NULL AND delivery.created_at <= now() - :patience::interval
+), judged AS MATERIALIZED (
+    SELECT
+        *,
+        NOT is_true AND coalesce(told_at >= (SELECT max(horizon) FROM archive_retention), true) AS wrong
+    FROM sent
+)
+SELECT
+    count(*) AS checked,
+    count(*) FILTER (WHERE wrong) AS found,
+    ARRAY(
+        SELECT organization_id || ' endpoint ' || endpoint_id || ': ' || type || ' ' || event_id || ', no such fact'
+        FROM judged WHERE wrong ORDER BY created_at, endpoint_id LIMIT :size
+    ) AS examples
+FROM judged;
+
+-- name: webhooks_findable(size)
+-- A delivery that was given up can be found and sent again: it has a failed event, which is kept before it is given up.
+WITH kept AS MATERIALIZED (
+    SELECT event_id, event FROM failed_events WHERE stage = 'webhooks'
+), given_up AS MATERIALIZED (
+    SELECT
+        delivery.endpoint_id, delivery.event_id, delivery.type, one.organization_id, EXISTS (
+            SELECT FROM kept
+            WHERE kept.event_id = delivery.event_id
+                AND coalesce(position(convert_to(delivery.endpoint_id::text, 'UTF8') IN kept.event) > 0, true)
+        ) AS is_kept
+    FROM webhook_deliveries AS delivery
+    JOIN webhook_endpoints AS one ON one.id = delivery.endpoint_id
+    WHERE delivery.event IS NOT NULL
+        AND delivery.given_up_at >= coalesce((SELECT max(horizon) FROM archive_retention), '-infinity')
+)
+SELECT
+    (SELECT count(*) FROM webhook_deliveries) AS checked,
+    count(*) FILTER (WHERE NOT is_kept) AS found,
+    (SELECT count(*) FROM webhook_deliveries WHERE delivered_at IS NOT NULL) || ' delivered, '
+    || (SELECT count(*) FROM webhook_deliveries WHERE delivered_at IS NULL AND given_up_at IS NULL) || ' waiting, '
+    || (SELECT count(*) FROM webhook_deliveries WHERE given_up_at IS NOT NULL) || ' given up' AS detail,
+    ARRAY(
+        SELECT organization_id || ' endpoint ' || endpoint_id || ': ' || type || ' ' || event_id || ', no failed event'
+        FROM given_up WHERE NOT is_kept ORDER BY endpoint_id, event_id LIMIT :size
+    ) AS examples
+FROM given_up;
+
 -- name: nothing_reserved(size)
 -- At rest no unit of quota is held.
 WITH held AS MATERIALIZED (SELECT job_id, run, organization_id, period FROM quota_ledger WHERE state = 'reserved')

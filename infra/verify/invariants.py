@@ -158,6 +158,29 @@ INVARIANTS: Sequence[Invariant] = (
         patient=True,
     ),
     Invariant(
+        name="webhooks are recorded",
+        query="webhooks_recorded",
+        statement="each end of a run, and each mark of a budget, has its delivery at each endpoint that wants it",
+        next_step="See whether the webhooks stage runs and how far it lags on job-events: it finds in the archive what "
+        "the broker has lost, a few minutes later. If it is idle, the rows were removed by hand, or report a bug.",
+        patient=True,
+    ),
+    Invariant(
+        name="webhooks are true",
+        query="webhooks_true",
+        statement="each delivery of a webhook tells its own organization of a fact in the archive",
+        next_step="See whether the projection lags on job-events. If not, rows were changed by hand: see who writes to "
+        "webhook_deliveries and webhook_endpoints, and tell the receiver.",
+        patient=True,
+    ),
+    Invariant(
+        name="webhooks are findable",
+        query="webhooks_findable",
+        statement="each delivery of a webhook that was given up has a failed event",
+        next_step="The failed event was removed by hand, or there is a bug. What the delivery says is in "
+        "webhook_deliveries; the receiver can ask for the job's state.",
+    ),
+    Invariant(
         name="nothing reserved",
         query="nothing_reserved",
         statement="at rest, no quota is held",

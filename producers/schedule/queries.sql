@@ -139,6 +139,11 @@ ON CONFLICT (singleton) DO UPDATE SET
     horizon = greatest(known.horizon, excluded.horizon),
     jobs_horizon = greatest(known.jobs_horizon, excluded.jobs_horizon);
 
+-- name: note_webhooks_horizon(horizon, whole_from)!
+-- Remembers from when on the deliveries of endpoints are whole that lose some next.
+UPDATE webhook_endpoints AS one SET compared_from = greatest(one.compared_from, :whole_from)
+WHERE EXISTS (SELECT FROM webhook_deliveries AS old WHERE old.endpoint_id = one.id AND old.created_at < :horizon);
+
 -- name: delete_webhooks(horizon, size)$
 -- Deletes a page of deliveries of webhooks that are older than the horizon; returns how many. What still waits has waited for an
 -- endpoint that is disabled.

@@ -12,6 +12,7 @@ jobs; it is the beginning of a month, so that a month's counters are compared wi
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 import aiosql
 import structlog
@@ -23,6 +24,9 @@ from infra.postgres import Database
 log = structlog.get_logger(__name__)
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
+
+# A fact may be archived so long after its delivery was made, or the delivery made so long after that.
+_LATER: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +130,21 @@ class Retention:
             return int(await _queries.delete_hours(connection, horizon=self._horizon(self.keep_hours)))
 
     async def delete_webhooks(self) -> int:
-        """Delete deliveries of webhooks that are older than the horizon; return how many. Raises DependencyDown."""
+        """Delete deliveries of webhooks that are older than the horizon; return how many.
+
+        What is noted first says from when on all are there, for whoever compares them with the facts. Dying before the
+        deletions only makes that time later than it need be.
+
+        Raises:
+            DependencyDown: Postgres is away.
+        """
+        horizon = self._horizon(self.keep_webhooks)
+        async with self.database.transaction() as connection:
+            await _queries.note_webhooks_horizon(connection, horizon=horizon, whole_from=horizon + _LATER)
         deleted, page = 0, self.page_size
         while page == self.page_size:
             async with self.database.transaction() as connection:
-                page = int(
-                    await _queries.delete_webhooks(
-                        connection, horizon=self._horizon(self.keep_webhooks), size=self.page_size
-                    )
-                )
+                page = int(await _queries.delete_webhooks(connection, horizon=horizon, size=self.page_size))
             deleted += page
         return deleted
 

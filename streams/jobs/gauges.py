@@ -20,6 +20,7 @@ from infra import telemetry
 from infra.looks import SharedLook
 from infra.postgres import Database
 from infra.settings import Settings
+from streams.jobs.events import TERMINAL_TYPES, JobRequested
 from streams.jobs.stages import CONSUMER_GROUPS, STAGES
 from streams.redis.backlog import TopicBacklog
 
@@ -32,6 +33,12 @@ _FRESH_S = 5.0
 # Prometheus gives a scrape ten seconds by default, an impatient set-up less.
 _LONGEST_LOOK_S = 2.0
 _ENDPOINT_STATES = ("working", "failing", "disabled")
+
+# As in `infra.telemetry`: an alert sees a count rise only if it has seen it before.
+for _topic in CONSUMER_GROUPS:
+    telemetry.FORGED_HEADERS.labels(_topic)
+for _type in (str(JobRequested.model_fields["type"].default), *TERMINAL_TYPES):
+    telemetry.REEMITTED.labels(_type)
 
 Readings: TypeAlias = Mapping[Gauge, Mapping[tuple[str, ...], float]]
 """What gauges are to show, by their labels. What is not in it is absent."""

@@ -23,6 +23,9 @@ _DEPLOY = Path(__file__).parents[2] / "infra" / "deploy"
 _PROGRAM = shutil.which("prometheus")
 # What Prometheus itself says of a target.
 _ITS_OWN = {"up"}
+_SELECTOR = re.compile(r"\b(?:teamfit_\w+|up\b)(?:\{[^}]*\})?")
+# It has a series for each endpoint that a job was passed on from, and this pipeline has one endpoint.
+_NONE_HERE = {"teamfit_llm_passed_on_total"}
 
 
 def _expressions() -> list[str]:
@@ -58,6 +61,11 @@ async def prometheus(tmp_path: Path) -> AsyncIterator[aiohttp.ClientSession]:
         ) as process:
             try:
                 async with aiohttp.ClientSession(stack.api_url) as http:
+                    # So that there is somebody to blame, and a gate.
+                    control = f"{str(stack.settings.openai_base_url).removesuffix('/v1')}/control"
+                    order = {"mode": "429", "count": 1, "retry_after": 0.1}
+                    async with http.put(control, json=order) as answer:
+                        assert answer.status == 200
                     await Customer(stack, http).gets_three_activities()
                 async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
                     yield http
@@ -74,7 +82,7 @@ async def _ask(http: aiohttp.ClientSession, path: str, **parameters: str) -> Any
 
 
 async def test_every_expression_is_answered_and_names_what_there_is(prometheus: aiohttp.ClientSession) -> None:
-    """No panel and no alert asks for a metric that no process tells, or in words that Prometheus does not take."""
+    """No panel and no alert asks for series that no process tells, or in words that Prometheus does not take."""
 
     async def scraped() -> bool:
         up = (await _ask(prometheus, "query", query="up"))["data"]["result"]
@@ -89,3 +97,7 @@ async def test_every_expression_is_answered_and_names_what_there_is(prometheus: 
     names = {name for one in answers for name in re.findall(r"\b(?:teamfit_\w+|up\b)", one)}
     bases = {name: re.sub(r"_(bucket|sum|count|total)$", "", name) for name in names}
     assert {name for name, base in bases.items() if not {name, base} & told} == set()
+    # An alert's comparison answers nothing while all is well; what it compares is there from the first scrape on.
+    selectors = {one for expression in answers for one in _SELECTOR.findall(expression)} - _NONE_HERE
+    found = {one: (await _ask(prometheus, "query", query=one))["data"]["result"] for one in selectors}
+    assert {one for one, series in found.items() if not series} == set()

@@ -63,6 +63,7 @@ OWNERS = {
 # Counting stays in the quota stage, whose ledger moves in the same statements: the table would have two rooms still.
 ALSO = {
     ("quota_usage", "producers/schedule/queries.sql"): "opens a month's counters, at zero",
+    ("webhook_endpoints", "producers/schedule/queries.sql"): "says from when on its deliveries are whole",
 }
 
 _COMMENT = re.compile(r"--[^\n]*")

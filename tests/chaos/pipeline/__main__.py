@@ -20,7 +20,7 @@ from tests.chaos.pipeline.celery import Celery
 from tests.chaos.pipeline.faults import FAULTS, Fault
 from tests.chaos.pipeline.grounds import grounds
 from tests.chaos.pipeline.rounds import run
-from tests.chaos.pipeline.score import Score, reasons, terminal_table, together
+from tests.chaos.pipeline.score import Score, reasons, terminal_table, together, told
 from tests.chaos.pipeline.system import System
 from tests.chaos.pipeline.teamfit import Teamfit
 
@@ -61,7 +61,7 @@ def main() -> int:
     scores.sort(key=lambda score: order.index(score.fault))
     for system, title in _TITLES.items():
         if found := [score for score in scores if score.system == system]:
-            console.print(terminal_table(title, found), reasons(found), sep="\n", markup=False)
+            console.print(terminal_table(title, found), reasons(found), told(found), sep="\n", markup=False)
     for score in scores:
         for sentence in score.broken:
             console.print(f"{score.system} {score.fault}: {sentence}", markup=False, style="red")

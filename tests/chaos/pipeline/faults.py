@@ -30,6 +30,7 @@ from tests.chaos.pipeline.rough import (
     postgres_rough,
     promoted_behind,
     streams_mangled,
+    webhooks_flushed,
 )
 from tests.chaos.pipeline.system import Inject, System
 from tests.chaos.pipeline.teamfit import LEASE_S
@@ -53,6 +54,7 @@ class Fault:
             wait.
         ground: what it needs beyond the servers.
         baseline: what takes its place when the Celery design is hit by it; None if it does not apply there.
+        told: whether the row's organization has a receiver of webhooks, which flaps while the row lasts.
         skipped: why this machine cannot inject it, or None.
     """
 
@@ -66,6 +68,7 @@ class Fault:
     crowd: int = 90
     ground: Ground = Ground.PLAIN
     baseline: Inject | None = None
+    told: bool = False
     skipped: Callable[[System], str | None] = lambda _system: None
 
 
@@ -225,6 +228,21 @@ FAULTS: Sequence[Fault] = (
     Fault("kill-projection", "kill -9 of a projection worker", _kill("projection")),
     Fault("kill-failures", "kill -9 of a failures worker", _kill("failures")),
     Fault("kill-schedule", "kill -9 of a schedule worker", _kill("schedule")),
+    Fault(
+        "kill-webhooks",
+        "kill -9 of a webhooks worker while a receiver of webhooks flaps",
+        _kill("webhooks"),
+        hold_s=0.5,
+        told=True,
+    ),
+    Fault(
+        "flushall-webhooks",
+        "FLUSHALL and kill -9 of a webhooks worker while a receiver of webhooks flaps",
+        webhooks_flushed,
+        anchored=True,
+        times=4,
+        told=True,
+    ),
     Fault(
         "paused-killed",
         "a stage paused, kill -9 of its workers, which start again while it is paused; then resumed (in turn)",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.chaos.pipeline.score import Score, markdown_table, reasons
+from tests.chaos.pipeline.score import Score, markdown_table, reasons, told
 from tests.chaos.pipeline.teamfit import LEASE_S, SETTINGS, Teamfit
 
 _PAGE = """# What survives what
@@ -28,7 +28,7 @@ time, each with servers of its own. The seconds are therefore those of a busy ma
 
 {ours}
 
-{verdict} {reasons}
+{verdict} {reasons} {told}
 
 ## The Celery design that it replaces
 
@@ -80,6 +80,10 @@ were lost with killed workers, and what saved jobs twice after a restart of Valk
   after the threshold.
 - `FLUSHALL` with unread dead letters: both failures workers are stopped (SIGSTOP) until five jobs
   have failed; each of them is found in `failed_events` in the end, or `teamfit verify` says so.
+- "A receiver of webhooks flaps": the row's organization has an endpoint that answers in turn, 0.4 s each, as it should,
+  with 500, with 500 though it has taken the event, with 429 and with a cut connection. When all is over it answers
+  well, and each end of a run in the archive must have arrived there, verified by the Standard Webhooks library, under
+  one ID with one body, and nothing else.
 - `FLUSHALL`: a job that came straight into the stream is safe from the moment when the projection has archived it,
   usually within a second; the harness counts it from then. HTTP answers 202 only once the job is in PostgreSQL.
 """
@@ -102,6 +106,7 @@ def write(path: Path, scores: Sequence[Score], *, times: int | None) -> None:
         ours=markdown_table(ours),
         verdict=verdict,
         reasons=reasons(ours),
+        told=told(ours),
         theirs=markdown_table(theirs) if theirs else "Not run.",
         drain="60 seconds",
         stall=LEASE_S * 1.6,

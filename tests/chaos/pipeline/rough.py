@@ -218,6 +218,7 @@ streams_mangled = in_turn(
 )
 broker_rough = in_turn(_scripts_and_clients_gone, _memory_full, _paused)
 postgres_rough = in_turn(_read_only, _tables_locked, _backends_terminated)
+webhooks_flushed = _together(killed("webhooks"), _on_every_stream("FLUSHALL"))
 combined = in_turn(
     # What was started last is undone first: workers are started once their servers are back.
     _together(killed("quota", "generation"), _backends_terminated, _valkey_killed),

@@ -8,13 +8,14 @@ of the row everything must come to rest.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncpg
 
+from tests.chaos.pipeline.audience import audience
 from tests.chaos.pipeline.faults import Fault
 from tests.chaos.pipeline.score import Score
 from tests.chaos.pipeline.system import ENDED, NEVER_BEGAN, Load, System
@@ -77,20 +78,13 @@ async def run(system: System, fault: Fault, *, tell: Callable[[int, str], None])
     began = time.monotonic()
     await system.open_account(load.organization_id)
     calls_before = await system.llm_calls()
-    await system.submit(load, _WARM_UP)
-    await _until(lambda: _at_rest(row), _WARM_UP_S)
-    watching = asyncio.create_task(_watch(row))
-    try:
-        for turn in range(fault.times):
-            tell(turn, "injecting")
-            if not await _round(row, turn) and not await _at_rest(row):
-                break  # jobs wait and nothing moves any more: breaking it further shows nothing
-    finally:
-        watching.cancel()
-        await asyncio.wait([watching])
-    tell(fault.times, "draining")
-    statuses = await _drained(row)
-    broken = await system.inconsistencies(deadline_s=40.0)
+    async with AsyncExitStack() as stack:
+        told = await stack.enter_async_context(audience(system, load)) if fault.told else None
+        await _injections(row, tell)
+        tell(fault.times, "draining")
+        statuses = await _drained(row)
+        broken = [] if told is None else [*await told.objections(load)]
+        broken += await system.inconsistencies(deadline_s=40.0)
     books = await system.books(load)
     calls = await system.llm_calls() - calls_before
     following, affected = _recoveries(row, statuses)
@@ -112,8 +106,25 @@ async def run(system: System, fault: Fault, *, tell: Callable[[int, str], None])
         next_s=following,
         affected_s=affected,
         seconds=round(time.monotonic() - began, 1),
-        broken=list(broken),
+        events=0 if told is None else len(told.bodies),
+        webhooks=0 if told is None else told.requests,
+        broken=broken,
     )
+
+
+async def _injections(row: _Row, tell: Callable[[int, str], None]) -> None:
+    system, load = row.system, row.load
+    await system.submit(load, _WARM_UP)
+    await _until(lambda: _at_rest(row), _WARM_UP_S)
+    watching = asyncio.create_task(_watch(row))
+    try:
+        for turn in range(row.fault.times):
+            tell(turn, "injecting")
+            if not await _round(row, turn) and not await _at_rest(row):
+                break  # jobs wait and nothing moves any more: breaking it further shows nothing
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
 
 
 async def _watch(row: _Row) -> None:

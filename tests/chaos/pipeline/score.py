@@ -20,6 +20,8 @@ class Score(BaseModel):
         duplicate_effects: results saved twice or in part.
         double_charges: units charged beyond one for each completed job.
         extra_calls: calls to the LLM beyond one for each job that ended.
+        events: ends of runs that the receiver of a row with webhooks was told of, each once or more.
+        webhooks: requests that it got, those that it failed included.
         failures: how many jobs failed, by the code that the customer reads.
         next_s: seconds from each injection to the next completed job.
         affected_s: seconds from an injection to the end of each job that was in flight.
@@ -39,6 +41,8 @@ class Score(BaseModel):
     duplicate_effects: int = 0
     double_charges: int = 0
     extra_calls: int = 0
+    events: int = 0
+    webhooks: int = 0
     failures: dict[str, int] = {}
     next_s: list[float] = []
     affected_s: list[float] = []
@@ -83,7 +87,7 @@ COLUMNS = (
 
 _SUMS = (
     *("times", "jobs", "refused", "completed", "failed", "lost", "stuck", "duplicate_effects", "double_charges"),
-    *("extra_calls", "next_s", "affected_s", "broken"),
+    *("extra_calls", "events", "webhooks", "next_s", "affected_s", "broken"),
 )
 
 
@@ -106,6 +110,14 @@ def reasons(scores: Iterable[Score]) -> str:
         if score.failures
     ]
     return f"Why jobs failed. {'; '.join(rows)}." if rows else ""
+
+
+def told(scores: Iterable[Score]) -> str:
+    """Say what receivers of webhooks got, row by row; nothing if no row has one."""
+    rows = [
+        f"{score.title}: {score.events:,} events in {score.webhooks:,} requests" for score in scores if score.webhooks
+    ]
+    return f"Webhooks. {'; '.join(rows)}." if rows else ""
 
 
 def terminal_table(title: str, scores: Iterable[Score]) -> Table:

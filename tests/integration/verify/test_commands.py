@@ -36,7 +36,7 @@ async def test_verify_says_that_all_is_well(jobs: Jobs, database_url: str, tmp_p
     assert (code, complaints) == (0, "")
     assert "charged = completed" in printed
     assert "4 accepted = 4 ended + 0 live + 0 lost" in printed
-    assert "All 25 invariants hold." in printed
+    assert "All 28 invariants hold." in printed
 
 
 async def test_verify_names_what_is_wrong_and_what_to_do(

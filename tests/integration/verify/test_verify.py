@@ -33,7 +33,7 @@ async def test_a_pipeline_at_rest_is_consistent(jobs: Jobs, database_url: str) -
     assert finding(report, "charged = completed").checked == 2
     assert finding(report, "three activities").checked == 2
     assert finding(report, "read model = fold of the archive").checked == 3
-    assert len(report.findings) == 25
+    assert len(report.findings) == 28
     assert json.loads(json.dumps(report.document()))["ok"] is True
 
 

@@ -1,0 +1,11 @@
+"""An endpoint's facts are compared with its deliveries from a time on: what is older was deleted on purpose."""
+
+from infra.migrations.sql import run_file
+
+revision = "0036"
+down_revision = "0033"
+
+
+def upgrade() -> None:
+    """Apply the revision's SQL."""
+    run_file("0036_compared_from.sql")
