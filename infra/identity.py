@@ -71,14 +71,15 @@ class Provider:
     organization_claim: str
     scope_claim: str
 
-    async def read(self, token: str, key_id: object) -> Mapping[str, Any]:
+    async def read(self, token: str, header: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the token's claims under our own names.
 
         Raises:
             InvalidToken: it is not one of this provider's for us, or no longer; or its keys are not there yet.
         """
+        key_id = header.get("kid")
         try:
-            key = await self.keys.key(key_id if isinstance(key_id, str) else None)
+            key = await self.keys.key(key_id if isinstance(key_id, str) else None, header["alg"])
         except NoKeySet as error:
             message = "the identity provider's keys cannot be fetched at present; send the request again later"
             raise InvalidToken("identity_unavailable", message) from error
@@ -134,7 +135,7 @@ class Tokens:
     async def _check(self, token: str) -> Mapping[str, Any]:
         header = _header(token)
         if self.provider is not None and header.get("alg") in ALGORITHMS:
-            claims = await self.provider.read(token, header.get("kid"))
+            claims = await self.provider.read(token, header)
         else:
             claims = self._own(token)
         self.checked.keep(token, claims)

@@ -25,6 +25,7 @@ _PATIENCE_S: Final = 5.0
 _LONGEST_ANSWER: Final = 256 * 1024
 _MOST_KEYS: Final = 100
 
+_Name: TypeAlias = tuple[str | None, str]
 Fetch: TypeAlias = Callable[[str], Awaitable[bytes]]
 
 
@@ -58,32 +59,35 @@ class KeySet:
         self._url = url
         self._fetch = fetch
         self._seconds = seconds
-        self._keys: Mapping[str | None, jwt.PyJWK] | None = None
+        self._keys: Mapping[_Name, jwt.PyJWK] | None = None
         self._fetched_at = self._tried_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
 
-    async def key(self, key_id: str | None) -> jwt.PyJWK | None:
-        """Return the key of this ID, or None if the provider has none. A token without one means the only key.
+    async def key(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
+        """Return the key of this ID for an algorithm, or None if the provider has none.
+
+        A token without an ID means the only key. Keys of two kinds may share an ID (RFC 7517, section 4.5).
 
         Raises:
             NoKeySet: the provider has not answered yet.
         """
-        if self._keys is None or (found := self._find(key_id)) is None:
+        if self._keys is None or (found := self._find(key_id, algorithm)) is None:
             if (fetching := self._begin()) is not None:
                 # Others wait for the same fetch: one that goes away does not end it.
                 await asyncio.shield(fetching)
             if self._keys is None:
                 raise NoKeySet
-            return self._find(key_id)
+            return self._find(key_id, algorithm)
         if self._seconds() - self._fetched_at >= _FRESH_S:
             self._begin()
         return found
 
-    def _find(self, key_id: str | None) -> jwt.PyJWK | None:
+    def _find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
         keys = self._keys or {}
-        if key_id is None:
-            return next(iter(keys.values())) if len(keys) == 1 else None
-        return keys.get(key_id)
+        if key_id is None and len(keys) != 1:
+            return None
+        only = next(iter(keys)) if key_id is None else (key_id, algorithm)
+        return keys.get(only) if only[1] == algorithm else None
 
     def _begin(self) -> asyncio.Task[None] | None:
         """Return the fetch that runs, or one that begins; None if it is too early for another."""
@@ -102,8 +106,8 @@ class KeySet:
             self._fetching = None
 
 
-def _usable(content: bytes) -> dict[str | None, jwt.PyJWK]:
-    """Return the keys that may sign tokens, by their IDs.
+def _usable(content: bytes) -> dict[_Name, jwt.PyJWK]:
+    """Return the keys that may sign tokens, by their IDs and algorithms.
 
     Raises:
         ValueError: it is no set of keys, or none of them can be used.
@@ -112,10 +116,10 @@ def _usable(content: bytes) -> dict[str | None, jwt.PyJWK]:
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
         raise ValueError("the answer is no JWKS: it lacks the list `keys`")  # noqa: TRY004 - it is about a text
-    keys: dict[str | None, jwt.PyJWK] = {}
+    keys: dict[_Name, jwt.PyJWK] = {}
     for one in listed[:_MOST_KEYS]:
         if (key := _signing(one)) is not None:
-            keys[one.get("kid")] = key
+            keys[one.get("kid"), str(key.algorithm_name)] = key
     if not keys:
         raise ValueError(f"the set holds no key for {' or '.join(ALGORITHMS)}")
     return keys
@@ -129,6 +133,6 @@ def _signing(one: object) -> jwt.PyJWK | None:
         key = jwt.PyJWK(one)
         if key.algorithm_name not in ALGORITHMS or key.Algorithm.check_key_length(key.key):
             return None
-    except (jwt.PyJWTError, TypeError, ValueError):
+    except Exception:  # noqa: BLE001 - PyJWT lets out whatever an odd key leads to; the keys beside it go on
         return None
     return key

@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from infra.errors import DependencyDown
-from producers.celery_compat import generate_custom_activities_task, pipeline_url
+from producers.celery_compat import generate_custom_activities_task
+from producers.celery_results import pipeline_url
 from producers.client import InvalidArgument, JobRequests
 
 NAME: Final = "generate_custom_activities"

@@ -122,6 +122,54 @@ def test_an_eta_that_is_no_moment_is_refused(eta: Any) -> None:
         generate_custom_activities_task.apply_async(GIVEN, eta=eta)
 
 
+@pytest.mark.parametrize(
+    ("how", "names"),
+    [
+        ({"timeout": "5"}, "^timeout: must be a number"),
+        ({"timeout": timedelta(seconds=5)}, "^timeout: "),
+        ({"timeout": float("nan")}, "^timeout: "),
+        ({"interval": None}, "^interval: "),
+        ({"callback": print}, "^callback: a result is waited for without it"),
+    ],
+)
+def test_a_wait_that_cannot_be_is_refused(how: Any, names: str) -> None:
+    """Before anything is asked, by the argument's name."""
+    with pytest.raises(InvalidArgument, match=names):
+        AsyncResult(GIVEN[0]).get(**how)
+
+
+def test_results_are_waited_for_as_celery_has_it() -> None:
+    """By place or by name, with what only says how Celery would; no time, less than none, no pause between looks."""
+    result = AsyncResult(GIVEN[0])
+    assert (str(result), f"{result}", result.task_id, result.info) == (*[GIVEN[0]] * 3, None)
+    for arguments, how in (
+        ((0,), {}),
+        ((0.1, False, 0), {"no_ack": True, "follow_parents": True}),
+        ((), {"timeout": -3, "disable_sync_subtasks": False}),
+        ((0,), {"interval": float("inf")}),
+    ):
+        for wait in (result.get, result.wait):
+            with pytest.raises(TimeoutError, match="PENDING"):
+                wait(*arguments, **how)
+
+
+def test_a_call_may_have_its_arguments_by_name_alone() -> None:
+    """`args=None` is Celery's own default; a text in the place of a list is refused as that."""
+    named = dict(zip(("job_id", "team_id", "organization_id"), GIVEN, strict=True))
+    with pytest.raises(InvalidArgument, match="commit the row before the call"):
+        generate_custom_activities_task.apply_async(None, named)
+    with pytest.raises(InvalidArgument, match=r"^args: must be a list"):
+        generate_custom_activities_task.apply_async(GIVEN[0])
+
+
+@pytest.mark.parametrize("countdown", [0, -5, 0.25, True], ids=repr)
+async def test_a_countdown_that_is_over_begins_at_once(books: Pool, countdown: Any) -> None:
+    """As Celery has it; fractions count."""
+    job_id = await row(books)
+    result = generate_custom_activities_task.apply_async([job_id, BIRCH.team.id, BIRCH.id], countdown=countdown)
+    assert isinstance(await asyncio.to_thread(result.get, 60), dict)
+
+
 def test_a_job_that_nobody_knows_is_pending() -> None:
     """That is Celery's word for it; to revoke it is an error, because nothing would come of it."""
     result = AsyncResult(str(uuid4()))

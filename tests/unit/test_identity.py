@@ -154,6 +154,26 @@ async def test_a_signature_that_is_not_the_keys_is_refused(token: str) -> None:
     assert caught.value.code == "token_invalid"
 
 
+_ODD: list[Any] = [None, True, 0, -1, 1e308, 2**70, "", "x", "\x00", "none", [], [1], {}, {"a": 1}, "1" * 400]
+
+
+@pytest.mark.parametrize("field", [*public(RSA_KEY, "r"), *public(EC_KEY, "e"), "use", "alg", "key_ops", "x5c", "k"])
+async def test_one_odd_key_takes_none_of_the_others_with_it(field: str) -> None:
+    """Whatever stands in its fields; a provider's set may hold keys of kinds that no library of ours knows."""
+    strange = [{**public(key, "odd"), field: value} for key in (RSA_KEY, EC_KEY) for value in _ODD]
+    publisher = Publisher(keys=[*strange, public(RSA_KEY, "r")])
+    await publisher.tokens().read(signed())
+
+
+async def test_keys_of_two_kinds_may_share_an_id() -> None:
+    """RFC 7517, section 4.5: the token's algorithm says which is meant, in whatever order they stand."""
+    both = [public(RSA_KEY, "same"), public(EC_KEY, "same")]
+    for keys in (both, both[::-1]):
+        tokens = Publisher(keys=keys).tokens()
+        for key in (RSA_KEY, EC_KEY):
+            await tokens.read(signed(key, "same"))
+
+
 async def test_a_key_without_an_id_serves_when_it_is_the_only_one() -> None:
     """Some providers have one key and do not name it."""
     publisher = Publisher(keys=[public(RSA_KEY, None)])
@@ -202,6 +222,7 @@ BAD_ANSWERS: Mapping[str, dict[str, Any]] = {
     "no list": {"answer": b'{"keys": {}}'},
     "no keys": {"keys": []},
     "none of use": {"keys": [7, {}, {"kty": "RSA"}, {"kid": 7, "kty": "oct", "k": "AAAA"}]},
+    "none that a library can read": {"keys": [{"kty": "oct"}, {**public(RSA_KEY, "r"), "alg": "none"}]},
     "for encryption": {"keys": [public(RSA_KEY, "r", use="enc")]},
     "another algorithm": {"keys": [public(RSA_KEY, "r", alg="RS512")]},
     "too short": {"keys": [public(rsa.generate_private_key(public_exponent=65537, key_size=1024), "r")]},  # noqa: S505
