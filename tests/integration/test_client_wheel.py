@@ -38,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
 @pytest.fixture(scope="module")
 def service(wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An upstream service's environment."""
-    return environment_with(wheel, tmp_path_factory.mktemp("service"))
+    return environment_with(wheel, folder=tmp_path_factory.mktemp("service"))
 
 
 def _parsed(source: bytes) -> ast.Module:

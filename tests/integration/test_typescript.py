@@ -22,6 +22,7 @@ from tests.waiting import wait_for
 
 PAGE = FILE.with_name("front-ends.md")
 FILES = Path(__file__).with_name("typescript")
+_OLDEST_NODE = 20
 COMMAND = "npx openapi-typescript docs/openapi.json -o api.d.ts"
 
 
@@ -29,7 +30,11 @@ COMMAND = "npx openapi-typescript docs/openapi.json -o api.d.ts"
 def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the example, compiled against the generated types."""
     if missing := [name for name in ("node", "npm", "npx") if shutil.which(name) is None]:
-        pytest.skip(f"no {missing[0]} on this machine; install Node 20 or later to have this test run")
+        pytest.skip(f"no {missing[0]} on this machine; install Node {_OLDEST_NODE} or later to have this test run")
+    asked = ("node", "--version")
+    version = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    if int(version.lstrip("v").partition(".")[0]) < _OLDEST_NODE:
+        pytest.skip(f"Node {version.strip()} is too old; install {_OLDEST_NODE} or later to have this test run")
     folder = tmp_path_factory.mktemp("typescript")
     shutil.copytree(FILES, folder, dirs_exist_ok=True)
     install = ("npm", "install", "--no-audit", "--no-fund", "--silent")

@@ -125,30 +125,30 @@ def test_the_transport_imports_what_its_wheel_asks_for() -> None:
 class Environment:
     """A virtual environment with nothing in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, of: str = sys.executable) -> None:
         self.programs = folder / "bin"
         uv = shutil.which("uv")
         python = str(self.programs / "python")
         if uv is None:
-            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+            subprocess.run([of, "-m", "venv", str(folder)], check=True)
             self._install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         else:
-            subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
+            subprocess.run([uv, "venv", "--quiet", "--python", of, str(folder)], check=True)
             self._install = [uv, "pip", "install", "--quiet", "--python", python]
 
     def install(self, *what: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*self._install, *what], check=False, capture_output=True, text=True)
 
 
-def environment_with(wheel: Wheel, folder: Path) -> Environment:
-    """Return an environment with a wheel, what it requires in the pinned versions, and nothing else."""
+def environment_with(*wheels: Wheel, folder: Path, of: str = sys.executable) -> Environment:
+    """Return an environment of a Python with wheels, what they require in the pinned versions, and nothing else."""
     pins = folder / "pins.txt"
     pins.write_text("\n".join(re.findall(r"^[\w.-]+==\S+", (ROOT / "constraints.txt").read_text(), re.MULTILINE)))
-    environment = Environment(folder / "venv")
+    environment = Environment(folder / "venv", of)
     asked = environment.install("--dry-run", "--no-deps", "--constraint", str(pins), "redis")
     if asked.returncode:
         pytest.skip(f"no package index can be reached: {asked.stderr.strip().splitlines()[-1]}")
-    installed = environment.install("--constraint", str(pins), str(wheel.path))
+    installed = environment.install("--constraint", str(pins), *(str(wheel.path) for wheel in wheels))
     assert installed.returncode == 0, installed.stderr
     return environment
 
@@ -156,7 +156,7 @@ def environment_with(wheel: Wheel, folder: Path) -> Environment:
 @pytest.fixture(scope="module")
 def elsewhere(own: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment with the transport's wheel alone."""
-    return environment_with(own, tmp_path_factory.mktemp("elsewhere"))
+    return environment_with(own, folder=tmp_path_factory.mktemp("elsewhere"))
 
 
 def examples() -> list[str]:
