@@ -1,8 +1,11 @@
 """Spans go to a collector by OTLP over HTTP. Loaded only where one is named."""
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
+import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -11,8 +14,8 @@ from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
 from opentelemetry.propagate import set_global_textmap
 from opentelemetry.propagators.textmap import CarrierT, Setter, default_setter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
@@ -27,10 +30,51 @@ from opentelemetry.util.types import Attributes
 
 from infra.tracing import CONVENTIONS, told_outside, wanted_trace
 
-# A collector that is away costs no more than this: the thread that sends waits, and spans beyond the queue are dropped.
+log = structlog.get_logger(__name__)
+
+# One thread sends; spans beyond the queue are dropped.
 _QUEUE: Final = 4_096
-_SEND_S: Final = 5
+_SEND_S: Final = 5  # with tries again
+_ASK_AGAIN_S: Final = (10.0, 300.0)
 _BEGINS: Final = frozenset({SpanKind.SERVER, SpanKind.CONSUMER})
+
+
+class WhileItAnswers(SpanExporter):
+    """Drops spans while the collector is away, and asks it again ever later.
+
+    So no span is encoded in vain, the log has two lines of an outage, and a process that ends waits for nothing.
+    """
+
+    def __init__(self, exporter: SpanExporter, *, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._exporter = exporter
+        self._seconds = seconds
+        self._wait_s = 0.0
+        self._asks_at = float("-inf")
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch, unless the collector has just not taken one."""
+        if self._seconds() < self._asks_at:
+            return SpanExportResult.FAILURE
+        result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            if self._wait_s:
+                log.info("traces.resumed")
+            self._wait_s = 0.0
+            return result
+        if not self._wait_s:
+            log.warning("traces.dropped", why="the collector takes none; its exporter's line says more")
+        first, last = _ASK_AGAIN_S
+        self._wait_s = min(max(first, 2 * self._wait_s), last)
+        self._asks_at = self._seconds() + self._wait_s
+        return result
+
+    def shutdown(self) -> None:
+        """Send nothing more."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Nothing waits here."""
+        return self._exporter.force_flush(timeout_millis)
 
 
 class Share(Sampler):
@@ -89,7 +133,11 @@ def exporting_tracer(endpoint: str, *, service: str, share: float) -> Tracer:
         resource=Resource.create({"service.name": service, "service.namespace": "teamfit"}),
     )
     exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_SEND_S)
-    provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=_QUEUE, schedule_delay_millis=1_000))
+    # It has a line for each of its tries.
+    logging.getLogger("opentelemetry.exporter.otlp.proto.http").setLevel(logging.ERROR)
+    provider.add_span_processor(
+        BatchSpanProcessor(WhileItAnswers(exporter), max_queue_size=_QUEUE, schedule_delay_millis=1_000)
+    )
     trace.set_tracer_provider(provider)
     set_global_textmap(ToldOnPurpose())
     AsyncPGInstrumentor().instrument(tracer_provider=provider)
