@@ -62,6 +62,6 @@ print("done", flush=True)
 def test_a_process_ends_though_its_collector_is_away() -> None:
     """It asks once for all its batches. The SDK alone asks for each, half a minute in all, and is killed meanwhile."""
     done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout == "done\n"
+    assert done.stdout.count("traces.dropped") == 1
     assert done.stderr.count("Failed to export") == 1
     assert "Transient" not in done.stderr
