@@ -1,4 +1,4 @@
-"""A job is seen as the result of a Celery task, for code that called the task.
+"""Code that called the Celery task sees a job as the task's result.
 
 Each look opens a connection of its own, so it may be made in any thread, in a forked child, and beside an event loop.
 """
@@ -234,7 +234,7 @@ def _needed(variable: str) -> str:
 
 
 def apart(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end from code that is not asynchronous, whether or not an event loop runs around it."""
+    """Run a coroutine to its end, whether or not an event loop runs around the caller."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

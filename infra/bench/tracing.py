@@ -61,7 +61,9 @@ class Fleet:
 
 
 class FleetReport(BaseModel):
-    """One way to trace compares so with none; of the middle turn, and of those a quarter from each end.
+    """One way to trace compares so with none.
+
+    Costs are those of the middle turn; quartiles those of the turns a quarter from each end.
 
     Attributes:
         throughput_cost: by how much fewer jobs a second are done, in percent.

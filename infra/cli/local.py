@@ -20,6 +20,7 @@ from infra.cli.output import out
 if TYPE_CHECKING:
     from infra.local.demo_report import Job, Report
     from infra.local.stack import Stack
+    from infra.settings import Settings
 
 app = typer.Typer()
 
@@ -38,6 +39,7 @@ def up(
     llm_latency: Annotated[float, typer.Option(help="Seconds that the offline LLM takes to answer.", min=0)] = 1.0,
     *,
     one_worker: Annotated[bool, typer.Option("--one-worker", help="Run all stages in one process.")] = False,
+    traces: Annotated[bool, typer.Option("--traces", help="Trace each job, and show the traces in a browser.")] = False,
 ) -> None:
     """Run the whole pipeline on this machine until Ctrl-C. It prints addresses, tokens, and commands to try.
 
@@ -49,14 +51,16 @@ def up(
     import threading
 
     from infra.local.instructions import instructions
-    from infra.local.stack import ALL, API, WEB, WORKERS, Stack
+    from infra.local.stack import ALL, API, TRACES, WEB, WORKERS, Stack
     from infra.local.supervision import Supervisor
     from infra.settings import settings
 
     _end_on_signals()
     console = Console(soft_wrap=True, highlight=False)
+    if traces:
+        _require_traces(settings())
     with_console = settings().model_copy(update={"console": True})
-    parts = (*((ALL,) if one_worker else WORKERS), API, WEB)
+    parts = (*((TRACES,) if traces else ()), *((ALL,) if one_worker else WORKERS), API, WEB)
     stack = Stack(with_console, api_port=port, llm_latency_s=llm_latency, parts=parts, report=_stepwise(console))
     try:
         with stack:
@@ -118,6 +122,20 @@ def _console_of(stack: "Stack") -> str:
             await database.close()
 
     return f"{stack.api_url}/console/sign-in/{asyncio.run(link())}"
+
+
+def _require_traces(settings: "Settings") -> None:
+    """Pass if a collector of our own can be told of all. Raises InvalidSetting."""
+    from importlib.util import find_spec
+
+    from infra.errors import InvalidSetting
+
+    if find_spec("opentelemetry.sdk") is None:
+        raise InvalidSetting("--traces", "needs what is not installed: pip install 'teamfit-pipeline[otel]'")
+    if settings.otlp_endpoint is not None:
+        raise InvalidSetting(
+            "--traces", "is of no use while OTEL_EXPORTER_OTLP_ENDPOINT names a collector; leave it out"
+        )
 
 
 def _end_on_signals() -> None:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from infra.local.environment import variables
 from infra.local.organizations import ACME, BIRCH
-from infra.local.stack import Stack
+from infra.local.stack import TRACES, Stack
 from infra.settings import Settings
 from streams.jobs.events import JobId
 from streams.jobs.facts import job_requested
@@ -33,7 +33,7 @@ def instructions(stack: Stack, console: str) -> str:
 API         {stack.api_url}  (its documentation: {stack.api_url}/docs)
 Console     {console}  (this link signs in once; {_program()} console prints another)
 Front end   {stack.web_url}  (an example: its code is in infra/local/web)
-Broker      {stack.settings.broker_url}
+{_traces(stack)}Broker      {stack.settings.broker_url}
 Database    {stack.settings.database_url}
 LLM         {llm}{"  (offline: it composes activities without a model)" if stack.offline else ""}
 Logs        {stack.folder}
@@ -50,6 +50,12 @@ curl -sS {stack.api_url}/api/activities/generate-custom -H 'Authorization: Beare
 {_other_terminal(stack)}
 Ctrl-C stops everything.
 """
+
+
+def _traces(stack: Stack) -> str:
+    if not stack.has(TRACES):
+        return ""
+    return f"Traces      {stack.url_of(TRACES)}  (each job's, a second after it happened)\n"
 
 
 def _other_terminal(stack: Stack) -> str:

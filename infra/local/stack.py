@@ -38,12 +38,13 @@ API: Final = "api"
 ALL: Final = "all"  # every stage in one worker
 LLM: Final = "llm"
 WEB: Final = "web"  # the example of a front end
+TRACES: Final = "traces"  # a collector that shows what it gets
 
 # Generous: a cold disk and a busy machine may take long to import everything; a child that dies ends the wait at once.
 _READY_S = 60.0
 _BROKER_S = 10.0
 _TOKEN_LIFETIME = timedelta(days=1)
-_LOOKED_AT: Final = {LLM: "/v1/models", WEB: "/"}
+_LOOKED_AT: Final = {LLM: "/v1/models", WEB: "/", TRACES: "/"}
 
 
 class Stack:
@@ -81,8 +82,8 @@ class Stack:
             llm_latency_s: how long the offline LLM takes for each answer.
             broker_parameters: the query of the embedded broker's URL, such as "lease=2s".
             durable: whether the embedded database survives a crash of the machine; off is faster.
-            parts: which stages to run (or `ALL` in one process), and whether the API and `WEB`. A name with a
-                number is one more of the same: "quota-2".
+            parts: which stages to run (or `ALL` in one process), and whether the API, `WEB` and `TRACES`. A name with
+                a number is one more of the same: "quota-2".
             variables: called with the name of a part; more environment variables for it.
             report: called with each step of the start, for people to read.
         """
@@ -116,9 +117,13 @@ class Stack:
         """The broker's URL without the transport's settings, for plain Redis clients."""
         return self.settings.broker_url.partition("?")[0]
 
-    def url_of(self, api: str) -> str:
-        """Return the address of one of several API processes."""
-        return f"http://{HOST}:{self._port_of(api)}"
+    def url_of(self, part: str) -> str:
+        """Return the address of a part that serves HTTP: `TRACES`, or one of several API processes."""
+        return f"http://{HOST}:{self._port_of(part)}"
+
+    def has(self, part: str) -> bool:
+        """Return whether a part was asked for."""
+        return part in self._parts
 
     def token(self, organization_id: str) -> str:
         """Return a bearer token for an organization."""
@@ -251,6 +256,8 @@ class Stack:
                 updates[name] = True
         if WEB in self._parts:
             updates["cors_origins"] = self._origins()
+        if TRACES in self._parts:
+            updates |= {"otlp_endpoint": self.url_of(TRACES), "trace_share": 1.0}
         self.settings = self.settings.model_copy(update=updates)
         if self.offline:
             self._wait_ready(LLM, self._children[LLM])
@@ -270,6 +277,8 @@ class Stack:
             return ["-m", "infra.cli", "api", "--host", HOST, "--port", str(self._port_of(name))]
         if name == WEB:
             return ["-m", "infra.local.web", "--port", str(self._port_of(WEB)), "--api", self.api_url]
+        if name == TRACES:
+            return ["-m", "infra.local.traces", "--port", str(self._port_of(TRACES))]
         if name == LLM:
             return ["-m", "infra.local.llm", "--port", str(self._port_of(LLM)), "--latency", str(self._llm_latency_s)]
         return ["-m", "infra.cli", "worker", _kind(name), "--ready-file", str(self._ready_file(name))]

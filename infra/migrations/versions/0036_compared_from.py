@@ -1,4 +1,4 @@
-"""An endpoint's facts are compared with its deliveries from a time on: what is older was deleted on purpose."""
+"""An endpoint remembers from when on each fact has its delivery."""
 
 from infra.migrations.sql import run_file
 
