@@ -64,7 +64,7 @@ class KeySet:
         self._fetching: asyncio.Task[None] | None = None
 
     async def key(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
-        """Return the key of this ID for an algorithm, or None if the provider has none.
+        """Return the key of this ID and algorithm, or None.
 
         A token without an ID means the only key. Keys of two kinds may share an ID (RFC 7517, section 4.5).
 

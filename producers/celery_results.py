@@ -234,7 +234,7 @@ def _needed(variable: str) -> str:
 
 
 def apart(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, whether or not an event loop runs around the caller."""
+    """Run a coroutine to its end, also beside an event loop of the caller's."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

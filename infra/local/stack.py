@@ -118,7 +118,7 @@ class Stack:
         return self.settings.broker_url.partition("?")[0]
 
     def url_of(self, part: str) -> str:
-        """Return the address of a part that serves HTTP: `TRACES`, or one of several API processes."""
+        """Return the address of a part that serves HTTP."""
         return f"http://{HOST}:{self._port_of(part)}"
 
     def has(self, part: str) -> bool:

@@ -72,7 +72,7 @@ class Traces:
         return list(reversed(self._spans))
 
     def tree(self, trace: str) -> list[tuple[int, Span]]:
-        """Return a trace's spans with their depths, each below its parent, in the order of time."""
+        """Return a trace's spans in the order of a tree, with their depths."""
         spans = self._spans.get(trace, {})
         below: dict[bytes, list[Span]] = {}
         for span in sorted(spans.values(), key=lambda one: (one.began, -one.ended)):
