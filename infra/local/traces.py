@@ -1,6 +1,6 @@
-"""`python -m infra.local.traces --port N` is a collector for a machine without one: it keeps the latest traces.
+"""`python -m infra.local.traces --port N` is a collector for a machine without one.
 
-It takes OTLP over HTTP and shows each trace as a tree of its spans. What it is told of is lost when it ends.
+It takes OTLP over HTTP, keeps the latest traces in memory, and shows each as a tree of its spans.
 """
 
 import argparse
