@@ -67,7 +67,12 @@ async def test_the_example_follows_a_job_from_the_wish_to_the_end(
         process = await asyncio.create_subprocess_exec(
             *("node", "life.js"),
             cwd=client,
-            env={**os.environ, "TEAMFIT_URL": str(http._base_url).rstrip("/"), "TEAMFIT_TOKEN": token},
+            env={
+                **os.environ,
+                "TEAMFIT_URL": str(http._base_url).rstrip("/"),
+                "TEAMFIT_TOKEN": token,
+                "TEAMFIT_TEAM": "acme-team",
+            },
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

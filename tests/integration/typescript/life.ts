@@ -27,7 +27,7 @@ async function* follow(jobId: string): AsyncGenerator<[kind: string, event: unkn
 async function ask(requirements: string, key: string): Promise<string> {
   const { data, error } = await api.POST("/api/activities/generate-custom", {
     params: { header: { "Idempotency-Key": key } },
-    body: { organization_id: "acme", team_id: "acme-team", requirements },
+    body: { organization_id: "acme", team_id: process.env.TEAMFIT_TEAM ?? "acme-platform", requirements },
   });
   if (error) throw new Error(`${error.code}: ${error.detail}`);
   return data.job_id;
