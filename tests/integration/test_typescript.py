@@ -69,9 +69,9 @@ async def test_the_example_follows_a_job_from_the_wish_to_the_end(
             cwd=client,
             env={
                 **os.environ,
-                "TEAMFIT_URL": str(http._base_url).rstrip("/"),
-                "TEAMFIT_TOKEN": token,
-                "TEAMFIT_TEAM": "acme-team",
+                "API_URL": str(http._base_url).rstrip("/"),
+                "API_TOKEN": token,
+                "API_TEAM": "acme-team",
             },
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

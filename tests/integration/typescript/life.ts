@@ -3,8 +3,8 @@ import type { components, paths } from "./api";
 
 type Job = components["schemas"]["JobStatus"];
 
-const baseUrl = process.env.TEAMFIT_URL!;
-const api = createClient<paths>({ baseUrl, headers: { Authorization: `Bearer ${process.env.TEAMFIT_TOKEN}` } });
+const baseUrl = process.env.API_URL!;
+const api = createClient<paths>({ baseUrl, headers: { Authorization: `Bearer ${process.env.API_TOKEN}` } });
 
 /** The kinds and data of a job's events, until the stream ends. A ticket stands in for the token, as in a browser. */
 async function* follow(jobId: string): AsyncGenerator<[kind: string, event: unknown]> {
@@ -27,7 +27,7 @@ async function* follow(jobId: string): AsyncGenerator<[kind: string, event: unkn
 async function ask(requirements: string, key: string): Promise<string> {
   const { data, error } = await api.POST("/api/activities/generate-custom", {
     params: { header: { "Idempotency-Key": key } },
-    body: { organization_id: "acme", team_id: process.env.TEAMFIT_TEAM ?? "acme-platform", requirements },
+    body: { organization_id: "acme", team_id: process.env.API_TEAM ?? "acme-platform", requirements },
   });
   if (error) throw new Error(`${error.code}: ${error.detail}`);
   return data.job_id;
