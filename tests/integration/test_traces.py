@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -11,6 +12,7 @@ import pytest
 
 from infra.auth import issue_token, signing_key
 from infra.local.organizations import BIRCH
+from infra.local.processes import free_port
 from infra.local.stack import ALL, API, Stack
 from infra.settings import Settings
 from streams.jobs.events import JobId
@@ -35,7 +37,15 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-async def customer(collector: Collector, database_url: str, redis_url: str) -> AsyncIterator[Customer]:
+def worker_port() -> int:
+    """Where the worker answers."""
+    return free_port()
+
+
+@pytest.fixture
+async def customer(
+    collector: Collector, database_url: str, redis_url: str, worker_port: int
+) -> AsyncIterator[Customer]:
     """A customer of the pipeline in two processes, on the session's servers; callers decide what is traced."""
     settings = Settings(
         _env_file=None,
@@ -46,7 +56,9 @@ async def customer(collector: Collector, database_url: str, redis_url: str) -> A
         otlp_endpoint=collector.url,
         trace_share=0,
     )
-    with running(Stack(settings, llm_latency_s=0.05, parts=(ALL, API))) as stack:
+    # Its /metrics have the exemplars.
+    variables = {"TEAMFIT_WORKER_PORT": str(worker_port)}
+    with running(Stack(settings, llm_latency_s=0.05, parts=(ALL, API), variables=lambda _part: variables)) as stack:
         async with aiohttp.ClientSession(stack.api_url) as http:
             yield Customer(stack, http)
 
@@ -92,9 +104,10 @@ async def test_a_worker_that_is_killed_leaves_its_job_in_the_trace(
     assert [one.kind for one in spans if one.parent == _CALLER] == [_SERVER]
 
 
-async def test_one_trace_through_everything(customer: Customer, collector: Collector) -> None:
+async def test_one_trace_through_everything(customer: Customer, collector: Collector, worker_port: int) -> None:
     """From the caller's request to the projection, through tries and a replay; and none where nobody wants one."""
-    await from_the_request_to_the_projection(customer, collector)
+    trace = await from_the_request_to_the_projection(customer, collector)
+    await _joined_to_logs_and_metrics(customer, collector, trace, worker_port)
     await _through_tries_and_a_replay(customer, collector)
     await _none_unless_it_is_sampled(customer, collector)
 
@@ -115,8 +128,8 @@ async def _trace_of(collector: Collector, trace: str, *, ends: int = 1) -> list[
     return list(await wait_for(whole, deadline_s=60, what=f"the trace {trace}"))
 
 
-async def from_the_request_to_the_projection(customer: Customer, collector: Collector) -> None:
-    """One root below the caller's span, and each span below the one that led to it."""
+async def from_the_request_to_the_projection(customer: Customer, collector: Collector) -> str:
+    """One root below the caller's span, and each span below the one that led to it. Return the trace."""
     trace = uuid4().hex
     status, accepted = await customer.post(headers={"traceparent": f"00-{trace}-{_CALLER}-01"})
     assert status == 202
@@ -150,6 +163,22 @@ async def from_the_request_to_the_projection(customer: Customer, collector: Coll
     assert {by_id[one.parent].kind for one in batches} == {_CONSUMER}
     assert all((trace, one.parent) in one.links for one in batches)
     assert {one.name for one in batches} >= {"batch Attempts.save", "batch Projection.project"}
+    return trace
+
+
+async def _joined_to_logs_and_metrics(customer: Customer, collector: Collector, trace: str, worker_port: int) -> None:
+    """A line of the log names the span that it was written in; a histogram has the call's span as an exemplar."""
+    lines = [json.loads(one) for one in (customer.stack.folder / "api.log").read_text().splitlines() if trace in one]
+    (accepted,) = [one for one in lines if one["event"] == "request.accepted"]
+    spans = {one.id: one for one in collector.of(trace)}
+    assert (accepted["trace_id"], spans[accepted["span_id"]].service) == (trace, "teamfit-api")
+    wanted = {"Accept": "application/openmetrics-text"}
+    async with customer.http.get(f"http://127.0.0.1:{worker_port}/metrics", headers=wanted) as answer:
+        told = await answer.text()
+    (line,) = [one for one in told.splitlines() if trace in one]
+    assert line.startswith("teamfit_llm_call_seconds_bucket")
+    (span,) = re.findall(r'span_id="(\w+)"', line)
+    assert spans[span].name.startswith("chat ")
 
 
 async def _through_tries_and_a_replay(customer: Customer, collector: Collector) -> None:
