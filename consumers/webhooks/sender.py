@@ -49,8 +49,8 @@ DISABLED_AFTER: Final = timedelta(days=5)
 _LEASE: Final = timedelta(minutes=1)
 _LOOK_S: Final = 1.0
 _LONGER: Final = 20.0
-# After a stop, tries under way are waited for; they take no longer.
-_LONGEST_TRY_S: Final = 17.0
+LONGEST_TRY_S: Final = 17.0
+"""After a stop, tries under way are waited for; they take no longer."""
 
 
 class Sender:
@@ -102,7 +102,7 @@ class Sender:
         if self._loop is not None:
             await asyncio.wait([self._loop])
         if self._tries:
-            await asyncio.wait(self._tries, timeout=_LONGEST_TRY_S)
+            await asyncio.wait(self._tries, timeout=LONGEST_TRY_S)
         await self._receivers.close()
 
     async def _run(self) -> None:

@@ -18,6 +18,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from consumers.webhooks.sender import LONGEST_TRY_S
 from infra.settings import Settings
 from streams.jobs.stages import STAGES
 from streams.redis.settings import RedisSettings
@@ -107,6 +108,17 @@ def test_commands_and_settings_exist() -> None:
     assert set(settings["data"]) <= known
 
 
+def test_the_migration_is_a_hook_and_the_check_a_cron_job() -> None:
+    """Argo CD runs the one before all else, with its own secret; the other runs each hour, and is not tried twice."""
+    (migrate,) = _manifests("migrate", "Job")
+    assert migrate["metadata"]["annotations"]["argocd.argoproj.io/hook"] == "PreSync"
+    assert _template(migrate)["spec"]["containers"][0]["args"] == ["migrate"]
+    (verify,) = _manifests("base", "CronJob")
+    assert _template(verify)["spec"]["containers"][0]["args"] == ["verify"]
+    assert (verify["spec"]["schedule"].split()[1:], verify["spec"]["concurrencyPolicy"]) == (["*"] * 4, "Forbid")
+    assert verify["spec"]["jobTemplate"]["spec"]["backoffLimit"] == 0
+
+
 def test_pods_have_no_rights() -> None:
     """No root, no disk, no token of the cluster, no services' variables, bounded memory."""
     for name, pod in _pods():
@@ -153,8 +165,9 @@ def test_a_stop_leaves_time_for_the_drain() -> None:
     """Each worker has more than its drain, and generation's drain is as long as a call."""
     drain = RedisSettings().drain.total_seconds()
     deployments = _named("base", "Deployment")
-    for one in deployments.values():
-        assert _template(one)["spec"]["terminationGracePeriodSeconds"] > drain + 5
+    for name, one in deployments.items():
+        tries = 0 if name == "api" else LONGEST_TRY_S
+        assert _template(one)["spec"]["terminationGracePeriodSeconds"] > drain + tries + 5
     (told,) = re.findall(r"drain=(\d+)s", _PAGE.read_text())
     assert int(told) >= Settings.model_fields["generation_timeout_s"].default
     assert _template(deployments["worker-generation"])["spec"]["terminationGracePeriodSeconds"] > int(told) + 5
