@@ -567,31 +567,28 @@ FROM judged;
 
 -- name: webhooks_findable(size)
 -- A delivery that was given up can be found and sent again: it has a failed event, which is kept before it is given up.
-WITH kept AS MATERIALIZED (
-    SELECT event_id, event FROM failed_events WHERE stage = 'webhooks'
-), given_up AS MATERIALIZED (
-    SELECT
-        delivery.endpoint_id, delivery.event_id, delivery.type, one.organization_id, EXISTS (
-            SELECT FROM kept
-            WHERE kept.event_id = delivery.event_id
-                AND coalesce(position(convert_to(delivery.endpoint_id::text, 'UTF8') IN kept.event) > 0, true)
-        ) AS is_kept
+WITH lost AS MATERIALIZED (
+    SELECT delivery.endpoint_id, delivery.event_id, delivery.type, one.organization_id
     FROM webhook_deliveries AS delivery
     JOIN webhook_endpoints AS one ON one.id = delivery.endpoint_id
     WHERE delivery.event IS NOT NULL
         AND delivery.given_up_at >= coalesce((SELECT max(horizon) FROM archive_retention), '-infinity')
+        AND NOT EXISTS (
+            SELECT FROM failed_events AS kept
+            WHERE kept.stage = 'webhooks' AND kept.event_id = delivery.event_id
+                AND coalesce(position(convert_to(delivery.endpoint_id::text, 'UTF8') IN kept.event) > 0, true)
+        )
 )
 SELECT
-    (SELECT count(*) FROM webhook_deliveries) AS checked,
-    count(*) FILTER (WHERE NOT is_kept) AS found,
-    (SELECT count(*) FROM webhook_deliveries WHERE delivered_at IS NOT NULL) || ' delivered, '
-    || (SELECT count(*) FROM webhook_deliveries WHERE delivered_at IS NULL AND given_up_at IS NULL) || ' waiting, '
-    || (SELECT count(*) FROM webhook_deliveries WHERE given_up_at IS NOT NULL) || ' given up' AS detail,
+    count(*) AS checked,
+    (SELECT count(*) FROM lost) AS found,
+    count(delivered_at) || ' delivered, ' || count(*) FILTER (WHERE delivered_at IS NULL AND given_up_at IS NULL)
+    || ' waiting, ' || count(given_up_at) || ' given up' AS detail,
     ARRAY(
         SELECT organization_id || ' endpoint ' || endpoint_id || ': ' || type || ' ' || event_id || ', no failed event'
-        FROM given_up WHERE NOT is_kept ORDER BY endpoint_id, event_id LIMIT :size
+        FROM lost ORDER BY endpoint_id, event_id LIMIT :size
     ) AS examples
-FROM given_up;
+FROM webhook_deliveries;
 
 -- name: nothing_reserved(size)
 -- At rest no unit of quota is held.
