@@ -64,8 +64,7 @@ async def test_a_lost_run_that_is_sent_again_stays_in_its_trace(database_url: st
     assert root.kind == _SERVER
     lost, again = [one for one in spans if one.name == "send job-requests"]
     assert {lost.parent, again.parent} == {root.id}
-    assert sorted(one.service for one in (lost, again)) == ["teamfit-all", "teamfit-api"]
-    (heard,) = [one for one in (lost, again) if one.service == "teamfit-all"]
+    (heard,) = [one for one in (lost, again) if one.service != "teamfit-api"]
     assert {one.parent for one in spans if one.name == "process job-requests"} == {heard.id}
 
 

@@ -95,10 +95,10 @@ async def test_a_job_is_seen_in_the_stack_that_traces(database_url: str, redis_u
         async with aiohttp.ClientSession(stack.url_of(TRACES)) as http:
 
             async def seen() -> str:
-                (link,) = re.findall(
-                    rf'href="(/traces/\w+)">\w+</a></td><td>[^<]*</td><td>{accepted["job_id"]}<', await _page(http, "/")
-                )
-                page = await _page(http, link)
+                row = rf'href="(/traces/\w+)">\w+</a></td><td>[^<]*</td><td>{accepted["job_id"]}<'
+                found = re.search(row, await _page(http, "/"))
+                assert found is not None
+                page = await _page(http, found[1])
                 assert "chat gpt-4o-mini" in page
                 assert "batch Projection.project" in page
                 return page
