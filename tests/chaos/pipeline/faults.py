@@ -47,7 +47,7 @@ class Fault:
         hold_s: how long it lasts; 0 for what is over at once.
         times: how often it is injected, unless `TIMES=` says otherwise. A row that takes turns has each of its turns
             at least twice; a row that is slow has fewer than the rest.
-        fleets: how many fleets share its injections, since each takes long.
+        fleets: how many fleets share its injections, since each takes long; their stages share a process.
         anchored: jobs may be lost that the database does not know yet, so the harness waits until it knows them, and
             sends only by ways in that are durable at once meanwhile (DESIGN 5.6).
         crowd: how many jobs an anchored row sends before each injection: more than the fleet has slots, so that runs

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from infra.errors import DependencyDown
 from infra.local.processes import LocalServerError
-from infra.local.stack import API, WORKERS, Stack
+from infra.local.stack import ALL, API, WORKERS, Stack
 from infra.settings import Settings
 from infra.verify import CheckTimedOut, verify
 from producers.client import JobRequests, Request
@@ -57,15 +57,21 @@ class Teamfit:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, grounds: Grounds) -> "AsyncIterator[Teamfit]":
-        """Start the fleet and stop it in the end."""
+    async def running(cls, grounds: Grounds, *, in_one: bool = False) -> "AsyncIterator[Teamfit]":
+        """Start the fleet and stop it in the end.
+
+        Args:
+            grounds: its servers.
+            in_one: whether all stages share a process, of which there are two. No part can be told apart then.
+        """
         settings = Settings(
             _env_file=None,
             broker_url=grounds.broker_url(lease=f"{LEASE_S:g}s"),
             database_url=grounds.database_url,
             **SETTINGS,
         )
-        parts = [*_KINDS, *(f"{kind}-2" for kind in _KINDS)]
+        kinds = (API, ALL) if in_one else _KINDS
+        parts = [*kinds, *(f"{kind}-2" for kind in kinds)]
         variables = grounds.clocks.environment if grounds.clocks else lambda _part: {}
         stack = Stack(settings, llm_latency_s=LLM_LATENCY_S, parts=parts, variables=variables)
         async with _starting:
