@@ -21,9 +21,9 @@ Run on {date}, {machine}:
 
 `make chaos FAULT=name` runs one row; `TIMES=` sets how often. By default each fault is injected 20 times, and a few
 that take long fewer times, as the table says. To take less time, two fleets share the pipeline's rows, the Celery
-design has a third, and the injections of each row that lasts 60 seconds are divided between two more, whose stages share
-a process (`teamfit worker all`, twice): all at the same time, each with servers of its own. The seconds are therefore
-those of a busy machine.
+design has a third, and the injections of each row that lasts 60 seconds are divided between two more, whose stages
+share a process (`teamfit worker all`, twice): all at the same time, each with servers of its own. The seconds are
+therefore those of a busy machine.
 
 ## The pipeline
 
