@@ -65,6 +65,11 @@ def columns(rows: Sequence[object], **attributes: str) -> dict[str, list[Any]]:
     return {name: list(map(attrgetter(attribute), rows)) for name, attribute in attributes.items()}
 
 
+async def plan_for_values(connection: "Session | Connection") -> None:
+    """Have the transaction's statements planned for their values: of a filter, few are given."""
+    await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+
+
 async def reading_json(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Have a connection read and write JSON as values."""
     for name in ("json", "jsonb"):

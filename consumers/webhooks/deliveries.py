@@ -14,7 +14,7 @@ import aiosql
 
 from consumers.webhooks.messages import JOB_TYPES, TEST, Message
 from consumers.webhooks.retries import Answer
-from infra.postgres import Connection, columns
+from infra.postgres import Connection, columns, plan_for_values
 
 _queries = aiosql.from_path(Path(__file__).with_name("deliveries.sql"), "asyncpg")
 
@@ -172,10 +172,14 @@ async def hasten(connection: Connection, endpoint_id: UUID, *, now: datetime) ->
 
 
 async def deliveries(
-    connection: Connection, endpoint_id: UUID, *, state: State | None, limit: int
+    connection: Connection, endpoint_id: UUID, *, state: State | None, limit: int, before: tuple[datetime, str] | None
 ) -> list[DeliveryState]:
-    """Return the deliveries of an endpoint, the newest first."""
-    rows = _queries.deliveries(connection, endpoint_id=endpoint_id, state=state, limit=limit)
+    """Return deliveries of an endpoint, the newest first, after the time and event of one."""
+    at, event_id = before or (None, None)
+    await plan_for_values(connection)
+    rows = _queries.deliveries(
+        connection, endpoint_id=endpoint_id, state=state, limit=limit, before_at=at, before_id=event_id
+    )
     return [DeliveryState(**row) async for row in rows]
 
 

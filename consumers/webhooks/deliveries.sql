@@ -101,16 +101,17 @@ WITH waiting AS (
 )
 SELECT count(*) FROM waiting;
 
--- name: deliveries(endpoint_id, state, limit)
--- Deliveries of an endpoint, the newest first.
+-- name: deliveries(endpoint_id, state, limit, before_at, before_id)
+-- A page of the deliveries of an endpoint, the newest first, beginning after a place in that order.
 SELECT
     event_id, type, job_id, created_at, attempts, last_attempt_at, last_status, last_error, delivered_at, given_up_at,
     CASE WHEN delivered_at IS NULL AND given_up_at IS NULL THEN due_at END AS due_at
 FROM webhook_deliveries
 WHERE endpoint_id = :endpoint_id
-    AND (:state::text IS NULL OR :state = CASE
-        WHEN delivered_at IS NOT NULL THEN 'delivered' WHEN given_up_at IS NOT NULL THEN 'given_up' ELSE 'waiting'
-    END)
+    AND (:state::text IS NULL OR :state <> 'delivered' OR delivered_at IS NOT NULL)
+    AND (:state::text IS NULL OR :state <> 'given_up' OR given_up_at IS NOT NULL)
+    AND (:state::text IS NULL OR :state <> 'waiting' OR (delivered_at IS NULL AND given_up_at IS NULL))
+    AND (:before_at::timestamptz IS NULL OR (created_at, event_id) < (:before_at, :before_id::text))
 ORDER BY created_at DESC, event_id DESC
 LIMIT :limit;
 

@@ -25,7 +25,7 @@ class Endpoint:
         secret_before_until: until when the secret before signs too.
         failing_since: its first failure after its last success.
         disabled_because: why it is sent nothing.
-        waiting: how many deliveries it has still to take.
+        waiting: how many deliveries it has still to take, counted up to 10,000.
     """
 
     id: UUID
@@ -62,9 +62,31 @@ async def add(
     )
 
 
-async def endpoints(connection: Connection, organization_id: str | None = None) -> list[Endpoint]:
-    """Return the endpoints of an organization, or all."""
-    rows = _queries.endpoints(connection, organization_id=organization_id, id=None)
+async def endpoints(
+    connection: Connection,
+    organization_id: str | None = None,
+    *,
+    after: tuple[str, datetime, UUID] | None = None,
+    limit: int | None = None,
+) -> list[Endpoint]:
+    """Return the endpoints of an organization, or all.
+
+    Args:
+        connection: of the caller's transaction.
+        organization_id: whose.
+        after: the organization, time and ID of the one after which they begin.
+        limit: so many at most.
+    """
+    organization, at, endpoint_id = after or (None, None, None)
+    rows = _queries.endpoints(
+        connection,
+        organization_id=organization_id,
+        id=None,
+        after_organization=organization,
+        after_at=at,
+        after_id=endpoint_id,
+        limit=limit,
+    )
     return [Endpoint(**row) async for row in rows]
 
 
@@ -75,8 +97,10 @@ async def lock(connection: Connection, endpoint_id: UUID) -> None:
 
 async def endpoint(connection: Connection, endpoint_id: UUID) -> Endpoint | None:
     """Return an endpoint, or None."""
-    rows = [row async for row in _queries.endpoints(connection, organization_id=None, id=endpoint_id)]
-    return Endpoint(**rows[0]) if rows else None
+    place = {"after_organization": None, "after_at": None, "after_id": None}
+    rows = _queries.endpoints(connection, organization_id=None, id=endpoint_id, limit=1, **place)
+    found = [Endpoint(**row) async for row in rows]
+    return found[0] if found else None
 
 
 async def rotate(connection: Connection, endpoint_id: UUID, secret: str, *, until: datetime) -> None:

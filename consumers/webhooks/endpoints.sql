@@ -11,20 +11,28 @@ SELECT pg_advisory_xact_lock(hashtextextended('webhooks:' || :organization_id, 0
 -- How many endpoints an organization has.
 SELECT count(*) FROM webhook_endpoints WHERE organization_id = :organization_id;
 
--- name: endpoints(organization_id, id)
--- Endpoints with what waits for each; all, or those of an organization, or one.
+-- name: endpoints(organization_id, id, after_organization, after_at, after_id, limit)
+-- Endpoints with what waits for each, up to 10,000; all, or those of an organization, or one; a page of them after a place.
 SELECT
     one.id, one.organization_id, one.url, one.types, one.created_at,
     CASE WHEN one.secret_before_until > now() THEN one.secret_before_until END AS secret_before_until,
     one.failing_since, one.disabled_at, one.disabled_because,
     (
-        SELECT count(*) FROM webhook_deliveries AS waits
-        WHERE waits.endpoint_id = one.id AND waits.delivered_at IS NULL AND waits.given_up_at IS NULL
+        SELECT count(*) FROM (
+            SELECT FROM webhook_deliveries AS waits
+            WHERE waits.endpoint_id = one.id AND waits.delivered_at IS NULL AND waits.given_up_at IS NULL
+            ORDER BY waits.due_at LIMIT 10000
+        ) AS bounded
     ) AS waiting
 FROM webhook_endpoints AS one
 WHERE (:organization_id::text IS NULL OR one.organization_id = :organization_id)
     AND (:id::uuid IS NULL OR one.id = :id)
-ORDER BY one.organization_id, one.created_at, one.id;
+    AND (
+        :after_id::uuid IS NULL
+        OR (one.organization_id, one.created_at, one.id) > (:after_organization::text, :after_at::timestamptz, :after_id)
+    )
+ORDER BY one.organization_id, one.created_at, one.id
+LIMIT :limit;
 
 -- name: lock(id)!
 -- Has whoever changes an endpoint wait for another who does.

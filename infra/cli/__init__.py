@@ -25,6 +25,7 @@ _MODULES: Final = {
     "streams": "streams",
     "erase": "erase",
     "failed": "failed",
+    "discard": "discard",
     "replay": "replay",
     "cancel": "cancel",
     "job": "job",

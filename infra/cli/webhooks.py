@@ -63,13 +63,23 @@ def list_all(
 ) -> None:
     """List the endpoints of an organization, or all."""
     from infra.cli.session import with_database
-    from infra.operations.webhooks import list_endpoints
 
-    found = with_database(lambda database: list_endpoints(database, organization))
+    found = with_database(lambda database: _all_endpoints(database, organization))
     if as_json:
         print_json(found)
     else:
         _print_endpoints(found)
+
+
+async def _all_endpoints(database: "Database", organization: str | None) -> "list[Endpoint]":
+    from infra.operations.webhooks import list_endpoints
+
+    page = await list_endpoints(database, organization)
+    found = list(page.endpoints)
+    while page.next is not None:
+        page = await list_endpoints(database, organization, cursor=page.next)
+        found += page.endpoints
+    return found
 
 
 @webhooks.command("show")
@@ -156,6 +166,7 @@ def show_deliveries(
         Literal["waiting", "delivered", "given_up", "all"], typer.Option(help="How far they are.")
     ] = "all",
     limit: Annotated[int, typer.Option(help="How many, the newest first.", min=1, max=500)] = 20,
+    cursor: Annotated[str | None, typer.Option(help="Go on where a page ended, which has printed this.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List what was sent to an endpoint, and how it was answered. `replay plan --stage webhooks` sends again."""
@@ -163,14 +174,16 @@ def show_deliveries(
     from infra.operations.webhooks import list_deliveries
 
     wanted = None if state == "all" else state
-    found = with_database(lambda database: list_deliveries(database, endpoint, state=wanted, limit=limit))
+    page = with_database(lambda database: list_deliveries(database, endpoint, state=wanted, limit=limit, cursor=cursor))
     if as_json:
-        print_json([{**asdict(one), "state": one.state} for one in found])
+        print_json([{**asdict(one), "state": one.state} for one in page.deliveries])
         return
-    if not found:
+    if not page.deliveries:
         typer.echo("None.")
         return
-    _print_deliveries(found)
+    _print_deliveries(page.deliveries)
+    if page.next is not None:
+        typer.echo(f"The next page: --cursor {page.next}")
 
 
 @webhooks.command("test")
@@ -199,7 +212,7 @@ async def _tested(database: "Database", endpoint: UUID, wait_s: float) -> "Deliv
     event_id = await send_test(database, endpoint)
     until = monotonic() + wait_s
     while True:
-        for one in await list_deliveries(database, endpoint, limit=500):
+        for one in (await list_deliveries(database, endpoint, limit=500)).deliveries:
             if one.event_id == event_id and one.state != "waiting":
                 return one
         if monotonic() > until:

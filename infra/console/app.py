@@ -20,7 +20,9 @@ from infra.console.desk import Desk
 from infra.console.pages import (
     actions,
     cancels,
+    discards,
     failed,
+    guide,
     job,
     jobs,
     organizations,
@@ -29,6 +31,7 @@ from infra.console.pages import (
     schedule,
     sign_in,
     streams,
+    webhooks,
     workers,
 )
 from infra.console.sessions import Sessions
@@ -68,11 +71,14 @@ class Console:
             *failed.routes(desk),
             *replay.routes(desk, applying),
             *cancels.routes(desk, applying),
+            *discards.routes(desk, applying),
             *organizations.routes(desk),
             *streams.routes(desk),
             *schedule.routes(desk),
+            *webhooks.routes(desk),
             *workers.routes(desk),
             *actions.routes(desk),
+            *guide.routes(desk),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ]
         self._app = Starlette(routes=routes, exception_handlers={404: self._not_found, DependencyDown: self._outage})

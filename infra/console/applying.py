@@ -12,9 +12,11 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 from starlette.routing import Route
 
+from infra.clock import Moment
 from infra.console.desk import Desk
 from infra.console.visits import Visit
 from infra.errors import Refused, TeamfitError
@@ -30,6 +32,14 @@ _MOST_REMEMBERED: Final = 100
 class _Run:
     task: "asyncio.Task[object]"
     rate: float
+
+
+class Before(BaseModel):
+    """The page of a list of plans has those made before a time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    before: Moment | None = None
 
 
 class Applying:

@@ -1,5 +1,6 @@
 """Templates become HTML. Every text is escaped unless a template made it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +25,13 @@ class Templates:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters |= {"moment": moment, "span": span, "number": number, "pretty": pretty}
+        self._environment.filters |= {
+            "moment": moment,
+            "span": span,
+            "number": number,
+            "pretty": pretty,
+            "anchor": anchor,
+        }
         self._environment.globals |= {"query": query, "now": lambda: datetime.now(UTC)}
         self._environment.globals["ui"] = self._environment.get_template("ui.html").module
 
@@ -73,6 +80,11 @@ def number(value: float | None) -> str:
 def pretty(document: object) -> str:
     """Return JSON for people."""
     return orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str).decode()
+
+
+def anchor(heading: str) -> str:
+    """Return a heading's name in links, as code hosts make it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def query(values: Mapping[str, Any], **changes: Any) -> str:  # noqa: ANN401 - whatever a form's field may hold

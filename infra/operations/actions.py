@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from infra.actions import Face
 from infra.clock import Moment
-from infra.operations.job_search import Term, read_cursor, write_cursor
-from infra.postgres import Database
+from infra.operations.cursors import read_cursor, write_cursor
+from infra.operations.job_search import Term
+from infra.postgres import Database, plan_for_values
 
 _queries = aiosql.from_path(Path(__file__).with_name("actions.sql"), "asyncpg")
 
@@ -69,6 +70,7 @@ async def find_actions(
     """
     before_at, before_id = (None, None) if cursor is None else read_cursor(cursor)
     async with database.transaction() as connection:
+        await plan_for_values(connection)
         rows = _queries.newest(
             connection, limit=limit + 1, before_at=before_at, before_id=before_id, **chosen.model_dump()
         )

@@ -9,23 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 from uuid import UUID, uuid4
 
 import aiosql
 from pydantic import BaseModel, Field
 
-from consumers.projection.fold import Status
 from infra.actions import Act, acting
 from infra.errors import Refused
-from infra.operations.job_search import FilteredStatements, JobFilter, prepared, words_of
+from infra.operations.job_search import JobFilter, filtered, values_of
 from infra.postgres import Connection, Database
 
 queries = aiosql.from_path(Path(__file__).with_name("cancel_plans.sql"), "asyncpg")
-_items = FilteredStatements.of("cancel_items.sql")
+_items = filtered("cancel_items.sql")
 
 CancelPlanState: TypeAlias = Literal["planned", "applying", "finished", "aborted"]
-_LIVE: Final[tuple[Status, ...]] = ("pending", "processing")
 
 
 class OrganizationEffects(BaseModel):
@@ -115,9 +113,8 @@ class CancelPlans:
         async with acting(self.database, act) as connection:
             now = self.database.clock.now()
             await queries.add_plan(connection, id=plan_id, filters=filters, created_by=by, now=now)
-            statements, values = await prepared(connection, chosen, _items)
-            live = [word for status in _LIVE for word in words_of(status)]
-            await statements.freeze(connection, plan_id=plan_id, live=live, **values)
+            values = {"words": None, **await values_of(connection, chosen)}
+            await _items.freeze(connection, plan_id=plan_id, **values)
             await queries.analyze_items(connection)
             effects = await _effects_of(connection, plan_id)
             digest = await digest_of(connection, plan_id)

@@ -1,5 +1,5 @@
 -- The conditions of a filter of jobs, on `job`. With the values known, those that are not given vanish from the plan.
-(:statuses::text[] IS NULL OR job.status = ANY(:statuses))
+(:status::text IS NULL OR job_state(job.status) = :status)
     AND (:organization_id::text IS NULL OR job.organization_id = :organization_id)
     AND (:team_id::text IS NULL OR job.team_id = :team_id)
     AND (:since::timestamptz IS NULL OR job.created_at >= :since)

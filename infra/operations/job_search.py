@@ -3,11 +3,12 @@
 A page costs the same however many jobs there are.
 
 Every statement is planned for the values that it is given, and reads an index from one end: the jobs in the order of
-time, those of an organization or a team, those with an error. Words of wishes have an index of their own. A count stops
-at 10,000 and says so.
+time, those of a status, an organization or a team, those with an error. Words of wishes have an index of their own,
+which finds all jobs that have them: good for words that few have. Of words that more than 10,000 have, 10,000 of the
+jobs that the rest of the filter finds are looked at for a page, which says so and has a link to go on. A count stops at
+10,000 and says so too.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,12 +17,12 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from uuid import UUID
 
 import aiosql
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from consumers.projection.fold import CELERYS_WORDS, Status, status_of
+from consumers.projection.fold import Status, status_of
 from infra.clock import Moment
-from infra.errors import Refused
-from infra.postgres import Connection, Database
+from infra.operations.cursors import read_cursor, write_cursor
+from infra.postgres import Connection, Database, plan_for_values
 from infra.texts import STORABLE
 
 Order: TypeAlias = Literal["newest", "oldest"]
@@ -29,40 +30,38 @@ Order: TypeAlias = Literal["newest", "oldest"]
 COUNTED: Final = 10_000
 """Up to this number a count is exact."""
 _LARGEST_INT: Final = 2**31 - 1
-_MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(Moment)
 
 Term: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=1_000), STORABLE]
 TermOrEmpty: TypeAlias = Annotated[str, StringConstraints(max_length=1_000), STORABLE]
 
 
-@dataclass(frozen=True, slots=True)
-class FilteredStatements:
-    """A file's statements for a filter of jobs, with words to look for and without."""
+_JOBS: Final = "customization_jobs AS job"
+# Fenced off by OFFSET: the planner would rather read all jobs than look up each that has the words.
+_JOBS_SAYING: Final = """(
+    SELECT one.job_id::uuid AS job_id FROM job_words AS one WHERE one.words @@ websearch_to_tsquery('simple', :words)
+) AS said
+CROSS JOIN LATERAL (SELECT * FROM customization_jobs AS one WHERE one.job_id = said.job_id OFFSET 0) AS job"""
+_SAYS: Final = """EXISTS (
+    SELECT FROM job_words AS said
+    WHERE said.job_id = job.job_id::text AND said.words @@ websearch_to_tsquery('simple', :words) OFFSET 0
+)"""
 
-    plain: Any
-    saying: Any
 
-    @classmethod
-    def of(cls, name: str) -> "FilteredStatements":
-        """Load a file of this folder."""
-        return cls(_load(name, saying=False), _load(name, saying=True))
-
-
-def _load(name: str, *, saying: bool) -> Any:  # noqa: ANN401 - aiosql's queries have no types
+def filtered(name: str, *, jobs: str = _JOBS) -> Any:  # noqa: ANN401 - aiosql's queries have no types
+    """Return a file's statements with the conditions of a filter of jobs in them."""
     folder = Path(__file__).parent
     _, _, chosen = (folder / "job_filter.sql").read_text(encoding="utf-8").partition("\n")
-    join = ""
-    if saying:
-        join = "JOIN job_words AS said ON job.job_id = said.job_id::uuid"
-        chosen = f"{chosen.rstrip()}\n    AND said.words @@ websearch_to_tsquery('simple', :words)"
-    statements = (folder / name).read_text(encoding="utf-8")
-    _, _, statements = statements.partition("\n\n")
-    if not saying:
+    _, _, statements = (folder / name).read_text(encoding="utf-8").partition("\n\n")
+    for place, text in (("jobs", jobs), ("chosen", chosen.rstrip()), ("says", _SAYS)):
+        statements = statements.replace(f"/* {place} */", text)
+    if ":words" not in statements:
         statements = statements.replace(", words)", ")")
-    return aiosql.from_str(statements.replace("/* saying */", join).replace("/* chosen */", chosen.rstrip()), "asyncpg")
+    return aiosql.from_str(statements, "asyncpg")
 
 
-_statements = FilteredStatements.of("job_search.sql")
+_plain = filtered("job_search.sql")
+_saying = filtered("job_search.sql", jobs=_JOBS_SAYING)
+_walk = filtered("job_walk.sql")
 
 
 class JobFilter(BaseModel):
@@ -104,18 +103,30 @@ class FoundJob:
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """Jobs in their order. `next` is the cursor of the page after, if there is one."""
+    """Jobs in their order.
+
+    Attributes:
+        next: the cursor of the page after, if there is one.
+        looked_at: how many jobs were looked at for the words, where that is why the page ends; a page after it goes on.
+    """
 
     jobs: Sequence[FoundJob]
     next: str | None
+    looked_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A number that is exact up to a bound; `more`: there are more than that."""
+    """A number that is exact up to a bound.
+
+    Attributes:
+        more: there are more than that.
+        partly: not all was looked at, so that there may be more.
+    """
 
     number: int
     more: bool = False
+    partly: bool = False
 
     @classmethod
     def of(cls, counted: int, *, bound: int = COUNTED) -> "Count":
@@ -124,7 +135,8 @@ class Count:
 
     def __str__(self) -> str:
         """Return it in words, such as `more than 10,000`."""
-        return f"more than {self.number:,}" if self.more else f"{self.number:,}"
+        how = "more than " if self.more else "at least " if self.partly else ""
+        return f"{how}{self.number:,}"
 
 
 async def find_jobs(
@@ -137,53 +149,65 @@ async def find_jobs(
         DependencyDown: Postgres is away.
     """
     before_at, before_id = (None, None) if cursor is None else read_cursor(cursor)
+    place = {"before_at": before_at, "before_id": before_id}
     async with database.transaction() as connection:
-        queries, values = await prepared(connection, chosen)
+        values = await values_of(connection, chosen)
+        if await _is_said_by_many(connection, chosen):
+            return await _looked_at(connection, order, limit, {**place, **values})
+        queries = _plain if chosen.words is None else _saying
         statement = queries.newest if order == "newest" else queries.oldest
-        rows = statement(connection, limit=limit + 1, before_at=before_at, before_id=before_id, **values)
-        found = [FoundJob(**{**row, "status": status_of(row["status"])}) async for row in rows]
-    last = found[limit - 1] if len(found) > limit else None
-    return JobPage(found[:limit], write_cursor(last.created_at, last.job_id) if last else None)
+        found = await _found(statement(connection, limit=limit + 1, **place, **values))
+    return _page(found, limit)
 
 
 async def count_jobs(database: Database, chosen: JobFilter) -> Count:
     """Return how many jobs a filter finds, exactly up to 10,000."""
     async with database.transaction() as connection:
-        queries, values = await prepared(connection, chosen)
-        return Count.of(int(await queries.count(connection, limit=COUNTED + 1, **values)))
+        values = await values_of(connection, chosen)
+        if not await _is_said_by_many(connection, chosen):
+            queries = _plain if chosen.words is None else _saying
+            return Count.of(int(await queries.count(connection, limit=COUNTED + 1, **values)))
+        if chosen == JobFilter(words=chosen.words):
+            return Count(COUNTED, more=True)
+        counted = await _walk.count(connection, looked_at=COUNTED, **values)
+    return Count(counted["found"], partly=counted["looked_at"] == COUNTED)
 
 
-async def prepared(
-    connection: Connection, chosen: JobFilter, statements: FilteredStatements = _statements
-) -> tuple[Any, Mapping[str, Any]]:
-    """Return the statements for a filter and its values, and have them planned for these."""
-    await _statements.plain.plan_for_these_values(connection)
-    values = chosen.model_dump(exclude={"status", "trace_id", "words"})
-    values["statuses"] = None if chosen.status is None else words_of(chosen.status)
+async def values_of(connection: Connection, chosen: JobFilter) -> dict[str, Any]:
+    """Return the values of a filter for its statements, and have these planned for them."""
+    await plan_for_values(connection)
+    values = chosen.model_dump(exclude={"trace_id", "words"})
     values["job_ids"] = None
     if chosen.trace_id is not None:
-        values["job_ids"] = (await _statements.plain.of_trace(connection, trace_id=chosen.trace_id))["ids"]
+        values["job_ids"] = (await _plain.of_trace(connection, trace_id=chosen.trace_id))["ids"]
+    if chosen.words is not None:
+        values["words"] = chosen.words
+    return values
+
+
+async def _is_said_by_many(connection: Connection, chosen: JobFilter) -> bool:
     if chosen.words is None:
-        return statements.plain, values
-    return statements.saying, {**values, "words": chosen.words}
+        return False
+    return bool(await _walk.saying(connection, words=chosen.words, limit=COUNTED + 1) > COUNTED)
 
 
-def words_of(status: Status) -> list[str]:
-    """Return the words by which rows say a status, those of the Celery days included."""
-    words = [status, *(word for word, meant in CELERYS_WORDS.items() if meant == status)]
-    return [spelt for word in words for spelt in (word, word.upper())]
+async def _looked_at(connection: Connection, order: Order, limit: int, values: Mapping[str, Any]) -> JobPage:
+    """Return a page of the jobs with the words among the next 10,000 that the rest of the filter finds."""
+    first, last = (_walk.newest, _walk.last_newest) if order == "newest" else (_walk.oldest, _walk.last_oldest)
+    found = await _found(first(connection, limit=limit + 1, looked_at=COUNTED, **values))
+    if len(found) > limit:
+        return _page(found, limit)
+    rest = {name: value for name, value in values.items() if name != "words"}
+    edge = await last(connection, looked_at=COUNTED, **rest)
+    if edge is None:
+        return JobPage(found, None)
+    return JobPage(found, write_cursor(edge["created_at"], edge["job_id"]), looked_at=COUNTED)
 
 
-def write_cursor(at: datetime, identity: UUID) -> str:
-    """Return a place in an order of time as a text."""
-    return base64.urlsafe_b64encode(f"{at.isoformat()}_{identity}".encode()).decode().rstrip("=")
+async def _found(rows: Any) -> list[FoundJob]:  # noqa: ANN401 - aiosql's queries have no types
+    return [FoundJob(**{**row, "status": status_of(row["status"])}) async for row in rows]
 
 
-def read_cursor(cursor: str) -> tuple[datetime, UUID]:
-    """Return the place that a cursor names. Raises Refused (`invalid_request`)."""
-    try:
-        text = base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)).decode()
-        moment, _, identity = text.partition("_")
-        return _MOMENT.validate_python(moment), UUID(identity)
-    except (ValueError, OverflowError) as error:
-        raise Refused("invalid_request", "cursor: is not the one of a page; leave it out to begin") from error
+def _page(found: Sequence[FoundJob], limit: int) -> JobPage:
+    last = found[limit - 1] if len(found) > limit else None
+    return JobPage(found[:limit], write_cursor(last.created_at, last.job_id) if last else None)

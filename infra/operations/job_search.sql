@@ -1,31 +1,33 @@
--- `/* chosen */` stands for the conditions of a filter, `/* saying */` for the join with the words of wishes where some are
--- looked for: a condition on them that may be absent would be tried job by job. See `job_search.py`.
+-- `/* chosen */` stands for the conditions of a filter, `/* jobs */` for the jobs that it is tried on: all, or those whose wishes
+-- have some words, which few have. See `job_search.py`. A count reads in the order of a page, so that it reads the same index.
 
--- name: newest(limit, before_at, before_id, statuses, organization_id, team_id, since, until, error_code, run, job_ids, words)
+-- name: newest(limit, before_at, before_id, status, organization_id, team_id, since, until, error_code, run, job_ids, words)
 -- A page of jobs, the newest first, beginning after a place in that order.
 SELECT
     job.job_id, job.organization_id, job.team_id, job.status, job.run, job.error_code, job.error_message,
     left(job.requirements, 200) AS requirements, job.created_at, job.started_at, job.completed_at, job.updated_at
-FROM customization_jobs AS job /* saying */
+FROM /* jobs */
 WHERE /* chosen */
     AND (:before_at::timestamptz IS NULL OR (job.created_at, job.job_id) < (:before_at, :before_id::uuid))
 ORDER BY job.created_at DESC, job.job_id DESC
 LIMIT :limit;
 
--- name: oldest(limit, before_at, before_id, statuses, organization_id, team_id, since, until, error_code, run, job_ids, words)
+-- name: oldest(limit, before_at, before_id, status, organization_id, team_id, since, until, error_code, run, job_ids, words)
 -- The same, the oldest first.
 SELECT
     job.job_id, job.organization_id, job.team_id, job.status, job.run, job.error_code, job.error_message,
     left(job.requirements, 200) AS requirements, job.created_at, job.started_at, job.completed_at, job.updated_at
-FROM customization_jobs AS job /* saying */
+FROM /* jobs */
 WHERE /* chosen */
     AND (:before_at::timestamptz IS NULL OR (job.created_at, job.job_id) > (:before_at, :before_id::uuid))
 ORDER BY job.created_at, job.job_id
 LIMIT :limit;
 
--- name: count(limit, statuses, organization_id, team_id, since, until, error_code, run, job_ids, words)$
+-- name: count(limit, status, organization_id, team_id, since, until, error_code, run, job_ids, words)$
 -- How many jobs a filter finds, up to a number.
-SELECT count(*) FROM (SELECT FROM customization_jobs AS job /* saying */ WHERE /* chosen */ LIMIT :limit) AS bounded;
+SELECT count(*) FROM (
+    SELECT FROM /* jobs */ WHERE /* chosen */ ORDER BY job.created_at DESC, job.job_id DESC LIMIT :limit
+) AS bounded;
 
 -- name: of_trace(trace_id)^
 -- The jobs whose request belongs to a trace.
@@ -36,7 +38,3 @@ FROM (
     WHERE event.type = 'teamfit.job.requested.v1' AND substr(event.event ->> 'traceparent', 4, 32) = :trace_id
     LIMIT 10000
 ) AS traced;
-
--- name: plan_for_these_values()!
--- Has the transaction's statements planned for the values that they are given: of a filter, few are.
-SET LOCAL plan_cache_mode = force_custom_plan;

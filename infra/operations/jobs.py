@@ -146,7 +146,11 @@ class Reemission:
 
 @dataclass(frozen=True, slots=True)
 class JobLife:
-    """The record of one job at one moment, in the order of its steps."""
+    """The record of one job at one moment, in the order of its steps.
+
+    Attributes:
+        has_more_facts: only the first facts were asked for, and there are more.
+    """
 
     job_id: UUID
     request: Request | None
@@ -161,10 +165,11 @@ class JobLife:
     reemissions: Sequence[Reemission]
     waiting_for: WaitingFor | None
     spent: Sequence[Spent]
+    has_more_facts: bool = False
 
 
-async def life_of(database: Database, job_id: UUID) -> JobLife:
-    """Return everything that is known of a job.
+async def life_of(database: Database, job_id: UUID, *, most_facts: int | None = None) -> JobLife:
+    """Return everything that is known of a job, with so many of its facts.
 
     Raises:
         UnknownJob: nothing is known of it.
@@ -174,11 +179,13 @@ async def life_of(database: Database, job_id: UUID) -> JobLife:
     async with database.transaction(snapshot=True) as connection:
         request = await _queries.request(connection, job_id=job_id)
         job = await _queries.job(connection, job_id=job_id)
+        asked = None if most_facts is None else most_facts + 1
+        facts = [Fact(**row) async for row in _queries.facts(connection, job_id=job_id, limit=asked)]
         life = JobLife(
             job_id=job_id,
             request=Request(**request) if request else None,
             job=Status(**job) if job else None,
-            facts=await _rows(connection, _queries.facts, Fact, job_id),
+            facts=facts[:most_facts],
             outcomes=await _rows(connection, _queries.outcomes, RunEnd, job_id),
             quota=await _rows(connection, _queries.quota, QuotaUnit, job_id),
             calls=await _rows(connection, _queries.calls, Call, job_id),
@@ -188,6 +195,7 @@ async def life_of(database: Database, job_id: UUID) -> JobLife:
             reemissions=await _rows(connection, _queries.reemissions, Reemission, job_id),
             waiting_for=await waiting_for(connection, job_id, None),
             spent=await time_spent(connection, job_id),
+            has_more_facts=most_facts is not None and len(facts) > most_facts,
         )
     if not any(getattr(life, field.name) for field in fields(life) if field.name != "job_id"):
         raise UnknownJob(

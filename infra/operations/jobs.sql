@@ -7,14 +7,16 @@ FROM customization_jobs WHERE job_id = :job_id;
 -- What the HTTP intake took in.
 SELECT organization_id, team_id, idempotency_key, accepted_at FROM job_requests WHERE job_id = :job_id;
 
--- name: facts(job_id)
--- The archive, in the order of arrival, with what each fact says.
+-- name: facts(job_id, limit)
+-- The first facts of the archive, in the order of arrival, with what each says. Fenced off by OFFSET: in the order of the archive one
+-- would pass by the facts of other jobs.
 SELECT run, time, type, event ->> 'source' AS source, event ->> 'traceparent' AS traceparent, concat_ws(
     ': ',
     coalesce(event #>> '{data,code}', event #>> '{data,step}', event #>> '{data,run_at}'),
     coalesce(event #>> '{data,error_message}', event #>> '{data,message}', event #>> '{data,reason}')
 ) AS says
-FROM job_events WHERE job_id = :job_id ORDER BY sequence;
+FROM (SELECT * FROM job_events WHERE job_id = :job_id OFFSET 0) AS mine
+ORDER BY sequence LIMIT :limit;
 
 -- name: outcomes(job_id)
 -- How each run ended.

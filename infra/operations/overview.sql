@@ -3,10 +3,10 @@
 -- last happened to a job. Each number is counted up to a bound, each time is read from an index's end.
 SELECT
     (
-        SELECT count(*) FROM (SELECT FROM customization_jobs WHERE status = 'pending' LIMIT :bound) AS bounded
+        SELECT count(*) FROM (SELECT FROM customization_jobs WHERE job_state(status) = 'pending' LIMIT :bound) AS bounded
     ) AS pending,
     (
-        SELECT count(*) FROM (SELECT FROM customization_jobs WHERE status = 'processing' LIMIT :bound) AS bounded
+        SELECT count(*) FROM (SELECT FROM customization_jobs WHERE job_state(status) = 'processing' LIMIT :bound) AS bounded
     ) AS processing,
     (SELECT archived_at FROM job_events ORDER BY sequence DESC LIMIT 1) AS last_event_at,
     (

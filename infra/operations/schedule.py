@@ -9,8 +9,9 @@ from uuid import UUID
 import aiosql
 
 from infra.actions import Act, acting, current_actor
-from infra.operations.job_search import COUNTED, Count, read_cursor, write_cursor
-from infra.postgres import Database
+from infra.operations.cursors import read_cursor, write_cursor
+from infra.operations.job_search import COUNTED, Count
+from infra.postgres import Database, plan_for_values
 from producers.schedule.periodic import Standing, standings, want
 
 _queries = aiosql.from_path(Path(__file__).with_name("schedule.sql"), "asyncpg")
@@ -55,6 +56,7 @@ async def read_due(
     """
     after_at, after_id = (None, None) if cursor is None else read_cursor(cursor)
     async with database.transaction() as connection:
+        await plan_for_values(connection)
         rows = _queries.due(connection, limit=limit + 1, after_at=after_at, after_id=after_id, topic=topic)
         found = [DueEvent(**{**row, **_key(row["key"])}) async for row in rows]
         counts = await _queries.counts(connection, limit=COUNTED + 1, now=database.clock.now(), topic=topic)

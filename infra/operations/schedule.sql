@@ -12,13 +12,17 @@ LIMIT :limit;
 SELECT
     (
         SELECT count(*) FROM (
-            SELECT FROM scheduled_events WHERE :topic::text IS NULL OR topic = :topic LIMIT :limit
+            SELECT FROM scheduled_events
+            WHERE :topic::text IS NULL OR topic = :topic
+            ORDER BY due_at, id
+            LIMIT :limit
         ) AS bounded
     ) AS total,
     (
         SELECT count(*) FROM (
             SELECT FROM scheduled_events
             WHERE due_at <= :now AND (:topic::text IS NULL OR topic = :topic)
+            ORDER BY due_at, id
             LIMIT :limit
         ) AS bounded
     ) AS overdue;

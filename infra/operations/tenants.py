@@ -16,7 +16,7 @@ import asyncpg
 from infra.actions import Act, acting
 from infra.errors import TeamfitError
 from infra.operations.prices import currency
-from infra.postgres import Connection, Database
+from infra.postgres import Connection, Database, plan_for_values
 
 _queries = aiosql.from_path(Path(__file__).with_name("tenants.sql"), "asyncpg")
 
@@ -152,7 +152,19 @@ async def organization(database: Database, organization_id: str) -> Organization
 async def organizations(database: Database) -> Sequence[Organization]:
     """Return every organization."""
     async with database.transaction() as connection:
-        return [Organization(**row) async for row in _queries.organizations(connection, id=None)]
+        rows = _queries.organizations(connection, id=None, name=None, after=None, limit=None)
+        return [Organization(**row) async for row in rows]
+
+
+async def find_organizations(
+    database: Database, name: str | None, *, limit: int, after: str | None = None
+) -> tuple[Sequence[Organization], str | None]:
+    """Return those whose ID or name has a text, and where the next page begins."""
+    async with database.transaction() as connection:
+        await plan_for_values(connection)
+        rows = _queries.organizations(connection, id=None, name=name, after=after, limit=limit + 1)
+        found = [Organization(**row) async for row in rows]
+    return found[:limit], found[limit - 1].id if len(found) > limit else None
 
 
 async def add_team(database: Database, wanted: Team) -> Team:
@@ -197,7 +209,8 @@ async def _writing(database: Database, act: Act) -> AsyncIterator[Connection]:
 
 async def organization_in(connection: Connection, organization_id: str) -> Organization:
     """Return an organization, in the caller's transaction. Raises UnknownOrganization."""
-    rows = [row async for row in _queries.organizations(connection, id=organization_id)]
+    one = {"name": None, "after": None, "limit": 1}
+    rows = [row async for row in _queries.organizations(connection, id=organization_id, **one)]
     if not rows:
         raise UnknownOrganization(
             f"organization {organization_id}: not found; `teamfit organization list` has all, `add` makes one"

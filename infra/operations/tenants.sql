@@ -31,16 +31,22 @@ SET plan = coalesce(:plan, plan),
     budget_kind = coalesce(:budget_kind, CASE WHEN NOT :as_plan THEN budget_kind END)
 WHERE organization_id = :id;
 
--- name: organizations(id)
--- Organizations with their subscriptions: one, or all.
+-- name: organizations(id, name, after, limit)
+-- Organizations with their subscriptions: one, or a page of those whose ID or name has a text in it, after an ID.
 SELECT organizations.id, name, trust_score, plan, status, monthly_quota, priority,
     subscriptions.weight, subscriptions.max_in_flight, subscriptions.requests_per_minute, subscriptions.max_waiting,
     subscriptions.budget, subscriptions.budget_kind, terms.weight AS share, nullif(terms.most, 2147483647) AS cap,
     (SELECT count(*) FROM teams WHERE teams.organization_id = organizations.id) AS teams
 FROM organizations LEFT JOIN subscriptions ON subscriptions.organization_id = organizations.id
 CROSS JOIN LATERAL dispatch_terms(organizations.id) AS terms
-WHERE CAST(:id AS text) IS NULL OR organizations.id = :id
-ORDER BY organizations.id;
+WHERE (CAST(:id AS text) IS NULL OR organizations.id = :id)
+    AND (CAST(:after AS text) IS NULL OR organizations.id > :after)
+    AND (
+        CAST(:name AS text) IS NULL
+        OR strpos(lower(organizations.id), lower(:name)) > 0 OR strpos(lower(organizations.name), lower(:name)) > 0
+    )
+ORDER BY organizations.id
+LIMIT :limit;
 
 -- name: insert_team(id, organization_id, name, size, description)!
 -- A new team; one that is there already stays as it is.

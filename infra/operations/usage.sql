@@ -11,7 +11,7 @@ SELECT
     (
         SELECT count(*) FROM (
             SELECT FROM customization_jobs AS job
-            WHERE job.organization_id = :organization_id AND job.status = 'pending' AND NOT EXISTS (
+            WHERE job.organization_id = :organization_id AND job_state(job.status) = 'pending' AND NOT EXISTS (
                 SELECT FROM scheduled_events AS later
                 WHERE later.key = convert_to(job.job_id::text, 'UTF8')
                     AND later.topic = 'job-requests' AND later.due_at > :now
@@ -21,7 +21,7 @@ SELECT
     ) AS waiting,
     (
         SELECT count(*) FROM (
-            SELECT FROM customization_jobs WHERE organization_id = :organization_id AND status = 'processing' LIMIT :limit
+            SELECT FROM customization_jobs WHERE organization_id = :organization_id AND job_state(status) = 'processing' LIMIT :limit
         ) AS bounded
     ) AS in_flight,
     money.budget,

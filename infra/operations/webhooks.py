@@ -19,8 +19,9 @@ from consumers.webhooks.messages import EVENT_TYPES, TEST, body_of
 from consumers.webhooks.signing import make_secret
 from infra.actions import Act, acting, current_actor
 from infra.errors import TeamfitError
+from infra.operations.cursors import read_delivery_cursor, read_endpoint_cursor, write_cursor
 from infra.operations.tenants import organization_in
-from infra.postgres import Connection, Database
+from infra.postgres import Connection, Database, plan_for_values
 from infra.settings import Settings
 from infra.texts import storable
 
@@ -47,6 +48,22 @@ class Secret:
 
     endpoint: Endpoint
     secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointPage:
+    """Endpoints by organization. `next` is the cursor of the page after, if there is one."""
+
+    endpoints: Sequence[Endpoint]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPage:
+    """Deliveries of an endpoint, the newest first. `next` is the cursor of the page after, if there is one."""
+
+    deliveries: Sequence[DeliveryState]
+    next: str | None
 
 
 async def add_endpoint(
@@ -80,10 +97,25 @@ async def add_endpoint(
         return Secret(await _endpoint(connection, endpoint_id), secret)
 
 
-async def list_endpoints(database: Database, organization_id: str | None = None) -> Sequence[Endpoint]:
-    """Return the endpoints of an organization, or all. Raises DependencyDown."""
+async def list_endpoints(
+    database: Database, organization_id: str | None = None, *, limit: int = MOST_LISTED, cursor: str | None = None
+) -> EndpointPage:
+    """Return a page of the endpoints of an organization, or of all.
+
+    Raises:
+        Refused: the cursor is none.
+        DependencyDown: Postgres is away.
+    """
+    after = None
+    if cursor is not None:
+        at, endpoint_id, organization = read_endpoint_cursor(cursor)
+        after = (organization, at, endpoint_id)
     async with database.transaction() as connection:
-        return await endpoints.endpoints(connection, organization_id)
+        await plan_for_values(connection)
+        found = await endpoints.endpoints(connection, organization_id, after=after, limit=limit + 1)
+    last = found[limit - 1] if len(found) > limit else None
+    following = write_cursor(last.created_at, last.id, last.organization_id) if last else None
+    return EndpointPage(found[:limit], following)
 
 
 async def show_endpoint(database: Database, endpoint_id: UUID) -> Endpoint:
@@ -161,12 +193,21 @@ async def send_test(database: Database, endpoint_id: UUID) -> str:
 
 
 async def list_deliveries(
-    database: Database, endpoint_id: UUID, *, state: State | None = None, limit: int = 50
-) -> Sequence[DeliveryState]:
-    """Return the latest deliveries of an endpoint. Raises UnknownWebhook."""
+    database: Database, endpoint_id: UUID, *, state: State | None = None, limit: int = 50, cursor: str | None = None
+) -> DeliveryPage:
+    """Return a page of the deliveries of an endpoint, the newest first.
+
+    Raises:
+        UnknownWebhook: there is none.
+        Refused: the cursor is none.
+    """
+    before = None if cursor is None else read_delivery_cursor(cursor)
+    limit = min(limit, MOST_LISTED)
     async with database.transaction() as connection:
         await _endpoint(connection, endpoint_id)
-        return await deliveries.deliveries(connection, endpoint_id, state=state, limit=min(limit, MOST_LISTED))
+        found = await deliveries.deliveries(connection, endpoint_id, state=state, limit=limit + 1, before=before)
+    last = found[limit - 1] if len(found) > limit else None
+    return DeliveryPage(found[:limit], write_cursor(last.created_at, last.event_id) if last else None)
 
 
 @asynccontextmanager

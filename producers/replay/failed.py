@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from infra.actions import Act, acting
 from infra.clock import Clock, Moment
-from infra.postgres import Database
+from infra.postgres import Database, plan_for_values
 from infra.texts import STORABLE
 from producers.replay.errors import UnknownFailedEvent
 from streams.delivery.failed_events import discard
@@ -135,6 +135,7 @@ class FailedEvents:
         """Return a page of those in a state, or in any."""
         wanted = {"state": state, **chosen.model_dump()}
         async with self.database.transaction() as connection:
+            await plan_for_values(connection)
             total = await _queries.count(connection, limit=_COUNTED + 1, **wanted)
             rows = _queries.page(
                 connection,
@@ -160,6 +161,7 @@ class FailedEvents:
     async def find_open(self, chosen: Filter) -> OpenOnes:
         """Return all open ones, however many, so that exactly these can be acted on later."""
         async with self.database.transaction() as connection:
+            await plan_for_values(connection)
             row = await _queries.open_ones(connection, **chosen.model_dump())
         return OpenOnes(row["ids"], row["occurrences"])
 
@@ -179,8 +181,8 @@ class FailedEvents:
         async with acting(self.database, act) as connection:
             now = self.clock.now()
             discarded = await discard(connection, ones.ids, ones.occurrences, because=because, by=by, now=now)
-            act.effects = {"discarded": discarded, "failed_events": [str(one) for one in ones.ids[:_LOGGED]]}
-        return discarded
+            act.effects = {"discarded": len(discarded), "failed_events": [str(one) for one in ones.ids[:_LOGGED]]}
+        return len(discarded)
 
 
 @dataclass(frozen=True, slots=True)

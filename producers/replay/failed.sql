@@ -11,11 +11,11 @@ ORDER BY last_failed_at DESC, id DESC
 LIMIT :limit;
 
 -- name: count(limit, state, stage, error_type, organization_id, job_id, reason, trace_id, since, until)$
--- How many failed events a filter finds, up to a number.
+-- How many failed events a filter finds, up to a number; read in the order of a page, so that it reads the same index.
 SELECT count(*) FROM (
     SELECT FROM failed_events_found(
         :state, :stage, :error_type, :organization_id, :job_id, :reason, :trace_id, :since, :until
-    ) LIMIT :limit
+    ) ORDER BY last_failed_at DESC, id DESC LIMIT :limit
 ) AS bounded;
 
 -- name: open_ones(stage, error_type, organization_id, job_id, reason, trace_id, since, until)^

@@ -11,7 +11,7 @@ import aiosql
 import asyncpg
 from pydantic import BaseModel, Field
 
-from infra.postgres import Database
+from infra.postgres import Database, plan_for_values
 from producers.replay.failed import Filter, State
 
 _queries = aiosql.from_path(Path(__file__).with_name("failed_groups.sql"), "asyncpg")
@@ -52,6 +52,7 @@ async def read_groups(database: Database, chosen: Filter, *, state: State | None
         DependencyDown: Postgres is away.
     """
     async with database.transaction() as connection:
+        await plan_for_values(connection)
         rows = _queries.groups(
             connection,
             # One more than is told, to know whether there are more; it adds at most one to a group's count.

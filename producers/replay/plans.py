@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from infra.actions import Act, acting
 from infra.clock import Clock
-from infra.postgres import Connection, Database
+from infra.postgres import Connection, Database, plan_for_values
 from producers.replay.effects import Effects, effects_of
 from producers.replay.errors import UnknownPlan
 from producers.replay.failed import Filter
@@ -104,6 +104,7 @@ class Plans:
                 created_by=by,
                 now=now,
             )
+            await plan_for_values(connection)
             await _queries.add_items(
                 connection,
                 plan_id=plan_id,

@@ -75,6 +75,10 @@ DELETE FROM replay_plans WHERE id = ANY(:plans::uuid[]);
 -- Deletes plans of cancellations that ended, or were made and never applied, before the horizon; their jobs go with them.
 DELETE FROM cancel_plans WHERE state <> 'applying' AND coalesce(ended_at, created_at) < :horizon;
 
+-- name: delete_discard_plans(horizon)!
+-- Deletes plans of discards as those of cancellations; their events go with them.
+DELETE FROM discard_plans WHERE state <> 'applying' AND coalesce(ended_at, created_at) < :horizon;
+
 -- name: delete_early(horizon)!
 -- Deletes cancellations of jobs that had no request since the horizon; no job of theirs waits for its time so long.
 DELETE FROM early_cancellations WHERE received_at < :horizon;

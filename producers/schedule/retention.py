@@ -87,6 +87,7 @@ class Retention:
         async with self.database.transaction() as connection:
             await _queries.delete_early(connection, horizon=horizon)
             await _queries.delete_cancel_plans(connection, horizon=horizon)
+            await _queries.delete_discard_plans(connection, horizon=horizon)
         deleted = 0
         while True:
             async with self.database.transaction() as connection:

@@ -33,9 +33,9 @@ _LONGEST_NAME = 200
 
 async def discard(
     connection: Connection, ids: Sequence[UUID], occurrences: Sequence[int], *, because: str, by: str, now: datetime
-) -> int:
-    """Set open events aside that have failed so often and no oftener; return how many."""
-    return int(
+) -> Sequence[UUID]:
+    """Set open events aside that have failed so often and no oftener; return which."""
+    return list(
         await _queries.discard(connection, ids=ids, occurrences=occurrences, because=because, discarded_by=by, now=now)
     )
 

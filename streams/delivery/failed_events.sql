@@ -55,7 +55,7 @@ VALUES (:id, :topic, :stage, 'given_up', :key, :event, :error_type, :error_messa
 ON CONFLICT (id) DO NOTHING;
 
 -- name: discard(ids, occurrences, because, discarded_by, now)$
--- Discards failed events that are open and have not failed again since they were looked at; returns how many. In the order
+-- Discards failed events that are open and have not failed again since they were looked at; returns which. In the order
 -- of IDs, as the failures stage locks them.
 WITH looked_at AS (
     SELECT failed.id, failed.occurrences
@@ -72,9 +72,9 @@ WITH looked_at AS (
         discarded_by = :discarded_by
     FROM looked_at
     WHERE failed.id = looked_at.id
-    RETURNING 1
+    RETURNING failed.id
 )
-SELECT count(*) FROM discarded;
+SELECT coalesce(array_agg(id), '{}') FROM discarded;
 
 -- name: mark_replayed(ids, occurrences, now)!
 -- Notes that events were sent again, and how often they had failed until then.

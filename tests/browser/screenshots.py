@@ -76,6 +76,16 @@ async def _arranged(operator: Visitor, customer: Customer) -> dict[str, str]:
     await operator.page.get_by_role("button", name="Plan the replay").click()
     await operator.page.wait_for_url("**/replay/*")
     plan = operator.page.url.partition("/console")[2]
+    await operator.open("/failed")
+    await operator.page.get_by_role("button", name="Discard the open ones that match").click()
+    await operator.page.wait_for_url("**/discards/*")
+    discard = operator.page.url.partition("/console")[2]
+    await operator.open("/webhooks")
+    await operator.page.get_by_label("Organization").last.fill(ACME.id)
+    await operator.page.get_by_label("URL").fill("https://acme.example/hooks")
+    await operator.page.get_by_role("button", name="Add").click()
+    await operator.page.get_by_role("link", name="To the endpoint").click()
+    endpoint = operator.page.url.partition("/console")[2]
     await customer.have("slow", "hurry")
     for number in range(3):
         await customer.ask(f"No hurry, {number + 4} people")
@@ -96,6 +106,12 @@ async def _arranged(operator: Visitor, customer: Customer) -> dict[str, str]:
         "actions": "/actions",
         "schedule": "/schedule",
         "failed-groups": "/failed/groups",
+        "discard": discard,
+        "cancellations": "/cancels",
+        "webhooks": "/webhooks",
+        "webhook": endpoint,
+        "entries": "/streams/entries?topic=job-events",
+        "operating": "/operating",
     }
 
 

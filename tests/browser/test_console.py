@@ -122,6 +122,37 @@ async def _failed_are(operator: Visitor, jobs: list[str]) -> bool:
     return set(jobs) <= set(shown)
 
 
+async def test_chosen_failed_events_are_discarded_with_the_effects_shown_first(
+    operator: Visitor, customer: Customer
+) -> None:
+    """Two of three are chosen; the plan says what would follow, and they alone are set aside."""
+    wish = f"ferrets {uuid4().hex[:8]}"
+    await customer.have("refusal", wish)
+    jobs = [await customer.ask(f"{wish} {number}") for number in range(3)]
+    await operator.open("/failed")
+    await wait_for(lambda: _failed_are(operator, jobs), deadline_s=60, what="three failed events")
+    for job in jobs[:2]:
+        row = operator.page.locator("tr[data-row]", has=operator.page.locator(f"a[href$='{job}']"))
+        await row.get_by_role("checkbox").check()
+    await operator.page.get_by_role("button", name="Discard the chosen").click()
+    await operator.page.wait_for_url(re.compile("/discards/"))
+    await expect(operator.page.locator("main")).to_contain_text("2 failed events about 2 jobs")
+    await operator.page.get_by_label("Why").fill("asked for by mistake")
+    await operator.page.get_by_role("button", name="Discard 2 failed events").click()
+    await expect(operator.page.locator("main .status").first).to_have_text("finished")
+    await operator.open("/failed?state=open")
+    shown = await operator.page.locator("#live a.id").all_inner_texts()
+    assert (jobs[2] in shown, set(jobs[:2]) & set(shown)) == (True, set())
+
+
+async def test_a_fault_leads_to_what_to_do_about_it(operator: Visitor) -> None:
+    """A link of the overview opens the operators' page at its section."""
+    await operator.open("/")
+    await operator.page.get_by_role("link", name="What to do: The backlog grows").first.click()
+    await operator.page.wait_for_url(re.compile("/operating#the-backlog-grows$"))
+    await expect(operator.page.get_by_role("heading", name="The backlog grows")).to_be_in_viewport()
+
+
 async def test_texts_of_customers_and_models_stay_texts(operator: Visitor, customer: Customer) -> None:
     """Script in a wish, and in the activities that quote it, is shown as it was written and runs nowhere."""
     job = await customer.ask(f"Paper boats {_SCRIPT}")
@@ -172,7 +203,8 @@ async def test_a_viewer_looks_and_has_no_buttons(newcomer: Newcomer, customer: C
     job = await customer.ask("Something private")
     viewer = await newcomer()
     await viewer.sign_in("viewer")
-    for path in ("/", "/jobs", f"/jobs/{job}", "/failed", "/organization?id=birch", "/streams", "/workers", "/actions"):
+    pages = ("/", "/jobs", "/failed", "/organization?id=birch", "/streams", "/workers", "/webhooks", "/actions")
+    for path in (*pages, f"/jobs/{job}"):
         await viewer.open(path)
         assert await viewer.page.locator("form[method=post]").count() == 1, path
         await expect(viewer.page.get_by_role("button", name="Sign out")).to_be_visible()
@@ -242,9 +274,21 @@ async def test_axe_finds_nothing_on_any_page(newcomer: Newcomer, customer: Custo
     await visitor.page.get_by_role("button", name="Plan the replay").click()
     await visitor.page.wait_for_url(re.compile("/replay/"))
     plan = visitor.page.url.partition("/console")[2]
+    await visitor.open("/failed")
+    await visitor.page.get_by_role("button", name="Discard the open ones that match").click()
+    await visitor.page.wait_for_url(re.compile("/discards/"))
+    discard = visitor.page.url.partition("/console")[2]
+    await visitor.open("/webhooks")
+    await visitor.page.get_by_label("Organization").last.fill("birch")
+    await visitor.page.get_by_label("URL").fill("https://birch.example/hooks")
+    await visitor.page.get_by_role("button", name="Add").click()
+    assert await visitor.complaints() == []
+    await visitor.page.get_by_role("link", name="To the endpoint").click()
+    endpoint = visitor.page.url.partition("/console")[2]
     pages = ("/", "/jobs", f"/jobs/{job}", f"/jobs/{job}/events", "/failed", event, "/replay", plan, "/organizations")
     others = ("/organization?id=birch", "/streams", "/workers", "/actions", f"/jobs/{uuid4()}", "/nowhere")
-    for path in (*pages, *others):
+    more = ("/failed/groups", "/discards", discard, "/cancels", "/schedule", "/webhooks", endpoint, "/operating")
+    for path in (*pages, *others, *more, "/streams/entries?topic=job-events"):
         await visitor.open(path)
         assert await visitor.complaints() == [], path
 

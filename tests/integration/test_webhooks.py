@@ -386,7 +386,7 @@ async def test_a_stop_waits_for_the_tries_under_way(scene: Scene, receiver: Rece
     await scene.hear(late)
     let_go.set()
     await stop
-    found = await list_deliveries(scene.database, added.endpoint.id)
+    found = (await list_deliveries(scene.database, added.endpoint.id)).deliveries
     assert {one.event_id: one.state for one in found}[late.id] == "waiting"
     assert sorted(one.state for one in found) == ["delivered", "waiting"]
 
@@ -535,7 +535,7 @@ async def test_what_operators_do_holds_and_is_logged(scene: Scene, receiver: Rec
     fact = await ended(scene.pool)
     await scene.hear(fact)
     assert await scene.send() == 0
-    found = await list_deliveries(scene.database, added.endpoint.id)
+    found = (await list_deliveries(scene.database, added.endpoint.id)).deliveries
     assert [(one.type, one.state) for one in found] == [("job.completed", "waiting"), ("webhook.test", "delivered")]
     with pytest.raises(InvalidWebhook, match="disabled"):
         await send_test(scene.database, added.endpoint.id)

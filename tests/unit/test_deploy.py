@@ -250,8 +250,9 @@ def test_the_image_holds_what_the_project_is_made_of() -> None:
         word for line in lines if line.startswith("COPY ") and "--from" not in line for word in line.split()[1:-1]
     }
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text())
-    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    assert copied == {"pyproject.toml", "constraints.txt", project["project"]["readme"], *packages}
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    made_of = {project["project"]["readme"], *wheel["packages"], *wheel["force-include"]}
+    assert copied == {"pyproject.toml", "constraints.txt", *made_of}
     rules = (_DEPLOY / "Containerfile.dockerignore").read_text().splitlines()
     assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == copied
     assert rules.index("infra/deploy") > rules.index("!infra"), "the settings' file lies there: no secret gets into it"

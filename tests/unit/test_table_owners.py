@@ -19,6 +19,8 @@ OWNERS = {
     "console_sessions": "infra/console/sessions.sql",
     "customization_jobs": "consumers/projection",
     "customized_activities": "consumers/generation",
+    "discard_plan_items": "infra/operations",
+    "discard_plans": "infra/operations",
     "dispatch_workers": "streams/jobs/dispatch.sql",
     "dispatch_runs": "streams/jobs/dispatch.sql",
     "early_cancellations": "streams/jobs/ownership.sql",

@@ -84,12 +84,12 @@ class BoundedCount(BaseModel):
     """A number that is exact up to 10,000."""
 
     number: int
-    more: bool = Field(description="Whether there are more than that.")
+    more: bool = Field(description="Whether there are more than that, or may be: not all was looked at.")
 
     @classmethod
     def of(cls, count: Count) -> Self:
         """Return the count as it is sent."""
-        return cls(number=count.number, more=count.more)
+        return cls(number=count.number, more=count.more or count.partly)
 
 
 class OperatorsJobList(BaseModel):

@@ -39,13 +39,14 @@ class WebhookEndpoint(BaseModel):
     failing_since: datetime | None = Field(description="Its first failure after its last success.")
     disabled_at: datetime | None
     disabled_because: str | None
-    waiting: int = Field(description="How many deliveries it has still to take.")
+    waiting: int = Field(description="How many deliveries it has still to take, counted up to 10,000.")
 
 
 class WebhookEndpoints(BaseModel):
     """Endpoints, by organization."""
 
     endpoints: list[WebhookEndpoint]
+    next: str | None = Field(description="Give it as `cursor` for the next page; absent on the last one.")
 
 
 class WebhookSecret(BaseModel):
@@ -76,6 +77,7 @@ class WebhookDeliveries(BaseModel):
     """Deliveries of an endpoint, the newest first."""
 
     deliveries: list[WebhookDelivery]
+    next: str | None = Field(description="Give it as `cursor` for the next page; absent on the last one.")
 
 
 class WebhookTest(BaseModel):
@@ -118,6 +120,8 @@ class EndpointsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     organization_id: Term | None = None
+    limit: int = Field(default=MOST_LISTED, ge=1, le=MOST_LISTED)
+    cursor: str | None = Field(default=None, max_length=1_000)
 
 
 class DeliveriesQuery(BaseModel):
@@ -127,6 +131,7 @@ class DeliveriesQuery(BaseModel):
 
     state: State | None = None
     limit: int = Field(default=50, ge=1, le=MOST_LISTED)
+    cursor: str | None = Field(default=None, max_length=1_000)
 
 
 _READS = responses(*TOKEN, "invalid_request", "database_unavailable")
@@ -149,8 +154,8 @@ def _add_reading(router: APIRouter, database: Database) -> None:
     @router.get("", responses=_READS)
     async def list_webhooks(query: Annotated[EndpointsQuery, Query()]) -> WebhookEndpoints:
         """List the webhook endpoints of an organization, or all."""
-        found = await webhooks.list_endpoints(database, query.organization_id)
-        return WebhookEndpoints(endpoints=[_shown(one) for one in found])
+        page = await webhooks.list_endpoints(database, query.organization_id, limit=query.limit, cursor=query.cursor)
+        return WebhookEndpoints(endpoints=[_shown(one) for one in page.endpoints], next=page.next)
 
     @router.get("/{endpoint_id}", responses=_READS_ONE)
     async def show_webhook(endpoint_id: UUID) -> WebhookEndpoint:
@@ -164,8 +169,10 @@ def _add_reading(router: APIRouter, database: Database) -> None:
     ) -> WebhookDeliveries:
         """List the latest deliveries of an endpoint, and how they were answered."""
         with _refusals():
-            found = await webhooks.list_deliveries(database, endpoint_id, state=query.state, limit=query.limit)
-        return WebhookDeliveries(deliveries=[_delivery(one) for one in found])
+            page = await webhooks.list_deliveries(
+                database, endpoint_id, state=query.state, limit=query.limit, cursor=query.cursor
+            )
+        return WebhookDeliveries(deliveries=[_delivery(one) for one in page.deliveries], next=page.next)
 
 
 def _add_secrets(router: APIRouter, database: Database, settings: Settings) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 from starlette.routing import Route
 
-from infra.console.applying import Applying, stop_routes
+from infra.console.applying import Applying, Before, stop_routes
 from infra.console.desk import Desk
 from infra.console.visits import Visit
 from infra.operations.cancel_applying import CancelApplier
@@ -43,8 +43,9 @@ def routes(desk: Desk, applying: Applying) -> list[Route]:
     plans = CancelPlans(desk.database)
     applier = CancelApplier(Cancellation(desk.database, desk.broker, desk.database.clock))
 
-    async def every(_visit: Visit) -> Mapping[str, Any]:
-        return {"plans": await plans.latest(limit=_LISTED)}
+    async def every(visit: Visit) -> Mapping[str, Any]:
+        found = await plans.latest(limit=_LISTED, before=Before.model_validate(visit.fields).before)
+        return {"plans": found, "next": found[-1].created_at if len(found) == _LISTED else None}
 
     async def make(visit: Visit) -> Response:
         """Freeze all jobs that the list's filter finds."""

@@ -15,6 +15,8 @@ from infra.operations.job_content import archived_events, content_of
 from infra.operations.jobs import life_of
 
 _LARGEST_PLACE: Final = 2**63 - 1
+# Of a job with many; the page of its events has all.
+MOST_FACTS: Final = 200
 
 
 def routes(desk: Desk) -> list[Route]:
@@ -22,7 +24,7 @@ def routes(desk: Desk) -> list[Route]:
 
     async def model(visit: Visit) -> Mapping[str, Any]:
         job_id = UUID(visit.path("job_id"))
-        life = await life_of(desk.database, job_id)
+        life = await life_of(desk.database, job_id, most_facts=MOST_FACTS)
         content = await content_of(desk.database, job_id) if visit.reads_texts else None
         return {"life": life, "content": content, "timeline": timeline_of(life, now=desk.database.clock.now())}
 

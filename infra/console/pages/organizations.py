@@ -1,7 +1,7 @@
 """Organizations are listed and shown; an operator changes one, or counts its ledger again."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
@@ -12,7 +12,19 @@ from infra.console.rendering import query
 from infra.console.visits import Visit
 from infra.errors import Refused
 from infra.operations.quota import read_books, repair
-from infra.operations.tenants import organization, organizations, set_organization, teams
+from infra.operations.tenants import find_organizations, organization, set_organization, teams
+from infra.texts import STORABLE
+
+_LISTED: Final = 100
+
+
+class _Wanted(BaseModel):
+    """The filter, and the page."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, STORABLE] | None = None
+    after: Annotated[str, STORABLE] | None = None
 
 
 class _Changes(BaseModel):
@@ -29,13 +41,9 @@ def routes(desk: Desk) -> list[Route]:
     """Return the routes."""
 
     async def every(visit: Visit) -> Response:
-        wanted = visit.fields.get("name", "").casefold()
-        found = [
-            one
-            for one in await organizations(desk.database)
-            if wanted in one.id.casefold() or wanted in one.name.casefold()
-        ]
-        return desk.show(visit, "organizations.html", found=found)
+        wanted = _Wanted.model_validate(visit.fields)
+        found, following = await find_organizations(desk.database, wanted.name, limit=_LISTED, after=wanted.after)
+        return desk.show(visit, "organizations.html", found=found, next=following)
 
     async def model(visit: Visit) -> Mapping[str, Any]:
         organization_id = _id(visit)

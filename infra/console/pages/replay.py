@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 from starlette.routing import Route
 
-from infra.clock import Moment
-from infra.console.applying import Applying, stop_routes
+from infra.console.applying import Applying, Before, stop_routes
 from infra.console.desk import Desk
 from infra.console.visits import Visit
 from producers.replay.apply import Replays
@@ -42,21 +41,13 @@ class _Items(BaseModel):
     after: int = Field(default=0, ge=0, le=_LAST_POSITION)
 
 
-class _Before(BaseModel):
-    """The page of the list of plans: those made before a time."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    before: Moment | None = None
-
-
 def routes(desk: Desk, applying: Applying) -> list[Route]:
     """Return the routes."""
     plans = Plans(desk.database, desk.database.clock)
     replays = Replays(desk.database, desk.broker, desk.database.clock, release_limit=_WAIT_FOR_QUOTA)
 
     async def every(visit: Visit) -> Mapping[str, Any]:
-        before = _Before.model_validate(visit.fields).before
+        before = Before.model_validate(visit.fields).before
         found = await plans.latest(limit=_LISTED, before=before)
         return {"plans": found, "next": found[-1].created_at if len(found) == _LISTED else None}
 

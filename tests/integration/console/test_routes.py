@@ -1,8 +1,9 @@
 """Every route of the console, called directly by everybody who may or may not."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
@@ -12,9 +13,12 @@ from starlette.routing import Mount, Route
 from infra.api.console import create_app
 from infra.auth import issue_token
 from infra.console import Console, make_link
+from infra.console.pages.job import MOST_FACTS
 from infra.console.sessions import Role, Session, Sessions
 from infra.operations.cancel_plans import CancelPlans
+from infra.operations.discard_plans import DiscardChoice, DiscardPlans
 from infra.operations.job_search import JobFilter
+from infra.operations.webhooks import add_endpoint
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.broker import Broker
@@ -22,6 +26,7 @@ from tests.api_server import SIGNING_KEY, api_settings, serving_app
 from tests.conftest import Pool
 from tests.integration.quota_scene import request
 from tests.integration.replay_scene import Scene, open_scene
+from tests.waiting import wait_for
 
 # Everybody who is signed in sees them; the setting about texts says how much of them.
 PAGES = (
@@ -34,6 +39,8 @@ PAGES = (
     "/failed/{event_id:uuid}",
     "/cancels",
     "/cancels/{cancel_id:uuid}",
+    "/discards",
+    "/discards/{discard_id:uuid}",
     "/replay",
     "/replay/{plan_id:uuid}",
     "/organizations",
@@ -42,12 +49,16 @@ PAGES = (
     "/streams/entries",
     "/schedule",
     "/workers",
+    "/webhooks",
+    "/webhooks/{endpoint_id:uuid}",
     "/actions",
+    "/operating",
 )
 LIVE = {f"/live{path}" for path in PAGES if not path.endswith("events") and path != "/failed/{event_id:uuid}"} - {
     "/live/failed/groups",
     "/live/organizations",
     "/live/streams/entries",
+    "/live/operating",
 }
 # With the status for an operator; nobody else may.
 ACTIONS = {
@@ -57,6 +68,10 @@ ACTIONS = {
     "/cancels/{cancel_id:uuid}/apply": 303,
     "/cancels/{cancel_id:uuid}/pause": 409,
     "/cancels/{cancel_id:uuid}/abort": 303,
+    "/discards": 303,
+    "/discards/{discard_id:uuid}/apply": 303,
+    "/discards/{discard_id:uuid}/pause": 409,
+    "/discards/{discard_id:uuid}/abort": 303,
     "/failed/plan": 303,
     "/failed/{event_id:uuid}/discard": 303,
     "/replay/{plan_id:uuid}/apply": 303,
@@ -65,6 +80,12 @@ ACTIONS = {
     "/organization/change": 303,
     "/organization/recount": 303,
     "/schedule/run": 303,
+    "/webhooks/add": 200,
+    "/webhooks/{endpoint_id:uuid}/rotate": 200,
+    "/webhooks/{endpoint_id:uuid}/disable": 303,
+    "/webhooks/{endpoint_id:uuid}/enable": 303,
+    "/webhooks/{endpoint_id:uuid}/test": 303,
+    "/webhooks/{endpoint_id:uuid}/remove": 303,
     "/workers/control": 200,
     "/workers/control/confirmed": 303,
     "/workers/control/end": 404,
@@ -105,8 +126,10 @@ class World:
         if route.startswith("/jobs/cancel"):
             return {"chosen": self.ids["job_id"], "because": "a test"}
         if route.endswith("/apply"):
-            return {"rate": "100"} | ({"because": "a test"} if route.startswith("/cancels") else {})
-        if route.endswith("/discard"):
+            return {"rate": "100"} | ({} if route.startswith("/replay") else {"because": "a test"})
+        if route == "/webhooks/add":
+            return {"organization_id": "acme", "url": "https://acme.example/hooks"}
+        if route.endswith(("/discard", "/disable")):
             return {"because": "a test"}
         if route == "/organization/change":
             return {"id": "acme", "monthly_quota": "60"}
@@ -133,10 +156,10 @@ async def settings(database_url: str, redis_url: str) -> Settings:
 async def world(database: Pool, database_url: str, settings: Settings) -> AsyncIterator[World]:
     """A console with a job that failed and a plan of its replay."""
     async with open_scene(database, database_url) as scene, serving_app(create_app(settings), settings) as http:
-        yield World(http, Sessions(scene.database), await _arranged(scene))
+        yield World(http, Sessions(scene.database), await _arranged(scene, settings))
 
 
-async def _arranged(scene: Scene) -> dict[str, str]:
+async def _arranged(scene: Scene, settings: Settings) -> dict[str, str]:
     job = await scene.failed_generation()
     plan = await scene.plan()
     return {
@@ -144,6 +167,10 @@ async def _arranged(scene: Scene) -> dict[str, str]:
         "event_id": str(await scene.failed_event_of(job)),
         "plan_id": str(plan.id),
         "cancel_id": str((await CancelPlans(scene.database).make(JobFilter(), by="ann")).id),
+        "discard_id": str((await DiscardPlans(scene.database).make(DiscardChoice(), by="ann")).id),
+        "endpoint_id": str(
+            (await add_endpoint(scene.database, settings, "acme", "https://acme.example/in")).endpoint.id
+        ),
     }
 
 
@@ -315,6 +342,119 @@ async def test_entries_of_a_stream_are_texts_too(world: World, settings: Setting
         assert ("&lt;b&gt;a wish" in page, "nobody" in page) == ((role == "operator",) * 2)
 
 
+async def test_every_help_leads_to_a_section_of_the_operators_page(world: World) -> None:
+    """A link to what to do about a fault has its heading on the page that the console serves."""
+    operator = await world.session("operator")
+    guide = await (await world.get("/operating", operator)).text()
+    anchors = set(re.findall(r'<h\d id="([^"]+)"', guide))
+    linked: set[str] = set()
+    for path in map(world.path, PAGES):
+        page = await (await world.get(path, operator)).text()
+        linked |= set(re.findall(r'href="/operating#([^"]+)"', page))
+    assert len(linked) >= 5
+    assert linked <= anchors
+    assert "href=" not in re.sub(
+        r'href="#[^"]*"', "", guide.partition('<div class="wide guide"')[2].partition("</main>")[0]
+    )
+
+
+async def test_a_job_with_very_many_events_shows_the_first_and_leads_to_all(world: World, database: Pool) -> None:
+    """The page is bounded and says so; the pages of its events have each once, in their order."""
+    job = world.ids["job_id"]
+    await database.execute(
+        "INSERT INTO job_events (job_id, event_id, run, type, organization_id, time, event) "
+        "SELECT $1, 'many-' || n, 1, 'teamfit.job.progressed.v1', 'acme', now(), '{}' "
+        "FROM generate_series(1, 450) AS n",
+        UUID(job),
+    )
+    operator = await world.session("operator")
+    page = await (await world.get(f"/jobs/{job}", operator)).text()
+    assert f"The first {MOST_FACTS} events are here" in page
+    path, places = f"/jobs/{job}/events", list[int]()
+    while path:
+        page = await (await world.get(path, operator)).text()
+        places += [int(place) for place in re.findall(r"place (\d+)", page)]
+        following = re.search(r'rel="next" href="([^"]+)"', page)
+        path = following[1] if following else ""
+    archived = await database.fetch("SELECT sequence FROM job_events WHERE job_id = $1 ORDER BY sequence", UUID(job))
+    assert places == [row["sequence"] for row in archived]
+    assert len(places) >= 450
+
+
+async def test_chosen_failed_events_are_discarded_by_a_plan(world: World, database: Pool) -> None:
+    """The list's boxes make a plan of those alone; without one that is chosen nothing is planned."""
+    operator = await world.session("operator")
+    page = await (await world.get("/failed", operator)).text()
+    assert f'name="chosen" value="{world.ids["event_id"]}"' in page
+    assert (await world.post("/discards", operator, only_chosen="yes")).status == 422
+    made = await world.post("/discards", operator, only_chosen="yes", chosen=world.ids["event_id"])
+    plan = made.headers["Location"]
+    assert "1 failed events about 1 jobs" in await (await world.get(plan, operator)).text()
+    assert (await world.post(f"{plan}/apply", operator, because="known", rate="100")).status == 303
+    await wait_for(lambda: _is_discarded(database), what="the plan to be applied")
+    assert "finished" in await (await world.get(plan, operator)).text()
+
+
+async def _is_discarded(database: Pool) -> bool:
+    left = await database.fetchval("SELECT count(*) FROM failed_events WHERE state <> 'discarded'")
+    state = await database.fetchval("SELECT state FROM discard_plans ORDER BY created_at DESC LIMIT 1")
+    return bool(left == 0 and state == "finished")
+
+
+async def test_a_secret_of_a_webhook_is_shown_once(world: World, database: Pool) -> None:
+    """On the answer that makes it, and on no page afterwards; a viewer sees the host of an endpoint alone."""
+    operator, viewer = await world.session("operator"), await world.session("viewer")
+    fields = {"organization_id": "acme", "url": "https://hooks.example/a-path", "chosen": "job.completed"}
+    answer = await (await world.post("/webhooks/add", operator, **fields)).text()
+    secret = await database.fetchval("SELECT secret FROM webhook_endpoints WHERE url LIKE '%a-path'")
+    assert secret in answer
+    assert answer.count("https://hooks.example/a-path") == 1
+    endpoint = await database.fetchrow("SELECT id, types FROM webhook_endpoints WHERE url LIKE '%a-path'")
+    assert endpoint is not None
+    assert endpoint["types"] == ["job.completed"]
+    for path in ("/webhooks", f"/webhooks/{endpoint['id']}"):
+        page = await (await world.get(path, operator)).text()
+        assert "a-path" in page
+        assert secret not in page
+        page = await (await world.get(path, viewer)).text()
+        assert "hooks.example" in page
+        assert "a-path" not in page
+
+
+async def test_lists_of_webhooks_go_on_page_by_page(world: World, database: Pool) -> None:
+    """Every endpoint and every delivery stands on one page, and on one alone."""
+    await database.execute(
+        "INSERT INTO webhook_endpoints (id, organization_id, url, types, secret, created_at) "
+        "SELECT gen_random_uuid(), 'org_' || n % 7, 'https://h.example/' || n, '{job.failed}', 's', now() "
+        "FROM generate_series(1, 230) AS n"
+    )
+    endpoint = world.ids["endpoint_id"]
+    await database.execute(
+        "INSERT INTO webhook_deliveries (endpoint_id, event_id, type, body, created_at, due_at, given_up_at) "
+        "SELECT $1, 'an_event_' || n, 'job.failed', '{}', now(), now(), CASE WHEN n % 2 = 0 THEN now() END "
+        "FROM generate_series(1, 230) AS n",
+        UUID(endpoint),
+    )
+    operator = await world.session("operator")
+    assert len(await _all_pages(world, operator, "/webhooks", r'href="/webhooks/([0-9a-f-]{36})"')) == 231
+    found = await _all_pages(world, operator, f"/webhooks/{endpoint}", r">(an_event_\d+)<")
+    assert len(found) == 230
+    given_up = await _all_pages(world, operator, f"/webhooks/{endpoint}?state=given_up", r">(an_event_\d+)<")
+    assert len(given_up) == 115
+
+
+async def _all_pages(world: World, session: Session, path: str, pattern: str) -> set[str]:
+    """Return what fits a pattern on all pages of a list; each once, or the test fails."""
+    found: list[str] = []
+    while path:
+        page = await (await world.get(path, session)).text()
+        found += re.findall(pattern, page)
+        following = re.search(r'rel="next" href="([^"]+)"', page)
+        path = following[1].replace("&amp;", "&") if following else ""
+    assert len(found) == len(set(found))
+    return set(found)
+
+
 WRONG = (
     ("/streams/entries", 422),
     ("/streams/entries?topic=nothing", 422),
@@ -323,6 +463,12 @@ WRONG = (
     (f"/jobs/{uuid4()}", 404),
     (f"/failed/{uuid4()}", 404),
     (f"/replay/{uuid4()}", 404),
+    (f"/discards/{uuid4()}", 404),
+    (f"/webhooks/{uuid4()}", 404),
+    ("/webhooks?cursor=nowhere", 422),
+    ("/webhooks?organization_id=%00", 422),
+    ("/organizations?name=%00", 422),
+    ("/cancels?before=yesterday", 422),
     ("/organization?id=nobody", 404),
     ("/organization", 422),
     ("/jobs?status=lost", 422),
