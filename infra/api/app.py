@@ -31,6 +31,7 @@ from infra.api.routes import (
     job_lists,
     jobs,
     operators,
+    organizations,
     overview,
     schedule,
     streams,
@@ -141,6 +142,7 @@ def _operators_routers(
         fleet.create_router(database, tokens),
         webhooks.create_router(database, tokens, settings),
         streams.create_router(broker, tokens),
+        organizations.create_router(database, tokens),
         overview.create_router(overviews, tokens),
         schedule.create_router(database, tokens),
     )

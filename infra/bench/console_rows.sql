@@ -150,10 +150,10 @@ FROM made WHERE status IN ('completed', 'failed') AND n % 5 = 1;
 -- One job has many events more.
 INSERT INTO job_events (job_id, event_id, run, type, organization_id, time, event, archived_at)
 SELECT
-    job_id, 'long-' || place, run, 'teamfit.job.progressed.v1', organization_id, completed_at + place * interval '1 millisecond',
+    job_id, 'long-' || place, run, 'teamfit.job.progressed.v1', organization_id, created_at + place * interval '1 millisecond',
     jsonb_build_object('specversion', '1.0', 'type', 'teamfit.job.progressed.v1', 'data', jsonb_build_object('step', 'activity',
         'attempt', 1, 'number', place, 'title', 'The quiet relay ' || place)),
-    completed_at + place * interval '1 millisecond'
+    created_at + place * interval '1 millisecond'
 FROM customization_jobs CROSS JOIN generate_series(1, :events) AS place
 WHERE job_id = md5('bench' || :job)::uuid;
 

@@ -23,7 +23,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("tenants.sql"), "asyncpg")
 _LIMITS = ("requests_per_minute", "max_waiting", "budget", "budget_kind")
 _SUBSCRIPTION = ("id", "plan", "status", "monthly_quota", "priority", "weight", "max_in_flight", *_LIMITS)
 # What is shown, and asked for nowhere.
-_TOLD = {"share", "cap", "teams"}
+_TOLD = {"share", "cap", "teams", "waiting", "in_flight"}
 _REQUIRED = {"plan": "--plan", "monthly_quota": "--quota"}
 
 
@@ -39,6 +39,7 @@ class Organization:
             that may wait.
         budget: what its calls may cost in a month, in micro-units of the prices' currency; None: as its plan has it.
         budget_kind: whether that stops it (hard), or is told (soft).
+        waiting, in_flight: its runs in line, and those that are worked on.
     """
 
     id: str
@@ -57,6 +58,8 @@ class Organization:
     max_waiting: int | None = None
     budget: int | None = None
     budget_kind: str | None = None
+    waiting: int = 0
+    in_flight: int = 0
 
     @property
     def may_request(self) -> bool:

@@ -36,8 +36,10 @@ WHERE organization_id = :id;
 SELECT organizations.id, name, trust_score, plan, status, monthly_quota, priority,
     subscriptions.weight, subscriptions.max_in_flight, subscriptions.requests_per_minute, subscriptions.max_waiting,
     subscriptions.budget, subscriptions.budget_kind, terms.weight AS share, nullif(terms.most, 2147483647) AS cap,
-    (SELECT count(*) FROM teams WHERE teams.organization_id = organizations.id) AS teams
+    (SELECT count(*) FROM teams WHERE teams.organization_id = organizations.id) AS teams,
+    coalesce(line.waiting, 0) AS waiting, coalesce(line.in_flight, 0) AS in_flight
 FROM organizations LEFT JOIN subscriptions ON subscriptions.organization_id = organizations.id
+LEFT JOIN dispatch_organizations AS line ON line.organization_id = organizations.id
 CROSS JOIN LATERAL dispatch_terms(organizations.id) AS terms
 WHERE (CAST(:id AS text) IS NULL OR organizations.id = :id)
     AND (CAST(:after AS text) IS NULL OR organizations.id > :after)

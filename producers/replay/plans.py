@@ -62,6 +62,7 @@ class PlanItem(BaseModel):
 
     Attributes:
         others_behind: other failed events of the same job that were open when the plan was made.
+        became: of one that was sent, how its job stands now, `sent` before that is known, or `failed again`.
     """
 
     position: int
@@ -77,6 +78,7 @@ class PlanItem(BaseModel):
     stage: str
     error_type: str
     organization_id: str | None
+    became: str | None = None
 
 
 class PlanPage(Plan):

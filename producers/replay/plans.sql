@@ -221,9 +221,17 @@ ORDER BY events DESC, other.stage;
 -- The events of a plan one by one, in the order of sending.
 SELECT
     item.position, item.failed_event_id, item.action, item.excluded_because, item.others_behind, item.job_id, item.run,
-    item.next_run, item.ends_first, item.sent_at, failed.stage, failed.error_type, failed.organization_id
+    item.next_run, item.ends_first, item.sent_at, failed.stage, failed.error_type, failed.organization_id,
+    CASE
+        WHEN item.sent_at IS NULL THEN NULL
+        WHEN failed.occurrences > item.occurrences THEN 'failed again'
+        WHEN item.action = 'resend' THEN 'sent'
+        WHEN job.run >= item.next_run THEN job_state(job.status)
+        ELSE 'sent'
+    END AS became
 FROM replay_plan_items AS item
 JOIN failed_events AS failed ON failed.id = item.failed_event_id
+LEFT JOIN customization_jobs AS job ON job.job_id = item.job_id
 WHERE item.plan_id = :plan_id AND item.position > :after
 ORDER BY item.position
 LIMIT :limit;

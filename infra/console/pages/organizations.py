@@ -1,7 +1,7 @@
 """Organizations are listed and shown; an operator changes one, or counts its ledger again."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
@@ -11,11 +11,14 @@ from infra.console.desk import Desk
 from infra.console.rendering import query
 from infra.console.visits import Visit
 from infra.errors import Refused
+from infra.operations.prices import micro_units, spent
 from infra.operations.quota import read_books, repair
 from infra.operations.tenants import find_organizations, organization, set_organization, teams
+from infra.operations.usage import read_usage
 from infra.texts import STORABLE
 
 _LISTED: Final = 100
+_LARGEST_BUDGET: Final = 1_000_000_000
 
 
 class _Wanted(BaseModel):
@@ -35,6 +38,17 @@ class _Changes(BaseModel):
     monthly_quota: int | None = Field(default=None, ge=0, le=2**31 - 1)
     status: str | None = Field(default=None, max_length=100)
     priority: bool | None = None
+    weight: float | None = Field(default=None, ge=0.001, le=1000)
+    max_in_flight: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    budget: Annotated[str, STORABLE] | None = Field(default=None, max_length=20)
+    budget_kind: Literal["hard", "soft"] | None = None
+    as_plan: bool = False
+
+    def values(self) -> Mapping[str, Any]:
+        """Return them as the operation takes them, the budget in micro-units. Raises WrongPrice."""
+        given = self.model_dump(exclude={"budget", "as_plan"})
+        budget = None if self.budget is None else micro_units(self.budget, name="budget", most=_LARGEST_BUDGET)
+        return {**given, "budget": budget}
 
 
 def routes(desk: Desk) -> list[Route]:
@@ -51,6 +65,8 @@ def routes(desk: Desk) -> list[Route]:
         known = books.subscription is not None
         return {
             "books": books,
+            "usage": await read_usage(desk.database, organization_id),
+            "months": await spent(desk.database, organization_id),
             "organization": await organization(desk.database, organization_id) if known else None,
             "teams": await teams(desk.database, organization_id) if known else [],
         }
@@ -58,7 +74,7 @@ def routes(desk: Desk) -> list[Route]:
     async def change(visit: Visit) -> Response:
         organization_id = _id(visit)
         changes = _Changes.model_validate({name: one for name, one in visit.fields.items() if name != "id"})
-        await set_organization(desk.database, organization_id, changes.model_dump())
+        await set_organization(desk.database, organization_id, changes.values(), as_plan=changes.as_plan)
         return desk.go(visit, f"/organization{query({'id': organization_id})}")
 
     async def recount(visit: Visit) -> Response:
