@@ -52,11 +52,13 @@ def _list(chosen: "JobFilter", *, as_json: bool, **page_of: Any) -> None:  # noq
 
     page, total = with_database(read)
     if as_json:
-        print_json({"total": total, "jobs": page.jobs, "next": page.next})
+        print_json({"total": total, "jobs": page.jobs, "next": page.next, "looked_at": page.looked_at})
         return
     if page.jobs:
         print_table(_COLUMNS, _rows(page.jobs))
     typer.echo(f"{total} jobs, {len(page.jobs)} shown.")
+    if page.looked_at is not None:
+        typer.echo(f"Very many requirements have these words: {page.looked_at} jobs were looked at for this page.")
     if page.next is not None:
         typer.echo(f"The next page: --cursor {page.next}")
 

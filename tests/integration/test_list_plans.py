@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager
 from itertools import combinations, product
 from typing import Final
+from uuid import UUID
 
 import aiohttp
+import asyncpg
 import pytest
 
 from infra.api import create_api
@@ -16,7 +18,7 @@ from infra.bench.plan_log import Reading, log_plans, readings
 from infra.console.sessions import Sessions
 from infra.local.servers import Postgres, start_postgres
 from infra.migrations import upgrade
-from infra.operations.job_search import COUNTED, JobFilter, count_jobs, find_jobs
+from infra.operations.job_search import COUNTED, JobFilter, JobPage, Order, count_jobs, find_jobs
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.replay.failed import FailedEvents, Filter
@@ -33,6 +35,15 @@ _BOUNDED: Final = 2 * COUNTED
 _PROBE: Final = "SELECT count(*) FROM ( SELECT FROM job_words WHERE words @@"
 
 
+# Of the newest jobs, more than are looked at for a page, none has the word that all others have.
+_WITHOUT_A_WORD: Final = f"""
+UPDATE job_words SET words = ts_delete(words, 'session') WHERE job_id IN (
+    SELECT job_id::text FROM customization_jobs ORDER BY created_at DESC LIMIT {COUNTED + 500}
+);
+ANALYZE job_words
+"""
+
+
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
     """A server whose log has plans, with a database in which lists would be worth reading by an index."""
@@ -44,6 +55,9 @@ def postgres() -> Iterator[Postgres]:
 async def _filled(url: str) -> None:
     await upgrade(url)
     await fill(url, _AMOUNTS)
+    connection = await asyncpg.connect(url)
+    await connection.execute(_WITHOUT_A_WORD)
+    await connection.close()
     await log_plans(url)
 
 
@@ -144,6 +158,42 @@ async def test_no_filter_of_failed_events_reads_a_whole_table(postgres: Postgres
         if offences := await reading(postgres, ask):
             found[f"{fields} {state}"] = offences
     assert found == {}
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+@pytest.mark.parametrize("organization", [None, BIG, "org-7"])
+async def test_words_that_very_many_have_find_each_job_once(
+    database: Database, organization: str | None, order: Order
+) -> None:
+    """Page by page, in order; a page that ends because enough was looked at says so, and the next one goes on."""
+    chosen = JobFilter(words="session", organization_id=organization)
+    wanted = """
+        SELECT job.job_id FROM customization_jobs AS job JOIN job_words AS said ON said.job_id = job.job_id::text
+        WHERE said.words @@ 'session'::tsquery AND ($1::text IS NULL OR job.organization_id = $1)
+        ORDER BY job.created_at DESC, job.job_id DESC
+    """
+    found, cursor, pages = list[UUID](), None, list[JobPage]()
+    while not pages or cursor is not None:
+        page = await find_jobs(database, chosen, order=order, limit=500, cursor=cursor)
+        found += [job.job_id for job in page.jobs]
+        pages.append(page)
+        cursor = page.next
+    async with database.transaction() as connection:
+        rows = [row["job_id"] for row in await connection.fetch(wanted, organization)]
+    assert found == (rows if order == "newest" else rows[::-1])
+    if organization is None and order == "newest":
+        assert [(len(one.jobs), one.looked_at) for one in pages[:1]] == [(0, COUNTED)]
+
+
+async def test_a_count_among_those_that_were_looked_at_says_so(database: Database) -> None:
+    """Exact where all was looked at; else it is told as a least number, and never as the whole."""
+    everywhere = JobFilter(words="session")
+    assert str(await count_jobs(database, everywhere)) == "more than 10,000"
+    partly = await count_jobs(database, everywhere.model_copy(update={"run": 1}))
+    assert (str(partly), partly.partly) == ("at least 0", True)
+    of_one = await count_jobs(database, everywhere.model_copy(update={"organization_id": "org-7"}))
+    assert not of_one.partly
+    assert 0 < of_one.number < COUNTED
 
 
 def _pairs(filters: dict[str, Sequence[str]]) -> Iterator[dict[str, str]]:

@@ -25,6 +25,7 @@ from infra.api.stream_limits import StreamLimits
 from infra.auth import SHORTEST_KEY
 from infra.cli import cancel
 from infra.console.live import MOST_STREAMS
+from infra.console.pages.job import MOST_FACTS
 from infra.console.sessions import LIFETIME
 from infra.operations.job_search import COUNTED
 from infra.settings import Settings
@@ -126,6 +127,8 @@ BOUNDS = [
     ("docs/deploying.md", f"the API looks every {changes._OFTEN_S * 1000:g} ms instead"),
     ("docs/console.md", f"lasts {_WORDS[LIFETIME.seconds // 3600]} hours"),
     ("docs/console.md", f"exact to {COUNTED:,}"),
+    ("docs/console.md", f"a page looks at {COUNTED:,} jobs"),
+    ("docs/console.md", f"the first {MOST_FACTS} events"),
     ("docs/console.md", f"At most {MOST_STREAMS} pages are live"),
     ("docs/console.md", f"the latest {LOOKED_AT:,} that the filter finds"),
     ("docs/console.md", f"The {MOST_GROUPS} largest groups"),

@@ -98,6 +98,10 @@ class OperatorsJobList(BaseModel):
     total: BoundedCount = Field(description="How many the filter finds, on all pages.")
     jobs: list[FoundJob]
     next: str | None = Field(description="Give it as `cursor` for the next page; absent on the last one.")
+    looked_at: int | None = Field(
+        description="Jobs that were looked at for this page, where very many requirements have the words: it may have "
+        "fewer than `limit`, and the next one goes on."
+    )
 
 
 class ScheduleQuery(BaseModel):
@@ -220,7 +224,9 @@ def create_operators_router(database: Database, tokens: Tokens) -> APIRouter:
         chosen = JobFilter(**query.model_dump(include=set(JobFilter.model_fields)))
         page = await find_jobs(database, chosen, order=query.order, limit=query.limit, cursor=query.cursor)
         total = await count_jobs(database, chosen)
-        return OperatorsJobList(total=BoundedCount.of(total), jobs=list(page.jobs), next=page.next)
+        return OperatorsJobList(
+            total=BoundedCount.of(total), jobs=list(page.jobs), next=page.next, looked_at=page.looked_at
+        )
 
     @router.get("/api/ops/usage", tags=["operators"], responses=_USAGE, dependencies=[Depends(operator)])
     async def show_usage_of(query: Annotated[UsageQuery, Query()]) -> OrganizationUsage:
