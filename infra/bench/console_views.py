@@ -57,7 +57,7 @@ FAILED_FILTERS: Final[dict[str, Sequence[str]]] = {
 }
 _ACTION_FILTERS: Final[dict[str, Sequence[str]]] = {
     "actor": ("ann", "unknown"),
-    "action": ("job.cancel", "failed.", "unknown"),
+    "action": ("job.cancel", "failed.", "webhook.", "unknown"),
     "target": ("organization org-7", "unknown"),
     "face": ("cli", "program"),
     "outcome": ("done", "refused"),

@@ -64,9 +64,9 @@ def readings(log: Path, *, after: int = 0) -> list[Reading]:
 
 
 def _of(plan: Mapping[str, Any], statement: str) -> Iterator[Reading]:
-    if plan.get("Relation Name") in BIG:
+    if plan.get("Relation Name") in BIG and plan.get("Actual Loops"):
         each = sum(plan.get(name, 0) for name in _LOOKED_AT)
-        rows = round(each * plan.get("Actual Loops", 0))
+        rows = round(each * plan["Actual Loops"])
         yield Reading(plan["Relation Name"], plan["Node Type"], rows, " ".join(statement.split()))
     for step in plan.get("Plans", ()):
         yield from _of(step, statement)

@@ -4,7 +4,11 @@
 SELECT id, at, actor, face, action, target, reason, effects, outcome, why
 FROM operator_actions
 WHERE (:actor::text IS NULL OR actor = :actor)
-    AND (:action::text IS NULL OR action = :action OR (:action LIKE '%.' AND starts_with(action, :action)))
+    AND (:action::text IS NULL OR :action LIKE '%.' OR action = :action)
+    AND (
+        :action::text IS NULL OR :action NOT LIKE '%.'
+        OR (split_part(action, '.', 1) = split_part(:action, '.', 1) AND starts_with(action, :action))
+    )
     AND (:target::text IS NULL OR target = :target)
     AND (:face::text IS NULL OR face = :face)
     AND (:outcome::text IS NULL OR outcome = :outcome)

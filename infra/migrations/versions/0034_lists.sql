@@ -28,6 +28,7 @@ CREATE INDEX IF NOT EXISTS failed_events_dealt_with ON failed_events (state, las
 CREATE INDEX IF NOT EXISTS failed_events_reason ON failed_events (reason, last_failed_at, id) WHERE reason <> 'given_up';
 
 CREATE INDEX IF NOT EXISTS operator_actions_refused ON operator_actions (at, id) WHERE outcome = 'refused';
+CREATE INDEX IF NOT EXISTS operator_actions_kind ON operator_actions (split_part(action, '.', 1), at, id);
 CREATE INDEX IF NOT EXISTS operator_actions_face ON operator_actions (face, at, id);
 
 CREATE INDEX IF NOT EXISTS scheduled_events_topic ON scheduled_events (topic, due_at, id);
