@@ -9,7 +9,9 @@ from uuid import UUID
 
 from infra.bench.console_rows import LONG_JOB
 from infra.operations.cancel_plans import CancelPlans
+from infra.operations.discard_plans import DiscardChoice, DiscardPlans
 from infra.operations.job_search import JobFilter, find_jobs
+from infra.operations.webhooks import list_endpoints
 from infra.postgres import Database
 from producers.replay.failed import FailedEvents, Filter
 from producers.replay.plans import Plans
@@ -106,9 +108,15 @@ async def all_views(database: Database) -> list[View]:
     event = (await FailedEvents(database, database.clock).page(Filter(), limit=1)).failed_events[0]
     replay = await Plans(database, database.clock).make(Filter(organization_id="org-1"), by="bench")
     cancel = await CancelPlans(database).make(JobFilter(status="pending"), by="bench")
+    discard = await DiscardPlans(database).make(DiscardChoice(organization_id="org-1"), by="bench")
+    endpoint = (await list_endpoints(database, BIG)).endpoints[0]
     deep = (await find_jobs(database, JobFilter(until=_NOW - timedelta(days=60)), limit=1)).next
     return [
-        *(View(path) for path in _pages(job_id, await _job(database, LONG_JOB), event.id, replay.id, cancel.id)),
+        *(View(path) for path in _pages(job_id, await _job(database, LONG_JOB))),
+        *(View(path) for path in (f"/failed/{event.id}", f"/replay/{replay.id}", f"/cancels/{cancel.id}")),
+        View(f"/discards/{discard.id}"),
+        *_lists("/webhooks", {"organization_id": (BIG, "unknown")}, ()),
+        *_lists(f"/webhooks/{endpoint.id}", {"state": ("waiting", "delivered", "given_up")}, ()),
         *_lists("/jobs", JOB_FILTERS, _JOB_PAIRS),
         View(f"/jobs?cursor={deep}"),
         View("/jobs?limit=500"),
@@ -125,17 +133,12 @@ async def _job(database: Database, number: int) -> UUID:
         return UUID(str(await connection.fetchval("SELECT md5('bench' || $1::int)::uuid", number)))
 
 
-def _pages(job_id: UUID, long_job: UUID, event_id: UUID, plan_id: UUID, cancel_id: UUID) -> Iterator[str]:
-    yield from ("/", "/organizations", "/organizations?name=bench+77", "/workers", "/streams", "/replay", "/cancels")
+def _pages(job_id: UUID, long_job: UUID) -> Iterator[str]:
+    yield from ("/", "/workers", "/streams", "/streams/entries?topic=job-requests", "/operating")
+    yield from ("/replay", "/cancels", "/discards", "/organizations", "/organizations?name=bench+77")
     yield from (f"/organization?id={one}" for one in (BIG, SMALL))
     for job in (job_id, long_job):
         yield from (f"/jobs/{job}", f"/jobs/{job}/events")
-    yield from (
-        f"/failed/{event_id}",
-        f"/replay/{plan_id}",
-        f"/cancels/{cancel_id}",
-        "/streams/entries?topic=job-requests",
-    )
 
 
 def _lists(path: str, filters: dict[str, Sequence[str]], pairs: Sequence[dict[str, str]]) -> Iterator[View]:
@@ -175,6 +178,9 @@ _OPERATORS: Final = (
     "failed",
     "failed/groups",
     "cancel/plans",
+    "discard/plans",
+    "organizations",
+    f"organizations/books?organization_id={BIG}",
     "webhooks",
     f"webhooks?organization_id={BIG}",
 )
