@@ -222,7 +222,7 @@ def _item_table(items: "Sequence[PlanItem]") -> Table:
     from producers.replay.effects import BECAUSE
 
     table = Table()
-    for name in ("failed event", "stage", "organization", "what", "job", "run", "behind it", "sent (UTC)"):
+    for name in ("failed event", "stage", "organization", "what", "job", "run", "behind it", "sent (UTC)", "became"):
         table.add_column(name, no_wrap=name == "failed event")
     for item in items:
         table.add_row(
@@ -234,6 +234,7 @@ def _item_table(items: "Sequence[PlanItem]") -> Table:
             f"{item.run} → {item.next_run}" if item.next_run else str(item.run or ""),
             str(item.others_behind),
             second(item.sent_at) if item.sent_at else "",
+            item.became or "",
         )
     return table
 

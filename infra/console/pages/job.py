@@ -26,7 +26,8 @@ def routes(desk: Desk) -> list[Route]:
         job_id = UUID(visit.path("job_id"))
         life = await life_of(desk.database, job_id, most_facts=MOST_FACTS)
         content = await content_of(desk.database, job_id) if visit.reads_texts else None
-        return {"life": life, "content": content, "timeline": timeline_of(life, now=desk.database.clock.now())}
+        timeline = timeline_of(life, now=desk.database.clock.now())
+        return {"life": life, "more": life.has_more_facts, "content": content, "timeline": timeline}
 
     async def events(visit: Visit) -> Response:
         after = visit.fields.get("after", "0")
