@@ -36,8 +36,10 @@ FROM (
 ) AS asked
 LEFT JOIN job_requests AS request ON request.job_id = :job_id AND asked.run = 1
 LEFT JOIN LATERAL (
-    SELECT one.time, one.event, one.organization_id FROM job_events AS one
-    WHERE one.job_id = :job_id AND one.run = asked.run AND one.type = 'teamfit.job.requested.v1'
+    -- Fenced off by OFFSET: of a job with very many events, the planner would read the archive in its order until it comes upon one.
+    SELECT one.time, one.event, one.organization_id
+    FROM (SELECT * FROM job_events AS mine WHERE mine.job_id = :job_id OFFSET 0) AS one
+    WHERE one.run = asked.run AND one.type = 'teamfit.job.requested.v1'
     ORDER BY one.sequence LIMIT 1
 ) AS told ON true
 LEFT JOIN quota_ledger AS entry ON entry.job_id = :job_id AND entry.run = asked.run
