@@ -51,8 +51,8 @@ CREATE TEMPORARY TABLE made ON COMMIT DROP AS
 SELECT
     n,
     md5('bench' || n)::uuid AS job_id,
-    'org-' || whose.n AS organization_id,
-    'org-' || whose.n || '-' || 1 + n % 3 AS team_id,
+    'org-' || whose.k AS organization_id,
+    'org-' || whose.k || '-' || 1 + n % 3 AS team_id,
     now() - n * (interval '90 days' / :jobs) AS at,
     CASE WHEN n % 50 = 9 THEN 2 ELSE 1 END AS run,
     CASE
@@ -68,7 +68,7 @@ SELECT
         || CASE WHEN n = :jobs / 2 THEN ' in Zanzibar' ELSE '' END || ', variant ' || n AS requirements
 FROM generate_series(:last, :first, -1) AS n
 CROSS JOIN LATERAL (
-    SELECT floor(:organizations * power(abs(hashint4(n)::bigint) / 2147483649.0, 3))::int AS n
+    SELECT floor(:organizations * power(abs(hashint4(n)::bigint) / 2147483649.0, 3))::int AS k
 ) AS whose;
 
 INSERT INTO customization_jobs (
