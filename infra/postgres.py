@@ -65,9 +65,16 @@ def columns(rows: Sequence[object], **attributes: str) -> dict[str, list[Any]]:
     return {name: list(map(attrgetter(attribute), rows)) for name, attribute in attributes.items()}
 
 
-async def plan_for_values(connection: "Session | Connection") -> None:
-    """Have the transaction's statements planned for their values: of a filter, few are given."""
+async def plan_for_values(connection: "Session | Connection", *, by_index: bool = False) -> None:
+    """Have the transaction's statements planned for their values: of a filter, few are given.
+
+    Args:
+        connection: in a transaction.
+        by_index: read no table as a whole where an index will do, however small it may seem: a list takes little of it.
+    """
     await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+    if by_index:
+        await connection.execute("SET LOCAL enable_seqscan = off")
 
 
 async def reading_json(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

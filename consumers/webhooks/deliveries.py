@@ -176,7 +176,7 @@ async def deliveries(
 ) -> list[DeliveryState]:
     """Return deliveries of an endpoint, the newest first, after the time and event of one."""
     at, event_id = before or (None, None)
-    await plan_for_values(connection)
+    await plan_for_values(connection, by_index=True)
     rows = _queries.deliveries(
         connection, endpoint_id=endpoint_id, state=state, limit=limit, before_at=at, before_id=event_id
     )

@@ -70,7 +70,7 @@ async def find_actions(
     """
     before_at, before_id = (None, None) if cursor is None else read_cursor(cursor)
     async with database.transaction() as connection:
-        await plan_for_values(connection)
+        await plan_for_values(connection, by_index=True)
         rows = _queries.newest(
             connection, limit=limit + 1, before_at=before_at, before_id=before_id, **chosen.model_dump()
         )

@@ -151,8 +151,9 @@ async def find_jobs(
     before_at, before_id = (None, None) if cursor is None else read_cursor(cursor)
     place = {"before_at": before_at, "before_id": before_id}
     async with database.transaction() as connection:
+        said_by = await _said_by(connection, chosen)
         values = await values_of(connection, chosen)
-        if await _is_said_by_many(connection, chosen):
+        if said_by is None or said_by > COUNTED:
             return await _looked_at(connection, order, limit, {**place, **values})
         queries = _plain if chosen.words is None else _saying
         statement = queries.newest if order == "newest" else queries.oldest
@@ -163,19 +164,20 @@ async def find_jobs(
 async def count_jobs(database: Database, chosen: JobFilter) -> Count:
     """Return how many jobs a filter finds, exactly up to 10,000."""
     async with database.transaction() as connection:
+        said_by = await _said_by(connection, chosen)
+        if said_by is not None and chosen.words is not None and chosen == JobFilter(words=chosen.words):
+            return Count.of(said_by)
         values = await values_of(connection, chosen)
-        if not await _is_said_by_many(connection, chosen):
+        if said_by is not None and said_by <= COUNTED:
             queries = _plain if chosen.words is None else _saying
             return Count.of(int(await queries.count(connection, limit=COUNTED + 1, **values)))
-        if chosen == JobFilter(words=chosen.words):
-            return Count(COUNTED, more=True)
         counted = await _walk.count(connection, looked_at=COUNTED, **values)
     return Count(counted["found"], partly=counted["looked_at"] == COUNTED)
 
 
 async def values_of(connection: Connection, chosen: JobFilter) -> dict[str, Any]:
     """Return the values of a filter for its statements, and have these planned for them."""
-    await plan_for_values(connection)
+    await plan_for_values(connection, by_index=True)
     values = chosen.model_dump(exclude={"trace_id", "words"})
     values["job_ids"] = None
     if chosen.trace_id is not None:
@@ -185,10 +187,13 @@ async def values_of(connection: Connection, chosen: JobFilter) -> dict[str, Any]
     return values
 
 
-async def _is_said_by_many(connection: Connection, chosen: JobFilter) -> bool:
+async def _said_by(connection: Connection, chosen: JobFilter) -> int | None:
+    """Return how many jobs have the words, up to one more than 10,000; 0 without words. None: all but those with some."""
     if chosen.words is None:
-        return False
-    return bool(await _walk.saying(connection, words=chosen.words, limit=COUNTED + 1) > COUNTED)
+        return 0
+    await plan_for_values(connection)
+    counted: int | None = await _walk.saying(connection, words=chosen.words, limit=COUNTED + 1)
+    return counted
 
 
 async def _looked_at(connection: Connection, order: Order, limit: int, values: Mapping[str, Any]) -> JobPage:

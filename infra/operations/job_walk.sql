@@ -60,7 +60,9 @@ FROM (
 ) AS job;
 
 -- name: saying(words, limit)$
--- How many jobs have some words in their wishes, up to a number.
+-- How many jobs have some words in their wishes, up to a number; nothing if only words are given that they must not have, for which no
+-- index is any good.
 SELECT count(*) FROM (
     SELECT FROM job_words WHERE words @@ websearch_to_tsquery('simple', :words) LIMIT :limit
-) AS bounded;
+) AS bounded
+HAVING querytree(websearch_to_tsquery('simple', :words)) <> 'T';

@@ -56,7 +56,7 @@ async def read_due(
     """
     after_at, after_id = (None, None) if cursor is None else read_cursor(cursor)
     async with database.transaction() as connection:
-        await plan_for_values(connection)
+        await plan_for_values(connection, by_index=True)
         rows = _queries.due(connection, limit=limit + 1, after_at=after_at, after_id=after_id, topic=topic)
         found = [DueEvent(**{**row, **_key(row["key"])}) async for row in rows]
         counts = await _queries.counts(connection, limit=COUNTED + 1, now=database.clock.now(), topic=topic)

@@ -135,7 +135,7 @@ class FailedEvents:
         """Return a page of those in a state, or in any."""
         wanted = {"state": state, **chosen.model_dump()}
         async with self.database.transaction() as connection:
-            await plan_for_values(connection)
+            await plan_for_values(connection, by_index=True)
             total = await _queries.count(connection, limit=_COUNTED + 1, **wanted)
             rows = _queries.page(
                 connection,

@@ -52,7 +52,7 @@ async def read_groups(database: Database, chosen: Filter, *, state: State | None
         DependencyDown: Postgres is away.
     """
     async with database.transaction() as connection:
-        await plan_for_values(connection)
+        await plan_for_values(connection, by_index=True)
         rows = _queries.groups(
             connection,
             # One more than is told, to know whether there are more; it adds at most one to a group's count.

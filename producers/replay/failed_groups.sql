@@ -1,29 +1,13 @@
 -- name: groups(limit, most, now, state, stage, error_type, organization_id, job_id, reason, trace_id, since, until)
 -- The latest failed events that a filter finds, up to a number, as groups of one stage, error and shape of message. A shape
--- is a message without what differs from event to event: IDs, numbers, and what stands in quotes.
+-- is a message without what differs from event to event: IDs, numbers, and what stands in quotes (migration 0034).
 WITH latest AS (
-    SELECT id, stage, error_type, error_message, organization_id, first_failed_at, last_failed_at
+    SELECT id, stage, error_type, shape, organization_id, first_failed_at, last_failed_at
     FROM failed_events_found(
         :state, :stage, :error_type, :organization_id, :job_id, :reason, :trace_id, :since, :until
     )
     ORDER BY last_failed_at DESC, id DESC
     LIMIT :limit
-),
-
-shaped AS (
-    SELECT
-        *,
-        regexp_replace(
-            regexp_replace(
-                regexp_replace(
-                    left(error_message, 300),
-                    '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\y[0-9a-fA-F]{16,}\y', '<id>', 'g'
-                ),
-                '''[^'']*''|"[^"]*"', '<text>', 'g'
-            ),
-            '[0-9]+([.,:][0-9]+)*', '<n>', 'g'
-        ) AS shape
-    FROM latest
 )
 
 SELECT
@@ -38,7 +22,7 @@ SELECT
         FILTER (WHERE last_failed_at > :now::timestamptz - interval '1 day') AS hours_ago,
     sum(count(*)) OVER ()::bigint AS looked_at,
     count(*) OVER () AS groups
-FROM shaped
+FROM latest
 GROUP BY stage, error_type, shape
 ORDER BY events DESC, last_failed_at DESC, stage, error_type, shape
 LIMIT :most;

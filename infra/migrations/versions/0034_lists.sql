@@ -24,6 +24,20 @@ DROP INDEX IF EXISTS customization_jobs_reruns;
 -- The months of one organization are summed from the ledger.
 CREATE INDEX IF NOT EXISTS quota_ledger_of ON quota_ledger (organization_id, period, state);
 
+-- A message without what differs from event to event: IDs, numbers, and what stands in quotes. Made when it is written; making ten
+-- thousand for each look at the groups took a third of a second.
+ALTER TABLE failed_events ADD COLUMN shape text GENERATED ALWAYS AS (
+    regexp_replace(
+        regexp_replace(
+            regexp_replace(
+                left(error_message, 300),
+                '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\y[0-9a-fA-F]{16,}\y', '<id>', 'g'
+            ),
+            '''[^'']*''|"[^"]*"', '<text>', 'g'
+        ),
+        '[0-9]+([.,:][0-9]+)*', '<n>', 'g'
+    )
+) STORED;
 CREATE INDEX IF NOT EXISTS failed_events_dealt_with ON failed_events (state, last_failed_at, id) WHERE state <> 'open';
 CREATE INDEX IF NOT EXISTS failed_events_reason ON failed_events (reason, last_failed_at, id) WHERE reason <> 'given_up';
 
