@@ -188,10 +188,13 @@ async def values_of(connection: Connection, chosen: JobFilter) -> dict[str, Any]
 
 
 async def _said_by(connection: Connection, chosen: JobFilter) -> int | None:
-    """Return how many jobs have the words, up to one more than 10,000; 0 without words. None: all but those with some."""
+    """Return how many jobs have the words, up to one more than 10,000; 0 without words.
+
+    None: only words are given that a wish must not have.
+    """
     if chosen.words is None:
         return 0
-    await plan_for_values(connection)
+    await plan_for_values(connection, by_index=True)
     counted: int | None = await _walk.saying(connection, words=chosen.words, limit=COUNTED + 1)
     return counted
 
