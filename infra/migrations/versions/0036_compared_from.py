@@ -3,7 +3,7 @@
 from infra.migrations.sql import run_file
 
 revision = "0036"
-down_revision = "0033"
+down_revision = "0035"
 
 
 def upgrade() -> None:
