@@ -1,21 +1,18 @@
 """One Faust app per consumer group, its stages, and the agents that feed them."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import faust
-from faust.streams import Stream
-from faust.types import EventT, Message, StreamT
 
 from infra import telemetry
-from infra.clock import is_sane
 from infra.errors import InvalidSetting
 from infra.postgres import Database
 from infra.settings import Settings
+from streams.delivery.agent import agent_of
 from streams.delivery.brake import Brake
-from streams.delivery.cancellation import stay_cancelled
 from streams.delivery.deliveries import Delivery, Record
 from streams.delivery.failed_events import FailedEvents
 from streams.delivery.interfaces import RetrySchedule
@@ -58,6 +55,7 @@ class StageApp(faust.App):
         database: the pool that all of its handlers share.
         publisher: writes to topics.
         stages: those that agents feed.
+        concurrency: how many deliveries of a topic they take at once, at most.
         brake: what operators want of the stages; all of an app's share it.
         watcher: obeys them; None in an app that another one's does for, and in one that is no worker.
         endpoints: the LLM endpoints that its stages call, as the fleet names them.
@@ -68,6 +66,7 @@ class StageApp(faust.App):
     database: Database
     publisher: FaustPublisher
     stages: list[Stage[Any]]
+    concurrency: int = 0
     watched: list[Callable[[], str | None]]
     resources: list[Callable[[], Awaitable[None]]]
     brake: Brake
@@ -124,30 +123,12 @@ class StageApp(faust.App):
         )
 
     def feed(self, topic: str, stage: Stage[Any], *, concurrency: int) -> None:
-        """Have `concurrency` agents take the topic's deliveries through a stage.
-
-        Acknowledging is explicit and comes last: Faust's own acknowledgement sits in a `finally` (faust/streams.py,
-        `_py_aiter`) and would settle what a cancelled agent never finished.
-        """
-
-        async def consume(stream: StreamT[bytes]) -> None:
-            try:
-                async for event in cast("Stream[bytes]", stream).noack().events():
-                    if await stage.process(delivery_of(event)):
-                        event.ack()
-                    else:
-                        # The consumer neither waits for it nor counts it as begun, and hands it back.
-                        self.consumer.unacked.discard(event.message)
-            except Exception as error:
-                # A stopping agent has no supervisor any more, and Faust would fail asking it for a new actor
-                # (faust/agents/agent.py, `_execute_actor`): the worker would exit as if it had crashed.
-                stay_cancelled(error)
-                raise
-
+        """Have an agent take the topic's deliveries through a stage, this many at once."""
         if stage not in self.stages:
             self.stages.append(stage)
+        self.concurrency = max(self.concurrency, concurrency)
         source = self.topic(topic, key_type=bytes, value_type=bytes, config=_topic_config(self, topic))
-        self.agent(source, name=f"{stage.group}:{topic}", concurrency=concurrency)(consume)
+        self.agent(source, name=f"{stage.group}:{topic}")(agent_of(stage, at_once=concurrency))
 
     def watch(self, *held: Callable[[], str | None]) -> None:
         """Have /readyz ask these too. Each says why something besides the stages stands still, or None."""
@@ -312,7 +293,7 @@ def _watcher(app: StageApp) -> Watch:
     stage = Watched(
         app.conf.id,
         app.brake,
-        concurrency=lambda: max((agent.concurrency for agent in app.agents.values()), default=0),
+        concurrency=lambda: app.concurrency,
         held=lambda: next((one.held for one in app.stages if one.held is not None), None),
         endpoints=lambda: app.endpoints,
     )
@@ -325,25 +306,3 @@ def _topic_config(app: faust.App, topic: str) -> dict[str, Any]:
     # Kafka keeps by time, and refuses configuration that it does not know.
     on_kafka = app.conf.broker[0].scheme == "kafka"
     return {} if on_kafka else {"groups": list(CONSUMER_GROUPS[topic])}
-
-
-def delivery_of(event: EventT[bytes]) -> Delivery:
-    """Return what the broker handed over: the bytes, before any codec."""
-    message = event.message
-    entry_of = getattr(event.app.consumer, "entry_of", _position)
-    headers = message.headers.items() if isinstance(message.headers, Mapping) else message.headers or ()
-    written_at = _moment(message.timestamp)
-    return Delivery(message.topic, message.key, message.value, dict(headers), entry_of(message), written_at)
-
-
-def _moment(timestamp_s: float | None) -> datetime | None:
-    try:
-        moment = datetime.fromtimestamp(timestamp_s or 0, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-    return moment if timestamp_s and is_sane(moment) else None
-
-
-def _position(message: Message) -> str:
-    # On Kafka an entry is where it stands.
-    return f"{message.topic}/{message.partition}/{message.offset}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from faust import Event, Schema
@@ -13,12 +13,18 @@ from faust.types import TP, AppT, ConsumerMessage
 from .entry import decode_entry
 from .partition import Partition
 
-__all__ = ["Channels"]
+__all__ = ["Channels", "declare_room"]
 
 # How many messages to hand over before other tasks get a turn.
 _YIELD_EVERY = 100
 
 _NO_TIMES = (None, None, None)  # when a message came in and went out, and what lies between: for Faust's sensors to set
+
+
+def declare_room(channel: Any, room: Callable[[], int]) -> None:
+    """Have `demand` ask this how many messages an agent could start now."""
+    # On the queue, which is what the copies that Faust makes of a channel share.
+    channel.queue.room = room
 
 
 class Channels:
@@ -37,15 +43,17 @@ class Channels:
         return [channel for channel in found if channel.is_iterator]
 
     def demand(self, tps: Iterable[TP]) -> tuple[int, int]:
-        """Return how many messages of a topic wait, and how many agents wait for one.
+        """Return how many messages of a topic wait, and how many more could be started now.
 
-        With several agents on one topic each gets every message: the longest queue counts, and the most idle agents.
+        That is how many agents wait for one, or what the agent says that starts several at once. With several agents on
+        one topic each gets every message: the longest queue counts, and the most idle agents.
         """
         queued = idle = 0
         for channel in {id(channel): channel for tp in tps for channel in self.of(tp)}.values():
             queue = channel.queue
             queued = max(queued, queue.qsize())
-            idle = max(idle, sum(1 for getter in queue._getters if not getter.done()))
+            room = getattr(queue, "room", None)
+            idle = max(idle, room() if room else sum(1 for getter in queue._getters if not getter.done()))
         return queued, idle
 
     async def deliver(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from faust import Stream as FaustStream
@@ -21,6 +21,7 @@ from faust.types import EventT
 from mode.utils.futures import maybe_async
 from mode.utils.times import Seconds, want_seconds
 
+from .channels import declare_room
 from .consumer import Consumer
 
 __all__ = ["Stream"]
@@ -43,6 +44,10 @@ class Stream(FaustStream[Any]):
     def _place(self) -> tuple[int, int | None]:
         """Which agent iterates here. An agent that is started again has another stream, but the same place."""
         return id(self.channel), self.concurrency_index
+
+    def ask_room(self, room: Callable[[], int]) -> None:
+        """Ask this how many events the agent could start now: it starts a task for each instead of one at a time."""
+        declare_room(self.channel, room)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """Iterate over the values; Faust's own iterator serves whatever is no topic of this transport."""
