@@ -15,8 +15,10 @@ ON CONFLICT (job_id, run) DO UPDATE SET
 WHERE line.state IN ('released', 'parked') AND NOT line.ended;
 
 -- name: release(room, sweep)^
--- Releases what may be released now, in order; a column each. NULLs: nothing.
+-- Releases what may be released now, in order; a column each. NULLs: nothing. Does not wait for the disk
+-- (docs/decisions/0014-what-need-not-wait-for-the-disk.md), and so has whoever releases next wait for the work alone.
 SELECT
+    set_config('synchronous_commit', 'off', true) AS soon,
     array_agg(job_id) AS job_ids,
     array_agg(run) AS runs,
     array_agg(topic) AS topics,
@@ -30,9 +32,10 @@ FROM dispatch(:room, :sweep);
 SELECT dispatch_recount();
 
 -- name: published(job_ids, runs, released_at)!
--- Notes that the broker has what was released. Sorted, as all lock these rows.
+-- Notes that the broker has what was released. Sorted, as all lock these rows. Does not wait for the disk.
+WITH soon AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
 UPDATE dispatch_runs AS line SET published = true
-FROM (
+FROM soon CROSS JOIN (
     SELECT one.job_id, one.run FROM dispatch_runs AS one
     JOIN unnest(:job_ids::uuid[], :runs::int[], :released_at::timestamptz[]) AS told (job_id, run, released_at)
         ON told.job_id = one.job_id AND told.run = one.run AND told.released_at = one.released_at

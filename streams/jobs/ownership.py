@@ -143,7 +143,9 @@ class Ownership:
         return (await self.check(event)).owner is not None
 
     async def _read(self, events: Sequence[JobEvent]) -> Sequence[Evidence]:
-        async with self._database.transaction() as connection:
+        # Not in one transaction: what is on record never becomes less, and a claim that is kept for longer than its own
+        # statement has another stage wait that claims the same job.
+        async with self._database.connection() as connection:
             await _claim(connection, [event for event in events if isinstance(event, JobRequested)])
             asking = [isinstance(event, JobRequested) for event in events]
             rows = _queries.evidence(connection, **columns(events, job_ids="job_id", runs="run"), asking=asking)

@@ -2,6 +2,8 @@
 -- Gives jobs to the organizations that ask for them, unless they are somebody's; of several the first in the order given.
 -- Sorted, so that two that claim cannot deadlock. Jobs that older versions took in are whose `job_owner` says. A later run
 -- claims only what a replay started: a job whose first run no stage could decide, and which a replay has ended as failed.
+-- Does not wait for the disk (docs/decisions/0014-what-need-not-wait-for-the-disk.md).
+WITH soon AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
 INSERT INTO job_owners (job_id, organization_id, wish)
 SELECT
     first.job_id,
@@ -19,6 +21,7 @@ FROM (
     ORDER BY asked.job_id, asked.place
 ) AS first
 CROSS JOIN LATERAL (SELECT job_owner(first.job_id) AS owner OFFSET 0) AS older
+CROSS JOIN soon
 ORDER BY first.job_id
 ON CONFLICT (job_id) DO NOTHING;
 

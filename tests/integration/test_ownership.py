@@ -183,3 +183,14 @@ def test_sql_knows_every_error_of_an_event_that_was_not_believed() -> None:
     ]
     assert len(listing) >= 4
     assert [one for one in listing if one[1] != names] == []
+
+
+async def test_a_claim_alone_does_not_wait_for_the_disk(database_url: str) -> None:
+    """The session's next transaction waits again: the setting is the claim's own."""
+    database = Database(database_url, size=1)
+    try:
+        await Ownership(database, timeout=timedelta(seconds=5)).check(asked(JobId(uuid4())))
+        async with database.connection() as connection:
+            assert await connection.fetchval("SHOW synchronous_commit") == "on"
+    finally:
+        await database.close()
