@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Header, Response
 from consumers.projection.changes import Changes
 from consumers.projection.status import JobStatus, find_job, find_standing
 from infra.api.bearer import Authenticated
+from infra.api.plain import plain_route
 from infra.api.problems import TOKEN, responses
 from infra.auth import JOBS, Caller
 from infra.errors import JobNotFound
@@ -44,8 +45,8 @@ IfNoneMatch = Annotated[
 
 def create_router(database: Database, tokens: Tokens, changes: Changes) -> APIRouter:
     """Return the routes that read jobs."""
-    router = APIRouter(prefix="/api/jobs", tags=["jobs"])
     authenticated = Authenticated(tokens, scope=JOBS)
+    router = APIRouter(prefix="/api/jobs", tags=["jobs"], route_class=plain_route(authenticated))
 
     @router.get("/{job_id}", response_model=JobStatus, responses=_NOT_MODIFIED | responses(*_PROBLEMS))
     async def get_job(
