@@ -1,12 +1,16 @@
 """`python -m infra.bench.pipeline`: jobs through the whole pipeline, on embedded servers, one worker a stage.
 
 The clock runs from the first request to the last completed row in the read model. The offline LLM answers after a fixed
-time, so what a job takes beyond that is the pipeline's own.
+time, so what a job takes beyond that is the pipeline's own. A broker that `BROKER_URL` names is used instead of the
+embedded one. Beside the pipeline, in the same run: a bare loop of the `openai` client, and the Celery design that the
+pipeline replaces (`--peer celery`).
 """
 
 import argparse
 import asyncio
+import json
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,17 +20,21 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+from infra.bench import celery_design
 from infra.bench.processes import Usage
 from infra.local.organizations import BIRCH
 from infra.local.stack import WORKERS, Stack
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.client import JobRequests, Request
+from streams.jobs.stages import GENERATION
 
 _queries = aiosql.from_path(Path(__file__).with_name("pipeline.sql"), "asyncpg")
 
 _POLL_S = 0.1
 _DEADLINE_S = 300.0
+_PEER_S = 30.0
+_PEER_JOB_S = 0.1  # what a job takes the peer beside the LLM's time, at most
 _WARM_UP_JOBS = 20  # opens the pools and connections that a running worker has long had
 
 
@@ -38,16 +46,36 @@ class ProcessReport(BaseModel):
     peak_memory_mb: float
 
 
+class PeerReport(BaseModel):
+    """The Celery design's result, on the same servers."""
+
+    processes: int
+    jobs: int
+    jobs_per_s: float
+    cpu_ms_per_job: float
+    peak_memory_mb: float
+
+
 class PipelineReport(BaseModel):
-    """The result of a run. `overhead` is from request to completion, less the LLM's latency."""
+    """The result of a run.
+
+    Attributes:
+        workers: how many generation workers there were.
+        overhead_p50_s: from request to completion, less the LLM's latency.
+        bare_call_ms: the CPU that a call of the `openai` client takes in a bare loop.
+        celery: the peer's result, if it was asked for.
+    """
 
     jobs: int
     llm_latency_s: float
+    workers: int
     seconds: float
     jobs_per_s: float
     overhead_p50_s: float
     overhead_p99_s: float
     processes: list[ProcessReport]
+    bare_call_ms: float | None = None
+    celery: PeerReport | None = None
 
 
 def main() -> int:
@@ -55,14 +83,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.bench.pipeline", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2000, help="jobs to send (default 2000)")
     parser.add_argument("--llm-latency", type=float, default=1.0, help="seconds that the LLM takes (default 1)")
+    parser.add_argument("--workers", type=int, default=1, help="generation workers (default 1)")
+    parser.add_argument("--peer", choices=["celery"], help="also measure this design")
+    parser.add_argument("--peer-processes", type=int, default=4, help="processes of its worker (default 4)")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     options = parser.parse_args()
     progress = Console(stderr=True)
+    more = [f"{GENERATION}-{number}" for number in range(2, options.workers + 1)]
     stack = Stack(
-        Settings(), llm_latency_s=options.llm_latency, parts=WORKERS, report=lambda step: progress.print(f"{step} …")
+        Settings(),
+        llm_latency_s=options.llm_latency,
+        parts=(*WORKERS, *more),
+        report=lambda step: progress.print(f"{step} …"),
     )
     with stack:
-        report = asyncio.run(_measure(stack, jobs=options.jobs, llm_latency_s=options.llm_latency))
+        report = asyncio.run(
+            _measure(stack, jobs=options.jobs, llm_latency_s=options.llm_latency, workers=options.workers)
+        )
+        if stack.offline:
+            progress.print("a bare loop of the openai client …")
+            report.bare_call_ms = _bare_call_ms(stack, options.jobs)
+        if options.peer:
+            progress.print("the Celery design …")
+            report.celery = asyncio.run(_celery(stack, options))
     if options.json:
         print(report.model_dump_json(indent=2))
     else:
@@ -70,7 +113,28 @@ def main() -> int:
     return 0
 
 
-async def _measure(stack: Stack, *, jobs: int, llm_latency_s: float) -> PipelineReport:
+def _bare_call_ms(stack: Stack, calls: int) -> float:
+    at_once = stack.settings.generation_concurrency
+    command = [sys.executable, "-m", "infra.bench.bare_client", str(stack.settings.openai_base_url)]
+    command += ["--calls", str(calls), "--at-once", str(at_once)]
+    done = subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - a program of ours
+    return float(json.loads(done.stdout)["cpu_ms_per_call"])
+
+
+async def _celery(stack: Stack, options: argparse.Namespace) -> PeerReport:
+    # As many as it does in about half a minute.
+    jobs = min(options.jobs, options.peer_processes * max(1, round(_PEER_S / max(options.llm_latency, _PEER_JOB_S))))
+    rate, cpu_ms, memory_mb = await celery_design.measure(stack, jobs=jobs, processes=options.peer_processes)
+    return PeerReport(
+        processes=options.peer_processes,
+        jobs=jobs,
+        jobs_per_s=round(rate, 1),
+        cpu_ms_per_job=round(cpu_ms, 2),
+        peak_memory_mb=round(memory_mb, 1),
+    )
+
+
+async def _measure(stack: Stack, *, jobs: int, llm_latency_s: float, workers: int) -> PipelineReport:
     database = Database(stack.settings.database_url, size=1)
     try:
         async with JobRequests.connect(stack.settings.broker_url, source="bench") as requests:
@@ -91,6 +155,7 @@ async def _measure(stack: Stack, *, jobs: int, llm_latency_s: float) -> Pipeline
     return PipelineReport(
         jobs=jobs,
         llm_latency_s=llm_latency_s,
+        workers=workers,
         seconds=round(seconds, 2),
         jobs_per_s=round(jobs / seconds, 1),
         overhead_p50_s=round(overhead[49], 3),
@@ -140,6 +205,19 @@ def _show(report: PipelineReport) -> None:
     for process in report.processes:
         table.add_row(process.name, f"{process.cpu_ms_per_job:.2f}", f"{process.peak_memory_mb:.0f}")
     console.print(table)
+    if report.bare_call_ms is not None:
+        own = sum(one.cpu_ms_per_job for one in report.processes if one.name.startswith(GENERATION))
+        console.print(
+            f"A bare loop of the openai client: {report.bare_call_ms:.2f} ms of CPU a call; "
+            f"generation: {own / report.bare_call_ms:.2f} times that"
+        )
+    if report.celery is not None:
+        peer = report.celery
+        console.print(
+            f"The Celery design, {peer.processes} processes, {peer.jobs} jobs: {peer.jobs_per_s:g} jobs/s, "
+            f"{peer.cpu_ms_per_job:.1f} ms of CPU a job, {peer.peak_memory_mb:.0f} MB; "
+            f"the pipeline: {report.jobs_per_s / peer.jobs_per_s:.1f} times its jobs/s"
+        )
 
 
 if __name__ == "__main__":
