@@ -27,7 +27,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 _OFTEN_S = 0.25
 # While the projection is heard. What changes without it, such as a failed event, is seen so late.
 _SELDOM_S = 2.0
-# Jobs that are told of within a moment share a look.
+# Jobs that are told of within a moment of a look share the next one.
 _MOMENT_S = 0.005
 
 
@@ -114,11 +114,12 @@ class Changes:
             if asked is None or now() >= all_at:
                 asked = set(self._waiting)
                 all_at = now() + (_SELDOM_S if self._listener.is_up else _OFTEN_S)
+            next_at = now() + _MOMENT_S
             await self._tell(asked & self._waiting.keys())
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(all_at):
                     await self._news.wait()
-                    await asyncio.sleep(_MOMENT_S)
+                    await asyncio.sleep(next_at - now())
 
     async def _tell(self, job_ids: Collection[str]) -> None:
         """Look at these jobs, and tell who has not heard how they are."""
