@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.bench import celery_design
+from infra.bench.footprint import Stored, connections
 from infra.bench.processes import Usage
 from infra.local.organizations import BIRCH
 from infra.local.stack import WORKERS, Stack
@@ -64,6 +65,8 @@ class PipelineReport(BaseModel):
         overhead_p50_s: from request to completion, less the LLM's latency.
         bare_call_ms: the CPU that a call of the `openai` client takes in a bare loop.
         celery: the peer's result, if it was asked for.
+        bytes_per_job: what a job has left in each table, and in an embedded broker.
+        connections: those that each process holds in the end.
     """
 
     jobs: int
@@ -74,6 +77,8 @@ class PipelineReport(BaseModel):
     overhead_p50_s: float
     overhead_p99_s: float
     processes: list[ProcessReport]
+    bytes_per_job: dict[str, int]
+    connections: dict[str, dict[str, int]]
     bare_call_ms: float | None = None
     celery: PeerReport | None = None
 
@@ -140,6 +145,8 @@ async def _measure(stack: Stack, *, jobs: int, llm_latency_s: float, workers: in
         async with JobRequests.connect(stack.settings.broker_url, source="bench") as requests:
             await requests.submit_many(_requests(_WARM_UP_JOBS))
             await _until_completed(stack, database, _WARM_UP_JOBS)
+            async with database.connection() as connection:
+                before = await Stored.now(stack, connection)
             usage = Usage(stack.pids())
             start = time.monotonic()
             await requests.submit_many(_requests(jobs))
@@ -147,6 +154,7 @@ async def _measure(stack: Stack, *, jobs: int, llm_latency_s: float, workers: in
             seconds = time.monotonic() - start
         async with database.transaction() as connection:
             # Those of the warm-up came first.
+            stored = await Stored.now(stack, connection)
             rows = [row["seconds"] async for row in _queries.seconds_to_completion(connection)][_WARM_UP_JOBS:]
     finally:
         await database.close()
@@ -166,6 +174,8 @@ async def _measure(stack: Stack, *, jobs: int, llm_latency_s: float, workers: in
             )
             for name in sorted(cpu, key=lambda name: -cpu[name])
         ],
+        bytes_per_job=stored.less(before, jobs),
+        connections=connections(stack),
     )
 
 
@@ -205,6 +215,13 @@ def _show(report: PipelineReport) -> None:
     for process in report.processes:
         table.add_row(process.name, f"{process.cpu_ms_per_job:.2f}", f"{process.peak_memory_mb:.0f}")
     console.print(table)
+    sizes = ", ".join(f"{name} {size:,}" for name, size in report.bytes_per_job.items())
+    console.print(f"Bytes that a job has left: {sizes}")
+    held = "; ".join(
+        f"{name}: {', '.join(f'{count} to {whom}' for whom, count in to.items())}"
+        for name, to in report.connections.items()
+    )
+    console.print(f"Connections: {held}")
     if report.bare_call_ms is not None:
         own = sum(one.cpu_ms_per_job for one in report.processes if one.name.startswith(GENERATION))
         console.print(
