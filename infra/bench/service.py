@@ -11,7 +11,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.bench.http_load import Api, Times, at_rate, by_connections
+from infra.bench.peers.plot import Bar, draw
 from infra.local.organizations import BIRCH
 from infra.local.processes import HOST, GuardedProcess, free_port
 from infra.local.stack import ALL, API, WORKERS, Stack
@@ -34,7 +35,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("service.sql"), "asyncpg")
 
 _LLM_S: Final = 1.0
 _AT_REST: Final = 20  # jobs, one after the other
-_JOBS_PER_S: Final = 50.0
+_RATES: Final = (50.0,)
 _READERS: Final = (1, 32)
 _SENDERS: Final = 16
 _IDLE_S: Final = 15.0  # what processes do when they start is not idling
@@ -73,6 +74,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.bench.service", description=__doc__)
     parser.add_argument("--stored", type=int, default=1_000_000, help="jobs stored before reading (default 1000000)")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each measure takes (default 10)")
+    parser.add_argument("--rates", type=float, nargs="+", default=_RATES, help="jobs a second to follow (default 50)")
+    parser.add_argument("--plot", type=Path, help="draw the overhead over the rates into this SVG file")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     options = parser.parse_args()
     progress = Console(stderr=True)
@@ -84,11 +87,13 @@ def main() -> int:
     with Stack(Settings(), llm_latency_s=_LLM_S, report=step) as stack:
         step("waiting until the fleet is idle")
         memory["one process a stage"] = _idle_memory(stack)
-        requests = asyncio.run(_requests(stack, stored=options.stored, seconds=options.seconds, step=step))
+        requests = asyncio.run(_requests(stack, options, step))
     with Stack(Settings(), llm_latency_s=_LLM_S, parts=(ALL, API), report=step) as stack:
         step("waiting until the small fleet is idle")
         memory["every stage in one process"] = _idle_memory(stack)
     report = Report(requests, memory)
+    if options.plot:
+        options.plot.write_text(_plot(report, options.rates))
     if options.json:
         print(report.as_json())
     else:
@@ -96,7 +101,8 @@ def main() -> int:
     return 0
 
 
-async def _requests(stack: Stack, *, stored: int, seconds: float, step: Callable[[str], None]) -> list[Measured]:
+async def _requests(stack: Stack, options: argparse.Namespace, step: Callable[[str], None]) -> list[Measured]:
+    stored, seconds = options.stored, options.seconds
     api = Api(stack.api_url, stack.token(BIRCH.id), BIRCH.id, BIRCH.team.id)
     measured = []
     async with api.session(connections=1_000) as session:
@@ -104,9 +110,10 @@ async def _requests(stack: Stack, *, stored: int, seconds: float, step: Callable
         await complete()
         step("jobs, one after the other")
         measured.append(Measured("a job at rest, less the LLM's time", await _one_by_one(complete)))
-        step(f"{_JOBS_PER_S:g} jobs a second")
-        times = _less_llm(await at_rate(complete, per_s=_JOBS_PER_S, seconds=seconds))
-        measured.append(Measured(f"a job at {_JOBS_PER_S:g}/s, less the LLM's time", times))
+        for rate in options.rates:
+            step(f"{rate:g} jobs a second")
+            times = _less_llm(await at_rate(complete, per_s=rate, seconds=seconds))
+            measured.append(Measured(_followed(rate), times))
         step(f"POST by {_SENDERS} connections")
         submit = partial(api.submit, session)
         measured.append(
@@ -130,6 +137,10 @@ async def _requests(stack: Stack, *, stored: int, seconds: float, step: Callable
                 )
             )
     return measured
+
+
+def _followed(rate: float) -> str:
+    return f"a job at {rate:g}/s, less the LLM's time"
 
 
 async def _one_by_one(complete: Callable[[], Awaitable[None]]) -> Times:
@@ -208,6 +219,17 @@ def _idle_memory(stack: Stack) -> dict[str, float]:
     ours = {name: pid for name, pid in stack.pids().items() if name in {*WORKERS, ALL, API}}
     memory = {name: round(psutil.Process(pid).memory_full_info().pss / _MEGABYTE, 1) for name, pid in ours.items()}
     return memory | {"together": round(sum(memory.values()), 1)}
+
+
+def _plot(report: Report, rates: Sequence[float]) -> str:
+    times = {one.name: one.times for one in report.requests}
+    bars = []
+    for rate in rates:
+        measured = times[_followed(rate)]
+        bars += [Bar(f"{rate:g} jobs/s, half of them", measured.p50_ms, "ours")]
+        bars += [Bar(f"{rate:g} jobs/s, 99 of 100", measured.p99_ms, "peer")]
+    note = "from the POST to the answer of GET with Prefer: wait, less the LLM's second; two cores for everything"
+    return draw("Milliseconds that a caller waits beyond the LLM, at most", note, bars, is_ordered=False)
 
 
 def _show(report: Report) -> None:

@@ -28,10 +28,10 @@ class Bar:
     kind: str
 
 
-def draw(title: str, note: str, bars: Sequence[Bar]) -> str:
-    """Return the SVG, with the bars from the longest to the shortest."""
-    ordered = sorted(bars, key=lambda bar: -bar.value)
-    scale = (_WIDTH - _LABELS - _VALUES) / ordered[0].value
+def draw(title: str, note: str, bars: Sequence[Bar], *, is_ordered: bool = True) -> str:
+    """Return the SVG, with the bars from the longest to the shortest, or as they are given."""
+    ordered = sorted(bars, key=lambda bar: -bar.value) if is_ordered else bars
+    scale = (_WIDTH - _LABELS - _VALUES) / max(bar.value for bar in bars)
     height = _TOP + _ROW * len(ordered) + 8
     elements: list[svg.Element] = [
         svg.Style(text=_STYLE),
