@@ -1,4 +1,4 @@
-"""A plain question about a job is read here by hand; FastAPI reads whatever is not plain.
+"""This module reads plain questions about a job; FastAPI reads all others.
 
 FastAPI's reading of a path, three headers and a token takes half of what the API does for a status. Both ways call the
 same function with the same values, and whatever could be read in two ways, or is wrong, goes the usual one.
@@ -21,7 +21,10 @@ _BEARER: Final = re.compile(rb"Bearer ([\w.-]+)")
 
 
 def plain_route(authenticated: Authenticated) -> type[APIRoute]:
-    """Return a kind of route for `/{job_id}` whose function takes the ID, the caller and `if_none_match`."""
+    """Return a kind of route for `/{job_id}`.
+
+    Its function takes the ID, the caller and `if_none_match`.
+    """
 
     class PlainRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]  # awaited alone

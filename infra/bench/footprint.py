@@ -1,4 +1,4 @@
-"""What jobs leave in Postgres and in the broker, and the connections that each process holds."""
+"""This module measures what jobs leave in storage, and which connections processes hold."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -25,7 +25,7 @@ Agent: TypeAlias = Callable[[StreamT[bytes]], Awaitable[None]]
 
 
 def agent_of(stage: Stage[Any], *, at_once: int) -> Agent:
-    """Return the function of an agent that takes this many deliveries through the stage at once."""
+    """Return an agent that takes so many deliveries through the stage at once."""
 
     async def consume(stream: StreamT[bytes]) -> None:
         places = _Places(at_once)

@@ -43,9 +43,9 @@ class Channels:
         return [channel for channel in found if channel.is_iterator]
 
     def demand(self, tps: Iterable[TP]) -> tuple[int, int]:
-        """Return how many messages of a topic wait, and how many more could be started now.
+        """Return how many messages of a topic wait, and how many could be started.
 
-        That is how many agents wait for one, or what the agent says that starts several at once. With several agents on
+        The latter is how many agents wait for one, or what the agent says that starts several at once. With several agents on
         one topic each gets every message: the longest queue counts, and the most idle agents.
         """
         queued = idle = 0

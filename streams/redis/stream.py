@@ -46,7 +46,10 @@ class Stream(FaustStream[Any]):
         return id(self.channel), self.concurrency_index
 
     def ask_room(self, room: Callable[[], int]) -> None:
-        """Ask this how many events the agent could start now: it starts a task for each instead of one at a time."""
+        """Ask this how many events the agent could start now.
+
+        For one that starts a task for each event, instead of one event at a time.
+        """
         declare_room(self.channel, room)
 
     def __aiter__(self) -> AsyncIterator[Any]:

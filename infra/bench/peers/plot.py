@@ -29,7 +29,7 @@ class Bar:
 
 
 def draw(title: str, note: str, bars: Sequence[Bar], *, is_ordered: bool = True) -> str:
-    """Return the SVG, with the bars from the longest to the shortest, or as they are given."""
+    """Return the SVG, the longest bar first unless they are to stay in order."""
     ordered = sorted(bars, key=lambda bar: -bar.value) if is_ordered else bars
     scale = (_WIDTH - _LABELS - _VALUES) / max(bar.value for bar in bars)
     height = _TOP + _ROW * len(ordered) + 8
