@@ -1,4 +1,4 @@
-"""A bare loop of the `openai` client: what a call costs that nothing is done with.
+"""This runs a bare loop of the `openai` client, to compare the generation stage with.
 
 `python -m infra.bench.bare_client URL --calls N --at-once M` asks the LLM what the generation stage asks it, and reads
 the JSON of each answer. It prints the seconds that it took and the CPU milliseconds of each call, as one JSON document.

@@ -1,4 +1,4 @@
-"""The Celery design that the pipeline replaces, measured on the same servers and the same LLM.
+"""This measures the Celery design that the pipeline replaces, on the same servers.
 
 One worker with a number of processes, each of which handles one job at a time (see `infra.bench.celery_baseline`).
 """
@@ -34,7 +34,7 @@ _DEADLINE_S: Final = 300.0
 
 
 async def measure(stack: Stack, *, jobs: int, processes: int) -> tuple[float, float, float]:
-    """Return the jobs a second, the CPU milliseconds a job, and the megabytes that the worker takes at most."""
+    """Return the jobs a second, the CPU milliseconds a job, and the peak megabytes."""
     python = environment("celery-design", _BASELINE / "requirements.txt", DEFAULT)
     address = await _database(stack.settings.database_url)
     variables = _variables(stack, address)

@@ -22,7 +22,7 @@ _BROKER: Final = "the broker"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Bytes by table, indexes and long values included, and in an embedded broker."""
+    """The bytes of tables, with indexes and long values, and of an embedded broker."""
 
     tables: Mapping[str, int]
     broker: int
@@ -34,7 +34,10 @@ class Stored:
         return cls(tables, _broker_bytes(stack))
 
     def less(self, before: "Stored", jobs: int) -> dict[str, int]:
-        """Return how many bytes each job has added, by table; what adds less than one is left out."""
+        """Return how many bytes each job has added, by table.
+
+        What adds less than one is left out.
+        """
         added = {name: (size - before.tables.get(name, 0)) / jobs for name, size in self.tables.items()}
         added["(broker)"] = (self.broker - before.broker) / jobs
         return {name: round(size) for name, size in sorted(added.items(), key=lambda one: -one[1]) if size >= 1}

@@ -45,8 +45,8 @@ class Channels:
     def demand(self, tps: Iterable[TP]) -> tuple[int, int]:
         """Return how many messages of a topic wait, and how many could be started.
 
-        The latter is how many agents wait for one, or what the agent says that starts several at once. With several agents on
-        one topic each gets every message: the longest queue counts, and the most idle agents.
+        The latter is how many agents wait for one, or what the agent says that starts several at once. With several
+        agents on one topic each gets every message: the longest queue counts, and the most idle agents.
         """
         queued = idle = 0
         for channel in {id(channel): channel for tp in tps for channel in self.of(tp)}.values():
