@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+from uuid import UUID
 
 import orjson
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 M = TypeVar("M", bound="BaseModel")
+_ID_WIDTH: Final = 36
 
 
 def out(*, stderr: bool = False, pipe_width: int = 160) -> Console:
@@ -28,11 +30,13 @@ def print_json(document: object) -> None:
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print rows below their columns' names."""
+    """Print rows below their columns' names. IDs stay whole, however narrow the table: they are copied from it."""
+    cells = [tuple(row) for row in rows]
     table = Table()
-    for name in columns:
-        table.add_column(name)
-    for row in rows:
+    for place, name in enumerate(columns):
+        has_ids = any(isinstance(row[place], UUID) for row in cells)
+        table.add_column(name, no_wrap=has_ids, min_width=_ID_WIDTH if has_ids else None)
+    for row in cells:
         table.add_row(*(Text(shown(cell)) for cell in row))
     out().print(table)
 

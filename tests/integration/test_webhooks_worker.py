@@ -179,6 +179,10 @@ async def test_commands_say_what_they_did(teamfit: Run, database: Pool) -> None:
     assert secret not in json.dumps(known)
     which = known["id"]
     assert which in (await teamfit("webhooks", "show", which)).stdout
+    long = ("webhooks", "add", "acme", f"http://127.0.0.1:1/{'long' * 30}", "--event", "job.failed")
+    added = re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", (await teamfit(*long)).stdout)
+    assert len(added) == 1, "an ID is copied from the table, so it is whole"
+    assert (await teamfit("webhooks", "remove", *added, "--yes")).exit_code == 0
     rotated = await teamfit("webhooks", "rotate", which, "--keep", "2h")
     assert "whsec_" in rotated.stdout
     assert secret not in rotated.stdout
@@ -196,7 +200,7 @@ async def test_commands_say_what_they_did(teamfit: Run, database: Pool) -> None:
     log = await database.fetch(
         "SELECT action FROM operator_actions WHERE outcome = 'done' AND face = 'cli' ORDER BY at"
     )
-    done = ["add", "rotate", "test", "disable", "enable", "remove"]
+    done = ["add", "add", "remove", "rotate", "test", "disable", "enable", "remove"]
     assert [row["action"] for row in log] == [f"webhook.{what}" for what in done]
 
 
