@@ -52,7 +52,8 @@ def _list(chosen: "JobFilter", *, as_json: bool, **page_of: Any) -> None:  # noq
 
     page, total = with_database(read)
     if as_json:
-        print_json({"total": total, "jobs": page.jobs, "next": page.next, "looked_at": page.looked_at})
+        counted = {"number": total.number, "more": total.more or total.partly}
+        print_json({"total": counted, "jobs": page.jobs, "next": page.next, "looked_at": page.looked_at})
         return
     if page.jobs:
         print_table(_COLUMNS, _rows(page.jobs))

@@ -42,7 +42,7 @@ async def _json(teamfit: Run, line: str) -> Any:
 async def test_an_organization_is_added_once_and_changed(teamfit: Run) -> None:
     """The same call again changes nothing; what is given changes, and the rest stays."""
     hazel = {"id": "hazel", "name": "hazel", "trust_score": 1.0, "plan": "team", "status": "active", "teams": 0}
-    expected = hazel | {"monthly_quota": 7, "priority": False} | _NO_SHARE
+    expected = hazel | {"monthly_quota": 7, "priority": False, "waiting": 0, "in_flight": 0} | _NO_SHARE
     for _ in range(2):
         assert await _json(teamfit, "organization add hazel --quota 7") == expected
     changed = expected | {"priority": True, "trust_score": 0.25, "monthly_quota": 9, "share": 4.0}
