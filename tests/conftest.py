@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 import os
+import re
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -12,6 +14,7 @@ import asyncpg
 import pytest
 import redis
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
 from infra.migrations import upgrade
@@ -21,6 +24,7 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 _TEMPLATE = "template_migrated"
 _LOGICAL_DATABASES = 64
 _TESTS: Final = Path(__file__).parent
+_ASKS_FOR_PIPELINE: Final = re.compile(r"def test_\w+\([^)]*\b(stack|customer|books|forgery)\b")
 _LONG_FIRST: Final = ("acceptance", "browser", "chaos", "conformance", "integration", "unit")
 # Of what a failed test printed, the end is shown: a whole log of it pushes the names of other failures out of sight.
 _CAPTURED_SHOWN: Final = 4_000
@@ -32,14 +36,43 @@ settings.register_profile("fuzz", max_examples=500, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 
+@cache
+def _shared_pipeline(file: str) -> str | None:
+    """Return whose pipeline the tests of a file share, or None."""
+    folder = Path(file).parent
+    if folder == Path("tests/browser"):
+        return str(folder)
+    shares = folder == Path("tests/acceptance") and _ASKS_FOR_PIPELINE.search((_TESTS.parent / file).read_text())
+    return str(folder) if shares else None
+
+
+class _Scheduling(LoadFileScheduling):  # type: ignore[misc] # xdist has no types
+    """A file is run by one runner, and so are all that share a pipeline: each runner would start its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return _shared_pipeline(file) or file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Share the tests out as `make test` asks for it."""
+    return _Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put what takes long first when runners share the tests, so that none is left with it when the others are done.
 
     Last, because pytest-randomly shuffles in the same hook; within a folder its order stays.
     """
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        folder = _LONG_FIRST.index(item.path.relative_to(_TESTS).parts[0])
+        return folder, _shared_pipeline(item.nodeid.partition("::")[0]) is None
+
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: _LONG_FIRST.index(item.path.relative_to(_TESTS).parts[0]))
+        items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True)

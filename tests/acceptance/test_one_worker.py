@@ -17,14 +17,14 @@ from tests.verified import assert_consistent
 from tests.waiting import wait_for
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def port() -> int:
     """A port for the worker's health and metrics."""
     return free_port()
 
 
-@pytest.fixture
-def small(port: int) -> Iterator[Stack]:
+@pytest.fixture(scope="module")
+def small(port: int, _own_surroundings: None) -> Iterator[Stack]:
     """The pipeline in two processes: one worker and the API."""
     stack = Stack(
         Settings(_env_file=None, generation_concurrency=10),

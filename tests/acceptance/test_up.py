@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,9 +78,8 @@ class Up:
         return done.stdout
 
 
-@pytest.fixture
-def up() -> Iterator[Up]:
-    """A pipeline of its own, ended with the test."""
+@contextmanager
+def _running() -> Iterator[Up]:
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     output = folder / "output"
@@ -97,6 +97,20 @@ def up() -> Iterator[Up]:
         process.terminate()
         process.wait(timeout=60)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[Up]:
+    """A pipeline that tests leave running, whatever they end of it."""
+    with _running() as one:
+        yield one
+
+
+@pytest.fixture
+def mortal() -> Iterator[Up]:
+    """One of the test's own, that it may end."""
+    with _running() as one:
+        yield one
 
 
 async def test_every_command_works_in_another_terminal_by_pasting(up: Up) -> None:
@@ -147,21 +161,21 @@ async def test_what_ends_by_itself_is_started_again(up: Up) -> None:
     await up.elsewhere(f"until {sys.executable} -m infra.cli job show {job_id} | grep -q completed; do sleep 0.2; done")
 
 
-async def test_what_ends_again_and_again_ends_the_whole(up: Up) -> None:
+async def test_what_ends_again_and_again_ends_the_whole(mortal: Up) -> None:
     """After three starts in vain it is said which part it was, with the last lines of its log."""
-    await up.says("Ctrl-C stops everything.")
+    await mortal.says("Ctrl-C stops everything.")
     seen: set[int] = set()
 
     async def ended() -> bool:
-        part = up.part("worker quota") if up.process.poll() is None else None
+        part = mortal.part("worker quota") if mortal.process.poll() is None else None
         if part is not None and part.pid not in seen:
             seen.add(part.pid)
             part.kill()
-        return up.process.poll() is not None
+        return mortal.process.poll() is not None
 
     await wait_for(ended, deadline_s=2 * _START_S, what="it to end")
-    assert up.process.returncode == 1, up.said
+    assert mortal.process.returncode == 1, mortal.said
     assert len(seen) == 4
-    assert up.said.count("starting it again") == 3
-    assert re.search(r"teamfit: quota ended soon after each of 3 starts.*; the end of \S+quota.log:\n", up.said)
-    assert "Traceback" not in up.said.split("starting it again")[-1].split("the end of")[0]
+    assert mortal.said.count("starting it again") == 3
+    assert re.search(r"teamfit: quota ended soon after each of 3 starts.*; the end of \S+quota.log:\n", mortal.said)
+    assert "Traceback" not in mortal.said.split("starting it again")[-1].split("the end of")[0]
