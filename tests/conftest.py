@@ -25,7 +25,19 @@ _TEMPLATE = "template_migrated"
 _LOGICAL_DATABASES = 64
 _TESTS: Final = Path(__file__).parent
 _ASKS_FOR_PIPELINE: Final = re.compile(r"def test_\w+\([^)]*\b(stack|customer|books|forgery)\b")
-_LONG_FIRST: Final = ("acceptance", "browser", "chaos", "conformance", "integration", "unit")
+_BUSY: Final = ("acceptance", "browser")
+_SHORT: Final = "unit"
+# Half a minute or more each, most of it for registries of packages, for endings of leases and for pauses.
+_WAITS_LONG: Final = (
+    "test_wheels.py",
+    "test_typescript.py",
+    "test_client_wheel.py",
+    "test_fleet_control.py",
+    "test_every_answer.py",
+    "test_streaming.py",
+    "test_database_tls.py",
+    "test_openapi_kept.py",
+)
 # Of what a failed test printed, the end is shown: a whole log of it pushes the names of other failures out of sight.
 _CAPTURED_SHOWN: Final = 4_000
 
@@ -46,12 +58,15 @@ def _shared_pipeline(file: str) -> str | None:
     return str(folder) if shares else None
 
 
-class _Scheduling(LoadFileScheduling):  # type: ignore[misc] # xdist has no types
-    """A file is run by one runner, and so are all that share a pipeline: each runner would start its own."""
+def _scope(nodeid: str) -> str:
+    """Return what is run by one runner: a file, or all that share a pipeline, as each runner would start its own."""
+    file = nodeid.partition("::")[0]
+    return _shared_pipeline(file) or file
 
+
+class _Scheduling(LoadFileScheduling):  # type: ignore[misc] # xdist has no types
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return _shared_pipeline(file) or file
+        return _scope(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -64,15 +79,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put what takes long first when runners share the tests, so that none is left with it when the others are done.
 
-    Last, because pytest-randomly shuffles in the same hook; within a folder its order stays.
+    Pipelines of many processes need the processors, most others wait: they come in turn. Last, because pytest-randomly
+    shuffles in the same hook; beside this its order stays.
     """
-
-    def place(item: pytest.Item) -> tuple[int, bool]:
-        folder = _LONG_FIRST.index(item.path.relative_to(_TESTS).parts[0])
-        return folder, _shared_pipeline(item.nodeid.partition("::")[0]) is None
-
-    if hasattr(config, "workerinput"):
-        items.sort(key=place)
+    if not hasattr(config, "workerinput"):
+        return
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        tests.setdefault(_scope(item.nodeid), []).append(item)
+    folders = {scope: Path(scope).parts[1] for scope in tests}
+    busy = [scope for scope in tests if folders[scope] in _BUSY]
+    waiting = [scope for scope in tests if folders[scope] not in (*_BUSY, _SHORT)]
+    busy.sort(key=lambda scope: scope.endswith(".py"))
+    waiting.sort(key=lambda scope: Path(scope).name not in _WAITS_LONG)
+    in_turn = itertools.chain.from_iterable(itertools.zip_longest(busy, waiting))
+    order = [*filter(None, in_turn), *(scope for scope in tests if folders[scope] == _SHORT)]
+    items[:] = [item for scope in order for item in tests[scope]]
 
 
 @pytest.hookimpl(wrapper=True)
