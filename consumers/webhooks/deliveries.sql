@@ -116,8 +116,15 @@ ORDER BY created_at DESC, event_id DESC
 LIMIT :limit;
 
 -- name: start_progress()!
--- Begins to compare the archive with the deliveries, from now on.
-INSERT INTO webhook_progress (sequence) SELECT coalesce(max(sequence), 0) FROM job_events
+-- Begins to compare the archive with the deliveries: from the first endpoint on, since facts may have been lost before the first look;
+-- some minutes before it, since facts that are archived side by side are not in the order of their times.
+INSERT INTO webhook_progress (sequence)
+SELECT coalesce((
+    SELECT sequence FROM job_events
+    WHERE archived_at < coalesce((SELECT min(compared_from) - interval '5 minutes' FROM webhook_endpoints), 'infinity')
+    ORDER BY sequence DESC LIMIT 1
+), 0)
+WHERE NOT EXISTS (SELECT FROM webhook_progress)
 ON CONFLICT (singleton) DO NOTHING;
 
 -- name: lock_progress()$

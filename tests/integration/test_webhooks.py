@@ -465,15 +465,31 @@ async def test_what_a_process_took_and_did_not_note_is_sent_again(scene: Scene, 
     assert (await scene.row(added.endpoint.id))["attempts"] == 1
 
 
+async def _archive(scene: Scene, fact: JobEvent) -> None:
+    await scene.pool.execute(
+        "INSERT INTO job_events (job_id, event_id, run, type, organization_id, time, event, archived_at) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, now())",
+        *(fact.job_id, fact.id, fact.run, fact.type, fact.data.organization_id, fact.time, fact.encode().decode()),
+    )
+
+
+async def test_what_was_lost_before_the_first_look_is_found(scene: Scene, receiver: Receiver) -> None:
+    """A new worker looks after half a minute for the first time; what came before the first endpoint is not told."""
+    await _archive(scene, await ended(scene.pool))
+    await scene.add(receiver)
+    lost = await ended(scene.pool)
+    await _archive(scene, lost)
+    scene.clock.skipped += timedelta(minutes=3)
+    assert await scene.facts.catch_up() == 1
+    await scene.send()
+    assert receiver.ids == [lost.id]
+
+
 async def test_what_the_broker_lost_is_found_in_the_archive(scene: Scene, receiver: Receiver) -> None:
     """A fact that is archived and was never heard of is told once; what came before the endpoint is not."""
 
     async def archive(fact: JobEvent) -> None:
-        await scene.pool.execute(
-            "INSERT INTO job_events (job_id, event_id, run, type, organization_id, time, event, archived_at) "
-            "VALUES ($1, $2, $3, $4, $5, $6, $7, now())",
-            *(fact.job_id, fact.id, fact.run, fact.type, fact.data.organization_id, fact.time, fact.encode().decode()),
-        )
+        await _archive(scene, fact)
 
     before = await ended(scene.pool)
     await archive(before)
