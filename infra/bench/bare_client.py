@@ -31,9 +31,7 @@ def main() -> None:
 
 
 async def _measure(url: str, calls: int, at_once: int) -> dict[str, float]:
-    client = openai.AsyncOpenAI(
-        base_url=url, api_key="offline", max_retries=0, http_client=openai.DefaultAioHttpClient()
-    )
+    client = openai.AsyncOpenAI(base_url=url, api_key="offline", http_client=openai.DefaultAioHttpClient())
     async with client:
         await _call_all(client, _WARM_UP, at_once)
         began, cpu = time.perf_counter(), _cpu_s()

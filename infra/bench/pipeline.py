@@ -122,7 +122,7 @@ def _bare_call_ms(stack: Stack, calls: int) -> float:
     at_once = stack.settings.generation_concurrency
     command = [sys.executable, "-m", "infra.bench.bare_client", str(stack.settings.openai_base_url)]
     command += ["--calls", str(calls), "--at-once", str(at_once)]
-    done = subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - a program of ours
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - a program of ours
     return float(json.loads(done.stdout)["cpu_ms_per_call"])
 
 
