@@ -6,10 +6,10 @@ WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(key)
     FROM (
         SELECT hashtextextended(job_id::text, run) AS key
-        FROM unnest((SELECT :job_ids::uuid[]), (SELECT :runs::int[])) AS wanted (job_id, run)
+        FROM unnest(:job_ids::uuid[], :runs::int[]) AS wanted (job_id, run)
         UNION
         SELECT hashtextextended(organization_id, -1)
-        FROM unnest((SELECT :organization_ids::text[])) AS spender (organization_id)
+        FROM unnest(:organization_ids::text[]) AS spender (organization_id)
         WHERE EXISTS (SELECT FROM budget_of(organization_id, ''))
         ORDER BY key
     ) AS sorted
@@ -202,7 +202,7 @@ SELECT
         WHERE material.bytes_before < :max_bytes
     ), '[]') AS materials
 FROM teams AS team
-WHERE team.id = ANY((SELECT :team_ids::text[])::text[]);
+WHERE team.id = ANY(:team_ids::text[]);
 
 -- name: answered(now, job_ids, runs, attempts, tokens, maybe_billed, models, prompt_tokens, completion_tokens)
 -- Records what answers cost, and marks those attempts saved that still hold their run. The caller saves their activities
@@ -253,8 +253,7 @@ SELECT
     answer.prompt_tokens,
     answer.completion_tokens
 FROM unnest(
-    (SELECT :job_ids::uuid[]), (SELECT :runs::int[]), (SELECT :activities::text[]), (SELECT :models::text[]),
-    (SELECT :prompt_tokens::int[]), (SELECT :completion_tokens::int[])
+    :job_ids::uuid[], :runs::int[], :activities::text[], :models::text[], :prompt_tokens::int[], :completion_tokens::int[]
 ) AS answer (job_id, run, activities, model, prompt_tokens, completion_tokens)
 CROSS JOIN LATERAL jsonb_array_elements(answer.activities::jsonb) WITH ORDINALITY AS item (activity, position)
 ON CONFLICT (job_id, position) DO UPDATE SET

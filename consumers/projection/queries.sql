@@ -10,7 +10,7 @@ ON CONFLICT (job_id) DO NOTHING;
 -- The rows of these jobs, locked in the order of IDs. The requirements, which can be long and never change, stay behind.
 SELECT job_id, organization_id, team_id, run, status, error_code, error_message, created_at, started_at, completed_at
 FROM customization_jobs
-WHERE job_id = ANY((SELECT :job_ids::uuid[])::uuid[])
+WHERE job_id = ANY(:job_ids::uuid[])
 ORDER BY job_id
 FOR UPDATE;
 
@@ -149,7 +149,7 @@ SELECT
         SELECT FROM job_outcomes AS ended
         WHERE ended.job_id = job.job_id AND ended.run = job.run AND ended.outcome = 'cancelled'
     ) AS is_live
-FROM unnest((SELECT :job_ids::uuid[])) AS watched (job_id)
+FROM unnest(:job_ids::uuid[]) AS watched (job_id)
 LEFT JOIN customization_jobs AS job ON job.job_id = watched.job_id;
 
 -- name: events(job_id, organization_id, after)

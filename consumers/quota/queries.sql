@@ -2,7 +2,7 @@
 -- What admission must know about each request, in the order asked.
 WITH asked AS MATERIALIZED (
     SELECT organization_id, team_id, place
-    FROM unnest((SELECT :organization_ids::text[]), (SELECT :team_ids::text[])) WITH ORDINALITY AS one (organization_id, team_id, place)
+    FROM unnest(:organization_ids::text[], :team_ids::text[]) WITH ORDINALITY AS one (organization_id, team_id, place)
 ), money AS MATERIALIZED (
     SELECT spender.organization_id, known.budget, known.spent
     FROM (SELECT DISTINCT organization_id FROM asked) AS spender
@@ -42,7 +42,7 @@ SELECT quota_usage.organization_id, quota_usage.period, quota_usage.reserved + q
 FROM quota_usage
 WHERE (quota_usage.organization_id, quota_usage.period) IN (
     SELECT organization_id, period
-    FROM unnest((SELECT :organization_ids::text[]), (SELECT :periods::text[])) AS wanted (organization_id, period)
+    FROM unnest(:organization_ids::text[], :periods::text[]) AS wanted (organization_id, period)
 )
 ORDER BY quota_usage.organization_id, quota_usage.period
 FOR UPDATE;
@@ -53,7 +53,7 @@ SELECT quota_usage.organization_id, quota_usage.period, quota_usage.reserved + q
 FROM quota_usage
 WHERE (quota_usage.organization_id, quota_usage.period) IN (
     SELECT organization_id, period
-    FROM unnest((SELECT :organization_ids::text[]), (SELECT :periods::text[])) AS wanted (organization_id, period)
+    FROM unnest(:organization_ids::text[], :periods::text[]) AS wanted (organization_id, period)
 )
 ORDER BY quota_usage.organization_id, quota_usage.period
 FOR UPDATE SKIP LOCKED;
@@ -66,7 +66,7 @@ SELECT set_config('lock_timeout', :milliseconds, true);
 -- Every decision so far about these jobs, of any run.
 SELECT job_id, run, organization_id, period, state, code, message, priority, decided_at
 FROM quota_ledger
-WHERE job_id = ANY((SELECT :job_ids::uuid[])::uuid[]);
+WHERE job_id = ANY(:job_ids::uuid[]);
 
 -- name: outcomes(job_ids)
 -- How the runs of these jobs have ended, where they have.
@@ -93,14 +93,14 @@ SELECT count(*) FROM inserted;
 -- name: count_reservations(organization_ids, units, period)!
 -- Adds new reservations to the locked counters of one period.
 UPDATE quota_usage SET reserved = quota_usage.reserved + added.units
-FROM unnest((SELECT :organization_ids::text[]), (SELECT :units::int[])) AS added (organization_id, units)
+FROM unnest(:organization_ids::text[], :units::int[]) AS added (organization_id, units)
 WHERE quota_usage.organization_id = added.organization_id AND quota_usage.period = :period;
 
 -- name: settle(at, job_ids, runs, states)!
 -- Charges or releases reservations, each once, and moves the locked counters by exactly the rows that changed.
 WITH settled AS (
     UPDATE quota_ledger SET state = ended.state, settled_at = :at
-    FROM unnest((SELECT :job_ids::uuid[]), (SELECT :runs::int[]), (SELECT :states::text[])) AS ended (job_id, run, state)
+    FROM unnest(:job_ids::uuid[], :runs::int[], :states::text[]) AS ended (job_id, run, state)
     WHERE quota_ledger.job_id = ended.job_id AND quota_ledger.run = ended.run AND quota_ledger.state = 'reserved'
     RETURNING quota_ledger.organization_id, quota_ledger.period, quota_ledger.state
 ), moved AS (

@@ -11,7 +11,7 @@ SELECT
     CASE WHEN older.owner IS NULL THEN first.wish END
 FROM (
     SELECT DISTINCT ON (asked.job_id) asked.job_id, asked.organization_id, asked.wish
-    FROM unnest((SELECT :job_ids::uuid[]), (SELECT :organization_ids::text[]), (SELECT :runs::int[]), (SELECT :wishes::bytea[]))
+    FROM unnest(:job_ids::uuid[], :organization_ids::text[], :runs::int[], :wishes::bytea[])
         WITH ORDINALITY AS asked (job_id, organization_id, run, wish, place)
     WHERE asked.run = 1 OR EXISTS (
         SELECT FROM job_outcomes AS ended
@@ -52,7 +52,7 @@ SELECT
         SELECT request.event -> 'data' FROM job_requests AS request
         WHERE request.job_id = asked.job_id AND request.event #>> '{data,requirements}' <> '[erased]'
     ) END AS recorded
-FROM unnest((SELECT :job_ids::uuid[]), (SELECT :runs::int[]), (SELECT :asking::boolean[])) WITH ORDINALITY AS asked (job_id, run, asking, place)
+FROM unnest(:job_ids::uuid[], :runs::int[], :asking::boolean[]) WITH ORDINALITY AS asked (job_id, run, asking, place)
 LEFT JOIN quota_ledger AS entry ON entry.job_id = asked.job_id AND entry.run = asked.run
 LEFT JOIN job_outcomes AS ended ON ended.job_id = asked.job_id AND ended.run = asked.run
 ORDER BY asked.place;
