@@ -119,7 +119,7 @@ FROM made WHERE status <> 'pending';
 
 INSERT INTO customized_activities (job_id, position, title, description, duration_minutes, objective)
 SELECT job_id, place, 'The quiet relay ' || place, repeat('A description of some length. ', 4), 45, 'People learn what others do.'
-FROM made CROSS JOIN generate_series(1, 3) AS place WHERE status IN ('completed', 'SUCCESS');
+FROM made CROSS JOIN generate_series(1, 3) AS place WHERE status = 'completed' OR status = 'SUCCESS';
 
 INSERT INTO job_events (job_id, event_id, run, type, organization_id, time, event, archived_at)
 SELECT
@@ -144,7 +144,7 @@ SELECT
     md5('hook' || organization_id)::uuid, n || '-2', 'job.completed', job_id, '{}', at + interval '9 seconds', at + interval '9 seconds',
     1, at + interval '10 seconds', CASE WHEN n % 1000 < 2 THEN 500 ELSE 204 END, CASE WHEN n % 1000 < 2 THEN 'status 500' END,
     CASE WHEN n % 1000 >= 2 THEN at + interval '10 seconds' END, CASE WHEN n % 1000 = 1 THEN at + interval '10 seconds' END
-FROM made WHERE status IN ('completed', 'failed') AND n % 5 = 1;
+FROM made WHERE (status = 'completed' OR status = 'failed') AND n % 5 = 1;
 
 -- name: long_job
 -- One job has many events more.
