@@ -48,9 +48,9 @@ demo: $(STAMP) ## Send jobs by all three ways in, watch them travel, print their
 up: $(STAMP) ## Run the whole pipeline on this machine until Ctrl-C
 	@$(BIN)/teamfit up $(ARGS)
 
-# More runners than processors: of the time of most tests, more than half is waiting for servers, leases and processes.
+# More runners than processors: most tests wait for servers, leases and processes for half of their time.
 test: $(STAMP) ## Run the tests, on real servers
-	$(BIN)/python -m pytest --numprocesses 5 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fuzz: $(STAMP) ## Run the property tests with examples that no run has tried before
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m "hypothesis and not chaos" --numprocesses 2 --timeout=1200 $(ARGS)

@@ -41,6 +41,7 @@ _KILLED: Final = ("generation", "generation-2")
 _POLL_S: Final = 0.1
 _DEADLINE_S: Final = 120.0
 _DEADLINE_PER_JOB_S: Final = 0.2
+_MORE: Final = 4  # jobs
 
 
 @dataclass(frozen=True)
@@ -148,15 +149,8 @@ async def _measure(stack: Stack, ports: Sequence[int], jobs: int) -> InvoiceRepo
         async with database.transaction() as connection:
             await _queries.set_price(connection, model=MODEL, input_price=_PRICE.input, output_price=_PRICE.output)
         async with JobRequests.connect(stack.settings.broker_url, source="bench") as requests:
-            await requests.submit_many(
-                Request(
-                    organization_id=BIRCH.id,
-                    team_id=BIRCH.team.id,
-                    requirements=f"An hour outdoors, invoice line {number}.",
-                )
-                for number in range(jobs)
-            )
-        await _go_wrong(stack, database, ports, jobs)
+            await _send(requests, range(jobs))
+            sent = await _go_wrong(stack, database, ports, requests, jobs)
         tallies = [(await _told(port)).calls for port in ports]
         invoices = [TypeAdapter(list[Line]).validate_json(await _ask(port, "/invoice")) for port in ports]
         invoice = [line for lines in invoices for line in lines]
@@ -167,7 +161,7 @@ async def _measure(stack: Stack, ports: Sequence[int], jobs: int) -> InvoiceRepo
     finally:
         await database.close()
     return InvoiceReport(
-        jobs=jobs,
+        jobs=sent,
         seconds=round(time.monotonic() - began, 1),
         by_endpoint=[len(lines) for lines in invoices],
         streamed=sum(line.streamed for line in invoice),
@@ -177,22 +171,42 @@ async def _measure(stack: Stack, ports: Sequence[int], jobs: int) -> InvoiceRepo
     )
 
 
-async def _go_wrong(stack: Stack, database: Database, ports: Sequence[int], jobs: int) -> None:
-    """Let each fault happen in its turn, until all jobs have ended and no call is under way."""
+async def _send(requests: JobRequests, numbers: range) -> int:
+    """Send jobs whose wishes have these numbers, by which the invoice knows them; return how many."""
+    jobs = (
+        Request(
+            organization_id=BIRCH.id,
+            team_id=BIRCH.team.id,
+            requirements=f"An hour outdoors, invoice line {number}.",
+        )
+        for number in numbers
+    )
+    return len(await requests.submit_many(jobs))
+
+
+async def _go_wrong(stack: Stack, database: Database, ports: Sequence[int], requests: JobRequests, jobs: int) -> int:
+    """Let each fault happen in its turn, until all jobs have ended and no call is under way; return their number.
+
+    While an endpoint is held after one fault, the other may end all jobs before the next fault has been met: then more
+    are sent.
+    """
     deadline = time.monotonic() + _DEADLINE_S + _DEADLINE_PER_JOB_S * jobs
     faults = list(_FAULTS)
+    sent = jobs
     restarts: list[asyncio.Task[None]] = []
     while True:
         async with database.transaction() as connection:
             ended, under_way = await _queries.ended(connection), await _queries.under_way(connection)
         while faults and ended >= faults[0].at * jobs and await _may_happen(ports, faults[0]):
             restarts += await _happen(stack, ports, faults.pop(0))
-        if ended == jobs and not under_way and not await _in_flight(ports):
+        if ended == sent and faults:
+            sent += await _send(requests, range(sent, sent + _MORE))
+        elif ended == sent and not under_way and not await _in_flight(ports):
             await asyncio.gather(*restarts)
-            return
+            return sent
         stack.check()
         if time.monotonic() > deadline:
-            sys.exit(f"only {ended} of {jobs} jobs have ended; {under_way} calls are under way")
+            sys.exit(f"only {ended} of {sent} jobs have ended; {under_way} calls are under way")
         await asyncio.sleep(_POLL_S)
 
 
