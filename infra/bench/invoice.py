@@ -39,7 +39,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("invoice.sql"), "asyncpg")
 _PRICE: Final = Price(input=150_000, output=600_000)
 _KILLED: Final = ("generation", "generation-2")
 _POLL_S: Final = 0.1
-_DEADLINE_S: Final = 120.0
+_DEADLINE_S: Final = 240.0  # a probe whose worker is killed is made again after a minute
 _DEADLINE_PER_JOB_S: Final = 0.2
 _MORE: Final = 4  # jobs
 
