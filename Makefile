@@ -74,7 +74,7 @@ bench: $(STAMP) ## Measure the transport and the pipeline; PEERS=dramatiq,celery
 	$(BIN)/python -m infra.bench.pipeline $(ARGS)
 
 # They mostly wait, so two share a machine. Named, since what prints their table is read from their folder.
-CHAOS := tests/chaos tests/integration/redis_transport tests/conformance
+CHAOS := tests/chaos/redis_transport tests/integration/redis_transport tests/conformance
 chaos: $(STAMP) ## Break things on real processes; FAULT=name runs one row, TIMES=n sets how often
 ifeq ($(FAULT),)
 	TRANSPORT_RELIABILITY=docs/transport-reliability.md $(BIN)/python -m pytest -m chaos --numprocesses 2 --timeout=1800 $(CHAOS) $(ARGS)
