@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID
 
 import typer
-from rich.console import Console
 
 from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
@@ -13,7 +12,6 @@ from infra.cli.options import AsJson, MadeBefore, MostPlans, PlanId, Yes, rate
 from infra.cli.output import print_models, print_table, second
 
 if TYPE_CHECKING:
-    from infra.operations.cancel_applying import CancelProgress
     from infra.operations.cancel_plans import CancelPlan, CancelPlanSummary
     from infra.operations.job_search import JobFilter
     from infra.postgres import Database
@@ -130,28 +128,19 @@ def abort_plan(plan: PlanId) -> None:
 
 
 async def _applied(database: "Database", plan_id: UUID, because: str, rate: float) -> "CancelPlan":
-    import asyncio
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from infra.cli.plan_progress import with_progress
     from infra.cli.session import opened_broker
     from infra.operations.cancel_applying import CancelApplier
     from producers.cancel.cancellation import Cancellation
 
-    columns = (TextColumn("cancelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     async with opened_broker("cancel") as broker:
         applier = CancelApplier(Cancellation(database, broker, database.clock))
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("", total=None)
-
-            def report(progress: "CancelProgress") -> None:
-                bar.update(task, total=progress.total, completed=progress.total - progress.left)
-
-            try:
-                return await applier.apply(plan_id, because=because, rate=rate, report=report)
-            except asyncio.CancelledError:
-                typer.echo(f"Stopped. `teamfit cancel apply {plan_id}` goes on from here.", err=True)
-                raise
+        return await with_progress(
+            "cancel",
+            "cancelling",
+            plan_id,
+            lambda report: applier.apply(plan_id, because=because, rate=rate, report=report),
+        )
 
 
 def _plan_row(one: "CancelPlanSummary") -> tuple[object, ...]:

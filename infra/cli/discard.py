@@ -1,20 +1,17 @@
 """`teamfit discard` discards many failed events: freeze the set, look, apply. It can be stopped and resumed."""
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID
 
 import typer
-from rich.console import Console
 
 from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
-from infra.cli.options import AsJson, Yes, filtered, moment, rate
-from infra.cli.output import print_json, print_table, second
+from infra.cli.options import AsJson, MadeBefore, MostPlans, PlanId, Yes, filtered, rate
+from infra.cli.output import print_models, print_table, second
 
 if TYPE_CHECKING:
-    from infra.operations.discard_applying import DiscardProgress
-    from infra.operations.discard_plans import DiscardPlan
+    from infra.operations.discard_plans import DiscardPlan, DiscardPlanSummary
     from infra.postgres import Database
     from producers.replay.failed import Filter
 
@@ -23,8 +20,6 @@ discards = typer.Typer(help="Discard many failed events: plan, look, apply. They
 app.add_typer(discards, name="discard")
 
 _RATE: Final = 500.0
-
-PlanId = Annotated[UUID, typer.Argument(help="The plan's ID.")]
 
 
 @discards.command("plan")
@@ -115,33 +110,15 @@ def show_status(
 
 @discards.command("list")
 @plain_errors()
-def list_plans(
-    *,
-    limit: Annotated[int, typer.Option(help="How many plans.", min=1, max=500)] = 50,
-    before: Annotated[
-        datetime | None, typer.Option(parser=moment, metavar="TIME", help="Made before this time, or so long ago.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
+def list_plans(*, limit: MostPlans = 50, before: MadeBefore = None, as_json: AsJson = False) -> None:
     """List plans, the latest first."""
     from infra.cli.session import with_database
     from infra.operations.discard_plans import DiscardPlans
 
     found = with_database(lambda database: DiscardPlans(database).latest(limit=limit, before=before))
-    if as_json:
-        print_json([one.model_dump(mode="json") for one in found])
-    elif found:
-        columns = ("plan", "state", "events", "made (UTC)", "by", "ended (UTC)", "filter")
-        print_table(
-            columns,
-            (
-                (one.id, one.state, one.events, one.created_at, one.created_by, one.ended_at)
-                + (one.filters.model_dump(exclude_none=True) or "all that were open",)
-                for one in found
-            ),
-        )
-    else:
-        typer.echo("There is no plan. `teamfit discard plan` makes one.")
+    columns = ("plan", "state", "events", "made (UTC)", "by", "ended (UTC)", "filter")
+    none = "There is no plan. `teamfit discard plan` makes one."
+    print_models(found, columns, _plan_row, none=none, as_json=as_json)
 
 
 @discards.command("abort")
@@ -156,24 +133,21 @@ def abort_plan(plan: PlanId) -> None:
 
 
 async def _applied(database: "Database", plan_id: UUID, because: str, rate: float) -> "DiscardPlan":
-    import asyncio
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from infra.cli.plan_progress import with_progress
     from infra.operations.discard_applying import DiscardApplier
 
-    columns = (TextColumn("discarding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=None)
+    applier = DiscardApplier(database)
+    return await with_progress(
+        "discard",
+        "discarding",
+        plan_id,
+        lambda report: applier.apply(plan_id, because=because, rate=rate, report=report),
+    )
 
-        def report(progress: "DiscardProgress") -> None:
-            bar.update(task, total=progress.total, completed=progress.total - progress.left)
 
-        try:
-            return await DiscardApplier(database).apply(plan_id, because=because, rate=rate, report=report)
-        except asyncio.CancelledError:
-            typer.echo(f"Stopped. `teamfit discard apply {plan_id}` goes on from here.", err=True)
-            raise
+def _plan_row(one: "DiscardPlanSummary") -> tuple[object, ...]:
+    chosen = one.filters.model_dump(exclude_none=True) or "all that were open"
+    return (one.id, one.state, one.events, one.created_at, one.created_by, one.ended_at, chosen)
 
 
 def _print(plan: "DiscardPlan") -> None:

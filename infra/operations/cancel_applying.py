@@ -8,23 +8,18 @@ of actions has a line. Then their facts are published. If the process dies
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from math import inf
-from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Unpack
 from uuid import UUID
 
 import structlog
 
 from infra import telemetry
-from infra.actions import Act, acting, note
-from infra.errors import Refused
+from infra.actions import Act, note
 from infra.operations.cancel_plans import CancelPlan, digest_of, queries, read_cancel_plan
+from infra.operations.plan_applying import How, Undertaking
 from infra.postgres import Connection
-from infra.texts import storable
-from producers.applying import Pace, alone, uninterrupted
 from producers.cancel.cancellation import Cancellation
 from streams.delivery.deliveries import Record
 from streams.jobs.cancellations import cancel_runs, cancelled_fact
@@ -32,20 +27,15 @@ from streams.jobs.events import JobCancelled, JobId
 
 log = structlog.get_logger(__name__)
 
-_LONGEST_REASON: Final = 500
-
-
-@dataclass(frozen=True, slots=True)
-class CancelProgress:
-    """The progress of a plan."""
-
-    total: int
-    left: int
-    cancelled: int
-
-
-def _ignore(_progress: CancelProgress) -> None:
-    pass
+_UNDERTAKING: Final[Undertaking[CancelPlan]] = Undertaking(
+    command="cancel",
+    for_whom="the customers read it",
+    longest_reason=500,
+    queries=queries,
+    read=read_cancel_plan,
+    digest_of=digest_of,
+    told=lambda plan: {"state": plan.state, "cancelled": plan.cancelled, "left": plan.left},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,83 +44,16 @@ class CancelApplier:
 
     cancellation: Cancellation
 
-    async def apply(
-        self,
-        plan_id: UUID,
-        *,
-        because: str,
-        rate: float,
-        report: Callable[[CancelProgress], None] = _ignore,
-        at_most: timedelta | None = None,
-    ) -> CancelPlan:
-        """Cancel what is left of a plan, and return the plan as it is then. A finished plan is returned as it is.
-
-        Cancelling the call stops it after the batch under way; calling it again goes on from there.
-
-        Args:
-            plan_id: which plan.
-            because: why; the customers read it. What was said first holds.
-            rate: jobs per second.
-            report: told of the progress after each batch.
-            at_most: stop in good order after this long, with the plan unfinished.
-
-        Raises:
-            Refused: there is no such plan, it was aborted or changed, or another process applies it.
-            DependencyDown: Postgres is away; calling again goes on.
-        """
-        if not because.strip():
-            raise Refused("invalid_request", "because: say why; the customers read it")
-        database = self.cancellation.database
-        act = Act("cancel.apply", f"plan {plan_id}", because, {"rate": rate})
-        async with alone(database, plan_id, act, _busy(plan_id)):
-            async with acting(database, act) as connection:
-                plan = await read_cancel_plan(connection, plan_id)
-                act.effects |= {"state": plan.state, "cancelled": plan.cancelled, "left": plan.left}
-                if plan.state == "finished":
-                    return plan
-                reason = await self._begin(connection, plan, because)
-            await self._run(plan, reason, rate, report, at_most)
-        async with database.transaction() as connection:
-            return await read_cancel_plan(connection, plan_id)
-
-    async def _begin(self, connection: Connection, plan: CancelPlan, because: str) -> str:
-        """Note that a plan is being applied, unless it may not be; return why."""
-        reason = storable(because.strip(), _LONGEST_REASON)
-        begun = await queries.begin(connection, id=plan.id, reason=reason, now=self.cancellation.clock.now())
-        if begun is None:
-            raise _aborted(plan.id)
-        if await digest_of(connection, plan.id) != plan.digest:
-            raise Refused("plan_changed", f"plan {plan.id}: its set is not the one that was shown; make a new plan")
-        return str(begun["reason"])
-
-    async def _run(
-        self,
-        plan: CancelPlan,
-        reason: str,
-        rate: float,
-        report: Callable[[CancelProgress], None],
-        at_most: timedelta | None,
-    ) -> None:
-        deadline = monotonic() + at_most.total_seconds() if at_most else inf
-        pace = Pace(rate)
-        progress = CancelProgress(plan.total, plan.left, plan.cancelled)
-        report(progress)
-        while progress.left:
-            if monotonic() >= deadline:
-                return
-            results = await uninterrupted(self._batch(plan.id, reason, pace.batch))
-            cancelled = progress.cancelled + results["cancelled"]
-            progress = CancelProgress(progress.total, progress.left - results.total(), cancelled)
-            report(progress)
-            await pace.after(results.total())
-        async with self.cancellation.database.transaction() as connection:
-            await queries.end(connection, id=plan.id, state="finished", now=self.cancellation.clock.now())
+    async def apply(self, plan_id: UUID, **how: Unpack[How]) -> CancelPlan:
+        """Cancel what is left of a plan; see `Undertaking.apply`. The customers read why, and the rate is jobs."""
+        return await _UNDERTAKING.apply(
+            self.cancellation.database, plan_id, lambda reason, most: self._batch(plan_id, reason, most), **how
+        )
 
     async def _batch(self, plan_id: UUID, reason: str, size: int) -> Counter[str]:
         """Cancel the next jobs; return what became of them."""
         async with self.cancellation.database.transaction() as connection:
-            if await queries.state(connection, id=plan_id) == "aborted":
-                raise _aborted(plan_id)
+            await _UNDERTAKING.refuse_aborted(connection, plan_id)
             rows = [row async for row in queries.next_batch(connection, plan_id=plan_id, limit=size)]
             results, facts = await self._decide(connection, rows, reason)
             positions = [row["position"] for row in rows]
@@ -164,13 +87,3 @@ def _refusal(row: Any) -> str | None:  # noqa: ANN401 - a row of Postgres
     if not row["is_ours"] or row["owner"] is None:
         return "not_cancellable"
     return "moved_on" if row["latest_run"] > row["run"] else row["latest_outcome"]
-
-
-def _busy(plan_id: UUID) -> Refused:
-    return Refused(
-        "plan_busy", f"plan {plan_id}: somebody else is applying it now; `teamfit cancel status` shows how far"
-    )
-
-
-def _aborted(plan_id: UUID) -> Refused:
-    return Refused("plan_aborted", f"plan {plan_id}: was aborted; make a new one for what is left")

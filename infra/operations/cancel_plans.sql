@@ -70,8 +70,8 @@ UPDATE cancel_plans SET state = :state, ended_at = :now WHERE id = :id AND state
 -- A plan's state, which cannot change before the transaction ends.
 SELECT state FROM cancel_plans WHERE id = :id FOR SHARE;
 
--- name: begin(id, reason, now)^
--- Notes that a plan is being applied; returns why, as it was first said. No row: it has ended.
+-- name: begin(id, reason, now)$
+-- Notes that a plan is being applied; returns why, as it was first said. Nothing: it has ended.
 UPDATE cancel_plans
 SET state = 'applying', started_at = coalesce(started_at, :now), reason = coalesce(reason, :reason)
 WHERE id = :id AND state IN ('planned', 'applying')

@@ -1,18 +1,16 @@
 """The operators' routes by which many jobs are cancelled: plan, look, apply."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 from http import HTTPStatus
-from typing import Annotated, Final
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.api.bearer import Authenticated
-from infra.api.problems import BODY, TOKEN, responses
+from infra.api.plan_routes import APPLY, APPLY_AT_MOST, MAKE, PLAN, READ, ItemsQuery, PlansQuery
 from infra.auth import OPERATOR, Caller
-from infra.clock import Moment
 from infra.identity import Tokens
 from infra.operations.cancel_applying import CancelApplier
 from infra.operations.cancel_plans import CancelPlan, CancelPlanPage, CancelPlans, CancelPlanSummary
@@ -21,33 +19,6 @@ from infra.postgres import Database
 from producers.cancel.cancellation import Cancellation
 from producers.turns import Turns
 from streams.delivery.interfaces import Publisher
-
-# A request must not outlive the time that proxies give it; the caller asks again until the plan has ended.
-_APPLY_AT_MOST: Final = timedelta(seconds=10)
-_LARGEST_PAGE: Final = 500
-_LAST_POSITION: Final = 2**31 - 1
-_READ: Final = (*TOKEN, "invalid_request", "database_unavailable")
-_WRITE: Final = (*TOKEN, *BODY, "too_busy", "database_unavailable")
-_PLAN: Final = responses(*_READ, "plan_not_found")
-_APPLY: Final = responses(*_WRITE, "plan_not_found", "plan_busy", "plan_changed", "plan_aborted")
-
-
-class CancelPlansQuery(BaseModel):
-    """The query for the list of plans."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    before: Moment | None = Field(default=None, description="Made before this time.")
-    limit: int = Field(default=50, ge=1, le=_LARGEST_PAGE)
-
-
-class CancelItemsQuery(BaseModel):
-    """The query for a plan: the page of its jobs."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    after: int = Field(default=0, ge=0, le=_LAST_POSITION, description="The `position` where the page before ended.")
-    limit: int = Field(default=100, ge=0, le=_LARGEST_PAGE)
 
 
 class CancelApply(BaseModel):
@@ -67,32 +38,32 @@ def create_router(database: Database, publisher: Publisher, tokens: Tokens) -> A
     applier = CancelApplier(Cancellation(database, publisher, database.clock))
     heavy = Turns(1)
 
-    @router.post("", status_code=HTTPStatus.CREATED, responses=responses(*_WRITE))
+    @router.post("", status_code=HTTPStatus.CREATED, responses=MAKE)
     async def make_cancel_plan(chosen: JobFilter, caller: Annotated[Caller, Depends(operator)]) -> CancelPlan:
         """Freeze the live jobs that a filter finds, and say what would follow. None is cancelled."""
         async with heavy.one():
             return await plans.make(chosen, by=caller.subject)
 
-    @router.get("", responses=responses(*_READ), dependencies=[Depends(operator)])
-    async def list_cancel_plans(query: Annotated[CancelPlansQuery, Query()]) -> Sequence[CancelPlanSummary]:
+    @router.get("", responses=READ, dependencies=[Depends(operator)])
+    async def list_cancel_plans(query: Annotated[PlansQuery, Query()]) -> Sequence[CancelPlanSummary]:
         """List plans, the latest first."""
         return await plans.latest(limit=query.limit, before=query.before)
 
-    @router.get("/{plan_id}", responses=_PLAN, dependencies=[Depends(operator)])
-    async def show_cancel_plan(plan_id: UUID, query: Annotated[CancelItemsQuery, Query()]) -> CancelPlanPage:
+    @router.get("/{plan_id}", responses=PLAN, dependencies=[Depends(operator)])
+    async def show_cancel_plan(plan_id: UUID, query: Annotated[ItemsQuery, Query()]) -> CancelPlanPage:
         """Return a plan, how far it is, and a page of its jobs."""
         return await plans.page(plan_id, after=query.after, limit=query.limit)
 
-    @router.post("/{plan_id}/apply", responses=_APPLY, dependencies=[Depends(operator)])
+    @router.post("/{plan_id}/apply", responses=APPLY, dependencies=[Depends(operator)])
     async def apply_cancel_plan(plan_id: UUID, body: CancelApply) -> CancelPlan:
         """Cancel jobs of a plan for at most ten seconds. Repeat the call until the plan's state is `finished`.
 
         Nothing runs on in between, so not calling again is how to stop. A finished plan is returned as it is.
         """
         async with heavy.one():
-            return await applier.apply(plan_id, because=body.because, rate=body.rate, at_most=_APPLY_AT_MOST)
+            return await applier.apply(plan_id, because=body.because, rate=body.rate, at_most=APPLY_AT_MOST)
 
-    @router.post("/{plan_id}/abort", responses=_PLAN, dependencies=[Depends(operator)])
+    @router.post("/{plan_id}/abort", responses=PLAN, dependencies=[Depends(operator)])
     async def abort_cancel_plan(plan_id: UUID) -> CancelPlan:
         """End a plan before its time; what it has cancelled stays so."""
         return await plans.abort(plan_id)
