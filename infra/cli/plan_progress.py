@@ -18,7 +18,7 @@ P = TypeVar("P")
 async def with_progress(
     command: str, doing: str, plan_id: UUID, apply: Callable[[Callable[[Progress], None]], Awaitable[P]]
 ) -> P:
-    """Apply a plan and show how far it is; say how to go on when it is stopped.
+    """Apply a plan and show how far it is. A stop says how to go on.
 
     Args:
         command: whose plan it is, such as `cancel`.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 __all__ = ["advice_on_bytes", "named_envelope"]
 
-# What the bytes begin with that come in place of JSON.
+# Bytes that come in place of JSON begin so.
 _NO_JSON: Final = (
     (b"\0", "; it begins with a schema registry's frame: set the producer's serializer to plain JSON"),
     (b"\x1f\x8b", "; it is compressed by gzip: send it as it is"),

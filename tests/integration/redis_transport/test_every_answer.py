@@ -324,7 +324,7 @@ async def test_no_answer_ends_a_worker(tmp_path: Path) -> None:
     cells = [(COMMANDS[number % len(COMMANDS)], ERRORS[number % len(ERRORS)]) for number in range(most)]
     # Of a proxy that passes on no BLOCK: it must not be asked again at once.
     cells.append(("XREADGROUP", _NOTHING))
-    # What is no reply of the server's confirms nothing.
+    # A reply that is not the server's confirms nothing.
     cells += [(command, answer) for command in _SETTLING for answer in _ODD]
     await meet(tmp_path, [cells[part::_FEW_AT_ONCE] for part in range(_FEW_AT_ONCE)])
 
