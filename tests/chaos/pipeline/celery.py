@@ -44,8 +44,11 @@ class Celery:
 
     _submitter: asyncio.subprocess.Process
 
-    def __init__(self, grounds: Grounds, folder: Path, programs: Path, llm_port: int) -> None:
+    def __init__(
+        self, grounds: Grounds, folder: Path, programs: Path, llm_port: int, books: "asyncpg.Pool[asyncpg.Record]"
+    ) -> None:
         self.grounds = grounds
+        self._books = books
         self._folder = folder
         self._programs = programs
         self._llm_port = llm_port
@@ -60,13 +63,14 @@ class Celery:
             programs = await asyncio.to_thread(_environment)
         folder = grounds.valkey.data_dir / "celery"
         folder.mkdir()
-        self = cls(grounds, folder, programs, free_port())
+        # Past the proxy, which may be part of a fault.
+        books = asyncpg.create_pool(grounds.postgres.url, min_size=0, timeout=5)
+        self = cls(grounds, folder, programs, free_port(), books)
         submitter: asyncio.subprocess.Process | None = None
         try:
             await self._start_llm()
-            connection = await asyncpg.connect(grounds.postgres.url)
-            await connection.execute((_BASELINE / "schema.sql").read_text())
-            await connection.close()
+            await books
+            await books.execute((_BASELINE / "schema.sql").read_text())
             for worker in _WORKERS:
                 await asyncio.to_thread(self.start, worker)
             submitter = await asyncio.create_subprocess_exec(
@@ -89,12 +93,13 @@ class Celery:
                 with suppress(ProcessLookupError):
                     submitter.kill()
                 await submitter.wait()
+            books.terminate()
             for name in [*self._children]:
                 await asyncio.to_thread(self.kill, name)
 
     async def open_account(self, organization_id: str) -> None:
         """Add an organization with quota enough."""
-        async with self._books() as connection:
+        async with self._books.acquire(timeout=5) as connection:
             await _queries.open_account(connection, organization_id=organization_id)
 
     async def submit(self, load: Load, number: int, *, durable_only: bool = False) -> None:
@@ -115,13 +120,13 @@ class Celery:
 
     async def statuses(self, load: Load) -> Mapping[UUID, str]:
         """Return the statuses of the row's jobs."""
-        async with self._books() as connection:
+        async with self._books.acquire(timeout=5) as connection:
             rows = _queries.statuses(connection, organization_id=load.organization_id)
             return {row["job_id"]: row["status"] async for row in rows}
 
     async def books(self, load: Load) -> Books:
         """Read activities and usage."""
-        async with self._books() as connection:
+        async with self._books.acquire(timeout=5) as connection:
             row = await _queries.books(connection, organization_id=load.organization_id)
         return Books(
             duplicate_effects=row["duplicate_effects"],
@@ -208,15 +213,6 @@ class Celery:
             future = self._answers.pop(UUID(answer["job_id"]))
             if not future.done():
                 future.set_result(answer["accepted"])
-
-    @asynccontextmanager
-    async def _books(self) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
-        """Connect past the proxy, which may be part of a fault."""
-        connection = await asyncpg.connect(self.grounds.postgres.url, timeout=5)
-        try:
-            yield connection
-        finally:
-            await connection.close(timeout=5)
 
     @property
     def _env(self) -> dict[str, str]:

@@ -7,8 +7,8 @@ of the row everything must come to rest.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
@@ -29,7 +29,8 @@ _ANCHORED_S = 20.0  # longest wait for the database to know them
 _NEXT_S = 15.0  # longest wait for a job to complete after a fault
 _DRAIN_S = 60.0
 _SLOWEST = 50.0  # jobs a second that a fleet ends at least, beside others on a small machine
-_POLL_S = 0.1
+_LOOK_S = 0.1
+_REST = 4  # a look at many jobs takes long: this many times as long nothing is asked, so that the fleet has the machine
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -39,6 +40,7 @@ class _Row:
 
     Attributes:
         ended: when each job was first seen to have ended, by this process's clock: the system's own may be stepped.
+        seen: the statuses at the last look that succeeded.
     """
 
     system: System
@@ -46,6 +48,7 @@ class _Row:
     load: Load
     injections: list[datetime] = field(default_factory=list)
     ended: dict[UUID, datetime] = field(default_factory=dict)
+    seen: Mapping[UUID, str] = field(default_factory=dict)
     sending: set[asyncio.Task[None]] = field(default_factory=set)
 
     def send(self, number: int) -> None:
@@ -53,16 +56,24 @@ class _Row:
         self.sending.add(task)
         task.add_done_callback(self.sending.discard)
 
-    async def statuses(self) -> dict[UUID, str]:
-        """Return the statuses of the accepted jobs; nothing while the database is away."""
+    async def look(self) -> None:
+        """See how the jobs are; what was seen before stays while the database is away."""
         with suppress(*_AWAY):
-            found = await self.system.statuses(self.load)
+            self.seen = await self.system.statuses(self.load)
             now = datetime.now(UTC)
-            for job_id, status in found.items():
+            for job_id, status in self.seen.items():
                 if status in ENDED:
                     self.ended.setdefault(job_id, now)
-            return {job_id: found.get(job_id, NEVER_BEGAN) for job_id in list(self.load.accepted)}
-        return {}
+
+    @property
+    def statuses(self) -> dict[UUID, str]:
+        """The accepted jobs, as they were seen last."""
+        return {job_id: self.seen.get(job_id, NEVER_BEGAN) for job_id in self.load.accepted}
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether every accepted job was seen to have ended."""
+        return self.load.accepted.keys() <= self.ended.keys()
 
 
 async def run(system: System, fault: Fault, *, tell: Callable[[int, str], None]) -> Score:
@@ -80,9 +91,11 @@ async def run(system: System, fault: Fault, *, tell: Callable[[int, str], None])
     calls_before = await system.llm_calls()
     async with AsyncExitStack() as stack:
         told = await stack.enter_async_context(audience(system, load)) if fault.told else None
+        await stack.enter_async_context(_watching(row))
         await _injections(row, tell)
         tell(fault.times, "draining")
-        statuses = await _drained(row)
+        await _drained(row)
+        statuses = row.statuses
         broken = [] if told is None else [*await told.objections(load)]
         broken += await system.inconsistencies(deadline_s=40.0)
     books = await system.books(load)
@@ -113,25 +126,30 @@ async def run(system: System, fault: Fault, *, tell: Callable[[int, str], None])
 
 
 async def _injections(row: _Row, tell: Callable[[int, str], None]) -> None:
-    system, load = row.system, row.load
-    await system.submit(load, _WARM_UP)
-    await _until(lambda: _at_rest(row), _WARM_UP_S)
-    watching = asyncio.create_task(_watch(row))
-    try:
-        for turn in range(row.fault.times):
-            tell(turn, "injecting")
-            if not await _round(row, turn) and not await _at_rest(row):
-                break  # jobs wait and nothing moves any more: breaking it further shows nothing
-    finally:
-        watching.cancel()
-        await asyncio.wait([watching])
+    await row.system.submit(row.load, _WARM_UP)
+    await _until(lambda: row.at_rest, _WARM_UP_S)
+    for turn in range(row.fault.times):
+        tell(turn, "injecting")
+        if not await _round(row, turn) and not row.at_rest:
+            break  # jobs wait and nothing moves any more: breaking it further shows nothing
 
 
-async def _watch(row: _Row) -> None:
+@asynccontextmanager
+async def _watching(row: _Row) -> AsyncIterator[None]:
     """See who ends, also while a fault is done or undone."""
-    while True:
-        await row.statuses()
-        await asyncio.sleep(_POLL_S)
+
+    async def watch() -> None:
+        while True:
+            began = time.monotonic()
+            await row.look()
+            await asyncio.sleep(max(_LOOK_S, _REST * (time.monotonic() - began)))
+
+    watch_task = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watch_task.cancel()
+        await asyncio.wait([watch_task])
 
 
 async def _round(row: _Row, turn: int) -> bool:
@@ -139,50 +157,47 @@ async def _round(row: _Row, turn: int) -> bool:
     if row.fault.anchored:
         for sent in range(0, row.fault.crowd, _TOGETHER):
             await row.system.submit(row.load, min(_TOGETHER, row.fault.crowd - sent))
-        await _until(lambda: row.system.anchored(row.load), _ANCHORED_S)
+        await _anchored(row)
         row.send(_DURING)
     else:
         row.send(_BEFORE)
-    await _until(lambda: _any(row, lambda _job_id, status: status == "processing"), _BEGIN_S)
+    await _until(lambda: "processing" in row.statuses.values(), _BEGIN_S)
     injected = datetime.now(UTC)
     row.injections.append(injected)
     async with row.fault.inject(row.system, turn):
         row.send(_DURING)
         await asyncio.sleep(row.fault.hold_s)
 
-    def completed_since(job_id: UUID, status: str) -> bool:
-        return status == "completed" and row.ended[job_id] > injected
+    def completed_since() -> bool:
+        return any(at > injected and row.seen[job_id] == "completed" for job_id, at in row.ended.items())
 
-    return await _until(lambda: _any(row, completed_since), _NEXT_S)
-
-
-async def _any(row: _Row, wanted: Callable[[UUID, str], bool]) -> bool:
-    return any(wanted(job_id, status) for job_id, status in (await row.statuses()).items())
+    return await _until(completed_since, _NEXT_S)
 
 
-async def _at_rest(row: _Row) -> bool:
-    statuses = await row.statuses()
-    return len(statuses) == len(row.load.accepted) and all(status in ENDED for status in statuses.values())
-
-
-async def _until(condition: Callable[[], Awaitable[bool]], longest_s: float) -> bool:
-    """Wait for a condition; return whether it came true in time."""
-    end = time.monotonic() + longest_s
+async def _anchored(row: _Row) -> None:
+    end = time.monotonic() + _ANCHORED_S
     while time.monotonic() < end:
         with suppress(*_AWAY):
-            if await condition():
-                return True
-        await asyncio.sleep(_POLL_S)
+            if await row.system.anchored(row.load):
+                return
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _until(condition: Callable[[], bool], longest_s: float) -> bool:
+    """Wait until what was seen fulfils a condition; return whether it did in time."""
+    end = time.monotonic() + longest_s
+    while time.monotonic() < end:
+        if condition():
+            return True
+        await asyncio.sleep(_LOOK_S)
     return False
 
 
-async def _drained(row: _Row) -> dict[UUID, str]:
+async def _drained(row: _Row) -> None:
     if row.sending:
         await asyncio.wait(row.sending, timeout=_NEXT_S)
-    await _until(
-        lambda: _at_rest(row), _DRAIN_S + (row.fault.crowd * row.fault.times / _SLOWEST if row.fault.anchored else 0)
-    )
-    return await row.statuses()
+    longest_s = _DRAIN_S + (row.fault.crowd * row.fault.times / _SLOWEST if row.fault.anchored else 0)
+    await _until(lambda: row.at_rest, longest_s)
 
 
 def _recoveries(row: _Row, statuses: dict[UUID, str]) -> tuple[list[float], list[float]]:

@@ -50,8 +50,9 @@ class Teamfit:
 
     name = "teamfit"
 
-    def __init__(self, grounds: Grounds, stack: Stack) -> None:
+    def __init__(self, grounds: Grounds, stack: Stack, books: "asyncpg.Pool[asyncpg.Record]") -> None:
         self.grounds = grounds
+        self._books = books
         self._stack = stack
         self._turns = count()
 
@@ -77,13 +78,15 @@ class Teamfit:
         async with _starting:
             await asyncio.to_thread(stack.__enter__)
         try:
-            yield cls(grounds, stack)
+            # Past the proxy, which may be part of a fault.
+            async with asyncpg.create_pool(grounds.postgres.url, min_size=0, timeout=5) as books:
+                yield cls(grounds, stack, books)
         finally:
             await asyncio.to_thread(stack.close)
 
     async def open_account(self, organization_id: str) -> None:
         """Add an organization with quota enough."""
-        async with self._books() as connection:
+        async with self._books.acquire(timeout=5) as connection:
             await _queries.open_account(connection, organization_id=organization_id, team_id=_team(organization_id))
 
     async def submit(self, load: Load, number: int, *, durable_only: bool = False) -> None:
@@ -96,18 +99,18 @@ class Teamfit:
 
     async def anchored(self, load: Load) -> bool:
         """Whether every job accepted so far is known to Postgres."""
-        async with self._books() as connection:
+        async with self._books.acquire(timeout=5) as connection:
             return bool(await _queries.anchored(connection, job_ids=list(load.accepted)) == len(load.accepted))
 
     async def statuses(self, load: Load) -> Mapping[UUID, str]:
         """Return the statuses of the row's jobs, by the read model."""
-        async with self._books() as connection:
+        async with self._books.acquire(timeout=5) as connection:
             rows = _queries.statuses(connection, organization_id=load.organization_id)
             return {row["job_id"]: row["status"] async for row in rows}
 
     async def books(self, load: Load) -> Books:
         """Read the ledger, the attempts and the activities."""
-        async with self._books() as connection:
+        async with self._books.acquire(timeout=5) as connection:
             row = await _queries.books(connection, organization_id=load.organization_id)
             rows = _queries.failures(connection, organization_id=load.organization_id)
             failures = {one["code"]: one["jobs"] async for one in rows}
@@ -147,7 +150,7 @@ class Teamfit:
         """Do as `teamfit verify --settled`; facts that are still on their way are waited for."""
         end = asyncio.get_running_loop().time() + deadline_s
         while True:
-            async with self._books() as connection:
+            async with self._books.acquire(timeout=5) as connection:
                 try:
                     report = await verify(connection, settled=True, llm_calls=await self.llm_calls())
                 except CheckTimedOut as error:
@@ -204,15 +207,6 @@ class Teamfit:
                     load.refused += 1
                 else:
                     _accept(load, job_id)
-
-    @asynccontextmanager
-    async def _books(self) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
-        """Connect past the proxy, which may be part of a fault."""
-        connection = await asyncpg.connect(self.grounds.postgres.url, timeout=5)
-        try:
-            yield connection
-        finally:
-            await connection.close(timeout=5)
 
     @property
     def _control_url(self) -> str:
