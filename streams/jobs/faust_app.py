@@ -25,6 +25,7 @@ from streams.delivery.stage import BUG, Stage
 from streams.delivery.worker_health import serve_health
 from streams.jobs.controls import Controls
 from streams.jobs.gauges import Gauges
+from streams.jobs.no_tables import NoTables
 from streams.jobs.stages import CONSUMER_GROUPS
 from streams.jobs.watch import Watch, Watched, brake_of, is_stage
 from streams.redis.address import BrokerAddress
@@ -263,14 +264,12 @@ def create_app(group: str, settings: Settings, database: Database | None = None,
         web_port=settings.worker_port or _FAUST_PORT,
         web_bind=settings.worker_host,
         topic_disable_leader=not leads,
+        TableManager=NoTables,
     )
     app.settings = settings
     app.database = database or Database(settings.database_url, size=settings.database_pool_size)
     app.publisher = FaustPublisher(app)
-    app.stages = []
-    app.resources = []
-    app.watched = []
-    app.beside = []
+    app.stages, app.resources, app.watched, app.beside = [], [], [], []
     app.brake = brake_of(group)
     app.watcher = _watcher(app) if is_stage(group) else None
     # The `faust` command turns the web server on by default, and two workers of one machine would want the same port.
