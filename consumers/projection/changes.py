@@ -1,9 +1,8 @@
 """Who waits for a job hears that something about it may have changed.
 
-However many wait, one query looks at their jobs: at those that the projection tells of and those that somebody has just
-come for, and by itself at all of them now and then, since a `NOTIFY` is not always heard. The first look after somebody
-has come tells them unless it shows what they do not wait for, and what is told during a look causes another: whoever
-subscribes, then reads, then waits, misses nothing.
+What the projection tells wakes those whose job it names, without a look at Postgres: they read for themselves. Since a
+`NOTIFY` is not always heard, one query also looks at all jobs that are waited for, seldom while the projection is heard
+and often while not. Whoever subscribes, then reads, then waits, misses nothing.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ from uuid import UUID
 import aiosql
 import structlog
 
-from consumers.projection.listener import Listener
+from consumers.projection.listener import GOES_ON, Listener
 from infra.postgres import Database
 
 log = structlog.get_logger(__name__)
@@ -27,13 +26,13 @@ _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
 _OFTEN_S = 0.25
 # While the projection is heard. What changes without it, such as a failed event, is seen so late.
 _SELDOM_S = 2.0
-# Jobs that are told of within a moment of a look share the next one.
-_MOMENT_S = 0.005
+# How long it listens after the last has gone: a connection for each who comes would cost more than its wait.
+_LINGER_S = 60.0
 
 
 @dataclass(slots=True)
 class _Waiter:
-    """One who waits; `mark` is what it knows of the job, None before the first look."""
+    """One who waits; `mark` is what the last look showed it, None before the first."""
 
     only_end: bool
     mark: tuple[object, ...] | None = None
@@ -47,10 +46,8 @@ class Changes:
         # By job, as it is named in what is heard, who waits for it.
         self._waiting: dict[str, dict[asyncio.Event, _Waiter]] = {}
         self._looking: asyncio.Task[None] | None = None
-        self._news = asyncio.Event()
+        self._look_now = asyncio.Event()
         self._is_over = False
-        # What the next look is at; None: at all.
-        self._asked: set[str] | None = set()
         self._listener = Listener(database, self._heard)
 
     @property
@@ -61,6 +58,7 @@ class Changes:
     def end(self) -> None:
         """Wake all who wait, for a last look."""
         self._is_over = True
+        self._look_now.set()
         for waiting in self._waiting.values():
             for changed in waiting:
                 changed.set()
@@ -69,13 +67,15 @@ class Changes:
     def of(self, job_id: UUID, *, only_end: bool = False) -> Iterator[asyncio.Event]:
         """Give an event that is set when the job may have changed, or is unreadable. Its waiter clears it.
 
+        It is set at first, for whoever has read the job before.
+
         Args:
             job_id: which job.
             only_end: leave out changes after which it surely goes on.
         """
         changed, name = asyncio.Event(), str(job_id)
+        changed.set()
         self._waiting.setdefault(name, {})[changed] = _Waiter(only_end)
-        self._ask({name})
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         try:
@@ -85,46 +85,41 @@ class Changes:
             if not self._waiting[name]:
                 del self._waiting[name]
 
-    def _heard(self, job_ids: Collection[str]) -> None:
-        if not job_ids:
-            self._asked = None
-            self._news.set()
-        elif told := {one for one in job_ids if one in self._waiting}:
-            self._ask(told)
-
-    def _ask(self, job_ids: set[str]) -> None:
-        if self._asked is not None:
-            self._asked |= job_ids
-        self._news.set()
+    def _heard(self, told: Collection[str]) -> None:
+        if not told:
+            self._look_now.set()
+        for job in told:
+            goes_on = job.endswith(GOES_ON)
+            for changed, waiter in self._waiting.get(job.removesuffix(GOES_ON), {}).items():
+                if not (goes_on and waiter.only_end):
+                    changed.set()
 
     async def _look(self) -> None:
-        listening = asyncio.create_task(self._listener.run())
-        try:
-            await self._look_while_some_wait()
-        finally:
-            listening.cancel()
-            await asyncio.wait([listening])
+        while True:
+            listening = asyncio.create_task(self._listener.run())
+            try:
+                await self._look_while_some_wait()
+            finally:
+                listening.cancel()
+                await asyncio.wait([listening])
+            # Somebody may have come while the listener ended.
+            if not self._waiting:
+                return
 
     async def _look_while_some_wait(self) -> None:
         now = asyncio.get_running_loop().time
-        all_at = now()
-        while self._waiting:
-            asked, self._asked = self._asked, set()
-            self._news.clear()
-            if asked is None or now() >= all_at:
-                asked = set(self._waiting)
-                all_at = now() + (_SELDOM_S if self._listener.is_up else _OFTEN_S)
-            next_at = now() + _MOMENT_S
-            await self._tell(asked & self._waiting.keys())
+        until = now() + _LINGER_S
+        while self._waiting or (now() < until and not self._is_over):
+            self._look_now.clear()
+            if self._waiting:
+                until = now() + _LINGER_S
+                await self._tell(list(self._waiting))
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(all_at):
-                    await self._news.wait()
-                    await asyncio.sleep(next_at - now())
+                async with asyncio.timeout(_SELDOM_S if self._listener.is_up else _OFTEN_S):
+                    await self._look_now.wait()
 
     async def _tell(self, job_ids: Collection[str]) -> None:
         """Look at these jobs, and tell who has not heard how they are."""
-        if not job_ids:
-            return
         try:
             marks = await self._marks(list(job_ids))
         except Exception as error:  # noqa: BLE001 - else all who wait would hear of nothing any more

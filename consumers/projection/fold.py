@@ -60,6 +60,11 @@ class JobState:
     started_at: datetime | None = None
     completed_at: datetime | None = None
 
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the run has ended, in any way."""
+        return _RANK[self.status] == _RANK["completed"]
+
 
 def fold_all(state: JobState, events: Iterable[JobEvent]) -> JobState:
     """Fold events of one job in the order in which they were archived."""
@@ -142,7 +147,8 @@ def _status_after(event: JobEvent) -> Status:
 
 
 def _enter(state: JobState, status: Status, event: JobEvent) -> JobState:
-    state = replace(state, status=status, completed_at=event.time if _RANK[status] == _RANK["completed"] else None)
+    state = replace(state, status=status)
+    state = replace(state, completed_at=event.time if state.has_ended else None)
     match event:
         case JobFailed(data=failed):
             return replace(state, error_code=failed.code, error_message=failed.error_message)

@@ -14,7 +14,7 @@ import structlog
 from pydantic import ValidationError
 
 from consumers.projection.fold import JobState, fold, is_foreign, status_of
-from consumers.projection.listener import CHANNEL, JOBS_IN_A_PAYLOAD
+from consumers.projection.listener import CHANNEL, GOES_ON, JOBS_IN_A_PAYLOAD
 from infra.postgres import Connection, Database, columns
 from infra.settings import Settings
 from streams.delivery.batching import Batcher
@@ -84,13 +84,14 @@ async def project(connection: Connection, events: Sequence[JobEvent]) -> None:
             log.warning("event.mismatched", job_id=str(event.job_id), event_id=event.id, type=event.type)
         after[event.job_id] = fold(state, event)
     await _write(connection, [state for job_id, state in after.items() if state != before[job_id]])
-    await _tell(connection, sorted({str(event.job_id) for event in news}))
+    await _tell(connection, [after[job_id] for job_id in sorted({event.job_id for event in news})])
     unfounded = [job_id for job_id, state in after.items() if state.run == 0]
     if unfounded:
         await _queries.drop_unfounded(connection, job_ids=unfounded)
 
 
-async def _tell(connection: Connection, job_ids: Sequence[str]) -> None:
+async def _tell(connection: Connection, states: Sequence[JobState]) -> None:
+    job_ids = [f"{state.job_id}{'' if state.has_ended else GOES_ON}" for state in states]
     pages = [job_ids[at : at + JOBS_IN_A_PAYLOAD] for at in range(0, len(job_ids), JOBS_IN_A_PAYLOAD)]
     if pages:
         await _queries.tell(connection, channel=CHANNEL, payloads=[",".join(page) for page in pages])

@@ -18,13 +18,17 @@ from infra.postgres import Database, behind_pooler
 log = structlog.get_logger(__name__)
 
 CHANNEL: Final = "teamfit_jobs"
-# A payload is shorter than 8,000 bytes, and a job ID with its comma takes 37.
+GOES_ON: Final = "+"
+"""Stands behind the ID of a job that has not ended: who waits for its end need not wake."""
+# A payload is shorter than 8,000 bytes, and a job ID with its mark and comma takes 38.
 JOBS_IN_A_PAYLOAD: Final = 200
 _AGAIN_S = 5.0
 
 
 class Listener:
     """Calls `heard` with job IDs as soon as a transaction that changed them has committed.
+
+    Those of jobs that have not ended have `GOES_ON` behind them.
 
     Args:
         database: whose server is listened to, on a connection apart from its pool.

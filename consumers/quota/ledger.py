@@ -17,7 +17,6 @@ A counter may be locked for long by somebody else's transaction. Whoever must no
 (`limited_wait`, `lock_free_usage`); `counters` says what becomes of those who cannot go on.
 """
 
-from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -156,15 +155,6 @@ async def enter(connection: Connection, entries: Collection[Decision], *, at: da
     )
     if inserted != len(ordered):
         raise Overtaken(f"{len(ordered) - inserted} of {len(ordered)} runs were decided by another worker meanwhile")
-    reserved = Counter((entry.organization_id, entry.period) for entry in ordered if entry.state == "reserved")
-    if reserved:
-        (period,) = {period for _, period in reserved}
-        await _queries.count_reservations(
-            connection,
-            organization_ids=[organization_id for organization_id, _ in reserved],
-            units=list(reserved.values()),
-            period=period,
-        )
 
 
 async def settle(connection: Connection, ended: Mapping[Run, LedgerState], *, at: datetime) -> None:

@@ -73,8 +73,9 @@ WHERE job_id = ANY(:job_ids::uuid[]);
 SELECT job_id, run, outcome FROM job_outcomes WHERE job_id = ANY(:job_ids::uuid[]);
 
 -- name: insert_decisions(at, job_ids, runs, organization_ids, periods, states, codes, messages, priorities)$
--- Writes first decisions and returns how many. A run that somebody else has just entered is left alone; if that is not
--- committed yet, this waits for it. The runs come sorted, so that those who wait do so in one order.
+-- Writes first decisions, adds the reservations among them to their locked counters, and returns how many were written. A
+-- run that somebody else has just entered is left alone; if that is not committed yet, this waits for it. The runs come
+-- sorted, so that those who wait do so in one order.
 WITH inserted AS (
     INSERT INTO quota_ledger
         (job_id, run, organization_id, period, state, code, message, priority, decided_at, settled_at)
@@ -86,15 +87,18 @@ WITH inserted AS (
         :codes::text[], :messages::text[], :priorities::boolean[]
     ) AS decided (job_id, run, organization_id, period, state, code, message, priority)
     ON CONFLICT (job_id, run) DO NOTHING
-    RETURNING 1
+    RETURNING organization_id, period, state
+), counted AS (
+    UPDATE quota_usage SET reserved = quota_usage.reserved + added.units
+    FROM (
+        SELECT organization_id, period, count(*) AS units
+        FROM inserted
+        WHERE state = 'reserved'
+        GROUP BY organization_id, period
+    ) AS added
+    WHERE quota_usage.organization_id = added.organization_id AND quota_usage.period = added.period
 )
 SELECT count(*) FROM inserted;
-
--- name: count_reservations(organization_ids, units, period)!
--- Adds new reservations to the locked counters of one period.
-UPDATE quota_usage SET reserved = quota_usage.reserved + added.units
-FROM unnest(:organization_ids::text[], :units::int[]) AS added (organization_id, units)
-WHERE quota_usage.organization_id = added.organization_id AND quota_usage.period = :period;
 
 -- name: settle(at, job_ids, runs, states)!
 -- Charges or releases reservations, each once, and moves the locked counters by exactly the rows that changed.

@@ -93,7 +93,7 @@ class Facts:
         return found
 
     async def _are_listening(self, organization_ids: Sequence[str]) -> Sequence[bool]:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             found = await endpoints.listening(connection, organization_ids)
         return [one in found for one in organization_ids]
 

@@ -10,7 +10,7 @@ import pytest
 
 from consumers.projection.changes import Changes
 from consumers.projection.handlers import Projection
-from consumers.projection.listener import Listener
+from consumers.projection.listener import GOES_ON, Listener
 from infra.postgres import Database
 from streams.jobs.events import JobEvent, JobId
 from streams.jobs.outcomes import decide_outcome
@@ -32,9 +32,8 @@ async def waiting(changes: Changes) -> AsyncIterator[asyncio.Event]:
     """Wait for the job, with all that was known before it told."""
     with changes.of(JOB) as changed:
         await wait_for(lambda: changes._listener.is_up, what="the listener")
-        await wait_for(changed.is_set, what="the first look")
         # What was missed before it listened causes one look more.
-        await wait_for(lambda: not changes._news.is_set(), what="the looks to end")
+        await wait_for(lambda: not changes._look_now.is_set(), what="the looks to end")
         changed.clear()
         yield changed
 
@@ -146,6 +145,6 @@ async def test_a_batch_tells_of_more_jobs_than_a_payload_holds(opened: Database)
     await wait_for(lambda: listener.is_up, what="the listener")
     jobs = [uuid4() for _ in range(450)]
     await Projection(opened).project([requested(job=JobId(job)) for job in jobs])
-    await wait_for(lambda: {str(job) for job in jobs} <= heard, what="all jobs")
+    await wait_for(lambda: {f"{job}{GOES_ON}" for job in jobs} <= heard, what="all jobs")
     listening.cancel()
     await asyncio.wait([listening])

@@ -217,15 +217,74 @@ async def test_an_old_job_has_no_events(api: aiohttp.ClientSession, database: Po
         assert answer.status == 204
 
 
-async def test_nobody_looks_when_nobody_waits(database_url: str) -> None:
-    """The look at the database begins with the first who waits, and ends with the last."""
+async def test_nobody_looks_when_nobody_waits(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look at the database begins with the first who waits, and ends a moment after the last."""
+    monkeypatch.setattr("consumers.projection.changes._LINGER_S", 0.05)
     opened = Database(database_url, size=1)
     changes = Changes(opened)
     for _ in range(2):
         with changes.of(UUID(int=1)) as changed:
+            changed.clear()
             async with asyncio.timeout(10):
                 await changed.wait()
             looking = changes._looking
             assert looking is not None
         await wait_for(looking.done, what="the looking to end")
+    await opened.close()
+
+
+async def test_one_who_comes_while_the_looking_ends_is_looked_for(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listener takes a moment to end; whoever comes in that moment used to be looked for by nobody."""
+    monkeypatch.setattr("consumers.projection.changes._LINGER_S", 0.0)
+    opened = Database(database_url, size=1)
+    changes = Changes(opened)
+    ends, listen = asyncio.Event(), changes._listener.run
+
+    async def listen_and_end_late() -> None:
+        try:
+            await listen()
+        finally:
+            ends.set()
+            await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(changes._listener, "run", listen_and_end_late)
+    with changes.of(UUID(int=1)):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await ends.wait()
+        with changes.of(UUID(int=1)) as changed:
+            changed.clear()
+            await changed.wait()
+    await opened.close()
+
+
+async def test_what_is_told_wakes_without_a_look(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notice wakes those whose job it names; who waits for the end alone sleeps on while the job goes on."""
+    for name in ("_SELDOM_S", "_OFTEN_S"):
+        monkeypatch.setattr(f"consumers.projection.changes.{name}", 3_600.0)
+    opened = Database(database_url, size=2)
+    changes, projection = Changes(opened), Projection(opened)
+    looked, look = [], changes._marks
+
+    async def count(job_ids: list[str]) -> Any:
+        looked.append(job_ids)
+        return await look(job_ids)
+
+    monkeypatch.setattr(changes, "_marks", count)
+    await projection.project([requested()])
+    with changes.of(JOB) as changed, changes.of(JOB, only_end=True) as ended:
+        await wait_for(lambda: changes._listener.is_up, what="the listener")
+        await wait_for(lambda: not changes._look_now.is_set(), what="the look after it")
+        looked.clear()
+        changed.clear()
+        ended.clear()
+        await projection.project([started()])
+        await wait_for(changed.is_set, what="the change")
+        assert not ended.is_set()
+        await projection.project([completed()])
+        await wait_for(ended.is_set, what="the end")
+        assert not looked
+    changes.end()
     await opened.close()

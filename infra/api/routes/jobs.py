@@ -95,14 +95,12 @@ async def _changed(
     database: Database, job_id: UUID, caller: Caller, changes: Changes, end: float, known: Sequence[str]
 ) -> "_Answer":
     """Return the job when its answer is another one than those that are known, or when the time is over."""
-    answer = _Answer(await read_job(database, job_id, caller))
-    if not answer.matches(known):
-        return answer
     with changes.of(job_id) as changed:
-        while answer.matches(known) and not changes.is_over and await _set_before(end, changed):
+        while True:
             changed.clear()
             answer = _Answer(await read_job(database, job_id, caller))
-    return answer
+            if not answer.matches(known) or changes.is_over or not await _set_before(end, changed):
+                return answer
 
 
 async def _ended(database: Database, job_id: UUID, caller: Caller, changes: Changes, end: float) -> JobStatus:
@@ -115,16 +113,14 @@ async def _ended(database: Database, job_id: UUID, caller: Caller, changes: Chan
             raise JobNotFound(job_id)
         return job
 
-    job = await standing()
-    if job.has_ended:
-        return job
     with changes.of(job_id, only_end=True) as changed:
-        while not changes.is_over and await _set_before(end, changed):
+        while True:
             changed.clear()
             job = await standing()
             if job.has_ended:
                 return job
-    return await read_job(database, job_id, caller)
+            if changes.is_over or not await _set_before(end, changed):
+                return await read_job(database, job_id, caller)
 
 
 class _Answer:

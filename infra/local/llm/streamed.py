@@ -35,8 +35,11 @@ async def send(
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **headers})
     await response.prepare(request)
     writes = _MOST_WRITES if latency_s else 1
+    now = asyncio.get_running_loop().time
+    began = now()
     for number in range(writes):
-        await asyncio.sleep(latency_s / writes)
+        # By the clock: a dozen sleeps, each a little too long, would make the answer late.
+        await asyncio.sleep(began + latency_s * (number + 1) / writes - now())
         first, last = (len(events) * one // writes for one in (number, number + 1))
         if is_cut and 2 * number >= writes - 1:
             await response.write(b"".join(events[first : (first + last) // 2]))

@@ -36,7 +36,8 @@ class Drain:
     peak_mb: float
 
     def __str__(self) -> str:
-        rate, per_cpu = self.events / self.seconds, self.events / self.cpu_seconds
+        # The system counts in hundredths of a second; a thousand events may take less than one.
+        rate, per_cpu = self.events / self.seconds, self.events / max(self.cpu_seconds, 0.01)
         return f"{self.events:>9,} waiting: {rate:>8,.0f}/s  {per_cpu:>8,.0f} per CPU second  {self.peak_mb:.1f} MB"
 
 
