@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import pytest
 
+from infra.bench.otlp_collector import Collector, collecting
 from infra.local.instructions import instructions
 from infra.local.organizations import BIRCH
 from infra.local.stack import Stack
@@ -17,7 +18,6 @@ from tests.acceptance.customer import Customer
 from tests.acceptance.running import running
 from tests.conformance.brokers import tansu
 from tests.integration.test_traces import from_the_request_to_the_projection
-from tests.otlp_collector import Collector, collecting
 
 
 @pytest.fixture(scope="module")

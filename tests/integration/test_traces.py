@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from infra.auth import issue_token, signing_key
+from infra.bench.otlp_collector import Collector, Seen, collecting
 from infra.local.organizations import BIRCH
 from infra.local.processes import free_port
 from infra.local.stack import ALL, API, Stack
@@ -21,7 +22,6 @@ from streams.jobs.stages import CONSUMER_GROUPS
 from streams.jobs.topics import JOB_EVENTS
 from tests.acceptance.customer import Customer
 from tests.acceptance.running import running
-from tests.otlp_collector import Collector, Seen, collecting
 from tests.waiting import wait_for
 
 # As a collector is told of them: OTLP's numbers of the kinds.

@@ -8,6 +8,7 @@ from uuid import uuid4
 import aiohttp
 from redis.asyncio import Redis
 
+from infra.bench.otlp_collector import Seen, collecting
 from infra.local.stack import ALL, API, Stack
 from infra.postgres import Database
 from infra.settings import Settings
@@ -16,7 +17,6 @@ from tests.acceptance.customer import Customer
 from tests.acceptance.running import running
 from tests.facts import completed, requested, started
 from tests.integration.pipeline_scene import pipeline_on
-from tests.otlp_collector import Seen, collecting
 from tests.waiting import wait_for
 
 _CALLER = "00f067aa0ba902b7"

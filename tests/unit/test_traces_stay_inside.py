@@ -13,7 +13,7 @@ import aiohttp
 from aiohttp import web
 from infra import tracing
 from infra.settings import Settings
-from tests.otlp_collector import collecting
+from infra.bench.otlp_collector import collecting
 from tests.served import served
 
 async def main():

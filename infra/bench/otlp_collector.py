@@ -1,4 +1,4 @@
-"""A collector of OpenTelemetry in the test's own process: OTLP over HTTP, as protobuf."""
+"""A collector of OpenTelemetry in this process takes OTLP over HTTP, as protobuf, and keeps it."""
 
 import gzip
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,11 +9,15 @@ from threading import Thread
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One span, as the collector was told of it. IDs are hexadecimal; a root's parent is empty."""
+    """One span, as the collector was told of it.
+
+    IDs are hexadecimal; a root's parent is empty. Times are nanoseconds since 1970.
+    """
 
     service: str
     name: str
@@ -24,17 +28,23 @@ class Seen:
     links: Sequence[tuple[str, str]]
     attributes: Mapping[str, Any]
     schema: str
+    start_ns: int
+    end_ns: int
 
 
 @dataclass
 class Collector:
+    """What was taken, and where."""
+
     url: str = ""
     spans: list[Seen] = field(default_factory=list)
 
     def of(self, trace: str) -> list[Seen]:
+        """Return the spans of a trace."""
         return [one for one in self.spans if one.trace == trace]
 
     def take(self, body: bytes) -> None:
+        """Keep the spans of a request."""
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             service = next(one.value.string_value for one in resource.resource.attributes if one.key == "service.name")
             for scope in resource.scope_spans:
@@ -49,13 +59,17 @@ class Collector:
                         [(link.trace_id.hex(), link.span_id.hex()) for link in span.links],
                         {one.key: _value(one.value) for one in span.attributes},
                         scope.schema_url,
+                        span.start_time_unix_nano,
+                        span.end_time_unix_nano,
                     )
                     for span in scope.spans
                 ]
 
 
-def _value(value: Any) -> Any:
+def _value(value: AnyValue) -> object:
     kind = value.WhichOneof("value")
+    if kind is None:
+        return None
     return [_value(one) for one in value.array_value.values] if kind == "array_value" else getattr(value, kind)
 
 
