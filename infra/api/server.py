@@ -18,6 +18,7 @@ from infra.api.app import create_api
 from infra.api.leaving import Server
 from infra.api.problems import ProblemResponse
 from infra.auth import signing_key
+from infra.garbage import spare_what_stays
 from infra.ports import require_free
 from infra.settings import Settings
 from infra.telemetry import start_logging
@@ -158,4 +159,6 @@ def serve(host: str, port: int, *, root_path: str | None = None) -> None:
     require_free(port, "--port", host=host)
     # Uvicorn raises the signal again once it has stopped in good order; that is no failure.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    Server(configuration(create_api(settings), settings, host=host, port=port)).run()
+    server = Server(configuration(create_api(settings), settings, host=host, port=port))
+    spare_what_stays()
+    server.run()

@@ -1,4 +1,7 @@
-"""A collector of OpenTelemetry in this process takes OTLP over HTTP, as protobuf, and keeps it."""
+"""A collector of OpenTelemetry in this process keeps the spans that it is sent.
+
+They come as OTLP over HTTP, in protobuf.
+"""
 
 import gzip
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +37,7 @@ class Seen:
 
 @dataclass
 class Collector:
-    """What was taken, and where."""
+    """It keeps spans at an address."""
 
     url: str = ""
     spans: list[Seen] = field(default_factory=list)

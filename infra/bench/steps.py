@@ -1,4 +1,4 @@
-"""`python -m infra.bench.steps` shows where the time of a job at rest goes, step by step.
+"""`python -m infra.bench.steps` measures each step of a job at rest.
 
 Jobs are sent one after the other, every one is traced, and the spans of each are cut into the steps that follow each
 other between the request and the answer of `GET` with `Prefer: wait`. Tracing costs a job some milliseconds itself, so
@@ -36,7 +36,7 @@ _API, _QUOTA, _GENERATION, _PROJECTION = (f"teamfit-{one}" for one in ("api", "q
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What happened between two moments of a job, in milliseconds of its middle run.
+    """A step of a job took these milliseconds, in the middle run.
 
     Attributes:
         statements: how many were sent to Postgres meanwhile by the process that the step is of, begin and commit too.

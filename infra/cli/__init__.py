@@ -10,6 +10,10 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
+from infra.garbage import collect_seldom
+
+collect_seldom()
+
 # In the order in which the help lists them. `app` of the module has the command or group of this name.
 _MODULES: Final = {
     "worker": "service",

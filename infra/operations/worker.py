@@ -1,7 +1,6 @@
 """This runs the Faust apps of stages in this process, on uvloop, with our logging."""
 
 import asyncio
-import gc
 import os
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -14,6 +13,7 @@ import uvloop
 from faust.types import ServiceT
 
 from infra.errors import InvalidSetting
+from infra.garbage import spare_what_stays
 from infra.ports import require_free
 from infra.postgres import Database
 from infra.telemetry import start_logging
@@ -91,16 +91,5 @@ def run_stages(stages: Sequence[str], *, ready_file: Path | None) -> None:
     first, *rest = apps = [import_module(module).create(started, database) for module in modules]
     for app in rest:
         first.tell_also(app)
-    _collect_seldom()
+    spare_what_stays()
     _Worker(apps, database, ready_file=ready_file, loop=loop).execute_from_commandline()
-
-
-def _collect_seldom() -> None:
-    """Have the garbage collector run seldom: a busy worker makes much that lives for a job, and few cycles.
-
-    As Python has it, it takes a sixth of the CPU of a job, and half where jobs are traced.
-    """
-    # What there is by now lives as long as the process.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
