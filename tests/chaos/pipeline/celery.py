@@ -18,9 +18,9 @@ from uuid import UUID, uuid4
 
 import aiohttp
 import aiosql
-import asyncpg
 
 from infra.local.processes import GuardedProcess, ServerFailed, free_port
+from infra.postgres import Database
 from tests.chaos.pipeline.grounds import LLM_LATENCY_S, Grounds
 from tests.chaos.pipeline.system import Books, Load
 from tests.waiting import wait_for
@@ -44,9 +44,7 @@ class Celery:
 
     _submitter: asyncio.subprocess.Process
 
-    def __init__(
-        self, grounds: Grounds, folder: Path, programs: Path, llm_port: int, books: "asyncpg.Pool[asyncpg.Record]"
-    ) -> None:
+    def __init__(self, grounds: Grounds, folder: Path, programs: Path, llm_port: int, books: Database) -> None:
         self.grounds = grounds
         self._books = books
         self._folder = folder
@@ -63,14 +61,13 @@ class Celery:
             programs = await asyncio.to_thread(_environment)
         folder = grounds.valkey.data_dir / "celery"
         folder.mkdir()
-        # Past the proxy, which may be part of a fault.
-        books = asyncpg.create_pool(grounds.postgres.url, min_size=0, timeout=5)
+        books = Database(grounds.postgres.url, size=4)  # past the proxy, which may be part of a fault
         self = cls(grounds, folder, programs, free_port(), books)
         submitter: asyncio.subprocess.Process | None = None
         try:
             await self._start_llm()
-            await books
-            await books.execute((_BASELINE / "schema.sql").read_text())
+            async with books.connection() as connection:
+                await connection.execute((_BASELINE / "schema.sql").read_text())
             for worker in _WORKERS:
                 await asyncio.to_thread(self.start, worker)
             submitter = await asyncio.create_subprocess_exec(
@@ -93,13 +90,13 @@ class Celery:
                 with suppress(ProcessLookupError):
                     submitter.kill()
                 await submitter.wait()
-            books.terminate()
+            await books.close()
             for name in [*self._children]:
                 await asyncio.to_thread(self.kill, name)
 
     async def open_account(self, organization_id: str) -> None:
         """Add an organization with quota enough."""
-        async with self._books.acquire(timeout=5) as connection:
+        async with self._books.connection() as connection:
             await _queries.open_account(connection, organization_id=organization_id)
 
     async def submit(self, load: Load, number: int, *, durable_only: bool = False) -> None:
@@ -120,13 +117,13 @@ class Celery:
 
     async def statuses(self, load: Load) -> Mapping[UUID, str]:
         """Return the statuses of the row's jobs."""
-        async with self._books.acquire(timeout=5) as connection:
+        async with self._books.connection() as connection:
             rows = _queries.statuses(connection, organization_id=load.organization_id)
             return {row["job_id"]: row["status"] async for row in rows}
 
     async def books(self, load: Load) -> Books:
         """Read activities and usage."""
-        async with self._books.acquire(timeout=5) as connection:
+        async with self._books.connection() as connection:
             row = await _queries.books(connection, organization_id=load.organization_id)
         return Books(
             duplicate_effects=row["duplicate_effects"],

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
-import asyncpg
-
+from infra.errors import DependencyDown
 from tests.chaos.pipeline.audience import audience
 from tests.chaos.pipeline.faults import Fault
 from tests.chaos.pipeline.score import Score
@@ -31,7 +30,6 @@ _DRAIN_S = 60.0
 _SLOWEST = 50.0  # jobs a second that a fleet ends at least, beside others on a small machine
 _LOOK_S = 0.1
 _REST = 4  # a look at many jobs takes long: this many times as long nothing is asked, so that the fleet has the machine
-_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 @dataclass
@@ -58,7 +56,7 @@ class _Row:
 
     async def look(self) -> None:
         """See how the jobs are; what was seen before stays while the database is away."""
-        with suppress(*_AWAY):
+        with suppress(DependencyDown):
             self.seen = await self.system.statuses(self.load)
             now = datetime.now(UTC)
             for job_id, status in self.seen.items():
@@ -149,7 +147,8 @@ async def _watching(row: _Row) -> AsyncIterator[None]:
         yield
     finally:
         watch_task.cancel()
-        await asyncio.wait([watch_task])
+        with suppress(asyncio.CancelledError):
+            await watch_task  # one that ended by itself has seen no job since
 
 
 async def _round(row: _Row, turn: int) -> bool:
@@ -177,7 +176,7 @@ async def _round(row: _Row, turn: int) -> bool:
 async def _anchored(row: _Row) -> None:
     end = time.monotonic() + _ANCHORED_S
     while time.monotonic() < end:
-        with suppress(*_AWAY):
+        with suppress(DependencyDown):
             if await row.system.anchored(row.load):
                 return
         await asyncio.sleep(_LOOK_S)

@@ -68,7 +68,7 @@ class System(Protocol):
         ...
 
     async def statuses(self, load: Load) -> Mapping[UUID, str]:
-        """Return the statuses of the row's jobs. Raises what asyncpg raises while the database is away."""
+        """Return the statuses of the row's jobs. Raises DependencyDown while the database is away."""
         ...
 
     async def books(self, load: Load) -> Books:

@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 
 import aiohttp
 import aiosql
-import asyncpg
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from infra.errors import DependencyDown
 from infra.local.processes import LocalServerError
 from infra.local.stack import ALL, API, WORKERS, Stack
+from infra.postgres import Database
 from infra.settings import Settings
 from infra.verify import CheckTimedOut, verify
 from producers.client import JobRequests, Request
@@ -50,7 +50,7 @@ class Teamfit:
 
     name = "teamfit"
 
-    def __init__(self, grounds: Grounds, stack: Stack, books: "asyncpg.Pool[asyncpg.Record]") -> None:
+    def __init__(self, grounds: Grounds, stack: Stack, books: Database) -> None:
         self.grounds = grounds
         self._books = books
         self._stack = stack
@@ -77,16 +77,16 @@ class Teamfit:
         stack = Stack(settings, llm_latency_s=LLM_LATENCY_S, parts=parts, variables=variables)
         async with _starting:
             await asyncio.to_thread(stack.__enter__)
+        books = Database(grounds.postgres.url, size=4)  # past the proxy, which may be part of a fault
         try:
-            # Past the proxy, which may be part of a fault.
-            async with asyncpg.create_pool(grounds.postgres.url, min_size=0, timeout=5) as books:
-                yield cls(grounds, stack, books)
+            yield cls(grounds, stack, books)
         finally:
+            await books.close()
             await asyncio.to_thread(stack.close)
 
     async def open_account(self, organization_id: str) -> None:
         """Add an organization with quota enough."""
-        async with self._books.acquire(timeout=5) as connection:
+        async with self._books.connection() as connection:
             await _queries.open_account(connection, organization_id=organization_id, team_id=_team(organization_id))
 
     async def submit(self, load: Load, number: int, *, durable_only: bool = False) -> None:
@@ -99,18 +99,18 @@ class Teamfit:
 
     async def anchored(self, load: Load) -> bool:
         """Whether every job accepted so far is known to Postgres."""
-        async with self._books.acquire(timeout=5) as connection:
+        async with self._books.connection() as connection:
             return bool(await _queries.anchored(connection, job_ids=list(load.accepted)) == len(load.accepted))
 
     async def statuses(self, load: Load) -> Mapping[UUID, str]:
         """Return the statuses of the row's jobs, by the read model."""
-        async with self._books.acquire(timeout=5) as connection:
+        async with self._books.connection() as connection:
             rows = _queries.statuses(connection, organization_id=load.organization_id)
             return {row["job_id"]: row["status"] async for row in rows}
 
     async def books(self, load: Load) -> Books:
         """Read the ledger, the attempts and the activities."""
-        async with self._books.acquire(timeout=5) as connection:
+        async with self._books.connection() as connection:
             row = await _queries.books(connection, organization_id=load.organization_id)
             rows = _queries.failures(connection, organization_id=load.organization_id)
             failures = {one["code"]: one["jobs"] async for one in rows}
@@ -150,7 +150,7 @@ class Teamfit:
         """Do as `teamfit verify --settled`; facts that are still on their way are waited for."""
         end = asyncio.get_running_loop().time() + deadline_s
         while True:
-            async with self._books.acquire(timeout=5) as connection:
+            async with self._books.connection() as connection:
                 try:
                     report = await verify(connection, settled=True, llm_calls=await self.llm_calls())
                 except CheckTimedOut as error:
