@@ -207,7 +207,8 @@ class Database:
                     self._pooled = await self._finds_pooler()
                 self._pool = await asyncpg.create_pool(
                     **self._address.arguments,
-                    min_size=1,
+                    # A pool with a floor asks for it again and again while the server is away, with a traceback each time.
+                    min_size=0,
                     max_size=self._size,
                     init=reading_json,
                     command_timeout=_COMMAND_TIMEOUT_S,

@@ -11,6 +11,7 @@ import pytest
 
 from infra.errors import DependencyDown
 from infra.postgres import Database
+from tests.chaos.pipeline.proxy import Proxy
 from tests.conftest import Pool
 from tests.waiting import wait_for
 
@@ -73,6 +74,25 @@ async def test_whatever_goes_wrong_around_a_transaction_is_an_outage(
                     pass
     finally:
         own._pool.terminate()  # type: ignore[union-attr]  # the connection was not given back
+
+
+async def test_an_outage_is_told_by_who_meets_it_and_by_no_pool(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pool with a floor logged a traceback each time that it found the server still away."""
+    server = urlsplit(database_url)
+    async with Proxy(server.port or 5432) as proxy:
+        through = server._replace(netloc=f"{server.username}:{server.password}@127.0.0.1:{proxy.port}")
+        opened = Database(through.geturl(), size=2)
+        async with opened.connection() as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+    # The proxy is gone, and with it every connection.
+    for _ in range(5):
+        with pytest.raises(DependencyDown):
+            async with opened.connection() as connection:
+                await connection.fetchval("SELECT 1")
+    assert not [record.getMessage() for record in caplog.records if record.name.startswith("asyncpg")]
+    await opened.close()
 
 
 async def test_time_is_what_postgres_says(database_url: str) -> None:
