@@ -11,22 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import faust
-from faust.tables.manager import TableManager
 from faust.types import EventT
 
+from streams.jobs.no_tables import NoTables
 from streams.redis.transport import Transport
 from tests.conformance.brokers import Broker
 from tests.waiting import wait_for
 
 _numbers = itertools.count(1)
-
-
-class NoTables(TableManager):
-    """Faust waits a second for tables before it starts to read. There are none, so this does not."""
-
-    async def on_start(self) -> None:
-        await self._update_channels()
-        await self.recovery.start()
 
 
 @dataclass
