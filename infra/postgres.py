@@ -55,6 +55,10 @@ DATA_ERRORS: tuple[type[Exception], ...] = (
 )
 _COMMAND_TIMEOUT_S = 60.0
 _NAMED_STATEMENTS: Final = 100  # per connection; asyncpg's own default
+# Left to itself, Postgres plans a statement anew each time for the length of its arrays, which takes four times as long
+# as running it. A plan that is kept must not read a table as a whole: made while the table is small, it would go on so
+# until Postgres looks at the table again.
+_KEPT_PLANS: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
 
 
 def columns(rows: Sequence[object], **attributes: str) -> dict[str, list[Any]]:
@@ -72,9 +76,8 @@ async def plan_for_values(connection: "Session | Connection", *, by_index: bool 
         connection: in a transaction.
         by_index: read no table as a whole where an index will do, however small it may seem: a list takes little of it.
     """
-    await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-    if by_index:
-        await connection.execute("SET LOCAL enable_seqscan = off")
+    seqscan = "off" if by_index else "on"
+    await connection.execute(f"SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = {seqscan}")
 
 
 async def reading_json(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -190,12 +193,23 @@ class Database:
         clock: Postgres's. What is written to it, or compared with what was, is timed by this.
     """
 
-    def __init__(self, url: str, *, size: int) -> None:
-        """Remember where to connect. Raises InvalidSetting when the URL cannot be used."""
+    def __init__(self, url: str, *, size: int, keeps_plans: bool = False) -> None:
+        """Remember where to connect.
+
+        Args:
+            url: of the server.
+            size: connections at most.
+            keeps_plans: whether statements are planned once for each connection, as fits those that read by key.
+                Elsewhere each is planned for the values that it is given.
+
+        Raises:
+            InvalidSetting: the URL cannot be used.
+        """
         self.clock = ServerClock()
         self._address = read_database_url(url)
         self._pooled = self._address.pooled
         self._size = size
+        self._keeps_plans = keeps_plans
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -207,15 +221,21 @@ class Database:
                     self._pooled = await self._finds_pooler()
                 self._pool = await asyncpg.create_pool(
                     **self._address.arguments,
-                    # A pool with a floor asks for it again and again while the server is away, with a traceback each time.
+                    # A pool with a floor logs a traceback each time that it finds the server still away.
                     min_size=0,
                     max_size=self._size,
-                    init=reading_json,
+                    init=self._prepare,
                     command_timeout=_COMMAND_TIMEOUT_S,
                     connection_class=_Stateless,
                     statement_cache_size=0 if self._pooled else _NAMED_STATEMENTS,
                 )
             return self._pool
+
+    async def _prepare(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        await reading_json(connection)
+        # Behind a pooler the setting would be another client's too, and statements have no names to keep a plan for.
+        if self._keeps_plans and not await behind_pooler(connection):
+            await connection.execute(_KEPT_PLANS)
 
     async def _finds_pooler(self) -> bool:
         connection = await connect(self._address)
@@ -236,11 +256,12 @@ class Database:
             closing.add_done_callback(self._closing.discard)
 
     @asynccontextmanager
-    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
+    async def transaction(self, *, snapshot: bool = False, for_values: bool = False) -> AsyncIterator[Connection]:
         """Give a connection in a transaction. It commits when the block ends and rolls back when it raises.
 
         Args:
             snapshot: only read, and have every statement see the same moment.
+            for_values: have each statement planned for its values, as fits those that look at many rows.
 
         Raises:
             DependencyDown: Postgres went away, or has an older schema. Whether a commit under way took effect is then
@@ -250,6 +271,8 @@ class Database:
         async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=snapshot):
             if self.clock.stale:
                 self.clock.learn(await connection.fetchval("SELECT clock_timestamp()"))
+            if for_values:
+                await plan_for_values(connection)
             yield connection
 
     @asynccontextmanager

@@ -148,6 +148,7 @@ SELECT
     coalesce(lower(job.status) IN ('pending', 'processing'), false) AND NOT EXISTS (
         SELECT FROM job_outcomes AS ended
         WHERE ended.job_id = job.job_id AND ended.run = job.run AND ended.outcome = 'cancelled'
+        OFFSET 0 -- else all outcomes may be read once, to be looked up in memory
     ) AS is_live
 FROM unnest(:job_ids::uuid[]) AS watched (job_id)
 LEFT JOIN customization_jobs AS job ON job.job_id = watched.job_id;

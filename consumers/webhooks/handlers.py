@@ -81,7 +81,7 @@ class Facts:
         Raises:
             DependencyDown: Postgres is away.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(for_values=True) as connection:
             now = self._clock.now()
             facts: list[TerminalFact | BudgetReached] = [
                 fact for event in await deliveries.forgotten(connection, now=now) if (fact := _archived(event))

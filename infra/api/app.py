@@ -96,7 +96,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     settings = settings or process_settings()
     signing_key(settings)
     tokens = Tokens.of(settings)
-    database = Database(settings.database_url, size=settings.database_pool_size)
+    database = Database(settings.database_url, size=settings.database_pool_size, keeps_plans=True)
     operators_database = Database(settings.database_url, size=OPERATORS_CONNECTIONS)
     broker, watch, changes = Broker(settings, name="api"), Watch(database, "api"), Changes(database)
     gauges, overviews = Gauges(settings, broker.backlogs), Overviews(settings, operators_database, broker)

@@ -85,7 +85,7 @@ def run_stages(stages: Sequence[str], *, ready_file: Path | None) -> None:
     loop = uvloop.new_event_loop()
     # Faust looks the loop up while the app is made.
     asyncio.set_event_loop(loop)
-    database = Database(started.database_url, size=started.database_pool_size)
+    database = Database(started.database_url, size=started.database_pool_size, keeps_plans=True)
     # Imported by name, so that a worker loads its own stages and nothing else.
     modules = [one.module for one in STAGES if one.name in stages]
     first, *rest = apps = [import_module(module).create(started, database) for module in modules]

@@ -126,7 +126,7 @@ class Reconciler:
         Raises:
             DependencyDown: Postgres or the broker is away; nothing is noted.
         """
-        async with self.database.transaction() as connection:
+        async with self.database.transaction(for_values=True) as connection:
             if not await _queries.try_lock(connection):
                 return 0
             now = self.clock.now()

@@ -39,7 +39,7 @@ class Budgets:
     async def tell(self) -> int:
         """Tell of each mark that was newly reached; return how many. Raises DependencyDown."""
         now = self.clock.now()
-        async with self.database.transaction() as connection:
+        async with self.database.transaction(for_values=True) as connection:
             facts = [
                 fact
                 for period in sorted({period_of(now - _LATE), period_of(now)})

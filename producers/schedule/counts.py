@@ -57,7 +57,7 @@ class Counts:
         """
         counted = 0
         while True:
-            async with self.database.transaction() as connection:
+            async with self.database.transaction(for_values=True) as connection:
                 if not await _queries.take_turn(connection):
                     return counted
                 progress = await _queries.progress(connection)
@@ -86,18 +86,18 @@ class Counts:
         """
         now = self.clock.now()
         horizon = floor(now - KEPT, _COARSE)
-        async with self.database.transaction() as connection:
+        async with self.database.transaction(for_values=True) as connection:
             archived_to = (await _queries.progress(connection))["archived_to"]
             known = await _queries.first_time(connection, since=horizon)
             await _queries.forget(connection, since=_EPOCH, until=horizon)
         begin = max(one for one in (known["first"] or now, known["deleted_before"] or horizon, horizon))
         counted = 0
         for span in self._all(floor(begin, _COARSE), now):
-            async with self.database.transaction() as connection:
+            async with self.database.transaction(for_values=True) as connection:
                 if await _queries.take_turn(connection):
                     await _count(connection, span)
                     counted += 1
-        async with self.database.transaction() as connection:
+        async with self.database.transaction(for_values=True) as connection:
             await _queries.note_progress(connection, counted_to=archived_to)
         log.info("jobs.counted", spans=counted, since=begin.isoformat())
         return counted

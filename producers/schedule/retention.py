@@ -62,7 +62,7 @@ class Retention:
         horizon = self._horizon(self.keep)
         deleted, after = 0, 0
         while True:
-            async with self.database.transaction() as connection:
+            async with self.database.transaction(for_values=True) as connection:
                 page = await _queries.delete_page(connection, after=after, horizon=horizon, size=self.page_size)
                 if page["deleted"]:
                     await _queries.note_horizon(connection, horizon=horizon, deleted=page["deleted"])
@@ -84,13 +84,13 @@ class Retention:
             DependencyDown: Postgres is away.
         """
         horizon = self._horizon(self.keep)
-        async with self.database.transaction() as connection:
+        async with self.database.transaction(for_values=True) as connection:
             await _queries.delete_early(connection, horizon=horizon)
             await _queries.delete_cancel_plans(connection, horizon=horizon)
             await _queries.delete_discard_plans(connection, horizon=horizon)
         deleted = 0
         while True:
-            async with self.database.transaction() as connection:
+            async with self.database.transaction(for_values=True) as connection:
                 page = await _queries.delete_settled(connection, horizon=horizon, size=self.page_size)
                 await _queries.delete_plans(connection, plans=page["plans"] or [])
                 if page["deleted"]:
@@ -112,7 +112,7 @@ class Retention:
         horizon = self._horizon(self.keep_jobs).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         deleted = 0
         while True:
-            async with self.database.transaction() as connection:
+            async with self.database.transaction(for_values=True) as connection:
                 rows = _queries.lock_old_jobs(connection, horizon=horizon, size=self.page_size)
                 job_ids = [row["job_id"] async for row in rows]
                 if job_ids:
@@ -127,7 +127,7 @@ class Retention:
 
     async def delete_hours(self) -> int:
         """Delete the hourly figures of LLM endpoints before the horizon; return how many. Raises DependencyDown."""
-        async with self.database.transaction() as connection:
+        async with self.database.transaction(for_values=True) as connection:
             return int(await _queries.delete_hours(connection, horizon=self._horizon(self.keep_hours)))
 
     async def delete_webhooks(self) -> int:
@@ -140,11 +140,11 @@ class Retention:
             DependencyDown: Postgres is away.
         """
         horizon = self._horizon(self.keep_webhooks)
-        async with self.database.transaction() as connection:
+        async with self.database.transaction(for_values=True) as connection:
             await _queries.note_webhooks_horizon(connection, horizon=horizon, whole_from=horizon + _LATER)
         deleted, page = 0, self.page_size
         while page == self.page_size:
-            async with self.database.transaction() as connection:
+            async with self.database.transaction(for_values=True) as connection:
                 page = int(await _queries.delete_webhooks(connection, horizon=horizon, size=self.page_size))
             deleted += page
         return deleted

@@ -267,7 +267,7 @@ def create_app(group: str, settings: Settings, database: Database | None = None,
         TableManager=NoTables,
     )
     app.settings = settings
-    app.database = database or Database(settings.database_url, size=settings.database_pool_size)
+    app.database = database or Database(settings.database_url, size=settings.database_pool_size, keeps_plans=True)
     app.publisher = FaustPublisher(app)
     app.stages, app.resources, app.watched, app.beside = [], [], [], []
     app.brake = brake_of(group)

@@ -46,9 +46,9 @@ class CountingDatabase(Database):
     statements: list[str]
 
     @asynccontextmanager
-    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
+    async def transaction(self, *, snapshot: bool = False, for_values: bool = False) -> AsyncIterator[Connection]:
         self.statements = []
-        async with super().transaction(snapshot=snapshot) as connection:
+        async with super().transaction(snapshot=snapshot, for_values=for_values) as connection:
             with connection.query_logger(lambda query: self.statements.append(query.query)):
                 yield connection
 

@@ -60,8 +60,8 @@ class Watched(Database):
         self.sent: list[tuple[str, tuple[Any, ...]]] = []
 
     @asynccontextmanager
-    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
-        async with super().transaction(snapshot=snapshot) as connection:
+    async def transaction(self, *, snapshot: bool = False, for_values: bool = False) -> AsyncIterator[Connection]:
+        async with super().transaction(snapshot=snapshot, for_values=for_values) as connection:
             with connection.query_logger(self._note):
                 yield connection
 
