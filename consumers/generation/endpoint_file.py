@@ -30,7 +30,8 @@ class _Part(BaseModel):
 class EndpointSpec(_Part):
     """One endpoint, as the file has it.
 
-    Prices are micro-units of the currency for a million tokens. A weight of 0 means: only while others are away.
+    Prices are micro-units of the currency for a million tokens. With a weight of 0 it
+    is asked only while the others are away or have no room.
     """
 
     name: _Name

@@ -30,7 +30,7 @@ async def gates(connection: Connection) -> list[FleetGate]:
 async def open_gates(connection: Connection, endpoints: Sequence[str]) -> list[str]:
     """Open these gates in the caller's transaction; return those that were closed.
 
-    Workers that wait ask again every half minute, and find them open.
+    Each generation worker looks at the controls every second, and asks again at once; see its `obey_gates`.
     """
     # The rows are the UPDATE's own, so they are read to the end before anything else happens.
     return [row["endpoint"] async for row in _queries.open_gates(connection, endpoints=list(endpoints))]
