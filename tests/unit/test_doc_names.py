@@ -15,7 +15,7 @@ from infra.verify.invariants import INVARIANTS
 from streams.jobs.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 _PATH = re.compile(r"\b(?:consumers|docs|infra|producers|streams|tests)/[\w./*-]*[\w*]")
 _FILE = re.compile(r"`([\w-]+\.(?:py|sql|html|toml|yaml|yml|sh))`")
@@ -24,7 +24,7 @@ _MAKE = re.compile(r"`make ([a-z][\w-]*)|^\s*make ([a-z][\w-]*)", re.MULTILINE)
 _TABLE = re.compile(r"CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?(\w+) \(")
 # The calls of the LLM, the fold and the gaps of the archive have no query of their own.
 _MORE = 3
-_NAME = re.compile(r"`([A-Za-z]+(?:_[A-Za-z]+)+)(?:\(\))?`")
+_NAME = re.compile(r"`([A-Za-z]+(?:_[A-Za-z]+)+|[A-Z][a-z]+(?:[A-Z]\w*)+)(?:\(\))?`")
 _STAGES = re.compile(r"\b(two|three|four|five|six|seven|eight|nine) (?:stages|workers)\b|instead of the (\w+)\b")
 _FENCE = re.compile(r"^```(\w*)\n?", re.MULTILINE)
 _TYPED = re.compile(r"\s*(\$|#|SELECT\b)")
@@ -131,7 +131,7 @@ def _words_of_the_code() -> set[str]:
 
 
 def test_every_name_in_backticks_occurs_in_the_code() -> None:
-    """A constant, field, table, metric or error code that a document names is one; renaming it renames it there."""
+    """A constant, class, field, table, metric or error code that a document names is one, also when it is renamed."""
     known = _words_of_the_code() | FOREIGN | {f"TEAMFIT_{field.upper()}" for field in Settings.model_fields}
     unknown = {
         f"{document.relative_to(ROOT)}: {name}"
@@ -149,9 +149,19 @@ def test_deploying_counts_the_stages_that_there_are() -> None:
     assert counted == {_NUMBERS[len(STAGES)]}
     asked = re.findall(r"for port in 8000 ([\d ]+);", text)
     assert [one.split() for one in asked] == [[str(9101 + place) for place in range(len(STAGES))]]
-    connections = Settings.model_fields["database_pool_size"].default + 2
-    processes = len(STAGES) + 1
-    assert f"so {_NUMBERS[processes]} processes need {processes * connections + OPERATORS_CONNECTIONS + 1}." in text
+    assert f"so {_NUMBERS[len(STAGES) + 1]} processes need {_most_connections()}." in text
+
+
+def _most_connections() -> int:
+    """Return how many a process of each stage and an API open at most: pool, watch and gauges; the API has more."""
+    each = Settings.model_fields["database_pool_size"].default + 2
+    return (len(STAGES) + 1) * int(each) + OPERATORS_CONNECTIONS + 1
+
+
+def test_capacity_counts_the_connections_as_deploying_does() -> None:
+    """Whoever sets the server's limit by either page has enough."""
+    text = (ROOT / "docs/capacity.md").read_text()
+    assert re.search(rf"{_NUMBERS[len(STAGES)]} stages and an API need \d+, and {_most_connections()} at most", text)
 
 
 def test_deploying_says_how_long_a_body_may_be() -> None:

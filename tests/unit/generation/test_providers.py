@@ -23,7 +23,8 @@ from tests.unit.generation.test_packing import ACTIVITIES, GOOD, activities_in
 
 _CASES = [json.loads(line) for line in Path(__file__).with_name("providers.jsonl").read_text().splitlines()]
 _PAGE = Path(__file__).parents[3] / "docs" / "providers.md"
-_LINE = re.compile(r"\| `([a-z]+)/([a-z0-9-]+)` \| (\d+) \| .* \| (\w+) \| `(\w+)` \|")
+_LINE = re.compile(r"\| `([a-z]+)/([a-z0-9-]+)` \| (\d+) \| .* \| (\w+) \| `(\w+)` \| (.+) \|$")
+_HOLDS = "holds the fleet"
 _REQUEST = httpx2.Request("POST", "http://llm.test/v1/chat/completions")
 
 
@@ -75,8 +76,18 @@ def test_every_line_of_the_page_is_a_case_and_every_case_a_line() -> None:
     """The page promises nothing that is not run."""
     lines = [match.groups() for match in map(_LINE.match, _PAGE.read_text().splitlines()) if match]
     assert lines == [
-        (case["provider"], case["case"], str(case["status"]), case["blame"], case["code"]) for case in _CASES
+        (case["provider"], case["case"], str(case["status"]), case["blame"], case["code"], _follows(case))
+        for case in _CASES
     ]
+
+
+def _follows(case: dict[str, Any]) -> str:
+    """Return what follows of an answer, as the page says it."""
+    if case["refused"]:
+        return f"asked again in another way; if nothing is left, {_HOLDS}"
+    if case["code"] == "llm_invalid_output":
+        return "tries this job again"
+    return {"nobody": "is used", "prompt": "fails this job"}.get(case["blame"], _HOLDS)
 
 
 _LEAVES = (
