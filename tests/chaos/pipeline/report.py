@@ -63,7 +63,7 @@ were lost with killed workers, and what saved jobs twice after a restart of Valk
   flight, injects, and sends six more. The next round begins when a job completes again, so faults also meet the
   recovery from the one before.
 - `SENTINEL FAILOVER` has a fleet whose `BROKER_URL` names a Sentinel (`sentinel=main`); the two servers change places
-  each time. What the old master takes until it is told, and what a promoted replica has missed, nobody sees again.
+  each time. What the old master takes until it is told, and what a promoted replica has missed, is lost.
 - "In turn": one of the named handlings each time.
 - "Black-holed" lasts 1.5 seconds each time. Stalls last {stall:g} s.
 - The pipeline ran with `lease={lease:g}s` and {settings}: shorter than the defaults,
