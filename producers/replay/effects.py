@@ -101,7 +101,8 @@ class Effects(BaseModel):
 
     Attributes:
         ends_first: runs that have not ended, and are ended as failed before the next one starts.
-        follows: the records that the stages write in turn if every rerun is admitted and completes.
+        follows: the records that the stages write in turn if every rerun is admitted and completes. Without those that
+            tell of activities while they are written: how many come is not known before.
         behind: what stays failed of the same jobs, because the plan's filter does not find it.
     """
 
