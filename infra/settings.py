@@ -36,7 +36,7 @@ class Settings(Variables):
     openai_api_key: Key | None = Field(
         default=None,
         validation_alias="OPENAI_API_KEY",
-        description="Key of the LLM endpoint. Without it the local stack starts an offline one.",
+        description="Key of the LLM endpoint. The local stack starts an offline one where no endpoint is set.",
     )
     openai_base_url: BaseUrl | None = Field(
         default=None,
@@ -170,9 +170,17 @@ class Settings(Variables):
         "for a passing fault, and more cost.",
     )
     retry_base_s: float = Field(
-        default=2.0, gt=0, le=_DAY_S, description="Delay before the second try; doubled for each next one."
+        default=2.0,
+        gt=0,
+        le=_DAY_S,
+        description="Delay before the second try, give or take half of it; doubled for each next one.",
     )
-    retry_cap_s: float = Field(default=300.0, gt=0, le=_DAY_S, description="Longest delay between two tries.")
+    retry_cap_s: float = Field(
+        default=300.0,
+        gt=0,
+        le=_DAY_S,
+        description="Longest delay between two tries, give or take half of it; longer if the other side asks for it.",
+    )
     stage_timeout_s: float = Field(
         default=30.0,
         gt=0,
@@ -202,7 +210,7 @@ class Settings(Variables):
         le=36_500,
         description="How long the archive keeps the events of jobs that have ended. Longer: more disk, and disputes "
         "about older months can be settled; the status of the jobs stays either way. Failed events that were replayed "
-        "or discarded, and ended replay plans, go with them.",
+        "or discarded, and ended plans, go with them.",
     )
     job_retention_days: float | None = Field(
         default=None,
@@ -246,7 +254,11 @@ class Settings(Variables):
         default=0.5, ge=0, le=1, description="Lowest trust score that may request. Higher: stricter admission."
     )
     database_pool_size: int = Field(
-        default=10, ge=1, le=1_000, description="Postgres connections per process, at most."
+        default=10,
+        ge=1,
+        le=1_000,
+        description="Postgres connections that a process works with, at most; a few more watch and measure "
+        "(docs/deploying.md).",
     )
     topic_partitions: int = Field(
         default=1,

@@ -45,7 +45,8 @@ def up(
 
     A part that ends by itself is started again, which is said. One that ends soon after each start ends the whole.
 
-    OPENAI_API_KEY or OPENAI_BASE_URL, BROKER_URL and DATABASE_URL each replace their embedded part when they are set.
+    BROKER_URL and DATABASE_URL each replace their embedded part when they are set; OPENAI_API_KEY, OPENAI_BASE_URL or
+    TEAMFIT_LLM_ENDPOINTS replaces the offline LLM.
     Everything that was started is stopped in the end, and its data removed.
     """
     import threading
