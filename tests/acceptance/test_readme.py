@@ -14,7 +14,6 @@ import pytest
 from infra.local.environment import environment
 from infra.local.organizations import ACME
 from infra.local.stack import Stack
-from infra.settings import Settings
 from tests.acceptance.customer import Customer, assert_three_activities
 
 _README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -39,22 +38,6 @@ async def test_the_redis_cli_line_becomes_three_activities(customer: Customer) -
     await customer.xadd(*words[2:], topic=words[0])
     job_id = words[words.index("key") + 1]
     assert_three_activities(await customer.ended_job(job_id, organization_id=ACME.id))
-
-
-def test_the_table_of_settings_is_complete() -> None:
-    """Every setting is in the README with its default and description, so neither can change without the other."""
-    for name, field in Settings.model_fields.items():
-        (row,) = re.findall(rf"^\| `{Settings.variable(name)}` \|.*$", _README, re.MULTILINE)
-        assert row == f"| `{Settings.variable(name)}` | {_shown(field.default)} | {field.description} |"
-
-
-def _shown(default: object) -> str:
-    """A setting's default as one would write it into the environment; none is an empty cell."""
-    if default is None or default == "":
-        return ""
-    if isinstance(default, bool):
-        return f"`{str(default).lower()}`"
-    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -28,8 +29,9 @@ _NAME = re.compile(r"`([A-Za-z]+(?:_[A-Za-z]+)+|[A-Z][a-z]+(?:[A-Z]\w*)+)(?:\(\)
 _STAGES = re.compile(r"\b(two|three|four|five|six|seven|eight|nine) (?:stages|workers)\b|instead of the (\w+)\b")
 _FENCE = re.compile(r"^```(\w*)\n?", re.MULTILINE)
 _TYPED = re.compile(r"\s*(\$|#|SELECT\b)")
+_OPTION = re.compile(r"`(--[a-z][\w-]*)")
 _REMARK = re.compile(r"\s{3,}")
-_VARYING = re.compile(r"https?://\S+|\S*\d\S*|[(){}\[\]│┃|:;,…`'\"]")
+_VARYING = re.compile(r"https?://\S+|\S*\d\S*|\broot\b|[(){}\[\]│┃|:;,…`'\"]")
 _JOINED_TEXTS = re.compile(r'"\s*\n\s*f?"')
 _MESSAGE_WORDS = 4
 ROOMS = ("consumers", "infra", "producers", "streams")
@@ -39,6 +41,10 @@ FOREIGN = {
     *("add_consumer", "pool_grow", "pool_shrink", "time_limit"),
     *("ignore_startup_parameters", "client_max_body_size", "OTEL_EXPORTER_OTLP_HEADERS"),
 }
+# Of compose, Prometheus and vLLM.
+FOREIGN_OPTIONS = {"--env-file", "--scale", "--enable-feature", "--max-model-len", "--api-key"}
+# A line of Python's own.
+_OF_PYTHON = "most recent call last"
 # Files of an operator, which the documents say how to make.
 MADE = {"infra/deploy/secrets.env", "infra/deploy/teamfit.env"}
 
@@ -88,6 +94,27 @@ def test_every_command_that_a_document_names_exists_with_its_options(document: P
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     wrong += [f"make {one or other}" for one, other in _MAKE.findall(text) if (one or other) not in targets]
     assert wrong == []
+
+
+@each_document
+def test_every_option_that_a_document_names_by_itself_is_one(document: Path) -> None:
+    """Of a command, or of a program of `infra/bench`, whose options stand in its code."""
+    known = {name for command in _all_commands(typer.main.get_command(app)) for name in command}
+    known |= {
+        name
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*.py")
+        for name in re.findall(r'"(--[\w-]+)"', path.read_text())
+    }
+    assert set(_OPTION.findall(document.read_text())) - known - FOREIGN_OPTIONS == set()
+
+
+def _all_commands(command: Any, context: Any = None) -> Iterator[set[str]]:
+    """Yield the options of a command and of each below it."""
+    context = typer.Context(command, parent=context)
+    yield {name for one in command.get_params(context) for name in (*one.opts, *one.secondary_opts)}
+    for name in getattr(command, "list_commands", lambda _context: ())(context):
+        yield from _all_commands(command.get_command(context, name), context)
 
 
 @each_document
@@ -170,15 +197,16 @@ def test_deploying_says_how_long_a_body_may_be() -> None:
     assert f"Bodies have {LONGEST_BODY // 1000} kB at most" in text
 
 
-def test_messages_that_operating_shows_are_in_the_code() -> None:
+@pytest.mark.parametrize("page", ["operating.md", "replay.md"])
+def test_messages_that_are_shown_are_in_the_code(page: str) -> None:
     """Whoever searches the page for what they read finds it: the words between names and numbers are the code's."""
     code = "\n".join(path.read_text() for room in ROOMS for path in (ROOT / room).rglob("*.py"))
     code = " ".join(_JOINED_TEXTS.sub("", code).split())
-    pieces = _FENCE.split((ROOT / "docs/operating.md").read_text())
+    pieces = _FENCE.split((ROOT / "docs" / page).read_text())
     # Text, language, block, end of the block, and again. A block without a language is what somebody reads.
     shown = [block for language, block in zip(pieces[1::4], pieces[2::4], strict=True) if not language]
     lines = [_REMARK.split(line)[0] for block in shown for line in block.splitlines() if not _TYPED.match(line)]
     words = [part.strip(" .") for line in lines for part in _VARYING.split(line)]
     told = [one for one in words if len(one.split()) >= _MESSAGE_WORDS and not one.startswith("teamfit ")]
     assert len(told) > _MESSAGE_WORDS
-    assert [one for one in told if one not in code] == []
+    assert [one for one in told if one != _OF_PYTHON and one not in code] == []
