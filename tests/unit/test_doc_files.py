@@ -40,8 +40,7 @@ BOUNDS = [
     ("docs/operating.md", f"in any order, and allow {_STOP_S} s"),
     ("docs/operating.md", f"a webhooks worker its tries for {LONGEST_TRY_S:g} s more"),
     ("docs/operating.md", f"in `failures` {failures._CONCURRENCY}, elsewhere"),
-    ("docs/operating.md", f"{FailureWindow.minimum} jobs of each worker"),
-    ("docs/operating.md", f"half of the {_WORDS[FailureWindow.minimum // 2]} latest tries of each"),
+    ("docs/operating.md", f"no more than the {_WORDS[FailureWindow.minimum // 2]} latest tries count"),
     ("docs/deploying.md", f"let a worker finish for {_STOP_S} s"),
     ("docs/deploying.md", f"`MemoryMax={_MEMORY_GB}G`"),
 ]
