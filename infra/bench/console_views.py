@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from infra.bench.console_rows import LONG_JOB
-from infra.operations.cancel_plans import CancelPlans
-from infra.operations.discard_plans import DiscardChoice, DiscardPlans
+from infra.operations.cancel_plans import cancel_plans
+from infra.operations.discard_plans import DiscardChoice, discard_plans
 from infra.operations.job_search import JobFilter, find_jobs
 from infra.operations.webhooks import list_endpoints
 from infra.postgres import Database
@@ -107,8 +107,8 @@ async def all_views(database: Database) -> list[View]:
     job_id = await _job(database, 5)
     event = (await FailedEvents(database, database.clock).page(Filter(), limit=1)).failed_events[0]
     replay = await Plans(database, database.clock).make(Filter(organization_id="org-1"), by="bench")
-    cancel = await CancelPlans(database).make(JobFilter(status="pending"), by="bench")
-    discard = await DiscardPlans(database).make(DiscardChoice(organization_id="org-1"), by="bench")
+    cancel = await cancel_plans(database).make(JobFilter(status="pending"), by="bench")
+    discard = await discard_plans(database).make(DiscardChoice(organization_id="org-1"), by="bench")
     endpoint = (await list_endpoints(database, BIG)).endpoints[0]
     deep = (await find_jobs(database, JobFilter(until=_NOW - timedelta(days=60)), limit=1)).next
     return [

@@ -9,10 +9,11 @@ from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.job_filter import filtered_live_jobs
 from infra.cli.options import AsJson, MadeBefore, MostPlans, PlanId, Yes, rate
-from infra.cli.output import print_models, print_table, second
+from infra.cli.output import print_table
+from infra.cli.plan_output import print_organizations, print_plans, print_standing, with_progress
 
 if TYPE_CHECKING:
-    from infra.operations.cancel_plans import CancelPlan, CancelPlanSummary
+    from infra.operations.cancel_plans import CancelPlan
     from infra.operations.job_search import JobFilter
     from infra.postgres import Database
 
@@ -32,9 +33,9 @@ def plan_cancellation(*, chosen: "JobFilter", as_json: AsJson = False) -> None:
     Without an option it finds all that have not ended.
     """
     from infra.cli.session import operator, with_database
-    from infra.operations.cancel_plans import CancelPlans
+    from infra.operations.cancel_plans import cancel_plans
 
-    plan = with_database(lambda database: CancelPlans(database).make(chosen, by=operator()))
+    plan = with_database(lambda database: cancel_plans(database).make(chosen, by=operator()))
     if as_json:
         typer.echo(plan.model_dump_json(indent=2))
         return
@@ -63,10 +64,10 @@ def apply_plan(
     Jobs that have ended meanwhile, or have begun anew, stay as they are.
     """
     from infra.cli.session import with_database
-    from infra.operations.cancel_plans import CancelPlans
+    from infra.operations.cancel_plans import cancel_plans
 
     at_rate = _RATE if rate is None else rate
-    known = with_database(lambda database: CancelPlans(database).get(plan))
+    known = with_database(lambda database: cancel_plans(database).get(plan))
     if known.state == "finished":
         typer.echo(f"Plan {plan} is finished: {known.cancelled} of {known.total} jobs were cancelled.")
         return
@@ -90,9 +91,9 @@ def show_status(
 ) -> None:
     """Print a plan, what it said, and how far it is."""
     from infra.cli.session import with_database
-    from infra.operations.cancel_plans import CancelPlans
+    from infra.operations.cancel_plans import cancel_plans
 
-    page = with_database(lambda database: CancelPlans(database).page(plan, limit=jobs))
+    page = with_database(lambda database: cancel_plans(database).page(plan, limit=jobs))
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
         return
@@ -108,12 +109,10 @@ def show_status(
 def list_plans(*, limit: MostPlans = 50, before: MadeBefore = None, as_json: AsJson = False) -> None:
     """List plans, the latest first."""
     from infra.cli.session import with_database
-    from infra.operations.cancel_plans import CancelPlans
+    from infra.operations.cancel_plans import cancel_plans
 
-    found = with_database(lambda database: CancelPlans(database).latest(limit=limit, before=before))
-    columns = ("plan", "state", "jobs", "made (UTC)", "by", "ended (UTC)", "filter")
-    none = "There is no plan. `teamfit cancel plan` makes one."
-    print_models(found, columns, _plan_row, none=none, as_json=as_json)
+    found = with_database(lambda database: cancel_plans(database).latest(limit=limit, before=before))
+    print_plans("cancel", found, "jobs", no_filter="all that had not ended", as_json=as_json)
 
 
 @cancels.command("abort")
@@ -121,16 +120,15 @@ def list_plans(*, limit: MostPlans = 50, before: MadeBefore = None, as_json: AsJ
 def abort_plan(plan: PlanId) -> None:
     """End a plan before its time. What it has cancelled stays so; whoever applies it stops before the next batch."""
     from infra.cli.session import with_database
-    from infra.operations.cancel_plans import CancelPlans
+    from infra.operations.cancel_plans import cancel_plans
 
-    known = with_database(lambda database: CancelPlans(database).abort(plan))
+    known = with_database(lambda database: cancel_plans(database).abort(plan))
     typer.echo(f"Plan {plan} is {known.state}; {known.cancelled} of its {known.total} jobs were cancelled.")
 
 
 async def _applied(database: "Database", plan_id: UUID, because: str, rate: float) -> "CancelPlan":
-    from infra.cli.plan_progress import with_progress
     from infra.cli.session import opened_broker
-    from infra.operations.cancel_applying import CancelApplier
+    from infra.operations.cancel_plans import CancelApplier
     from producers.cancel.cancellation import Cancellation
 
     async with opened_broker("cancel") as broker:
@@ -143,23 +141,11 @@ async def _applied(database: "Database", plan_id: UUID, because: str, rate: floa
         )
 
 
-def _plan_row(one: "CancelPlanSummary") -> tuple[object, ...]:
-    chosen = one.filters.model_dump(exclude_none=True) or "all that had not ended"
-    return (one.id, one.state, one.jobs, one.created_at, one.created_by, one.ended_at, chosen)
-
-
 def _print(plan: "CancelPlan") -> None:
     effects = plan.effects
-    typer.echo(f"Plan {plan.id}, made by {plan.created_by} at {second(plan.created_at)} UTC")
-    typer.echo(f"State: {plan.state}, {plan.cancelled} of {plan.total} jobs cancelled, {plan.left} left")
-    typer.echo(f"Set: SHA-256 {plan.digest}")
+    print_standing(plan, "jobs")
     typer.echo(
         f"Jobs: {effects.jobs}, of which an LLM works for {effects.processing}; "
         f"units of quota that are released: {effects.quota}"
     )
-    shown = effects.organizations[:20]
-    if shown:
-        columns = ("organization", "jobs", "worked on", "quota released")
-        print_table(columns, ((one.organization_id, one.jobs, one.processing, one.quota) for one in shown))
-    if len(effects.organizations) > len(shown):
-        typer.echo(f"and {len(effects.organizations) - len(shown)} more organizations; --json has them")
+    print_organizations(effects.organizations, ("organization", "jobs", "worked on", "quota released"))

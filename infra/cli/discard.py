@@ -8,10 +8,11 @@ import typer
 from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, MadeBefore, MostPlans, PlanId, Yes, filtered, rate
-from infra.cli.output import print_models, print_table, second
+from infra.cli.output import print_table
+from infra.cli.plan_output import print_organizations, print_plans, print_standing, with_progress
 
 if TYPE_CHECKING:
-    from infra.operations.discard_plans import DiscardPlan, DiscardPlanSummary
+    from infra.operations.discard_plans import DiscardPlan
     from infra.postgres import Database
     from producers.replay.failed import Filter
 
@@ -35,10 +36,10 @@ def plan_discard(
 ) -> None:
     """Freeze the open failed events that a filter finds, and show what would follow. None is discarded."""
     from infra.cli.session import operator, with_database
-    from infra.operations.discard_plans import DiscardChoice, DiscardPlans
+    from infra.operations.discard_plans import DiscardChoice, discard_plans
 
     choice = DiscardChoice(**chosen.model_dump(), failed_events=failed_events or None)
-    plan = with_database(lambda database: DiscardPlans(database).make(choice, by=operator()))
+    plan = with_database(lambda database: discard_plans(database).make(choice, by=operator()))
     if as_json:
         typer.echo(plan.model_dump_json(indent=2))
         return
@@ -65,10 +66,10 @@ def apply_plan(
     Events that have failed again meanwhile, or that somebody has dealt with, stay as they are.
     """
     from infra.cli.session import with_database
-    from infra.operations.discard_plans import DiscardPlans
+    from infra.operations.discard_plans import discard_plans
 
     at_rate = _RATE if rate is None else rate
-    known = with_database(lambda database: DiscardPlans(database).get(plan))
+    known = with_database(lambda database: discard_plans(database).get(plan))
     if known.state == "finished":
         typer.echo(f"Plan {plan} is finished: {known.discarded} of {known.total} failed events were discarded.")
         return
@@ -92,9 +93,9 @@ def show_status(
 ) -> None:
     """Print a plan, what it said, and how far it is."""
     from infra.cli.session import with_database
-    from infra.operations.discard_plans import DiscardPlans
+    from infra.operations.discard_plans import discard_plans
 
-    page = with_database(lambda database: DiscardPlans(database).page(plan, limit=events))
+    page = with_database(lambda database: discard_plans(database).page(plan, limit=events))
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
         return
@@ -113,12 +114,10 @@ def show_status(
 def list_plans(*, limit: MostPlans = 50, before: MadeBefore = None, as_json: AsJson = False) -> None:
     """List plans, the latest first."""
     from infra.cli.session import with_database
-    from infra.operations.discard_plans import DiscardPlans
+    from infra.operations.discard_plans import discard_plans
 
-    found = with_database(lambda database: DiscardPlans(database).latest(limit=limit, before=before))
-    columns = ("plan", "state", "events", "made (UTC)", "by", "ended (UTC)", "filter")
-    none = "There is no plan. `teamfit discard plan` makes one."
-    print_models(found, columns, _plan_row, none=none, as_json=as_json)
+    found = with_database(lambda database: discard_plans(database).latest(limit=limit, before=before))
+    print_plans("discard", found, "events", no_filter="all that were open", as_json=as_json)
 
 
 @discards.command("abort")
@@ -126,44 +125,30 @@ def list_plans(*, limit: MostPlans = 50, before: MadeBefore = None, as_json: AsJ
 def abort_plan(plan: PlanId) -> None:
     """End a plan before its time. What it has discarded stays so; whoever applies it stops before the next batch."""
     from infra.cli.session import with_database
-    from infra.operations.discard_plans import DiscardPlans
+    from infra.operations.discard_plans import discard_plans
 
-    known = with_database(lambda database: DiscardPlans(database).abort(plan))
+    known = with_database(lambda database: discard_plans(database).abort(plan))
     typer.echo(f"Plan {plan} is {known.state}; {known.discarded} of its {known.total} failed events were discarded.")
 
 
 async def _applied(database: "Database", plan_id: UUID, because: str, rate: float) -> "DiscardPlan":
-    from infra.cli.plan_progress import with_progress
-    from infra.operations.discard_applying import DiscardApplier
+    from infra.operations.discard_plans import apply_discards
 
-    applier = DiscardApplier(database)
     return await with_progress(
         "discard",
         "discarding",
         plan_id,
-        lambda report: applier.apply(plan_id, because=because, rate=rate, report=report),
+        lambda report: apply_discards(database, plan_id, because=because, rate=rate, report=report),
     )
-
-
-def _plan_row(one: "DiscardPlanSummary") -> tuple[object, ...]:
-    chosen = one.filters.model_dump(exclude_none=True) or "all that were open"
-    return (one.id, one.state, one.events, one.created_at, one.created_by, one.ended_at, chosen)
 
 
 def _print(plan: "DiscardPlan") -> None:
     effects = plan.effects
-    typer.echo(f"Plan {plan.id}, made by {plan.created_by} at {second(plan.created_at)} UTC")
-    typer.echo(f"State: {plan.state}, {plan.discarded} of {plan.total} failed events discarded, {plan.left} left")
-    typer.echo(f"Set: SHA-256 {plan.digest}")
+    print_standing(plan, "failed events")
     typer.echo(
         f"Failed events: {effects.events}, about {effects.jobs} jobs, whose status stays; no plan replays these "
         "failures any more"
     )
     if effects.kinds:
         print_table(("stage", "error", "events"), ((one.stage, one.error_type, one.events) for one in effects.kinds))
-    shown = effects.organizations[:20]
-    if shown:
-        columns = ("organization", "events", "jobs")
-        print_table(columns, ((one.organization_id, one.events, one.jobs) for one in shown))
-    if len(effects.organizations) > len(shown):
-        typer.echo(f"and {len(effects.organizations) - len(shown)} more organizations; --json has them")
+    print_organizations(effects.organizations, ("organization", "events", "jobs"))

@@ -13,14 +13,14 @@ from rich.text import Text
 from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, MadeBefore, MostPlans, PlanId, Yes, filtered, rate
-from infra.cli.output import out, print_models, second
+from infra.cli.output import out, second
 
 if TYPE_CHECKING:
     from infra.postgres import Database
     from producers.replay.apply import Progress
     from producers.replay.effects import Effects
     from producers.replay.failed import Filter
-    from producers.replay.plans import Plan, PlanItem, PlanSummary
+    from producers.replay.plans import Plan, PlanItem
 
 app = typer.Typer()
 replay = typer.Typer(help="Bring failed events back: plan, look, apply.", no_args_is_help=True)
@@ -55,13 +55,13 @@ def plan_replay(*, chosen: "Filter", as_json: AsJson = False) -> None:
 @plain_errors()
 def list_plans(*, limit: MostPlans = 50, before: MadeBefore = None, as_json: AsJson = False) -> None:
     """List plans, the latest first."""
+    from infra.cli.plan_output import print_plans
     from infra.cli.session import with_database
     from producers.replay.plans import Plans
 
     found = with_database(lambda database: Plans(database, database.clock).latest(limit=limit, before=before))
-    columns = ("plan", "state", "failed events found", "made (UTC)", "by", "ended (UTC)", "filter")
-    none = "There is no plan. `teamfit replay plan` makes one."
-    print_models(found, columns, _plan_row, none=none, as_json=as_json)
+    column, no_filter = "failed events found", "all that were open"
+    print_plans("replay", found, "events", column=column, no_filter=no_filter, as_json=as_json)
 
 
 @replay.command("apply")
@@ -145,11 +145,6 @@ async def _applied(database: "Database", plan_id: UUID, rate: float) -> "Plan":
             except asyncio.CancelledError:
                 typer.echo(f"Stopped. `teamfit replay apply {plan_id}` goes on from here.", err=True)
                 raise
-
-
-def _plan_row(one: "PlanSummary") -> tuple[object, ...]:
-    chosen = one.filters.model_dump(exclude_none=True) or "all that were open"
-    return (one.id, one.state, one.events, one.created_at, one.created_by, one.ended_at, chosen)
 
 
 def _print(plan: "Plan") -> None:

@@ -5,14 +5,15 @@ process is said to be busy.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import structlog
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -26,6 +27,8 @@ log = structlog.get_logger(__name__)
 # A plan holds two connections while it is applied, and pages need some too.
 _MOST_AT_ONCE: Final = 1
 _MOST_REMEMBERED: Final = 100
+_LISTED: Final = 50
+_ITEMS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,28 @@ class _Run:
     rate: float
 
 
-class Before(BaseModel):
+class AtRate(BaseModel):
+    """The form says how fast a plan is applied; a kind may ask for more."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rate: float = Field(ge=1, le=10_000)
+
+
+class _Before(BaseModel):
     """The page of a list of plans has those made before a time."""
 
     model_config = ConfigDict(extra="forbid")
 
     before: Moment | None = None
+
+
+class _Items(BaseModel):
+    """The page of a plan's items has those after a position."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: int = Field(default=0, ge=0, le=2**31 - 1)
 
 
 class Applying:
@@ -93,31 +112,91 @@ class Applying:
             del self._runs[plan_id]
 
 
-def stop_routes(
-    desk: Desk, applying: Applying, page: str, name: str, abort: Callable[[UUID], Awaitable[object]]
-) -> list[Route]:
-    """Return the routes by which a plan is paused, and ended for good.
+class Plans(Protocol):
+    """The plans of a kind, as its pages ask for them."""
 
-    Args:
+    async def latest(self, *, limit: int, before: datetime | None) -> Sequence[Any]:
+        """Return plans, the latest first, made before a time."""
+
+    async def get(self, plan_id: UUID) -> object:
+        """Return a plan. Raises TeamfitError if there is none."""
+
+    async def page(self, plan_id: UUID, *, after: int, limit: int) -> Any:  # noqa: ANN401 - each kind has its own
+        """Return a plan and its items after a position. Raises TeamfitError if there is none."""
+
+    async def abort(self, plan_id: UUID) -> object:
+        """End a plan before its time. Raises TeamfitError if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPages:
+    """The pages of plans of a kind: their list, and each plan with its buttons.
+
+    Attributes:
         desk: guards them.
         applying: the plans of this process.
-        page: where the pages of these plans are.
+        plans: what they show.
+        apply: applies a plan, given its ID and what was asked.
+        asked: the form by which one asks for it.
+        path: where the pages are.
         name: of the plan's ID in the path.
-        abort: ends a plan.
+        template: the page of one plan; with an `s` more, that of the list.
+        words: what the page of a plan needs besides.
     """
 
-    async def pause(visit: Visit) -> Response:
-        plan_id = UUID(visit.path(name))
-        if not await applying.pause(plan_id):
+    desk: Desk
+    applying: Applying
+    plans: Plans
+    apply: Callable[..., Coroutine[Any, Any, object]]
+    asked: type[AtRate]
+    path: str
+    name: str
+    template: str
+    words: Mapping[str, object] = field(default_factory=dict)
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        one = f"{self.path}/{{{self.name}:uuid}}"
+        return [
+            self.desk.action(f"{one}/apply", self._begin),
+            self.desk.action(f"{one}/pause", self._pause),
+            self.desk.action(f"{one}/abort", self._end),
+            *self.desk.live_page(one, f"{self.template}.html", self._one),
+            *self.desk.live_page(self.path, f"{self.template}s.html", self._every),
+        ]
+
+    async def _every(self, visit: Visit) -> Mapping[str, Any]:
+        found = await self.plans.latest(limit=_LISTED, before=_Before.model_validate(visit.fields).before)
+        return {"plans": found, "next": found[-1].created_at if len(found) == _LISTED else None}
+
+    async def _one(self, visit: Visit) -> Mapping[str, Any]:
+        plan_id = self._id(visit)
+        plan = await self.plans.page(plan_id, after=_Items.model_validate(visit.fields).after, limit=_ITEMS)
+        return {
+            "plan": plan,
+            "rate": self.applying.rate_of(plan_id),
+            "refusal": self.applying.refusal_of(plan_id),
+            "next": plan.items[-1].position if len(plan.items) == _ITEMS else None,
+            **self.words,
+        }
+
+    async def _begin(self, visit: Visit) -> Response:
+        plan_id, how = self._id(visit), self.asked.model_validate(visit.fields)
+        await self.plans.get(plan_id)
+        self.applying.start(plan_id, how.rate, lambda: self.apply(plan_id, **dict(how)))
+        return self._shown(visit)
+
+    async def _pause(self, visit: Visit) -> Response:
+        if not await self.applying.pause(self._id(visit)):
             raise Refused("plan_busy", "this process does not apply the plan; abort it, and its applier stops")
-        return desk.go(visit, f"{page}/{plan_id}")
+        return self._shown(visit)
 
-    async def end(visit: Visit) -> Response:
-        plan_id = UUID(visit.path(name))
-        await abort(plan_id)
-        return desk.go(visit, f"{page}/{plan_id}")
+    async def _end(self, visit: Visit) -> Response:
+        await self.plans.abort(self._id(visit))
+        return self._shown(visit)
 
-    return [
-        desk.action(f"{page}/{{{name}:uuid}}/pause", pause),
-        desk.action(f"{page}/{{{name}:uuid}}/abort", end),
-    ]
+    def _id(self, visit: Visit) -> UUID:
+        return UUID(visit.path(self.name))
+
+    def _shown(self, visit: Visit) -> Response:
+        return self.desk.go(visit, f"{self.path}/{self._id(visit)}")

@@ -1,29 +1,32 @@
-"""A plan cancels many jobs: its set is frozen, and its effects are shown first.
+"""Many jobs are cancelled by a plan: see `frozen_plans.py`.
 
-Making a plan writes down the jobs that a filter finds and that have not ended, with their runs, and cancels none. The
-digest says which set that is: whoever applies the plan cancels it and no other job, however many have come since.
-Nothing is deleted, so this is how a backlog is purged.
+The set is the jobs that a filter finds and that have not ended, with their runs. Nothing is deleted, so this is how a
+backlog is purged.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Literal, TypeAlias
-from uuid import UUID, uuid4
+from typing import Any, Final, TypeAlias, Unpack
+from uuid import UUID
 
-import aiosql
+import structlog
 from pydantic import BaseModel, Field
 
-from infra.actions import Act, acting
-from infra.errors import Refused
+from infra import telemetry
+from infra.operations.frozen_plans import Effects, FrozenPlan, FrozenPlans, FrozenPlanSummary, Kind, statements
 from infra.operations.job_search import JobFilter, filtered, values_of
+from infra.operations.plan_applying import Batch, Done, How, apply_plan
 from infra.postgres import Connection, Database
+from producers.cancel.cancellation import Cancellation
+from streams.delivery.deliveries import Record
+from streams.jobs.cancellations import cancel_runs, cancelled_fact
+from streams.jobs.events import JobCancelled, JobId
 
-queries = aiosql.from_path(Path(__file__).with_name("cancel_plans.sql"), "asyncpg")
+log = structlog.get_logger(__name__)
+
+_queries = statements("cancel", counted="jobs", done="cancelled", member="job_id::text || ' ' || run")
 _items = filtered("cancel_items.sql")
-
-CancelPlanState: TypeAlias = Literal["planned", "applying", "finished", "aborted"]
 
 
 class OrganizationEffects(BaseModel):
@@ -35,7 +38,7 @@ class OrganizationEffects(BaseModel):
     quota: int = Field(description="Units of quota that are released.")
 
 
-class CancelEffects(BaseModel):
+class CancelEffects(Effects):
     """These effects of a plan were shown."""
 
     jobs: int
@@ -43,35 +46,25 @@ class CancelEffects(BaseModel):
     quota: int
     organizations: list[OrganizationEffects] = Field(description="Those with most jobs first.")
 
+    def in_short(self) -> dict[str, int]:
+        """Return the numbers, that of organizations too."""
+        return {**super().in_short(), "organizations": len(self.organizations)}
 
-class CancelPlan(BaseModel):
+
+class CancelPlan(FrozenPlan[JobFilter, CancelEffects]):
     """A plan, and how far it is."""
 
-    id: UUID
-    state: CancelPlanState
-    filters: JobFilter
-    effects: CancelEffects
+    DONE = "cancelled"
+
     digest: str = Field(description="SHA-256 of the set: each job and run in the plan's order.")
     reason: str | None = Field(description="Why, once somebody has applied it; the customers read it.")
-    created_by: str
-    created_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
-    total: int
     left: int = Field(description="Jobs whose turn has not come.")
     cancelled: int = Field(description="Jobs that the plan has cancelled; others had ended or begun anew.")
 
 
-class CancelPlanSummary(BaseModel):
+class CancelPlanSummary(FrozenPlanSummary[JobFilter]):
     """A plan as a list shows it."""
 
-    id: UUID
-    state: CancelPlanState
-    filters: JobFilter
-    created_by: str
-    created_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
     jobs: int
 
 
@@ -92,85 +85,78 @@ class CancelPlanPage(CancelPlan):
     items: list[CancelPlanItem]
 
 
-class UnknownCancelPlan(Refused):
-    """There is no plan with this ID."""
+CancelPlans: TypeAlias = FrozenPlans[JobFilter, CancelPlan, CancelPlanSummary, CancelPlanPage]
 
-    def __init__(self, plan_id: UUID) -> None:
-        super().__init__("plan_not_found", f"plan {plan_id}: not found; make one with `teamfit cancel plan`")
+
+def cancel_plans(database: Database) -> CancelPlans:
+    """Return the plans of cancellations."""
+    return FrozenPlans(database, _KIND)
 
 
 @dataclass(frozen=True, slots=True)
-class CancelPlans:
-    """The plans in Postgres. Each method raises DependencyDown when it is away."""
+class CancelApplier:
+    """Applies plans of cancellations.
 
-    database: Database
+    A batch decides that its runs are cancelled. Once that is committed, their facts are published; if the process dies
+    in between, the reconciler does it, as it does for a single cancellation.
+    """
 
-    async def make(self, chosen: JobFilter, *, by: str) -> CancelPlan:
-        """Freeze the jobs that a filter finds and that have not ended. Nothing but the plan is written."""
-        plan_id = uuid4()
-        filters = chosen.model_dump(mode="json", exclude_none=True)
-        act = Act("cancel.plan", f"plan {plan_id}")
-        async with acting(self.database, act) as connection:
-            now = self.database.clock.now()
-            await queries.add_plan(connection, id=plan_id, filters=filters, created_by=by, now=now)
-            values = {"words": None, **await values_of(connection, chosen)}
-            await _items.freeze(connection, plan_id=plan_id, **values)
-            await queries.analyze_items(connection)
-            effects = await _effects_of(connection, plan_id)
-            digest = await digest_of(connection, plan_id)
-            await queries.set_effects(connection, id=plan_id, effects=effects.model_dump(mode="json"), digest=digest)
-            shown = effects.model_dump(include={"jobs", "processing", "quota"})
-            act.effects = {**shown, "organizations": len(effects.organizations), "filters": filters, "digest": digest}
-            return await read_cancel_plan(connection, plan_id)
+    cancellation: Cancellation
 
-    async def get(self, plan_id: UUID) -> CancelPlan:
-        """Return a plan. Raises UnknownCancelPlan."""
-        async with self.database.transaction() as connection:
-            return await read_cancel_plan(connection, plan_id)
+    async def apply(self, plan_id: UUID, **how: Unpack[How]) -> CancelPlan:
+        """Cancel what is left of a plan; see `apply_plan`. The customers read why, and the rate is jobs."""
+        return await apply_plan(cancel_plans(self.cancellation.database), plan_id, self._cancel, **how)
 
-    async def latest(self, *, limit: int = 50, before: datetime | None = None) -> Sequence[CancelPlanSummary]:
-        """Return plans, the latest first, made before a time."""
-        async with self.database.transaction() as connection:
-            return [CancelPlanSummary(**row) async for row in queries.latest(connection, limit=limit, before=before)]
+    async def _cancel(self, connection: Connection, batch: Batch) -> Done:
+        """Decide that runs are cancelled where they may be."""
+        asked: dict[tuple[JobId, int], JobCancelled] = {}
+        for row in batch.rows:
+            if _refusal(row) is None:
+                job_id = JobId(row["job_id"])
+                asked[job_id, row["run"]] = cancelled_fact(job_id, row["run"], row["owner"], batch.reason, at=batch.now)
+        decided = await cancel_runs(connection, list(asked.values()), at=batch.now) if asked else {}
+        results = [_refusal(row) or decided[JobId(row["job_id"]), row["run"]].outcome for row in batch.rows]
+        facts = [end.fact for end in decided.values() if end.outcome == "cancelled" and end.fact is not None]
+        return Done(results, lambda: self._tell(batch.plan_id, facts))
 
-    async def page(self, plan_id: UUID, *, after: int = 0, limit: int = 100) -> CancelPlanPage:
-        """Return a plan and its jobs after a position. Raises UnknownCancelPlan."""
-        async with self.database.transaction() as connection:
-            plan = await read_cancel_plan(connection, plan_id)
-            rows = queries.items(connection, plan_id=plan_id, after=after, limit=limit)
-            return CancelPlanPage(**dict(plan), items=[CancelPlanItem(**row) async for row in rows])
-
-    async def abort(self, plan_id: UUID) -> CancelPlan:
-        """End a plan before its time; what it has cancelled stays so. One that has ended stays as it is.
-
-        Whoever is applying it stops before its next batch. Raises UnknownCancelPlan.
-        """
-        act = Act("cancel.abort", f"plan {plan_id}")
-        async with acting(self.database, act) as connection:
-            await queries.end(connection, id=plan_id, state="aborted", now=self.database.clock.now())
-            plan = await read_cancel_plan(connection, plan_id)
-            act.effects = {"state": plan.state, "cancelled": plan.cancelled, "left": plan.left}
-            return plan
+    async def _tell(self, plan_id: UUID, facts: Sequence[Record]) -> None:
+        telemetry.JOBS.labels("cancelled").inc(len(facts))
+        if facts:
+            log.info("job.cancelled", plan=str(plan_id), jobs=len(facts))
+            await self.cancellation.tell(facts)
 
 
-async def read_cancel_plan(connection: Connection, plan_id: UUID) -> CancelPlan:
-    """Read a plan in the caller's transaction. Raises UnknownCancelPlan."""
-    row = await queries.plan(connection, id=plan_id)
-    if row is None:
-        raise UnknownCancelPlan(plan_id)
-    return CancelPlan(**row)
+def _refusal(row: Any) -> str | None:  # noqa: ANN401 - a row of Postgres
+    """Return why a job is not cancelled; None: it may be."""
+    if not row["is_ours"] or row["owner"] is None:
+        return "not_cancellable"
+    return "moved_on" if row["latest_run"] > row["run"] else row["latest_outcome"]
 
 
-async def digest_of(connection: Connection, plan_id: UUID) -> str:
-    """Return the digest of a plan's set as it stands."""
-    return str(await queries.digest_of(connection, plan_id=plan_id))
+async def _freeze(connection: Connection, plan_id: UUID, chosen: JobFilter) -> None:
+    values = {"words": None, **await values_of(connection, chosen)}
+    await _items.freeze(connection, plan_id=plan_id, **values)
 
 
 async def _effects_of(connection: Connection, plan_id: UUID) -> CancelEffects:
-    each = [OrganizationEffects(**row) async for row in queries.effects_of(connection, plan_id=plan_id)]
+    each = [OrganizationEffects(**row) async for row in _queries.effects_of(connection, plan_id=plan_id)]
     return CancelEffects(
         jobs=sum(one.jobs for one in each),
         processing=sum(one.processing for one in each),
         quota=sum(one.quota for one in each),
         organizations=each,
     )
+
+
+_KIND: Final = Kind(
+    command="cancel",
+    action="job.cancel",
+    because="the customers read it",
+    longest_reason=500,
+    plan=CancelPlan,
+    summary=CancelPlanSummary,
+    page=CancelPlanPage,
+    queries=_queries,
+    freeze=_freeze,
+    effects_of=_effects_of,
+)

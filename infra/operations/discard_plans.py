@@ -1,29 +1,27 @@
-"""A plan discards many failed events. Its set is frozen, and its effects are shown first.
+"""Many failed events are discarded by a plan: see `frozen_plans.py`.
 
-Making a plan writes down the open failed events that a filter finds, each with how often it had failed, and discards
-none. The digest says which set that is: whoever applies the plan discards it and no other event. One that has failed
-again meanwhile, or that somebody else has dealt with, is left as it is.
+The set is the open failed events that a filter finds, each with how often it had failed. One that has failed again
+meanwhile, or that somebody else has dealt with, is left as it is. Nothing is published.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Literal, TypeAlias
-from uuid import UUID, uuid4
+from typing import Final, TypeAlias, Unpack
+from uuid import UUID
 
-import aiosql
 from pydantic import BaseModel, Field
 
-from infra.actions import Act, acting
-from infra.errors import Refused
+from infra.actions import current_actor
+from infra.operations.frozen_plans import Effects, FrozenPlan, FrozenPlans, FrozenPlanSummary, Kind, statements
+from infra.operations.plan_applying import Batch, Done, How, apply_plan
 from infra.postgres import Connection, Database, plan_for_values
 from producers.replay.failed import Filter
+from streams.delivery.failed_events import discard
 
-queries = aiosql.from_path(Path(__file__).with_name("discard_plans.sql"), "asyncpg")
-
-DiscardPlanState: TypeAlias = Literal["planned", "applying", "finished", "aborted"]
 MOST_CHOSEN = 500
+
+_queries = statements(
+    "discard", counted="events", done="discarded", member="failed_event_id::text || ' ' || occurrences"
+)
 
 
 class DiscardChoice(Filter):
@@ -48,7 +46,7 @@ class DiscardedOf(BaseModel):
     jobs: int
 
 
-class DiscardEffects(BaseModel):
+class DiscardEffects(Effects):
     """These effects of a plan were shown."""
 
     events: int
@@ -57,34 +55,19 @@ class DiscardEffects(BaseModel):
     organizations: list[DiscardedOf] = Field(description="Those with most events first.")
 
 
-class DiscardPlan(BaseModel):
+class DiscardPlan(FrozenPlan[DiscardChoice, DiscardEffects]):
     """A plan, and how far it is."""
 
-    id: UUID
-    state: DiscardPlanState
-    filters: DiscardChoice
-    effects: DiscardEffects
+    DONE = "discarded"
+
     digest: str = Field(description="SHA-256 of the set: each event and how often it had failed, in the plan's order.")
-    reason: str | None = Field(description="Why, once somebody has applied it.")
-    created_by: str
-    created_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
-    total: int
     left: int = Field(description="Events whose turn has not come.")
     discarded: int = Field(description="Events that the plan has discarded; others had changed.")
 
 
-class DiscardPlanSummary(BaseModel):
+class DiscardPlanSummary(FrozenPlanSummary[DiscardChoice]):
     """A plan as a list shows it."""
 
-    id: UUID
-    state: DiscardPlanState
-    filters: DiscardChoice
-    created_by: str
-    created_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
     events: int
 
 
@@ -107,82 +90,49 @@ class DiscardPlanPage(DiscardPlan):
     items: list[DiscardPlanItem]
 
 
-class UnknownDiscardPlan(Refused):
-    """There is no plan with this ID."""
-
-    def __init__(self, plan_id: UUID) -> None:
-        super().__init__("plan_not_found", f"plan {plan_id}: not found; make one with `teamfit discard plan`")
+DiscardPlans: TypeAlias = FrozenPlans[DiscardChoice, DiscardPlan, DiscardPlanSummary, DiscardPlanPage]
 
 
-@dataclass(frozen=True, slots=True)
-class DiscardPlans:
-    """The plans in Postgres. Each method raises DependencyDown when it is away."""
-
-    database: Database
-
-    async def make(self, chosen: DiscardChoice, *, by: str) -> DiscardPlan:
-        """Freeze the open failed events that a filter finds. Nothing but the plan is written."""
-        plan_id = uuid4()
-        filters = chosen.model_dump(mode="json", exclude_none=True)
-        act = Act("discard.plan", f"plan {plan_id}")
-        async with acting(self.database, act) as connection:
-            now = self.database.clock.now()
-            await plan_for_values(connection)
-            await queries.add_plan(connection, id=plan_id, filters=filters, created_by=by, now=now)
-            await queries.freeze(connection, plan_id=plan_id, **chosen.model_dump())
-            await queries.analyze_items(connection)
-            effects = await _effects_of(connection, plan_id)
-            digest = await digest_of(connection, plan_id)
-            await queries.set_effects(connection, id=plan_id, effects=effects.model_dump(mode="json"), digest=digest)
-            act.effects = {"events": effects.events, "jobs": effects.jobs, "filters": filters, "digest": digest}
-            return await read_discard_plan(connection, plan_id)
-
-    async def get(self, plan_id: UUID) -> DiscardPlan:
-        """Return a plan. Raises UnknownDiscardPlan."""
-        async with self.database.transaction() as connection:
-            return await read_discard_plan(connection, plan_id)
-
-    async def latest(self, *, limit: int = 50, before: datetime | None = None) -> Sequence[DiscardPlanSummary]:
-        """Return plans, the latest first, made before a time."""
-        async with self.database.transaction() as connection:
-            return [DiscardPlanSummary(**row) async for row in queries.latest(connection, limit=limit, before=before)]
-
-    async def page(self, plan_id: UUID, *, after: int = 0, limit: int = 100) -> DiscardPlanPage:
-        """Return a plan and its events after a position. Raises UnknownDiscardPlan."""
-        async with self.database.transaction() as connection:
-            plan = await read_discard_plan(connection, plan_id)
-            rows = queries.items(connection, plan_id=plan_id, after=after, limit=limit)
-            return DiscardPlanPage(**dict(plan), items=[DiscardPlanItem(**row) async for row in rows])
-
-    async def abort(self, plan_id: UUID) -> DiscardPlan:
-        """End a plan before its time; what it has discarded stays so. One that has ended stays as it is.
-
-        Whoever is applying it stops before its next batch. Raises UnknownDiscardPlan.
-        """
-        act = Act("discard.abort", f"plan {plan_id}")
-        async with acting(self.database, act) as connection:
-            await queries.end(connection, id=plan_id, state="aborted", now=self.database.clock.now())
-            plan = await read_discard_plan(connection, plan_id)
-            act.effects = {"state": plan.state, "discarded": plan.discarded, "left": plan.left}
-            return plan
+def discard_plans(database: Database) -> DiscardPlans:
+    """Return the plans of discards."""
+    return FrozenPlans(database, _KIND)
 
 
-async def read_discard_plan(connection: Connection, plan_id: UUID) -> DiscardPlan:
-    """Read a plan in the caller's transaction. Raises UnknownDiscardPlan."""
-    row = await queries.plan(connection, id=plan_id)
-    if row is None:
-        raise UnknownDiscardPlan(plan_id)
-    return DiscardPlan(**row)
+async def apply_discards(database: Database, plan_id: UUID, **how: Unpack[How]) -> DiscardPlan:
+    """Discard what is left of a plan; see `apply_plan`. The rate is failed events."""
+    return await apply_plan(discard_plans(database), plan_id, _discard, **how)
 
 
-async def digest_of(connection: Connection, plan_id: UUID) -> str:
-    """Return the digest of a plan's set as it stands."""
-    return str(await queries.digest_of(connection, plan_id=plan_id))
+async def _discard(connection: Connection, batch: Batch) -> Done:
+    ids, times = [row["failed_event_id"] for row in batch.rows], [row["occurrences"] for row in batch.rows]
+    by = current_actor().name
+    discarded = {*await discard(connection, ids, times, because=batch.reason, by=by, now=batch.now)}
+    return Done(["discarded" if one in discarded else "changed" for one in ids])
+
+
+async def _freeze(connection: Connection, plan_id: UUID, chosen: DiscardChoice) -> None:
+    await plan_for_values(connection)
+    await _queries.freeze(connection, plan_id=plan_id, **chosen.model_dump())
 
 
 async def _effects_of(connection: Connection, plan_id: UUID) -> DiscardEffects:
-    kinds = [DiscardedKind(**row) async for row in queries.kinds(connection, plan_id=plan_id)]
-    each = [DiscardedOf(**row) async for row in queries.organizations(connection, plan_id=plan_id)]
+    kinds = [DiscardedKind(**row) async for row in _queries.kinds(connection, plan_id=plan_id)]
+    each = [DiscardedOf(**row) async for row in _queries.organizations(connection, plan_id=plan_id)]
     return DiscardEffects(
         events=sum(one.events for one in kinds), jobs=sum(one.jobs for one in each), kinds=kinds, organizations=each
     )
+
+
+_KIND: Final = Kind(
+    command="discard",
+    action="failed.discard",
+    because="it stays on record",
+    longest_reason=1_000,
+    plan=DiscardPlan,
+    summary=DiscardPlanSummary,
+    page=DiscardPlanPage,
+    queries=_queries,
+    freeze=_freeze,
+    effects_of=_effects_of,
+    results=("discarded", "changed"),
+)

@@ -1,36 +1,27 @@
-"""Plans of operators are applied here: cancellations of jobs, and discards of failed events.
+"""One process at a time applies a plan, at a rate. Stopped anywhere, it can go on.
 
-The set is held against the digest that was shown, one process at a time works through it at a rate, and each batch is
-a transaction of its own. What a batch does is its caller's.
+The set is held against the digest that was shown. A batch is one transaction: what the plan is for is done to its
+items, what became of each is noted in the plan, and the log of actions has a line. If the process dies before the
+commit, the batch is done again, and nothing of it had happened; after it, the next batch follows.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from math import inf
 from time import monotonic
-from typing import Any, Generic, Protocol, Required, TypedDict, TypeVar, Unpack
+from typing import Any, Required, TypeAlias, TypedDict, Unpack
 from uuid import UUID
 
-from infra.actions import Act, acting
+from infra.actions import Act, acting, note
 from infra.errors import Refused
-from infra.postgres import Connection, Database
+from infra.operations.frozen_plans import FrozenPlans, Plan
+from infra.postgres import Connection
 from infra.texts import storable
 from producers.applying import Pace, alone, uninterrupted
 
-
-class Frozen(Protocol):
-    """A plan whose set stands."""
-
-    id: UUID
-    state: Any
-    digest: str
-    total: int
-    left: int
-
-
-P = TypeVar("P", bound=Frozen)
+AnyPlans: TypeAlias = FrozenPlans[Any, Plan, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,85 +49,71 @@ class How(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Undertaking(Generic[P]):
-    """Plans of one kind have this in common.
+class Batch:
+    """The items of a plan whose turn it is, as the kind's `next_batch` reads them."""
 
-    Attributes:
-        command: their command's name.
-        for_whom: the end of the sentence that asks why.
-        longest_reason: characters of a reason that are kept.
-        queries: of their tables; `begin`, `state` and `end` are asked for.
-        read: reads a plan in the caller's transaction; refuses one that is unknown.
-        digest_of: the digest of a plan's set as it stands.
-        told: how far a plan is, for the log of actions.
+    plan_id: UUID
+    rows: Sequence[Any]
+    reason: str
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A batch's results, one for each item in its order, and what follows their commit."""
+
+    results: Sequence[str]
+    afterwards: Callable[[], Awaitable[None]] | None = None
+
+
+Work: TypeAlias = Callable[[Connection, Batch], Awaitable[Done]]
+
+
+async def apply_plan(plans: AnyPlans[Plan], plan_id: UUID, work: Work, **how: Unpack[How]) -> Plan:
+    """Do what is left of a plan, and return the plan as it is then. A finished plan is returned as it is.
+
+    Cancelling the call stops it after the batch under way; calling it again goes on from there.
+
+    Args:
+        plans: of the plan's kind.
+        plan_id: which plan.
+        work: does to a batch what the plan is for, in the batch's transaction.
+        how: see there.
+
+    Raises:
+        Refused: there is no such plan, it was aborted or changed, or another process applies it.
+        DependencyDown: Postgres is away; calling again goes on.
     """
-
-    command: str
-    for_whom: str
-    longest_reason: int
-    queries: Any
-    read: Callable[[Connection, UUID], Awaitable[P]]
-    digest_of: Callable[[Connection, UUID], Awaitable[str]]
-    told: Callable[[P], Mapping[str, object]]
-
-    async def apply(
-        self,
-        database: Database,
-        plan_id: UUID,
-        batch: Callable[[str, int], Coroutine[Any, Any, Counter[str]]],
-        **how: Unpack[How],
-    ) -> P:
-        """Do what is left of a plan, and return the plan as it is then. A finished plan is returned as it is.
-
-        Cancelling the call stops it after the batch under way; calling it again goes on from there.
-
-        Args:
-            database: where the plan stands.
-            plan_id: which plan.
-            batch: does the next items, given why and how many at most; returns what became of them.
-            how: see there.
-
-        Raises:
-            Refused: there is no such plan, it was aborted or changed, or another process applies it.
-            DependencyDown: Postgres is away; calling again goes on.
-        """
-        because = how["because"]
-        if not because.strip():
-            raise Refused("invalid_request", f"because: say why; {self.for_whom}")
-        act = Act(f"{self.command}.apply", f"plan {plan_id}", because, {"rate": how["rate"]})
-        async with alone(database, plan_id, act, self._busy(plan_id)):
-            async with acting(database, act) as connection:
-                plan = await self.read(connection, plan_id)
-                act.effects |= self.told(plan)
-                if plan.state == "finished":
-                    return plan
-                reason = await self._begin(connection, plan, storable(because.strip(), self.longest_reason), database)
-            if await _work_through(plan, lambda most: batch(reason, most), how):
-                async with database.transaction() as connection:
-                    await self.queries.end(connection, id=plan.id, state="finished", now=database.clock.now())
-        async with database.transaction() as connection:
-            return await self.read(connection, plan_id)
-
-    async def refuse_aborted(self, connection: Connection, plan_id: UUID) -> None:
-        """Refuse a batch of a plan that was aborted. The plan's state stays as it is until the transaction ends."""
-        if await self.queries.state(connection, id=plan_id) == "aborted":
-            raise _aborted(plan_id)
-
-    async def _begin(self, connection: Connection, plan: P, reason: str, database: Database) -> str:
-        """Note that a plan is being applied, unless it may not be; return why."""
-        begun = await self.queries.begin(connection, id=plan.id, reason=reason, now=database.clock.now())
-        if begun is None:
-            raise _aborted(plan.id)
-        if await self.digest_of(connection, plan.id) != plan.digest:
-            raise Refused("plan_changed", f"plan {plan.id}: its set is not the one that was shown; make a new plan")
-        return str(begun)
-
-    def _busy(self, plan_id: UUID) -> Refused:
-        status = f"`teamfit {self.command} status` shows how far"
-        return Refused("plan_busy", f"plan {plan_id}: somebody else is applying it now; {status}")
+    kind, because = plans.kind, how["because"]
+    if not because.strip():
+        raise Refused("invalid_request", f"because: say why; {kind.because}")
+    act = Act(f"{kind.command}.apply", f"plan {plan_id}", because, {"rate": how["rate"]})
+    status = f"`teamfit {kind.command} status` shows how far"
+    busy = Refused("plan_busy", f"plan {plan_id}: somebody else is applying it now; {status}")
+    async with alone(plans.database, plan_id, act, busy):
+        async with acting(plans.database, act) as connection:
+            plan = await plans.read(connection, plan_id)
+            act.effects |= plan.so_far()
+            if plan.state == "finished":
+                return plan
+            reason = await _begin(connection, plans, plan, storable(because.strip(), kind.longest_reason))
+        if await _work_through(plans, plan, work, reason, how):
+            async with plans.database.transaction() as connection:
+                await kind.queries.end(connection, id=plan.id, state="finished", now=plans.database.clock.now())
+    return await plans.get(plan_id)
 
 
-async def _work_through(plan: Frozen, batch: Callable[[int], Coroutine[Any, Any, Counter[str]]], how: How) -> bool:
+async def _begin(connection: Connection, plans: AnyPlans[Plan], plan: Plan, reason: str) -> str:
+    """Note that a plan is being applied, unless it may not be; return why."""
+    begun = await plans.kind.queries.begin(connection, id=plan.id, reason=reason, now=plans.database.clock.now())
+    if begun is None:
+        raise _aborted(plan.id)
+    if await plans.digest_of(connection, plan.id) != plan.digest:
+        raise Refused("plan_changed", f"plan {plan.id}: its set is not the one that was shown; make a new plan")
+    return str(begun)
+
+
+async def _work_through(plans: AnyPlans[Plan], plan: Plan, work: Work, reason: str, how: How) -> bool:
     """Do what is left, batch by batch; return whether nothing is left."""
     at_most, report, pace = how.get("at_most"), how.get("report"), Pace(how["rate"])
     deadline = monotonic() + at_most.total_seconds() if at_most else inf
@@ -148,9 +125,29 @@ async def _work_through(plan: Frozen, batch: Callable[[int], Coroutine[Any, Any,
             return True
         if monotonic() >= deadline:
             return False
-        done = (await uninterrupted(batch(pace.batch))).total()
+        done = await uninterrupted(_next_batch(plans, plan.id, work, reason, pace.batch))
         left -= done
         await pace.after(done)
+
+
+async def _next_batch(plans: AnyPlans[Plan], plan_id: UUID, work: Work, reason: str, size: int) -> int:
+    """Do the next items; return how many there were."""
+    kind, now = plans.kind, plans.database.clock.now()
+    async with plans.database.transaction() as connection:
+        # The state stays as it is until the transaction ends.
+        if await kind.queries.state(connection, id=plan_id) == "aborted":
+            raise _aborted(plan_id)
+        rows = [row async for row in kind.queries.next_batch(connection, plan_id=plan_id, limit=size)]
+        done = await work(connection, Batch(plan_id, rows, reason, now))
+        positions = [row["position"] for row in rows]
+        await kind.queries.note_done(connection, plan_id=plan_id, positions=positions, results=done.results, now=now)
+        if rows:
+            counts = {**dict.fromkeys(kind.results, 0), **Counter(done.results)}
+            effects = {"positions": f"{positions[0]} to {positions[-1]}", **counts}
+            await note(connection, Act(kind.action, f"plan {plan_id}", reason, effects))
+    if done.afterwards is not None:
+        await done.afterwards()
+    return len(rows)
 
 
 def _aborted(plan_id: UUID) -> Refused:

@@ -69,7 +69,12 @@ ALSO = {
 }
 
 _COMMENT = re.compile(r"--[^\n]*")
-_WRITE = re.compile(r"\b(INSERT INTO|DELETE FROM|UPDATE)\s+([a-z_]+)")
+_WRITE = re.compile(r"\b(INSERT INTO|DELETE FROM|UPDATE)\s+([a-z_]+|/\* [a-z]+ \*/)")
+# The tables that `infra/operations/frozen_plans.py` fills in.
+_FILLED_IN = {
+    "/* plans */": ("cancel_plans", "discard_plans"),
+    "/* items */": ("cancel_plan_items", "discard_plan_items"),
+}
 _LOCK_OR_UPSERT = re.compile(r"\b(FOR|NO KEY|DO)\s+$")
 _TEMPORARY = re.compile(r"CREATE TEMP(?:ORARY)? TABLE(?: IF NOT EXISTS)? ([a-z_]+)")
 
@@ -86,7 +91,8 @@ def written() -> dict[str, set[tuple[str, str]]]:
         own = set(_TEMPORARY.findall(text))
         for match in _WRITE.finditer(text):
             if match[2] not in own and not _LOCK_OR_UPSERT.search(text[: match.start()]):
-                found[match[2]].add((name, match[1]))
+                for table in _FILLED_IN.get(match[2], (match[2],)):
+                    found[table].add((name, match[1]))
     return found
 
 

@@ -12,8 +12,7 @@ from infra.api.bearer import Authenticated
 from infra.api.plan_routes import APPLY, APPLY_AT_MOST, MAKE, PLAN, READ, ItemsQuery, PlansQuery
 from infra.auth import OPERATOR, Caller
 from infra.identity import Tokens
-from infra.operations.cancel_applying import CancelApplier
-from infra.operations.cancel_plans import CancelPlan, CancelPlanPage, CancelPlans, CancelPlanSummary
+from infra.operations.cancel_plans import CancelApplier, CancelPlan, CancelPlanPage, CancelPlanSummary, cancel_plans
 from infra.operations.job_search import JobFilter, Term
 from infra.postgres import Database
 from producers.cancel.cancellation import Cancellation
@@ -34,7 +33,7 @@ def create_router(database: Database, publisher: Publisher, tokens: Tokens) -> A
     """Return the routes."""
     router = APIRouter(prefix="/api/ops/cancel/plans", tags=["operators"])
     operator = Authenticated(tokens, scope=OPERATOR, logs=database)
-    plans = CancelPlans(database)
+    plans = cancel_plans(database)
     applier = CancelApplier(Cancellation(database, publisher, database.clock))
     heavy = Turns(1)
 

@@ -12,13 +12,13 @@ from infra.api.bearer import Authenticated
 from infra.api.plan_routes import APPLY, APPLY_AT_MOST, MAKE, PLAN, READ, ItemsQuery, PlansQuery
 from infra.auth import OPERATOR, Caller
 from infra.identity import Tokens
-from infra.operations.discard_applying import DiscardApplier
 from infra.operations.discard_plans import (
     DiscardChoice,
     DiscardPlan,
     DiscardPlanPage,
-    DiscardPlans,
     DiscardPlanSummary,
+    apply_discards,
+    discard_plans,
 )
 from infra.operations.job_search import Term
 from infra.postgres import Database
@@ -38,7 +38,7 @@ def create_router(database: Database, tokens: Tokens) -> APIRouter:
     """Return the routes."""
     router = APIRouter(prefix="/api/ops/discard/plans", tags=["operators"])
     operator = Authenticated(tokens, scope=OPERATOR, logs=database)
-    plans, applier = DiscardPlans(database), DiscardApplier(database)
+    plans = discard_plans(database)
     heavy = Turns(1)
 
     @router.post("", status_code=HTTPStatus.CREATED, responses=MAKE)
@@ -64,7 +64,7 @@ def create_router(database: Database, tokens: Tokens) -> APIRouter:
         Nothing runs on in between, so not calling again is how to stop. A finished plan is returned as it is.
         """
         async with heavy.one():
-            return await applier.apply(plan_id, because=body.because, rate=body.rate, at_most=APPLY_AT_MOST)
+            return await apply_discards(database, plan_id, because=body.because, rate=body.rate, at_most=APPLY_AT_MOST)
 
     @router.post("/{plan_id}/abort", responses=PLAN, dependencies=[Depends(operator)])
     async def abort_discard_plan(plan_id: UUID) -> DiscardPlan:

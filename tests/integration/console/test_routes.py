@@ -15,8 +15,8 @@ from infra.auth import issue_token
 from infra.console import Console, make_link
 from infra.console.pages.job import MOST_FACTS
 from infra.console.sessions import Role, Session, Sessions
-from infra.operations.cancel_plans import CancelPlans
-from infra.operations.discard_plans import DiscardChoice, DiscardPlans
+from infra.operations.cancel_plans import cancel_plans
+from infra.operations.discard_plans import DiscardChoice, discard_plans
 from infra.operations.job_search import JobFilter
 from infra.operations.webhooks import add_endpoint
 from infra.postgres import Database
@@ -166,8 +166,8 @@ async def _arranged(scene: Scene, settings: Settings) -> dict[str, str]:
         "job_id": str(job.job_id),
         "event_id": str(await scene.failed_event_of(job)),
         "plan_id": str(plan.id),
-        "cancel_id": str((await CancelPlans(scene.database).make(JobFilter(), by="ann")).id),
-        "discard_id": str((await DiscardPlans(scene.database).make(DiscardChoice(), by="ann")).id),
+        "cancel_id": str((await cancel_plans(scene.database).make(JobFilter(), by="ann")).id),
+        "discard_id": str((await discard_plans(scene.database).make(DiscardChoice(), by="ann")).id),
         "endpoint_id": str(
             (await add_endpoint(scene.database, settings, "acme", "https://acme.example/in")).endpoint.id
         ),
