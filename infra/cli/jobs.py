@@ -45,10 +45,10 @@ def list_jobs(
 
 def _list(chosen: "JobFilter", *, as_json: bool, **page_of: Any) -> None:  # noqa: ANN401 - handed on to `find_jobs`
     from infra.cli.session import with_database
-    from infra.operations.job_search import count_jobs, find_jobs
+    from infra.operations.job_search import list_jobs
 
     async def read(database: "Database") -> "tuple[JobPage, Count]":
-        return await find_jobs(database, chosen, **page_of), await count_jobs(database, chosen)
+        return await list_jobs(database, chosen, **page_of)
 
     page, total = with_database(read)
     if as_json:

@@ -9,6 +9,7 @@ jobs that the rest of the filter finds are looked at for a page, which says so a
 10,000 and says so too.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -137,6 +138,18 @@ class Count:
         """Return it in words, such as `more than 10,000`."""
         how = "more than " if self.more else "at least " if self.partly else ""
         return f"{how}{self.number:,}"
+
+
+async def list_jobs(
+    database: Database, chosen: JobFilter, *, order: Order = "newest", limit: int = 50, cursor: str | None = None
+) -> tuple[JobPage, Count]:
+    """Return a page as `find_jobs` does, and how many jobs there are.
+
+    They are found side by side, since each may look at many jobs.
+    """
+    return await asyncio.gather(
+        find_jobs(database, chosen, order=order, limit=limit, cursor=cursor), count_jobs(database, chosen)
+    )
 
 
 async def find_jobs(

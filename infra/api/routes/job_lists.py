@@ -16,7 +16,7 @@ from infra.auth import JOBS, OPERATOR, Caller
 from infra.clock import Moment
 from infra.errors import Refused
 from infra.identity import Tokens
-from infra.operations.job_search import Count, FoundJob, JobFilter, Order, Term, count_jobs, find_jobs
+from infra.operations.job_search import Count, FoundJob, JobFilter, Order, Term, find_jobs, list_jobs
 from infra.operations.prices import spent
 from infra.operations.schedule import DueEvent, read_due
 from infra.operations.usage import read_usage
@@ -222,8 +222,7 @@ def create_operators_router(database: Database, tokens: Tokens) -> APIRouter:
     async def search_jobs(query: Annotated[OperatorsJobsQuery, Query()]) -> OperatorsJobList:
         """Find jobs of all organizations, by any of what is known of them."""
         chosen = JobFilter(**query.model_dump(include=set(JobFilter.model_fields)))
-        page = await find_jobs(database, chosen, order=query.order, limit=query.limit, cursor=query.cursor)
-        total = await count_jobs(database, chosen)
+        page, total = await list_jobs(database, chosen, order=query.order, limit=query.limit, cursor=query.cursor)
         return OperatorsJobList(
             total=BoundedCount.of(total), jobs=list(page.jobs), next=page.next, looked_at=page.looked_at
         )

@@ -12,7 +12,7 @@ from consumers.projection.fold import Status
 from infra.console.desk import Desk
 from infra.console.visits import Visit
 from infra.errors import Refused
-from infra.operations.job_search import JobFilter, Order, count_jobs, find_jobs
+from infra.operations.job_search import JobFilter, Order, list_jobs
 from infra.operations.jobs import cancel, known_jobs
 from producers.cancel.cancellation import Cancellation
 
@@ -35,8 +35,7 @@ def routes(desk: Desk) -> list[Route]:
 
     async def model(visit: Visit) -> Mapping[str, Any]:
         page, chosen = _read(visit)
-        found = await find_jobs(desk.database, chosen, order=page.order, limit=page.limit, cursor=page.cursor)
-        total = await count_jobs(desk.database, chosen)
+        found, total = await list_jobs(desk.database, chosen, order=page.order, limit=page.limit, cursor=page.cursor)
         return {"found": found, "total": total, "states": _STATES, "page": page}
 
     async def choose(visit: Visit) -> Response:
