@@ -94,7 +94,8 @@ SELECT
     request.job_id,
     request.organization_id,
     request.team_id,
-    request.accepted_at AS created_at,
+    -- As the projection has it, so that it stays the same.
+    coalesce((request.event ->> 'time')::timestamptz, request.accepted_at) AS created_at,
     CASE WHEN ended.job_id IS NULL THEN 'pending' ELSE 'cancelled' END AS status,
     CASE WHEN ended.job_id IS NOT NULL THEN 'cancelled' END AS error_code,
     ended.fact #>> '{data,reason}' AS error_message,

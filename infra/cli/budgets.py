@@ -26,7 +26,7 @@ def micro(budget: str | None) -> int | None:
 
 def readable(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a row in which the budget is no longer in micro-units."""
-    from infra.operations.prices import MICRO
+    from infra.operations.prices import amount_of
 
     budget = row["budget"]
-    return row if budget is None else {**row, "budget": f"{budget / MICRO:.2f}"}
+    return row if budget is None else {**row, "budget": amount_of(budget)}

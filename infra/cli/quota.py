@@ -33,7 +33,7 @@ def show_quota(organization: Organization, *, as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     from infra.cli.session import with_database
-    from infra.operations.prices import MICRO, spent
+    from infra.operations.prices import amount_of, spent
     from infra.operations.quota import read_books
     from infra.operations.usage import read_usage
 
@@ -47,7 +47,7 @@ def show_quota(organization: Organization, *, as_json: AsJson = False) -> None:
         return
     typer.echo(f"{organization}: {_terms(books.subscription)}")
     if use.budget is not None:
-        typer.echo(f"Budget of the month: {use.budget / MICRO:.2f} ({use.budget_kind})")
+        typer.echo(f"Budget of the month: {amount_of(use.budget)} ({use.budget_kind})")
     out().print(_table(books))
     if llm:
         out().print(_spent(llm))

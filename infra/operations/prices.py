@@ -65,6 +65,12 @@ def micro_units(amount: str, *, name: str, most: int = _DEAREST) -> int:
     return int(value)
 
 
+def amount_of(micro_units: int) -> str:
+    """Return a sum of money with two decimals, or as many more as it has."""
+    whole = Decimal(micro_units) / MICRO
+    return f"{whole:.2f}" if whole == round(whole, 2) else str(whole.normalize())
+
+
 async def prices(database: Database) -> tuple[list[Price], Mapping[str, int]]:
     """Return all prices, and how many calls of which models have none. Raises DependencyDown."""
     async with database.transaction() as connection:

@@ -95,7 +95,7 @@ INVARIANTS: Sequence[Invariant] = (
         statement="no event says of a job what only another organization or a stage may say",
         next_step="Nothing followed from these events, and each names its sender in `source` (teamfit failed show). "
         "See who may write to the topic (docs/deploying.md), then set them aside: teamfit failed discard --error "
-        "ForgedEvent.",
+        "ForgedEvent --because REASON",
     ),
     Invariant(
         name="mistakes of senders",

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from infra.operations.prices import amount_of, micro_units
 from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.test_operator_commands import teamfit  # noqa: F401 - a fixture
@@ -157,3 +158,12 @@ async def test_a_wrong_price_is_refused_by_name(
     refused = await teamfit("llm", "prices", "set", *arguments)
     assert (refused.exit_code, complaint in refused.stderr) == (1, True)
     assert await database.fetchval("SELECT count(*) FROM llm_prices WHERE model = 'm'") == 0
+
+
+@pytest.mark.parametrize(
+    ("micro", "said"), [(0, "0.00"), (5_000, "0.005"), (50_250_000, "50.25"), (100_000_000, "100.00"), (1, "0.000001")]
+)
+def test_a_sum_of_money_is_said_as_exactly_as_it_was_given(micro: int, said: str) -> None:
+    """A budget of half a cent was shown as a whole one."""
+    assert amount_of(micro) == said
+    assert micro_units(said, name="budget") == micro

@@ -7,6 +7,8 @@ from uuid import UUID, uuid4
 import aiohttp
 import pytest
 
+from consumers.projection.handlers import Projection
+from infra.postgres import Database
 from streams.jobs.events import JobEvent, JobId
 from streams.jobs.facts import activity_written
 from tests import facts
@@ -135,6 +137,25 @@ async def test_a_job_that_was_just_accepted_is_pending(api: aiohttp.ClientSessio
         assert (answer.status, job["status"], job["team_id"], job["run"]) == (200, "pending", "acme-team", 1)
     async with api.get(f"/api/jobs/{JOB}", headers=bearer("rival")) as answer:
         assert answer.status == 404
+
+
+async def test_a_job_was_asked_for_at_one_time_for_life(
+    api: aiohttp.ClientSession, database: Pool, database_url: str
+) -> None:
+    """Front ends sort by it; it used to move by the moment between the event and its row."""
+    event = facts.requested()
+    await database.execute(
+        "INSERT INTO job_requests (job_id, organization_id, team_id, event) VALUES ($1, 'acme', 'acme-team', $2)",
+        JOB,
+        event.model_dump_json(),
+    )
+    times = []
+    opened = Database(database_url, size=1)
+    for step in (lambda: Projection(opened).project([event]), opened.close):
+        async with api.get(f"/api/jobs/{JOB}", headers=bearer()) as answer:
+            times.append((await answer.json())["created_at"])
+        await step()
+    assert times[0] == times[1]
 
 
 async def test_another_organizations_job_is_as_unknown_as_none(api: aiohttp.ClientSession, database: Pool) -> None:
