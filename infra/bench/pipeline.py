@@ -9,10 +9,12 @@ pipeline replaces (`--peer celery`).
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiosql
@@ -22,6 +24,7 @@ from rich.table import Table
 
 from infra.bench import celery_design
 from infra.bench.footprint import Stored, connections
+from infra.bench.peers.plot import Bar, draw
 from infra.bench.processes import Usage
 from infra.local.organizations import BIRCH
 from infra.local.stack import WORKERS, Stack
@@ -88,13 +91,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.bench.pipeline", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2000, help="jobs to send (default 2000)")
     parser.add_argument("--llm-latency", type=float, default=1.0, help="seconds that the LLM takes (default 1)")
-    parser.add_argument("--workers", type=int, default=1, help="generation workers (default 1)")
-    parser.add_argument("--peer", choices=["celery"], help="also measure this design")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[1], help="generation workers; a run each (default 1)"
+    )
+    parser.add_argument("--peer", choices=["celery"], help="also measure this design, beside the first run")
     parser.add_argument("--peer-processes", type=int, default=4, help="processes of its worker (default 4)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    parser.add_argument("--plot", type=Path, help="draw the jobs a second over the workers into this SVG file")
+    parser.add_argument("--json", action="store_true", help="print one JSON document, of several runs a list")
     options = parser.parse_args()
+    reports = [_run(options, workers, is_first=not number) for number, workers in enumerate(options.workers)]
+    if options.plot:
+        options.plot.write_text(_plot(reports))
+    if options.json:
+        documents = [report.model_dump(mode="json") for report in reports]
+        print(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
+    else:
+        for report in reports:
+            _show(report)
+    return 0
+
+
+def _run(options: argparse.Namespace, workers: int, *, is_first: bool) -> PipelineReport:
     progress = Console(stderr=True)
-    more = [f"{GENERATION}-{number}" for number in range(2, options.workers + 1)]
+    more = [f"{GENERATION}-{number}" for number in range(2, workers + 1)]
     stack = Stack(
         Settings(),
         llm_latency_s=options.llm_latency,
@@ -102,20 +121,26 @@ def main() -> int:
         report=lambda step: progress.print(f"{step} …"),
     )
     with stack:
-        report = asyncio.run(
-            _measure(stack, jobs=options.jobs, llm_latency_s=options.llm_latency, workers=options.workers)
-        )
+        report = asyncio.run(_measure(stack, jobs=options.jobs, llm_latency_s=options.llm_latency, workers=workers))
         if stack.offline:
             progress.print("a bare loop of the openai client …")
             report.bare_call_ms = _bare_call_ms(stack, options.jobs)
-        if options.peer:
+        if options.peer and is_first:
             progress.print("the Celery design …")
             report.celery = asyncio.run(_celery(stack, options))
-    if options.json:
-        print(report.model_dump_json(indent=2))
-    else:
-        _show(report)
-    return 0
+    return report
+
+
+def _plot(reports: Sequence[PipelineReport]) -> str:
+    bars = [
+        Bar(f"{one.workers} generation worker{'s' if one.workers > 1 else ''}", one.jobs_per_s, "ours")
+        for one in reports
+    ]
+    if (peer := reports[0].celery) is not None:
+        bars.append(Bar(f"the Celery design, {peer.processes} processes", peer.jobs_per_s, "peer"))
+    first = reports[0]
+    note = f"{first.jobs:,} jobs, an LLM of {first.llm_latency_s:g} s; {os.cpu_count()} cores for everything"
+    return draw("Jobs a second", note, bars, is_ordered=False)
 
 
 def _bare_call_ms(stack: Stack, calls: int) -> float:
