@@ -63,7 +63,7 @@ class JobState:
     @property
     def has_ended(self) -> bool:
         """Return whether the run has ended, in any way."""
-        return _RANK[self.status] == _RANK["completed"]
+        return _ends(self.status)
 
 
 def fold_all(state: JobState, events: Iterable[JobEvent]) -> JobState:
@@ -146,9 +146,12 @@ def _status_after(event: JobEvent) -> Status:
             return "cancelled"
 
 
+def _ends(status: Status) -> bool:
+    return _RANK[status] == _RANK["completed"]
+
+
 def _enter(state: JobState, status: Status, event: JobEvent) -> JobState:
-    state = replace(state, status=status)
-    state = replace(state, completed_at=event.time if state.has_ended else None)
+    state = replace(state, status=status, completed_at=event.time if _ends(status) else None)
     match event:
         case JobFailed(data=failed):
             return replace(state, error_code=failed.code, error_message=failed.error_message)

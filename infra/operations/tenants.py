@@ -16,7 +16,7 @@ import asyncpg
 from infra.actions import Act, acting
 from infra.errors import TeamfitError
 from infra.operations.prices import currency
-from infra.postgres import Connection, Database, plan_for_values
+from infra.postgres import Connection, Database
 
 _queries = aiosql.from_path(Path(__file__).with_name("tenants.sql"), "asyncpg")
 
@@ -163,8 +163,7 @@ async def find_organizations(
     database: Database, name: str | None, *, limit: int, after: str | None = None
 ) -> tuple[Sequence[Organization], str | None]:
     """Return those whose ID or name has a text, and where the next page begins."""
-    async with database.transaction() as connection:
-        await plan_for_values(connection)
+    async with database.transaction(for_values=True) as connection:
         rows = _queries.organizations(connection, id=None, name=name, after=after, limit=limit + 1)
         found = [Organization(**row) async for row in rows]
     return found[:limit], found[limit - 1].id if len(found) > limit else None

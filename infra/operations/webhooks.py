@@ -21,7 +21,7 @@ from infra.actions import Act, acting, current_actor
 from infra.errors import TeamfitError
 from infra.operations.cursors import read_delivery_cursor, read_endpoint_cursor, write_cursor
 from infra.operations.tenants import organization_in
-from infra.postgres import Connection, Database, plan_for_values
+from infra.postgres import Connection, Database
 from infra.settings import Settings
 from infra.texts import storable
 
@@ -110,8 +110,7 @@ async def list_endpoints(
     if cursor is not None:
         at, endpoint_id, organization = read_endpoint_cursor(cursor)
         after = (organization, at, endpoint_id)
-    async with database.transaction() as connection:
-        await plan_for_values(connection)
+    async with database.transaction(for_values=True) as connection:
         found = await endpoints.endpoints(connection, organization_id, after=after, limit=limit + 1)
     last = found[limit - 1] if len(found) > limit else None
     following = write_cursor(last.created_at, last.id, last.organization_id) if last else None

@@ -160,8 +160,7 @@ class FailedEvents:
 
     async def find_open(self, chosen: Filter) -> OpenOnes:
         """Return all open ones, however many, so that exactly these can be acted on later."""
-        async with self.database.transaction() as connection:
-            await plan_for_values(connection)
+        async with self.database.transaction(for_values=True) as connection:
             row = await _queries.open_ones(connection, **chosen.model_dump())
         return OpenOnes(row["ids"], row["occurrences"])
 

@@ -1,4 +1,4 @@
-"""What documents say of routes, statuses, defaults, headers, spans, log lines and events, held against the code."""
+"""Documents say of routes, statuses, defaults, headers, spans, log lines and events, held against the code."""
 
 import ast
 import json
@@ -144,7 +144,7 @@ def test_every_module_that_a_document_runs_takes_its_options(document: Path) -> 
 
 
 def test_every_new_name_of_a_log_line_in_the_changelog_is_one() -> None:
-    """Whoever follows a renaming finds the line."""
+    """An operator who follows a renaming finds the line."""
     renamed = _RENAMED.findall((ROOT / "CHANGELOG.md").read_text())
     assert renamed
     assert [name for name in renamed if name not in CODE] == []
@@ -207,7 +207,7 @@ def _texts(tree: ast.AST) -> Iterator[str]:
 
 
 def test_every_code_of_a_call_to_the_llm_has_a_row() -> None:
-    """Whoever finds a code on an attempt finds what it means."""
+    """An operator finds the meaning of each code on an attempt."""
     words = {one for one in _constants(*GENERATION.glob("*.py")) if re.fullmatch(r"llm_[a-z_]+", one)}
     # An endpoint that cannot be reached leaves no attempt, and so no code.
     codes = words - set(Settings.model_fields) - {"llm_unavailable"}
@@ -266,7 +266,7 @@ def test_webhooks_are_of_the_types_that_are_told() -> None:
 
 
 def test_what_a_webhook_holds_is_told() -> None:
-    """Whoever reads a body's `data` finds each of its fields on the page."""
+    """A receiver finds each field of a body's `data` on the page."""
     rows = {
         quoted(row)[0]: set(quoted(row))
         for row in section("docs/webhooks.md", "What arrives").splitlines()
@@ -293,7 +293,7 @@ def _from_celery() -> str:
 
 
 def test_every_page_of_the_console_has_a_row() -> None:
-    """What stands in the bar at the top is explained."""
+    """The page explains each entry of the bar at the top."""
     bar = re.search(r"for path, name in \[(.+?)\]", (ROOT / "infra/console/templates/page.html").read_text())
     assert bar is not None
     names: Mapping[str, str] = dict(re.findall(r'\("([^"]+)", "([^"]+)"\)', bar[1]))
