@@ -189,6 +189,8 @@ class Endpoint:
         failure.verdict, failure.code = verdict, verdict.code
         failure.error = DependencyDown("llm", verdict.sentence, retry_after=verdict.wait)
         if self._hold.began is None or self._hold.began < began:
+            # First here: whoever is about to call need not find out again while Postgres is told.
+            self._hold.learn(verdict.sentence, verdict.wait, verdict.blame)
             wait = await self._fleet.hold(verdict)
             if wait is not None:
                 log.warning("llm.held", blame=verdict.blame, code=verdict.code, why=verdict.sentence)
@@ -201,7 +203,7 @@ class Endpoint:
         async with self._probing:
             if self._evidence.works_since(began):
                 return None
-            if self._refuted is not None and self._refuted[0] > began:
+            if self._refuted is not None and (self._refuted[0] > began or self._hold.began is not None):
                 return self._refuted[1]
             return await self._probe(self._short(), in_form=in_form)
 
@@ -225,9 +227,9 @@ class Endpoint:
         try:
             usage = await self._llm.probe(dialect, limit_s=limit_s)
         except LlmFailure as failure:
-            self._refuted = began, failure
             telemetry.LLM_PROBES.labels("failed").inc()
             await self._fleet.end_probe(month, failure.usage, maybe_billed=failure.maybe_billed)
+            self._refuted = self._evidence.clock(), failure
             return failure
         self._evidence.succeeded(began)
         telemetry.LLM_PROBES.labels("answered").inc()

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from infra.errors import DependencyDown, Permanent, Postponed, Transient
 from infra.local.llm.composer import compose
 from tests.integration.generation.conftest import Pool, Starter, accepted, eventually, hold_is_due
 from tests.served import served
+from tests.waiting import wait_for
 
 _CASES = {
     path.stem: json.loads(path.read_text()) for path in sorted((Path(__file__).parents[2] / "cases").glob("*/*.json"))
@@ -27,15 +28,18 @@ Script: TypeAlias = Callable[[dict[str, Any]], Answer | None]
 
 @dataclass
 class Scripted:
-    """An endpoint that answers by a script and remembers what it was asked."""
+    """An endpoint that answers by a script and remembers what it was asked. A probe's answer waits for `meanwhile`."""
 
     url: str = ""
     script: Script = lambda _: None
+    meanwhile: Callable[[], Awaitable[None]] | None = None
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     async def answer(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.asked.append(body)
+        if self.meanwhile is not None and is_probe(body):
+            await self.meanwhile()
         refusal = self.script(body)
         if refusal is None:
             return web.json_response(_completion(body))
@@ -267,6 +271,33 @@ async def test_a_held_endpoint_is_probed_once_by_the_fleet_and_never_with_a_job(
     for number, job in enumerate(jobs):
         assert await eventually(workers[number % 2], job)
     assert await database.fetchval("SELECT count(*) FROM job_outcomes WHERE outcome = 'completed'") == len(jobs)
+
+
+@pytest.mark.parametrize("name", ["503-loading-no-retry-after", "402-no-credit"])
+async def test_calls_that_begin_while_it_is_probed_are_no_reason_to_probe_again(
+    start_stage: Starter, scripted: Scripted, team: str, name: str
+) -> None:
+    """Jobs begin during the probe, and until all know of the hold: it is one piece of evidence for all of them."""
+    stage = await start_stage(openai_base_url=scripted.url)
+    await stage.handle(accepted())  # the form is known, so that no call waits for another's
+    scripted.script = always(name)
+    jobs = [accepted() for _ in range(40)]
+    under_way: list[asyncio.Task[object]] = []
+    made = len(scripted.jobs)
+
+    async def begin_others() -> None:
+        """Begin calls, until as many as half of the jobs have been refused while the probe waits for its answer."""
+        for job in jobs[1:]:
+            under_way.append(asyncio.create_task(stage.handle(job)))
+            await asyncio.sleep(0)
+        await wait_for(lambda: len(scripted.jobs) - made > len(jobs) // 2, what="calls during the probe")
+
+    scripted.meanwhile = begin_others
+    with pytest.raises(DependencyDown):
+        await stage.handle(jobs[0])
+    ends = await asyncio.gather(*under_way, return_exceptions=True)
+    assert all(isinstance(end, DependencyDown) for end in ends)
+    assert len(scripted.asked) - len(scripted.jobs) == 1
 
 
 @pytest.mark.parametrize("ahead", ["1 hour", "40 days"])
