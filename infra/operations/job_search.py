@@ -27,6 +27,7 @@ from infra.postgres import Connection, Database, plan_for_values
 from infra.texts import STORABLE
 
 Order: TypeAlias = Literal["newest", "oldest"]
+_Place: TypeAlias = tuple[datetime | None, UUID | None]
 
 COUNTED: Final = 10_000
 """Up to this number a count is exact."""
@@ -145,11 +146,16 @@ async def list_jobs(
 ) -> tuple[JobPage, Count]:
     """Return a page as `find_jobs` does, and how many jobs there are.
 
-    They are found side by side, since each may look at many jobs.
+    They are found side by side, since each may look at many jobs; unless both would look at the same ones.
     """
-    return await asyncio.gather(
-        find_jobs(database, chosen, order=order, limit=limit, cursor=cursor), count_jobs(database, chosen)
+    said_by = await _said_by(database, chosen)
+    if _is_walked(said_by) and order == "newest" and cursor is None and not _is_of_words(chosen):
+        async with database.transaction() as connection:
+            return await _walked(connection, await values_of(connection, chosen), order=order, limit=limit)
+    page, count = await asyncio.gather(
+        _find(database, chosen, said_by, order=order, limit=limit, cursor=cursor), _count(database, chosen, said_by)
     )
+    return page, count
 
 
 async def find_jobs(
@@ -161,31 +167,42 @@ async def find_jobs(
         Refused: the cursor is none (`invalid_request`).
         DependencyDown: Postgres is away.
     """
-    before_at, before_id = (None, None) if cursor is None else read_cursor(cursor)
-    place = {"before_at": before_at, "before_id": before_id}
-    async with database.transaction() as connection:
-        said_by = await _said_by(connection, chosen)
-        values = await values_of(connection, chosen)
-        if said_by is None or said_by > COUNTED:
-            return await _looked_at(connection, order, limit, {**place, **values})
-        queries = _plain if chosen.words is None else _saying
-        statement = queries.newest if order == "newest" else queries.oldest
-        found = await _found(statement(connection, limit=limit + 1, **place, **values))
-    return _page(found, limit)
+    said_by = await _said_by(database, chosen)
+    return await _find(database, chosen, said_by, order=order, limit=limit, cursor=cursor)
 
 
 async def count_jobs(database: Database, chosen: JobFilter) -> Count:
     """Return how many jobs a filter finds, exactly up to 10,000."""
+    return await _count(database, chosen, await _said_by(database, chosen))
+
+
+async def _find(
+    database: Database, chosen: JobFilter, said_by: int | None, *, order: Order, limit: int, cursor: str | None
+) -> JobPage:
+    place = (None, None) if cursor is None else read_cursor(cursor)
     async with database.transaction() as connection:
-        said_by = await _said_by(connection, chosen)
-        if said_by is not None and chosen.words is not None and chosen == JobFilter(words=chosen.words):
-            return Count.of(said_by)
         values = await values_of(connection, chosen)
-        if said_by is not None and said_by <= COUNTED:
+        if not _is_walked(said_by):
             queries = _plain if chosen.words is None else _saying
-            return Count.of(int(await queries.count(connection, limit=COUNTED + 1, **values)))
-        counted = await _walk.count(connection, looked_at=COUNTED, **values)
-    return Count(counted["found"], partly=counted["looked_at"] == COUNTED)
+            return _page(await _found(queries, connection, order, limit, place, values), limit)
+        # Mostly a part of them has enough.
+        page, _ = await _walked(connection, values, order=order, limit=limit, place=place, most=COUNTED // 4)
+        if page.next is None or page.looked_at is None:
+            return page
+        page, _ = await _walked(connection, values, order=order, limit=limit, place=place)
+        return page
+
+
+async def _count(database: Database, chosen: JobFilter, said_by: int | None) -> Count:
+    if said_by is not None and _is_of_words(chosen):
+        return Count.of(said_by)
+    async with database.transaction() as connection:
+        values = await values_of(connection, chosen)
+        if _is_walked(said_by):
+            _, count = await _walked(connection, values, order="newest", limit=1)
+            return count
+        queries = _plain if chosen.words is None else _saying
+        return Count.of(int(await queries.count(connection, limit=COUNTED + 1, **values)))
 
 
 async def values_of(connection: Connection, chosen: JobFilter) -> dict[str, Any]:
@@ -200,32 +217,59 @@ async def values_of(connection: Connection, chosen: JobFilter) -> dict[str, Any]
     return values
 
 
-async def _said_by(connection: Connection, chosen: JobFilter) -> int | None:
+async def _said_by(database: Database, chosen: JobFilter) -> int | None:
     """Return how many jobs have the words, up to one more than 10,000; 0 without words.
 
     None: only words are given that a wish must not have.
     """
     if chosen.words is None:
         return 0
-    await plan_for_values(connection, by_index=True)
-    counted: int | None = await _walk.saying(connection, words=chosen.words, limit=COUNTED + 1)
+    async with database.transaction() as connection:
+        await plan_for_values(connection, by_index=True)
+        counted: int | None = await _walk.saying(connection, words=chosen.words, limit=COUNTED + 1)
     return counted
 
 
-async def _looked_at(connection: Connection, order: Order, limit: int, values: Mapping[str, Any]) -> JobPage:
-    """Return a page of the jobs with the words among the next 10,000 that the rest of the filter finds."""
-    first, last = (_walk.newest, _walk.last_newest) if order == "newest" else (_walk.oldest, _walk.last_oldest)
-    found = await _found(first(connection, limit=limit + 1, looked_at=COUNTED, **values))
-    if len(found) > limit:
-        return _page(found, limit)
-    rest = {name: value for name, value in values.items() if name != "words"}
-    edge = await last(connection, looked_at=COUNTED, **rest)
-    if edge is None:
-        return JobPage(found, None)
-    return JobPage(found, write_cursor(edge["created_at"], edge["job_id"]), looked_at=COUNTED)
+def _is_walked(said_by: int | None) -> bool:
+    return said_by is None or said_by > COUNTED
 
 
-async def _found(rows: Any) -> list[FoundJob]:  # noqa: ANN401 - aiosql's queries have no types
+def _is_of_words(chosen: JobFilter) -> bool:
+    """Return true if a filter has words and nothing else."""
+    return chosen.words is not None and chosen == JobFilter(words=chosen.words)
+
+
+async def _walked(
+    connection: Connection,
+    values: Mapping[str, Any],
+    *,
+    order: Order,
+    limit: int,
+    place: _Place = (None, None),
+    most: int = COUNTED,
+) -> tuple[JobPage, Count]:
+    """Return a page of the jobs with the words among the next that the rest of the filter finds, and their count."""
+    walk = _walk.newest if order == "newest" else _walk.oldest
+    seen = await walk(connection, limit=limit + 1, looked_at=most, before_at=place[0], before_id=place[1], **values)
+    those = {name: None for name in values if name != "words"} | {"job_ids": seen["first"]}
+    page = _page(await _found(_plain, connection, order, limit, (None, None), those), limit)
+    there_may_be_more = seen["looked_at"] == most
+    if page.next is None and there_may_be_more:
+        page = JobPage(page.jobs, write_cursor(seen["last_at"], seen["last_id"]), looked_at=most)
+    return page, Count(seen["found"], partly=there_may_be_more)
+
+
+async def _found(
+    queries: Any,  # noqa: ANN401 - aiosql's queries have no types
+    connection: Connection,
+    order: Order,
+    limit: int,
+    place: _Place,
+    values: Mapping[str, Any],
+) -> list[FoundJob]:
+    """Return one job more than a page has, if there are so many."""
+    statement = queries.newest if order == "newest" else queries.oldest
+    rows = statement(connection, limit=limit + 1, before_at=place[0], before_id=place[1], **values)
     return [FoundJob(**{**row, "status": status_of(row["status"])}) async for row in rows]
 
 

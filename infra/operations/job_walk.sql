@@ -1,63 +1,51 @@
--- Jobs by words that many wishes have: a number of the jobs that the rest of the filter finds is looked at, one by one. Reading all
--- that have the words would take as long as there are many. `/* chosen */` as in `job_search.sql`.
+-- Jobs by words that many wishes have: a number of the jobs that the rest of the filter finds is looked at. Reading all that have the
+-- words would take as long as there are many. `/* chosen */` as in `job_search.sql`.
+-- The words of those that are looked at are read in one go: one by one takes half as long again. The OFFSET keeps the planner from
+-- reading all that have the words.
 
--- name: newest(limit, looked_at, before_at, before_id, status, organization_id, team_id, since, until, error_code, run, job_ids, words)
--- A page of the jobs that were looked at, the newest first.
-SELECT
-    job.job_id, job.organization_id, job.team_id, job.status, job.run, job.error_code, job.error_message,
-    left(job.requirements, 200) AS requirements, job.created_at, job.started_at, job.completed_at, job.updated_at
-FROM (
-    SELECT * FROM customization_jobs AS job
+-- name: newest(limit, looked_at, before_at, before_id, status, organization_id, team_id, since, until, error_code, run, job_ids, words)^
+-- The newest jobs after a place: how many were looked at, how many of them have the words, the first of these, and the last looked at.
+WITH looked_at AS MATERIALIZED (
+    SELECT job.job_id, job.created_at FROM customization_jobs AS job
     WHERE /* chosen */
         AND (:before_at::timestamptz IS NULL OR (job.created_at, job.job_id) < (:before_at, :before_id::uuid))
     ORDER BY job.created_at DESC, job.job_id DESC
     LIMIT :looked_at
-) AS job
-WHERE /* says */
-ORDER BY job.created_at DESC, job.job_id DESC
-LIMIT :limit;
-
--- name: oldest(limit, looked_at, before_at, before_id, status, organization_id, team_id, since, until, error_code, run, job_ids, words)
--- The same, the oldest first.
+), said AS MATERIALIZED (
+    SELECT one.job_id::uuid AS job_id
+    FROM (SELECT * FROM job_words WHERE job_id = ANY(ARRAY(SELECT job_id::text FROM looked_at)) OFFSET 0) AS one
+    WHERE one.words @@ websearch_to_tsquery('simple', :words)
+), last AS (
+    SELECT job_id, created_at FROM looked_at ORDER BY created_at, job_id LIMIT 1
+)
 SELECT
-    job.job_id, job.organization_id, job.team_id, job.status, job.run, job.error_code, job.error_message,
-    left(job.requirements, 200) AS requirements, job.created_at, job.started_at, job.completed_at, job.updated_at
-FROM (
-    SELECT * FROM customization_jobs AS job
+    (SELECT count(*) FROM looked_at) AS looked_at,
+    (SELECT count(*) FROM said) AS found,
+    ARRAY(SELECT job_id FROM looked_at JOIN said USING (job_id) ORDER BY created_at DESC, job_id DESC LIMIT :limit) AS first,
+    (SELECT created_at FROM last) AS last_at,
+    (SELECT job_id FROM last) AS last_id;
+
+-- name: oldest(limit, looked_at, before_at, before_id, status, organization_id, team_id, since, until, error_code, run, job_ids, words)^
+-- The same of the oldest.
+WITH looked_at AS MATERIALIZED (
+    SELECT job.job_id, job.created_at FROM customization_jobs AS job
     WHERE /* chosen */
         AND (:before_at::timestamptz IS NULL OR (job.created_at, job.job_id) > (:before_at, :before_id::uuid))
     ORDER BY job.created_at, job.job_id
     LIMIT :looked_at
-) AS job
-WHERE /* says */
-ORDER BY job.created_at, job.job_id
-LIMIT :limit;
-
--- name: last_newest(looked_at, before_at, before_id, status, organization_id, team_id, since, until, error_code, run, job_ids)^
--- The last job that was looked at, if there may be more after it.
-SELECT job.created_at, job.job_id FROM customization_jobs AS job
-WHERE /* chosen */
-    AND (:before_at::timestamptz IS NULL OR (job.created_at, job.job_id) < (:before_at, :before_id::uuid))
-ORDER BY job.created_at DESC, job.job_id DESC
-OFFSET :looked_at - 1 LIMIT 1;
-
--- name: last_oldest(looked_at, before_at, before_id, status, organization_id, team_id, since, until, error_code, run, job_ids)^
--- The same of the other order.
-SELECT job.created_at, job.job_id FROM customization_jobs AS job
-WHERE /* chosen */
-    AND (:before_at::timestamptz IS NULL OR (job.created_at, job.job_id) > (:before_at, :before_id::uuid))
-ORDER BY job.created_at, job.job_id
-OFFSET :looked_at - 1 LIMIT 1;
-
--- name: count(looked_at, status, organization_id, team_id, since, until, error_code, run, job_ids, words)^
--- How many jobs were looked at, the newest, and how many of them have the words.
-SELECT count(*) AS looked_at, count(*) FILTER (WHERE /* says */) AS found
-FROM (
-    SELECT job.job_id FROM customization_jobs AS job
-    WHERE /* chosen */
-    ORDER BY job.created_at DESC, job.job_id DESC
-    LIMIT :looked_at
-) AS job;
+), said AS MATERIALIZED (
+    SELECT one.job_id::uuid AS job_id
+    FROM (SELECT * FROM job_words WHERE job_id = ANY(ARRAY(SELECT job_id::text FROM looked_at)) OFFSET 0) AS one
+    WHERE one.words @@ websearch_to_tsquery('simple', :words)
+), last AS (
+    SELECT job_id, created_at FROM looked_at ORDER BY created_at DESC, job_id DESC LIMIT 1
+)
+SELECT
+    (SELECT count(*) FROM looked_at) AS looked_at,
+    (SELECT count(*) FROM said) AS found,
+    ARRAY(SELECT job_id FROM looked_at JOIN said USING (job_id) ORDER BY created_at, job_id LIMIT :limit) AS first,
+    (SELECT created_at FROM last) AS last_at,
+    (SELECT job_id FROM last) AS last_id;
 
 -- name: saying(words, limit)$
 -- How many jobs have some words in their wishes, up to a number; nothing if only words are given that they must not have, for which no

@@ -18,7 +18,7 @@ from infra.bench.plan_log import Reading, log_plans, readings
 from infra.console.sessions import Sessions
 from infra.local.servers import Postgres, start_postgres
 from infra.migrations import upgrade
-from infra.operations.job_search import COUNTED, JobFilter, JobPage, Order, count_jobs, find_jobs
+from infra.operations.job_search import COUNTED, JobFilter, JobPage, Order, count_jobs, find_jobs, list_jobs
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.replay.failed import FailedEvents, Filter
@@ -134,8 +134,7 @@ async def test_no_filter_of_jobs_reads_a_whole_table(postgres: Postgres, databas
         chosen = JobFilter.model_validate(fields)
 
         async def ask(chosen: JobFilter = chosen, order: str = order) -> None:
-            await find_jobs(database, chosen, order="oldest" if order == "oldest" else "newest")
-            await count_jobs(database, chosen)
+            await list_jobs(database, chosen, order="oldest" if order == "oldest" else "newest")
 
         if offences := await reading(postgres, ask):
             found[f"{fields} {order}"] = offences
@@ -192,6 +191,27 @@ async def test_a_count_among_those_that_were_looked_at_says_so(database: Databas
     of_one = await count_jobs(database, everywhere.model_copy(update={"organization_id": "org-7"}))
     assert not of_one.partly
     assert 0 < of_one.number < COUNTED
+
+
+async def test_a_list_says_what_a_page_and_a_count_say(database: Database) -> None:
+    """Whether it looks for both at once or side by side: for each word, alone and with a field more."""
+    others = [{}, *({name: value} for name, values in JOB_FILTERS.items() for value in values[:2] if name != "words")]
+    for words, fields in product(JOB_FILTERS["words"], others):
+        order: Order = "oldest" if "order" in fields else "newest"
+        rest = {name: value for name, value in fields.items() if name != "order"}
+        chosen = JobFilter.model_validate({"words": words, **rest})
+        listed = await list_jobs(database, chosen, order=order)
+        assert listed == (await find_jobs(database, chosen, order=order), await count_jobs(database, chosen)), chosen
+
+
+async def test_a_list_reads_the_words_of_a_job_once(postgres: Postgres, database: Database) -> None:
+    """Its page and its count look at the same jobs: twice was more than an operator would wait for."""
+    before = postgres.log.stat().st_size
+    page, count = await list_jobs(database, JobFilter(words="session", run=1))
+    assert (page.looked_at, count.partly) == (COUNTED, True)
+    read = [one.rows for one in readings(postgres.log, after=before) if one.table == "job_words"]
+    to_know_that_many_have_them = COUNTED + 1
+    assert sum(read) <= to_know_that_many_have_them + COUNTED
 
 
 def _pairs(filters: dict[str, Sequence[str]]) -> Iterator[dict[str, str]]:
