@@ -1,13 +1,17 @@
-"""One table words each wrong field and its fix, for HTTP and for events.
+"""One table words each wrong field and its fix, for all who read one.
 
 Pydantic speaks of its own classes, and some of its messages quote a pattern. None of these repeats what was sent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from infra.errors import Refused
+
+_AS_THEY_ARE: Final[Mapping[str, str]] = {}
 _EXAMPLE: Final = "2031-04-03T08:00:00Z"
 _MOMENT: Final = f"must be a time such as {_EXAMPLE}"
 _WHOLE: Final = "must be a whole number"
@@ -43,6 +47,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     "float_type": _NUMBER,
     "float_parsing": _NUMBER,
     "finite_number": "must be a finite number",
+    "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be {ge} or more",
     "less_than_equal": "must be {le} or less",
     "less_than": "must be less than {lt}",
@@ -55,21 +60,48 @@ _ADVICE: Final[Mapping[str, str]] = {
     "union_tag_not_found": "is missing; for a request it is teamfit.job.requested.v1",
     "value_error": "{error}",
 }
+# A pattern is for programs.
+_FORMS: Final[Mapping[str, str]] = {
+    "^[0-9a-f]{32}$": "must be 32 hexadecimal digits, in lower case",
+    r"^\d{4}-(0[1-9]|1[0-2])$": "must be a month such as 2031-04",
+}
+
+
+def require_known(field: str, value: str | None, known: Collection[str]) -> None:
+    """Refuse a value that is none of a few. A misspelt one finds nothing, which looks like good news.
+
+    Raises:
+        Refused: with the nearest one (`invalid_request`).
+    """
+    if value is None or value in known:
+        return
+    meant = get_close_matches(value.casefold()[:100], known, n=1)
+    fix = f"did you mean `{meant[0]}`?" if meant else f"there are {', '.join(sorted(known))}"
+    raise Refused("invalid_request", f"{field}: is not known; {fix}")
 
 
 def advice_on(complaint: Mapping[str, Any]) -> str:
     """Return the problem and the fix for one error of a ValidationError."""
+    context = complaint.get("ctx", {})
+    if context.get("pattern") in _FORMS:
+        return _FORMS[context["pattern"]]
     sentence = _ADVICE.get(complaint["type"], "is not valid ({type})")
-    return sentence.format(**{"type": complaint["type"], **complaint.get("ctx", {})})
+    return sentence.format(**{"type": complaint["type"], **context})
 
 
-def explained(error: ValidationError) -> str:
-    """Say which fields are wrong and why. The input is not repeated: it may be long or private."""
+def explained(error: ValidationError, *, whole: str = "event", names: Mapping[str, str] = _AS_THEY_ARE) -> str:
+    """Say which fields are wrong and why. The input is not repeated: it may be long or private.
+
+    Args:
+        error: what a model says.
+        whole: what is wrong where no field is.
+        names: what fields are called where they came from, if that is another name.
+    """
     complaints = []
     for problem in error.errors(include_url=False, include_input=False, include_context=True):
         # The union puts the event's type in front of the path of each field; the reader knows the type.
         path = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("teamfit."))
         if problem["type"].startswith("union_tag"):
             path = "type"
-        complaints.append(f"{path or 'event'}: {advice_on(problem)}")
+        complaints.append(f"{names.get(path, path) or whole}: {advice_on(problem)}")
     return "; ".join(complaints)

@@ -29,6 +29,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from infra.advice import advice_on
 from infra.errors import InvalidSetting
 
 log = structlog.get_logger(__name__)
@@ -107,8 +108,10 @@ class Variables(BaseSettings):
         except ValidationError as error:
             secret = SecretStr.__name__ in repr(field.annotation)
             shown = "" if secret or not isinstance(value, str) else f"is {value!r:.60}, which "
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            why = " ".join(first["msg"].removeprefix("Value error, ").split())
+            first = error.errors(include_url=False, include_input=False)[0]
+            why = " ".join(advice_on(first).split())
+            if first["type"] != "value_error":
+                why = f"it {why}"
             if first["type"] == "string_pattern_mismatch":
                 # Its description has an example; a pattern is for programs.
                 why = f"it is not of the form: {str(field.description).rstrip('.')}"

@@ -24,7 +24,17 @@ from pydantic import AwareDatetime, ValidationError
 
 from infra.advice import explained
 from infra.errors import DependencyDown, TeamfitError
-from producers.job_reader import DEFAULT_TIMEOUT, Job, JobNews, JobReader, Token
+from producers.job_reader import (
+    DEFAULT_TIMEOUT,
+    Activity,
+    InvalidApi,
+    Job,
+    JobNews,
+    JobReader,
+    ReadRefused,
+    StillRunning,
+    Token,
+)
 from producers.kafka_requests import KAFKA, KafkaRequests
 from producers.redis_requests import RedisRequests
 from streams.jobs.events import (
@@ -35,11 +45,30 @@ from streams.jobs.events import (
     JobId,
     JobRequested,
     Requested,
+    RunAtTooFar,
     due_at,
 )
 from streams.jobs.facts import fact, job_requested
 from streams.jobs.job_ids import job_id_for, needs_proof
 from streams.redis.wrong_url import advice_on
+
+# What whoever uses a client needs to name; the wheel's front has the same, and the blocking client.
+__all__ = [
+    "Activity",
+    "InvalidApi",
+    "InvalidArgument",
+    "Job",
+    "JobId",
+    "JobNews",
+    "JobReader",
+    "JobRequests",
+    "ReadRefused",
+    "Request",
+    "RunAtTooFar",
+    "StillRunning",
+    "SubmitFailed",
+    "job_id_for",
+]
 
 _CHUNK = 500  # requests in one round trip: more gain little, and hold up whoever shares the server
 

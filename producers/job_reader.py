@@ -18,6 +18,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
+from infra.advice import explained
 from infra.errors import TeamfitError
 from producers.http_get import Answer, ApiAddress, get
 from producers.server_events import ServerEvents
@@ -271,7 +272,7 @@ def _job_of(body: bytes) -> Job:
     try:
         return Job.model_validate_json(body)
     except ValidationError as error:
-        raise _NotYet(f"what came back is no job: {error.errors(include_input=False)[0]['msg']}") from None
+        raise _NotYet(f"what came back is no job: {explained(error, whole='the answer')}") from None
 
 
 def _header_of(token: str) -> str:

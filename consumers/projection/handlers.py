@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from consumers.projection.fold import JobState, fold, is_foreign, status_of
 from consumers.projection.listener import CHANNEL, GOES_ON, JOBS_IN_A_PAYLOAD
+from infra.advice import explained
 from infra.postgres import Connection, Database, columns
 from infra.settings import Settings
 from streams.delivery.batching import Batcher
@@ -111,7 +112,7 @@ async def _recorded_requests(connection: Connection, job_ids: Sequence[JobId]) -
             found.append(JobRequested.model_validate(row["event"]))
         except ValidationError as error:
             # Of an older version with other bounds. The job's own events are told all the same.
-            log.warning("request.not_read", job_id=str(row["job_id"]), why=str(error.errors(include_input=False)))
+            log.warning("request.not_read", job_id=str(row["job_id"]), why=explained(error))
     return list(found)
 
 

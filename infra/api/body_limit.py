@@ -1,6 +1,8 @@
 """Bounds every request body in length and in time, before anything is made of it. A compressed one has no bounds."""
 
 import asyncio
+import codecs
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -10,6 +12,15 @@ from infra.api.problems import ProblemResponse
 
 # A client that hears 413 while it still sends may lose the answer with the connection, so up to here it is let finish.
 _MOST_READ = 4 * 1024 * 1024
+
+
+def _in_wide_characters(messages: Sequence[Message]) -> bool:
+    """Return true of UTF-16 and UTF-32, which Python's own reader of JSON takes, and no other part of us does.
+
+    JSON begins with a character of ASCII, so that one of its first two bytes is zero there, or a mark of the order is.
+    """
+    first = b"".join(message.get("body", b"") for message in messages[:4])[:2]
+    return b"\0" in first or first in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,10 @@ class BodyLimit:
             detail = "Content-Encoding: compressed bodies are not read; send the JSON as it is, without this header"
             refusal = ProblemResponse(415, "content_encoding", detail, headers={"Accept-Encoding": "identity"})
             await refusal(scope, receive, send)
+            return
+        if _in_wide_characters(messages):
+            detail = "body: is in UTF-16 or UTF-32; send a JSON object in UTF-8"
+            await ProblemResponse(400, "invalid_json", detail)(scope, receive, send)
             return
         messages.reverse()
 

@@ -31,7 +31,7 @@ JOB_FILTERS: Final[dict[str, Sequence[str]]] = {
     "team_id": (f"{BIG}-1", f"{SMALL}-2", "unknown"),
     "since": (_DAY, _MONTH, _LATER),
     "until": (_DAY, _MONTH),
-    "error_code": ("llm_refusal", "unknown"),
+    "error_code": ("llm_refusal", "team_not_found"),
     "run": ("0", "1", "2"),
     "trace_id": ("0" * 32,),
     "words": (
@@ -52,7 +52,7 @@ FAILED_FILTERS: Final[dict[str, Sequence[str]]] = {
     "stage": ("generation", "projection", "webhooks"),
     "error_type": ("Permanent", "unknown"),
     "organization_id": ("org-1", "unknown"),
-    "reason": ("given_up", "max_deliveries", "unknown"),
+    "reason": ("given_up", "max_deliveries"),
     "trace_id": ("0" * 32,),
     "since": (_DAY, _MONTH, _LATER),
     "until": (_DAY, _MONTH),

@@ -38,12 +38,18 @@ def list_actions(
     as_json: AsJson = False,
 ) -> None:
     """List actions of operators, the newest first."""
+    from pydantic import ValidationError
+
+    from infra.advice import explained
     from infra.cli.session import with_database
     from infra.operations.actions import ActionFilter, find_actions
 
-    chosen = ActionFilter(
-        actor=actor, action=action, target=target, face=face, outcome=outcome, since=since, until=until
-    )
+    try:
+        chosen = ActionFilter(
+            actor=actor, action=action, target=target, face=face, outcome=outcome, since=since, until=until
+        )
+    except ValidationError as error:
+        raise typer.BadParameter(explained(error)) from error
     page = with_database(lambda database: find_actions(database, chosen, limit=limit, cursor=cursor))
     if as_json:
         print_json(page)

@@ -160,6 +160,8 @@ def _print_page(page: "FailedEventPage") -> None:
     if page.failed_events:
         console.print(table)
     console.print(f"{page.counted} failed events, {len(page.failed_events)} shown.")
+    if page.has_one_of_several_stages:
+        console.print("An entry that several stages read stands here once for each that could not process it.")
 
 
 def _print_one(one: "FailedEventDetails") -> None:

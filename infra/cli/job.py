@@ -19,6 +19,7 @@ from infra.cli.output import out, print_json, shown
 if TYPE_CHECKING:
     from infra.operations.jobs import CancelResult, JobLife
     from infra.postgres import Database
+    from streams.jobs.cancellations import KnownJob
 
 app = typer.Typer()
 job_app = typer.Typer(help="See all that is known of a job; cancel jobs of any organization.", no_args_is_help=True)
@@ -71,19 +72,27 @@ def cancel_jobs(
     Says what they are and asks, unless --yes is given. Ends with code 1 if one of them is not cancelled in the end.
     """
     from infra.cli.session import with_database
-    from infra.operations.jobs import known_jobs
+    from infra.operations.jobs import known_jobs, may_be_cancelled
 
     wanted = list(dict.fromkeys(jobs))
     if not yes:
-        for job, known in with_database(lambda database: known_jobs(database, wanted)):
-            status = known.outcome or known.older_status or "not ended"
-            typer.echo(f"{job}  {known.organization_id or '(unknown)'}, run {known.run}, {status}", err=as_json)
-        confirm(f"Cancel {len(wanted)} job(s)?", err=as_json)
+        found = with_database(lambda database: known_jobs(database, wanted))
+        for job, known in found:
+            typer.echo(f"{job}  {_standing(known)}", err=as_json)
+        living = sum(may_be_cancelled(known) for _, known in found)
+        if living:  # else nothing is there to ask about; each is told why it is not cancelled
+            confirm(f"Cancel {living} job(s)?", err=as_json)
     results = with_database(lambda database: _cancel(database, wanted, because, quiet=as_json))
     if as_json:
         print_json(results)
     if not all(one.cancelled for one in results):
         raise typer.Exit(1)
+
+
+def _standing(known: "KnownJob") -> str:
+    if not known.is_known:
+        return "not known"
+    return f"{known.organization_id or '(of no organization)'}, run {known.run}, {known.ended or 'not ended'}"
 
 
 async def _cancel(database: "Database", jobs: Sequence[UUID], because: str, *, quiet: bool) -> "Sequence[CancelResult]":

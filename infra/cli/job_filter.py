@@ -53,16 +53,9 @@ _ENDED: Final[dict[str, tuple[str, Any]]] = {
 
 
 def _job_filter(**fields: Any) -> "JobFilter":  # noqa: ANN401 - whatever Typer has read
-    """Return the filter. Raises BadParameter, which names the field."""
-    from pydantic import ValidationError
-
     from infra.operations.job_search import JobFilter
 
-    try:
-        return JobFilter(**fields)
-    except ValidationError as error:
-        wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
-        raise typer.BadParameter(wrong) from error
+    return JobFilter(**fields)
 
 
 filtered_jobs = filtered_by(_LIVE | _ENDED, _job_filter)

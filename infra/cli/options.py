@@ -165,6 +165,18 @@ def filtered_by(
         for name, (_, annotation) in options.items()
     ]
 
+    def reading(values: Mapping[str, Any]) -> object:
+        """Return the filter. Raises BadParameter, which names the option."""
+        from pydantic import ValidationError
+
+        from infra.advice import explained
+
+        try:
+            return read(**values)
+        except ValidationError as error:
+            named = {field: f"--{name}" for name, (field, _) in options.items()}
+            raise typer.BadParameter(explained(error, names=named)) from error
+
     def filtered_command(command: Callable[..., None]) -> Callable[..., None]:
         own = signature(command)
         others = [one for one in own.parameters.values() if one.name != "chosen"]
@@ -172,7 +184,7 @@ def filtered_by(
 
         @wraps(command)
         def with_options(**arguments: Any) -> None:  # noqa: ANN401 - whatever Typer has read
-            chosen = read(**{field: arguments.pop(name) for name, (field, _) in options.items()})
+            chosen = reading({field: arguments.pop(name) for name, (field, _) in options.items()})
             command(**arguments, chosen=chosen)
 
         with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # what `inspect` looks for

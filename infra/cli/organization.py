@@ -23,6 +23,7 @@ def _text(longest: int) -> Callable[[str | None], str | None]:
     def check(text: str | None) -> str | None:
         from pydantic import StringConstraints, TypeAdapter, ValidationError
 
+        from infra.advice import advice_on
         from infra.texts import STORABLE
 
         bounds = StringConstraints(strip_whitespace=True, min_length=1, max_length=longest)
@@ -30,7 +31,7 @@ def _text(longest: int) -> Callable[[str | None], str | None]:
         try:
             return None if text is None else adapter.validate_python(text)
         except ValidationError as error:
-            raise typer.BadParameter(error.errors()[0]["msg"]) from error
+            raise typer.BadParameter(f"it {advice_on(error.errors(include_input=False)[0])}") from error
 
     return check
 

@@ -15,8 +15,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from infra.actions import Act, act_as, note_refusal
+from infra.advice import explained
 from infra.console.live import Board
-from infra.console.rendering import Fields, Templates, told
+from infra.console.rendering import Fields, Templates
 from infra.console.sessions import Session, Sessions
 from infra.console.visits import NotAllowed, View, Visit, address_of, came_from_elsewhere, form_of, query_of, root_of
 from infra.errors import DependencyDown, Refused, TeamfitError
@@ -169,7 +170,7 @@ class Desk:
         try:
             return await view(visit)
         except ValidationError as error:
-            return self._refused(visit.request, visit.session, 422, told(error.errors(include_url=False)))
+            return self._refused(visit.request, visit.session, 422, explained(error, whole="form"))
         except Refused as error:
             status = 404 if error.code.endswith("_not_found") else 422 if error.code.startswith("invalid") else 409
             return self._refused(visit.request, visit.session, status, str(error))

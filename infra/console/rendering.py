@@ -1,7 +1,7 @@
 """Templates become HTML. Every text is escaped unless a template made it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,7 @@ class Templates:
             "number": number,
             "pretty": pretty,
             "anchor": anchor,
+            "sentence": sentence,
         }
         self._environment.globals |= {"query": query, "now": lambda: datetime.now(UTC)}
         self._environment.globals["ui"] = self._environment.get_template("ui.html").module
@@ -87,12 +88,12 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+def sentence(text: str) -> str:
+    """Return a text with one full stop at its end; others may have written it."""
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
 def query(values: Mapping[str, Any], **changes: Any) -> str:  # noqa: ANN401 - whatever a form's field may hold
     """Return a query string of what is set."""
     kept = {name: value for name, value in {**values, **changes}.items() if value not in (None, "")}
     return f"?{urlencode(kept)}" if kept else ""
-
-
-def told(errors: Sequence[Any]) -> str:
-    """Return what is wrong with a form, by field, in one line."""
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'form'}: {one['msg']}" for one in errors)

@@ -14,6 +14,8 @@ _HEAD: Final = 28
 _LEAST: Final = 3.0
 # A job of a thousand runs is a long page already; the tables below have all of it.
 _MOST_ROWS: Final = 200
+# Further from the pipeline's own times than this, a time is a sender's mistake, and would squeeze all else to a line.
+_MARGIN: Final = timedelta(days=7)
 
 Kind: TypeAlias = Literal["wait", "call", "failed", "event", "later"]
 
@@ -52,10 +54,13 @@ class _Part:
 
 def timeline_of(life: JobLife, *, now: datetime) -> Timeline | None:
     """Return the timeline of a job; None if nothing of it has a time."""
-    parts = sorted(_parts(life, now), key=lambda part: (part.begin, part.end))
-    if not parts:
+    every = list(_parts(life, now))
+    if not every:
         return None
-    begin, end = parts[0].begin, max(part.end for part in parts)
+    earliest, latest = _believed(life, every, now)
+    on_axis = [part for part in every if earliest <= part.begin and part.end <= latest] or every
+    begin, end = min(part.begin for part in on_axis), max(part.end for part in on_axis)
+    parts = sorted((_within(part, begin, end) for part in every), key=lambda part: (part.begin, part.end))
     length = max((end - begin).total_seconds(), 0.001)
     scale = (WIDTH - _LEFT - 20) / length
 
@@ -96,6 +101,32 @@ def _parts(life: JobLife, now: datetime) -> Iterable[_Part]:
         yield _part(name, kind, fact.time, fact.time, f"run {fact.run}: {fact.type}")
     for later in life.scheduled:
         yield _part("scheduled", "later", later.due_at, later.due_at, f"{later.reason}, to {later.topic}")
+
+
+def _believed(life: JobLife, parts: Sequence[_Part], now: datetime) -> tuple[datetime, datetime]:
+    """Return between which times an event may be. Senders say when theirs was, and some are wrong by years.
+
+    The pipeline's own times tell: of the intake, of the ledger, of calls and ends, and of what is scheduled.
+    """
+    own = [life.request.accepted_at] if life.request else []
+    own += [at for call in life.calls for at in (call.started_at, call.finished_at) if at is not None]
+    own += [at for unit in life.quota for at in (unit.decided_at, unit.settled_at) if at is not None]
+    own += [one.decided_at for one in life.outcomes] + [one.due_at for one in life.scheduled]
+    if life.job is None or life.job.completed_at is None:
+        own.append(now)
+    if not own:
+        own = [sorted(part.begin for part in parts)[len(parts) // 2]]
+    return min(own) - _MARGIN, max(own) + _MARGIN
+
+
+def _within(part: _Part, begin: datetime, end: datetime) -> _Part:
+    """Return a part as it stands on the axis; one that is outside stands at its edge, and says so."""
+    if begin <= part.begin and part.end <= end:
+        return part
+    odd = part.begin if part.begin < begin else part.end
+    says = f"{part.says}; its own time is {odd:%Y-%m-%d %H:%M:%S}, which is not on this axis"
+    first = min(max(part.begin, begin), end)
+    return _Part(f"{part.label} (odd time)", part.kind, first, min(max(part.end, first), end), says)
 
 
 def _part(label: str, kind: Kind, begin: datetime, end: datetime, says: str) -> _Part:

@@ -111,6 +111,7 @@ async def _discard(connection: Connection, batch: Batch) -> Done:
 
 
 async def _freeze(connection: Connection, plan_id: UUID, chosen: DiscardChoice) -> None:
+    chosen.require_known()
     await plan_for_values(connection)
     await _queries.freeze(connection, plan_id=plan_id, **chosen.model_dump())
 

@@ -21,10 +21,12 @@ import aiosql
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from consumers.projection.fold import Status, status_of
+from infra.advice import require_known
 from infra.clock import Moment
 from infra.operations.cursors import read_cursor, write_cursor
 from infra.postgres import Connection, Database, plan_for_values
 from infra.texts import STORABLE
+from streams.jobs.error_codes import ERROR_CODES
 
 Order: TypeAlias = Literal["newest", "oldest"]
 _Place: TypeAlias = tuple[datetime | None, UUID | None]
@@ -164,7 +166,7 @@ async def find_jobs(
     """Return a page of the jobs that a filter finds.
 
     Raises:
-        Refused: the cursor is none (`invalid_request`).
+        Refused: the cursor is none, or the error code unknown (`invalid_request`).
         DependencyDown: Postgres is away.
     """
     said_by = await _said_by(database, chosen)
@@ -206,8 +208,15 @@ async def _count(database: Database, chosen: JobFilter, said_by: int | None) -> 
 
 
 async def values_of(connection: Connection, chosen: JobFilter) -> dict[str, Any]:
-    """Return the values of a filter for its statements, and have these planned for them."""
+    """Return the values of a filter for its statements, and have these planned for them.
+
+    Raises:
+        Refused: its error code is none of ours, and none that a job of other days has (`invalid_request`).
+    """
     await plan_for_values(connection, by_index=True)
+    code = chosen.error_code
+    if code is not None and code not in ERROR_CODES and not await _plain.has_error_code(connection, error_code=code):
+        require_known("error_code", code, ERROR_CODES)
     values = chosen.model_dump(exclude={"trace_id", "words"})
     values["job_ids"] = None
     if chosen.trace_id is not None:

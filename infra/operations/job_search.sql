@@ -29,6 +29,10 @@ SELECT count(*) FROM (
     SELECT FROM /* jobs */ WHERE /* chosen */ ORDER BY job.created_at DESC, job.job_id DESC LIMIT :limit
 ) AS bounded;
 
+-- name: has_error_code(error_code)$
+-- Whether a job ended with an error code.
+SELECT EXISTS (SELECT FROM customization_jobs WHERE error_code = :error_code);
+
 -- name: of_trace(trace_id)^
 -- The jobs whose request belongs to a trace.
 SELECT coalesce(array_agg(DISTINCT traced.job_id), '{}') AS ids

@@ -211,6 +211,11 @@ async def known_jobs(database: Database, jobs: Sequence[UUID]) -> list[tuple[UUI
         return [(job, await known_job(connection, JobId(job))) for job in jobs]
 
 
+def may_be_cancelled(known: KnownJob) -> bool:
+    """Return true of a job that is known and has not ended."""
+    return known.is_known and known.ended is None
+
+
 @dataclass(frozen=True, slots=True)
 class CancelResult:
     """The result for one job. `why` is for people, and only where the job is not cancelled."""

@@ -1,6 +1,9 @@
 -- name: shares()
 -- What is set for plans.
-SELECT plan, weight, max_in_flight, requests_per_minute, max_waiting, budget, budget_kind FROM plan_shares ORDER BY plan;
+SELECT
+    plan, weight, max_in_flight, requests_per_minute, max_waiting, budget,
+    coalesce(budget_kind, CASE WHEN budget IS NOT NULL THEN 'hard' END) AS budget_kind
+FROM plan_shares ORDER BY plan;
 
 -- name: set_share(plan, weight, max_in_flight, requests_per_minute, max_waiting, budget, budget_kind, no_cap)^
 -- Sets what is given of a plan's share. `no_cap`: any number at once.
@@ -13,7 +16,9 @@ ON CONFLICT (plan) DO UPDATE SET
     max_waiting = coalesce(excluded.max_waiting, known.max_waiting),
     budget = coalesce(excluded.budget, known.budget),
     budget_kind = coalesce(excluded.budget_kind, known.budget_kind)
-RETURNING plan, weight, max_in_flight, requests_per_minute, max_waiting, budget, budget_kind;
+RETURNING
+    plan, weight, max_in_flight, requests_per_minute, max_waiting, budget,
+    coalesce(budget_kind, CASE WHEN budget IS NOT NULL THEN 'hard' END) AS budget_kind;
 
 -- name: forget_share(plan)$
 -- Forgets what was set for a plan.

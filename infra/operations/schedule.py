@@ -9,10 +9,12 @@ from uuid import UUID
 import aiosql
 
 from infra.actions import Act, acting, current_actor
+from infra.advice import require_known
 from infra.operations.cursors import read_cursor, write_cursor
 from infra.operations.job_search import COUNTED, Count
 from infra.postgres import Database, plan_for_values
 from producers.schedule.periodic import Standing, standings, want
+from streams.jobs.stages import CONSUMER_GROUPS
 
 _queries = aiosql.from_path(Path(__file__).with_name("schedule.sql"), "asyncpg")
 
@@ -51,9 +53,10 @@ async def read_due(
     """Return a page of what is published later, the soonest first.
 
     Raises:
-        Refused: the cursor is none.
+        Refused: the cursor is none, or the topic unknown.
         DependencyDown: Postgres is away.
     """
+    require_known("topic", topic, CONSUMER_GROUPS)
     after_at, after_id = (None, None) if cursor is None else read_cursor(cursor)
     async with database.transaction() as connection:
         await plan_for_values(connection, by_index=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args
 from uuid import UUID
 
 import aiosql
@@ -13,15 +13,18 @@ import asyncpg
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from infra.actions import Act, acting
+from infra.advice import require_known
 from infra.clock import Clock, Moment
 from infra.postgres import Database, plan_for_values
 from infra.texts import STORABLE
 from producers.replay.errors import UnknownFailedEvent
 from streams.delivery.failed_events import discard
+from streams.jobs.stages import STAGES
 
 _queries = aiosql.from_path(Path(__file__).with_name("failed.sql"), "asyncpg")
 
 State: TypeAlias = Literal["open", "replayed", "discarded"]
+Reason: TypeAlias = Literal["given_up", "max_deliveries"]
 
 Term: TypeAlias = Annotated[str, STORABLE]
 
@@ -43,6 +46,14 @@ class Filter(BaseModel):
     trace_id: Term | None = Field(default=None, description="32 hexadecimal digits.")
     since: Moment | None = Field(default=None, description="Failed last at or after this time.")
     until: Moment | None = Field(default=None, description="Failed last before this time.")
+
+    def require_known(self) -> None:
+        """Pass if its stage and its reason are some that there are. Raises Refused, which names the nearest.
+
+        Plans keep the filters that they were made with, so this is asked when one is used, not when it is read.
+        """
+        require_known("stage", self.stage, [stage.name for stage in STAGES])
+        require_known("reason", self.reason, get_args(Reason))
 
 
 class FailedEvent(BaseModel):
@@ -113,6 +124,12 @@ class FailedEventPage(BaseModel):
         """Return the total in words, such as `more than 10,000`."""
         return f"more than {self.total:,}" if self.more else f"{self.total:,}"
 
+    @property
+    def has_one_of_several_stages(self) -> bool:
+        """Return true if stages failed the same entry, each for itself."""
+        seen = {(one.topic, one.job_id, one.error_type, one.error_message, one.stage) for one in self.failed_events}
+        return len(seen) > len({one[:-1] for one in seen})
+
 
 @dataclass(frozen=True, slots=True)
 class OpenOnes:
@@ -132,7 +149,8 @@ class FailedEvents:
     async def page(
         self, chosen: Filter, *, state: State | None = "open", limit: int = 50, after: "Place | None" = None
     ) -> FailedEventPage:
-        """Return a page of those in a state, or in any."""
+        """Return a page of those in a state, or in any. Raises Refused: the filter has an unknown stage or reason."""
+        chosen.require_known()
         wanted = {"state": state, **chosen.model_dump()}
         async with self.database.transaction() as connection:
             await plan_for_values(connection, by_index=True)
@@ -159,7 +177,8 @@ class FailedEvents:
         return _details(row)
 
     async def find_open(self, chosen: Filter) -> OpenOnes:
-        """Return all open ones, however many, so that exactly these can be acted on later."""
+        """Return all open ones, however many, so that exactly these can be acted on later. Raises Refused as `page`."""
+        chosen.require_known()
         async with self.database.transaction(for_values=True) as connection:
             row = await _queries.open_ones(connection, **chosen.model_dump())
         return OpenOnes(row["ids"], row["occurrences"])

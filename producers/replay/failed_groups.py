@@ -49,8 +49,10 @@ async def read_groups(database: Database, chosen: Filter, *, state: State | None
     """Return the groups of the latest failed events that a filter finds.
 
     Raises:
+        Refused: the filter has an unknown stage or reason.
         DependencyDown: Postgres is away.
     """
+    chosen.require_known()
     async with database.transaction() as connection:
         await plan_for_values(connection, by_index=True)
         rows = _queries.groups(

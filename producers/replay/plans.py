@@ -95,7 +95,12 @@ class Plans:
     clock: Clock
 
     async def make(self, chosen: Filter, *, by: str) -> Plan:
-        """Make a plan for the open failed events that a filter finds. Nothing but the plan is written."""
+        """Make a plan for the open failed events that a filter finds. Nothing but the plan is written.
+
+        Raises:
+            Refused: the filter has an unknown stage or reason.
+        """
+        chosen.require_known()
         plan_id, now = uuid4(), self.clock.now()
         act = Act("replay.plan", f"plan {plan_id}")
         async with acting(self.database, act) as connection:

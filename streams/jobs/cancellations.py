@@ -44,6 +44,16 @@ class KnownJob:
     organization_id: str | None
     older_status: str | None
 
+    @property
+    def is_known(self) -> bool:
+        """Return false if nothing of it was read; its request may wait in the stream."""
+        return self.organization_id is not None or self.ended is not None
+
+    @property
+    def ended(self) -> str | None:
+        """Return how it ended, or the status that an older job has."""
+        return self.outcome or self.older_status
+
 
 @dataclass(frozen=True, slots=True)
 class End:

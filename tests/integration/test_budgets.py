@@ -230,8 +230,12 @@ async def test_a_budget_is_set_and_shown_by_command(teamfit: Run, database: Pool
     assert (shown["budget"], shown["budget_kind"]) == (50_250_000, "soft")
     assert "50.25" in (await teamfit("organization", "show", "acme")).stdout
     await teamfit("organization", "set", "acme", "--as-plan")
+    await teamfit("organization", "set", "acme", "--budget", "3")
+    shown = json.loads((await teamfit("organization", "show", "acme", "--json")).stdout)
+    assert (shown["budget"], shown["budget_kind"]) == (3_000_000, "hard")  # which is what counts where none is said
+    await teamfit("organization", "set", "acme", "--as-plan")
     await teamfit("plan", "set", "team", "--budget", "7")
     (plan,) = json.loads((await teamfit("plan", "list", "--json")).stdout)
-    assert (plan["budget"], plan["budget_kind"]) == (7_000_000, None)
+    assert (plan["budget"], plan["budget_kind"]) == (7_000_000, "hard")
     assert json.loads((await teamfit("organization", "show", "acme", "--json")).stdout)["budget"] is None
     assert "7.00" in (await teamfit("plan", "list")).stdout

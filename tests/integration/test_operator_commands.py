@@ -1,6 +1,7 @@
 """`teamfit lag`, `job`, `quota` and `llm`, run as an operator runs them, on real servers."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -154,6 +155,40 @@ async def test_what_cannot_be_cancelled_does_not_keep_the_others_alive(teamfit: 
         str(unknown): (False, "job_not_found"),
         str(live): (True, None),
     }
+
+
+async def test_a_job_that_nobody_knows_is_not_asked_about(teamfit: Run, pipeline: Pipeline) -> None:
+    """Nothing would follow from a yes; beside one that lives, the question counts that one alone."""
+    alone = await teamfit("job", "cancel", uuid4(), "--because", "off")
+    assert alone.exit_code == 1
+    assert "not known" in alone.stdout
+    assert "?" not in alone.output
+    live = (await pipeline.accept()).job_id
+    asked = await teamfit("job", "cancel", uuid4(), live, "--because", "off", answer="n\n")
+    assert "Cancel 1 job(s)?" in asked.output
+
+
+FILTERED = [
+    ("failed", "list", "--error", "\udcff"),
+    ("failed", "groups", "--organization", "\udcff"),
+    ("jobs", "list", "--trace", "abc"),
+    ("jobs", "list", "--run", "-1"),
+    ("jobs", "list", "--words", ""),
+    ("jobs", "list", "--error", "llm_refusl"),
+    ("cancel", "plan", "--team", ""),
+    ("actions", "list", "--actor", "\udcff"),
+    ("organization", "show", " "),
+    ("organization", "show", "x" * 65),
+]
+
+
+@pytest.mark.parametrize("command", FILTERED, ids=" ".join)
+async def test_a_wrong_option_is_told_plainly(teamfit: Run, command: tuple[str, ...]) -> None:
+    """With its name and the fix, whatever is wrong with it; no traceback, and no word of Pydantic."""
+    said = await teamfit(*command)
+    assert said.exit_code in {1, 2}, said.output
+    assert said.exception.__class__ is SystemExit, said.output
+    assert not re.search("[Ii]nput|[Vv]alue error|String should|pydantic", said.output.replace("Invalid value", ""))
 
 
 async def test_the_gate_is_shown_and_opened(teamfit: Run, database: Pool) -> None:

@@ -117,3 +117,13 @@ async def test_a_refused_apply_is_a_message_and_an_exit_code(teamfit: Run, scene
     assert "is aborted; 0 of its 3 events were sent" in (await teamfit("replay", "abort", plan)).stdout
     aborted = await teamfit("replay", "apply", plan, "--rate", "100", "--yes")
     assert (aborted.exit_code, "was aborted" in aborted.stderr) == (1, True)
+
+
+async def test_an_entry_of_several_stages_is_told_as_such(teamfit: Run, scene: Scene) -> None:
+    """Each stage that reads a bad entry fails it for itself; a list of both says that they are one entry."""
+    hint = "once for each"
+    await scene.malformed(group="quota")
+    assert hint not in (await teamfit("failed", "list")).stdout
+    await scene.malformed(group="projection")
+    said = await teamfit("failed", "list")
+    assert hint in said.stdout, said.output

@@ -100,7 +100,7 @@ async def test_a_team_is_added_once(teamfit: Run) -> None:
         ("organization add elm --trust 1.5", 2, "--trust"),
         ("organization add elm --trust nan", 2, "--trust"),
         ("organization add elm --status activ", 2, "--status"),
-        (f"organization add {'e' * 65}", 2, "at most 64 characters"),
+        (f"organization add {'e' * 65}", 2, "more than 64 characters; shorten it"),
         ("organization set acme", 2, "at least one option"),
         ("organization set acme --weight 0", 2, "--weight"),
         ("organization set acme --weight nan", 2, "--weight"),

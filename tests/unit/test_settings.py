@@ -103,7 +103,7 @@ def _refusal(read: Settings, name: str) -> str | None:
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("TEAMFIT_MAX_ATTEMPTS", "many", "is 'many', which cannot be used: input should be a valid integer"),
+        ("TEAMFIT_MAX_ATTEMPTS", "many", "is 'many', which cannot be used: it must be a whole number"),
         *[
             (
                 "TEAMFIT_GENERATION_TIMEOUT_S",
@@ -113,8 +113,8 @@ def _refusal(read: Settings, name: str) -> str | None:
             for text in ("15s", "15 s", "1m", "1,000", "PT15S", "15 # seconds")
         ],
         ("TEAMFIT_TRUSTED_PROXIES", "10.0.0.0/33", "'10.0.0.0/33' is no address or network, such as 10.0.0.0/8"),
-        ("TEAMFIT_WORKER_PORT", "70000", "less than or equal to 65535; mend it, or unset it"),
-        ("TEAMFIT_DATABASE_POOL_SIZE", "0", "greater than or equal to 1; mend it, or unset it for 10"),
+        ("TEAMFIT_WORKER_PORT", "70000", "it must be 65535 or less; mend it, or unset it"),
+        ("TEAMFIT_DATABASE_POOL_SIZE", "0", "it must be 1 or more; mend it, or unset it for 10"),
         ("TEAMFIT_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'; mend it, or unset it for info"),
         ("OPENAI_API_KEY", "sk-one\nsk-two", "cannot be used: it holds a blank, a line break or a letter"),
     ],

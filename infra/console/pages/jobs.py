@@ -13,7 +13,7 @@ from infra.console.desk import Desk
 from infra.console.visits import Visit
 from infra.errors import Refused
 from infra.operations.job_search import JobFilter, Order, list_jobs
-from infra.operations.jobs import cancel, known_jobs
+from infra.operations.jobs import cancel, known_jobs, may_be_cancelled
 from producers.cancel.cancellation import Cancellation
 
 _STATES: Final = get_args(Status)
@@ -42,8 +42,10 @@ def routes(desk: Desk) -> list[Route]:
         """Say what a cancellation of the chosen jobs would do, and ask why."""
         jobs = _chosen(visit)
         known = await known_jobs(desk.database, jobs)
-        ended = [job for job, one in known if one.outcome or one.older_status]
-        return desk.show(visit, "cancel.html", known=known, ended=len(ended), back=visit.fields.get("back", "/jobs"))
+        living = sum(may_be_cancelled(one) for _, one in known)
+        unknown = sum(not one.is_known for _, one in known)
+        back = visit.fields.get("back", "/jobs")
+        return desk.show(visit, "cancel.html", known=known, living=living, unknown=unknown, back=back)
 
     async def act(visit: Visit) -> Response:
         """Cancel the chosen jobs, one after another; what was done before an outage stays done."""

@@ -203,6 +203,24 @@ async def test_pages_are_for_those_who_are_signed_in(world: World) -> None:
             assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
+async def test_no_page_shows_a_word_of_python(world: World, database: Pool) -> None:
+    """What is not known is a dash or left out: of a failed event without a run, a page said "run None"."""
+    await database.execute("UPDATE failed_events SET run = NULL, organization_id = NULL, event_type = NULL")
+    operator = await world.session("operator")
+    for path in map(world.path, set(PAGES) - {"/operating"}):  # which quotes commands and settings
+        text = re.sub(r"<[^>]*>", " ", await (await world.get(path, operator)).text())
+        assert not re.search(r"\b(None|True|False)\b", text), path
+        assert not re.search(r"\w\.\.(\s|$)", text), path
+
+
+async def test_a_job_that_is_not_known_is_not_offered_for_cancelling(world: World) -> None:
+    """A form says how many would be cancelled, and has no button where that is none."""
+    operator = await world.session("operator")
+    answer = await (await world.post("/jobs/cancel", operator, chosen=str(uuid4()))).text()
+    assert "not known" in answer
+    assert "<button" not in answer.partition('action="/jobs/cancel/confirmed"')[2].partition("</form>")[0]
+
+
 async def test_a_job_says_what_it_waits_for(world: World, database: Pool) -> None:
     """The page names the gate at which it stands, and where its time has gone."""
     asked = request()
@@ -472,6 +490,10 @@ WRONG = (
     ("/organization?id=nobody", 404),
     ("/organization", 422),
     ("/jobs?status=lost", 422),
+    ("/jobs?error_code=llm_refusl", 422),
+    ("/failed?stage=generaton", 422),
+    ("/failed/groups?reason=max_delivery", 422),
+    ("/schedule?topic=job-request", 422),
     ("/jobs?cursor=nowhere", 422),
     ("/jobs?colour=red", 422),
     ("/jobs?limit=100000", 422),
@@ -495,7 +517,9 @@ async def test_what_cannot_be_shown_says_why(world: World) -> None:
     for path, status in WRONG:
         answer = await world.get(path, operator)
         assert answer.status == status, path
-        assert 'role="alert"' in await answer.text()
+        page = await answer.text()
+        assert 'role="alert"' in page
+        assert not re.search("[Ii]nput should|[Vv]alue error|String should|extra inputs", page, re.IGNORECASE), path
 
 
 @pytest.mark.parametrize("prefix", ["/teamfit", "/a/b"])
