@@ -1,9 +1,11 @@
 """This module archives events and folds them into the read model.
 
-It takes one transaction and six statements a batch.
+It takes one transaction and three statements a batch: lock, archive, write. If the process dies before the commit,
+nothing has happened; after it, the archive has the events, and their repeats change nothing.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +18,7 @@ from pydantic import ValidationError
 from consumers.projection.fold import JobState, fold, is_foreign, status_of
 from consumers.projection.listener import CHANNEL, GOES_ON, JOBS_IN_A_PAYLOAD
 from infra.advice import explained
+from infra.errors import TeamfitError
 from infra.postgres import Connection, Database, columns
 from infra.settings import Settings
 from streams.delivery.batching import Batcher
@@ -26,6 +29,10 @@ from streams.jobs.ownership import Ownership, archive_id
 log = structlog.get_logger(__name__)
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
+
+
+class Overtaken(TeamfitError):
+    """Another transaction made a job's row meanwhile: roll back, and begin again."""
 
 
 class Events:
@@ -66,13 +73,19 @@ class Projection:
         Raises:
             DependencyDown: Postgres is away; whether the batch was committed is then unknown.
         """
-        async with self.database.transaction() as connection:
-            await project(connection, events)
-        return [()] * len(events)
+        while True:
+            with suppress(Overtaken):
+                async with self.database.transaction() as connection:
+                    await project(connection, events)
+                return [()] * len(events)
 
 
 async def project(connection: Connection, events: Sequence[JobEvent]) -> None:
-    """Archive and fold in the caller's transaction."""
+    """Archive and fold in the caller's transaction.
+
+    Raises:
+        Overtaken: another worker made a job's row meanwhile.
+    """
     before = await _lock(connection, sorted({event.job_id for event in events}))
     after = dict(before)
     unheard = {job_id for job_id, state in before.items() if state.run == 0}
@@ -84,18 +97,11 @@ async def project(connection: Connection, events: Sequence[JobEvent]) -> None:
         if is_foreign(state, event):
             log.warning("event.mismatched", job_id=str(event.job_id), event_id=event.id, type=event.type)
         after[event.job_id] = fold(state, event)
-    await _write(connection, [state for job_id, state in after.items() if state != before[job_id]])
-    await _tell(connection, [after[job_id] for job_id in sorted({event.job_id for event in news})])
+    changed = [state for job_id, state in after.items() if state != before[job_id]]
+    await _write_and_tell(connection, changed, [after[job_id] for job_id in sorted({event.job_id for event in news})])
     unfounded = [job_id for job_id, state in after.items() if state.run == 0]
     if unfounded:
         await _queries.drop_unfounded(connection, job_ids=unfounded)
-
-
-async def _tell(connection: Connection, states: Sequence[JobState]) -> None:
-    job_ids = [f"{state.job_id}{'' if state.has_ended else GOES_ON}" for state in states]
-    pages = [job_ids[at : at + JOBS_IN_A_PAYLOAD] for at in range(0, len(job_ids), JOBS_IN_A_PAYLOAD)]
-    if pages:
-        await _queries.tell(connection, channel=CHANNEL, payloads=[",".join(page) for page in pages])
 
 
 async def _recorded_requests(connection: Connection, job_ids: Sequence[JobId]) -> list[JobEvent]:
@@ -120,14 +126,17 @@ async def _lock(connection: Connection, job_ids: Sequence[JobId]) -> dict[JobId,
     """Lock the jobs' rows, made where they are missing, before anything is archived.
 
     The order of a job's events in the archive is thus the order of folding them, whichever workers do it.
+
+    Raises:
+        Overtaken: one is not to be seen yet. Locking it later than its place in the order could end in a ring.
     """
-    while True:
-        await _queries.add_missing(connection, job_ids=job_ids)
-        rows = _queries.lock_states(connection, job_ids=job_ids)
-        states = {JobId(row["job_id"]): _state(row) async for row in rows}
-        # An operator may remove rows, to have them rebuilt, between the two statements.
-        if len(states) == len(job_ids):
-            return states
+    rows = _queries.lock_states(connection, job_ids=job_ids)
+    states = {JobId(row["job_id"]): _state(row) async for row in rows}
+    if len(states) < len(job_ids):
+        raise Overtaken(
+            f"{len(job_ids) - len(states)} of {len(job_ids)} jobs got their rows from another worker meanwhile"
+        )
+    return states
 
 
 def _state(row: asyncpg.Record) -> JobState:
@@ -152,13 +161,15 @@ async def _archive(connection: Connection, events: Sequence[JobEvent]) -> list[J
     return [first[job_id, event_id] for _, job_id, event_id in new]
 
 
-async def _write(connection: Connection, states: Sequence[JobState]) -> None:
-    if not states:
+async def _write_and_tell(connection: Connection, changed: Sequence[JobState], news: Sequence[JobState]) -> None:
+    job_ids = [f"{state.job_id}{'' if state.has_ended else GOES_ON}" for state in news]
+    pages = [job_ids[at : at + JOBS_IN_A_PAYLOAD] for at in range(0, len(job_ids), JOBS_IN_A_PAYLOAD)]
+    if not (changed or pages):
         return
-    await _queries.write_states(
+    await _queries.write_and_tell(
         connection,
         **columns(
-            states,
+            changed,
             job_ids="job_id",
             organization_ids="organization_id",
             team_ids="team_id",
@@ -171,4 +182,6 @@ async def _write(connection: Connection, states: Sequence[JobState]) -> None:
             started_at="started_at",
             completed_at="completed_at",
         ),
+        channel=CHANNEL,
+        payloads=[",".join(page) for page in pages],
     )

@@ -1,18 +1,28 @@
--- name: add_missing(job_ids)!
--- Gives each job without a row one at run 0, in the order of IDs: workers that add the same jobs wait, and never in a ring.
-INSERT INTO customization_jobs (job_id, status, run)
-SELECT job_id, 'pending', 0
-FROM unnest(:job_ids::uuid[]) AS job_id
-ORDER BY job_id
-ON CONFLICT (job_id) DO NOTHING;
-
 -- name: lock_states(job_ids)
--- The rows of these jobs, locked in the order of IDs. The requirements, which can be long and never change, stay behind.
-SELECT job_id, organization_id, team_id, run, status, error_code, error_message, created_at, started_at, completed_at
-FROM customization_jobs
-WHERE job_id = ANY(:job_ids::uuid[])
-ORDER BY job_id
-FOR UPDATE;
+-- The rows of these jobs, locked in the order of IDs; a job without a row gets one at run 0. The requirements, which can be
+-- long and never change, stay behind. Every row is made before any is locked, and both by ID: workers that take the same
+-- jobs wait for each other, and never in a ring. A row that another transaction made meanwhile is not returned: this
+-- statement does not see it yet.
+WITH added AS (
+    INSERT INTO customization_jobs AS job (job_id, status, run)
+    SELECT job_id, 'pending', 0
+    FROM unnest(:job_ids::uuid[]) AS job_id
+    ORDER BY job_id
+    ON CONFLICT (job_id) DO NOTHING
+    RETURNING
+        job.job_id, job.organization_id, job.team_id, job.run, job.status, job.error_code, job.error_message,
+        job.created_at, job.started_at, job.completed_at
+), locked AS (
+    SELECT job_id, organization_id, team_id, run, status, error_code, error_message, created_at, started_at, completed_at
+    FROM customization_jobs
+    -- The count is asked for so that it is known, and all rows are made, before the first is locked.
+    WHERE job_id = ANY(:job_ids::uuid[]) AND (SELECT count(*) FROM added) IS NOT NULL
+    ORDER BY job_id
+    FOR UPDATE
+)
+SELECT * FROM locked
+UNION ALL
+SELECT * FROM added;
 
 -- name: archive(job_ids, event_ids, runs, types, organization_ids, times, events)
 -- Adds events to the archive in the order given; of those with the same job and ID only the first. Returns what is new.
@@ -31,29 +41,33 @@ RETURNING sequence, job_id, event_id;
 -- What the intake has recorded of these jobs.
 SELECT job_id, event FROM job_requests WHERE job_id = ANY(:job_ids::uuid[]) ORDER BY job_id;
 
--- name: write_states(job_ids, organization_ids, team_ids, requirements, runs, statuses, error_codes, error_messages, created_at, started_at, completed_at)!
--- Writes folded states back. Requirements are kept from the first event that had them.
-UPDATE customization_jobs AS job
-SET organization_id = folded.organization_id,
-    team_id = folded.team_id,
-    requirements = coalesce(job.requirements, folded.requirements),
-    run = folded.run,
-    status = folded.status,
-    error_code = folded.error_code,
-    error_message = folded.error_message,
-    created_at = folded.created_at,
-    started_at = folded.started_at,
-    completed_at = folded.completed_at,
-    updated_at = now()
-FROM unnest(
-    :job_ids::uuid[], :organization_ids::text[], :team_ids::text[], :requirements::text[], :runs::int[],
-    :statuses::text[], :error_codes::text[], :error_messages::text[],
-    :created_at::timestamptz[], :started_at::timestamptz[], :completed_at::timestamptz[]
-) AS folded (
-    job_id, organization_id, team_id, requirements, run, status, error_code, error_message,
-    created_at, started_at, completed_at
+-- name: write_and_tell(job_ids, organization_ids, team_ids, requirements, runs, statuses, error_codes, error_messages, created_at, started_at, completed_at, channel, payloads)!
+-- Writes folded states back, and tells who listens of which jobs there is news when this transaction commits: one statement,
+-- as most batches need both. Requirements are kept from the first event that had them.
+WITH written AS (
+    UPDATE customization_jobs AS job
+    SET organization_id = folded.organization_id,
+        team_id = folded.team_id,
+        requirements = coalesce(job.requirements, folded.requirements),
+        run = folded.run,
+        status = folded.status,
+        error_code = folded.error_code,
+        error_message = folded.error_message,
+        created_at = folded.created_at,
+        started_at = folded.started_at,
+        completed_at = folded.completed_at,
+        updated_at = now()
+    FROM unnest(
+        :job_ids::uuid[], :organization_ids::text[], :team_ids::text[], :requirements::text[], :runs::int[],
+        :statuses::text[], :error_codes::text[], :error_messages::text[],
+        :created_at::timestamptz[], :started_at::timestamptz[], :completed_at::timestamptz[]
+    ) AS folded (
+        job_id, organization_id, team_id, requirements, run, status, error_code, error_message,
+        created_at, started_at, completed_at
+    )
+    WHERE job.job_id = folded.job_id
 )
-WHERE job.job_id = folded.job_id;
+SELECT pg_notify(:channel, payload) FROM unnest(:payloads::text[]) AS told (payload);
 
 -- name: drop_unfounded(job_ids)!
 -- Removes rows at run 0 that got no event: all of the batch was in the archive, though the read model was not.
@@ -133,10 +147,6 @@ WHERE told.job_id = :job_id AND told.run = :run AND told.type = 'teamfit.job.pro
             AND one.type IN ('teamfit.job.started.v1', 'teamfit.job.progressed.v1')
     )
 ORDER BY (told.event #>> '{data,number}')::int;
-
--- name: tell(channel, payloads)!
--- Tells who listens of which jobs there is news, when this transaction commits.
-SELECT pg_notify(:channel, payload) FROM unnest(:payloads::text[]) AS told (payload);
 
 -- name: marks(job_ids)
 -- Something of each job that differs when anything about it does: an event, a repair of its row, a cancellation. `is_live`:
