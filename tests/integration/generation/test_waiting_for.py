@@ -93,11 +93,13 @@ async def test_a_run_that_waits_for_room_outside_the_worker_says_so(start_stage:
     retry = Record(JOB_ACCEPTED, event.key, event.encode())
     await back.schedule(retry, timedelta(minutes=1), reason=str(raised.value))
     await wait_for(lambda: gate_is(postgres, event, "pacing"), what="the run to be parked")
+    parked = datetime.now(UTC)
     waiting = await waits_for(postgres, event)
     assert waiting is not None
     assert waiting.until is not None
     assert waiting.until > datetime.now(UTC) + timedelta(seconds=30)
     quick = await start_stage()
+    at_least = datetime.now(UTC) - parked
     async with postgres.transaction() as connection:
         await connection.execute("DELETE FROM scheduled_events")
         await connection.execute("UPDATE dispatch_runs SET due = true, entered_at = clock_timestamp()")
@@ -106,7 +108,7 @@ async def test_a_run_that_waits_for_room_outside_the_worker_says_so(start_stage:
     await quick.handle(event)
     life = await assert_adds_up(postgres, event)
     spent = {one.step: one.seconds for one in life.spent}
-    assert spent["pacing"] == max(spent.values())
+    assert spent["pacing"] >= at_least.total_seconds()
 
 
 @pytest.mark.parametrize("status", ["429", "503"])
@@ -121,7 +123,9 @@ async def test_a_run_whose_endpoint_takes_no_calls_says_so(
         await stage.handle(event)
     waiting = await waits_for(postgres, event)
     assert waiting is not None
-    assert (waiting.gate, waiting.until is not None) == ("endpoint", True)
+    assert waiting.gate == "endpoint"
+    assert waiting.until is not None
+    left = waiting.until - datetime.now(UTC)
 
     async def is_completed() -> bool:
         try:
@@ -132,7 +136,7 @@ async def test_a_run_whose_endpoint_takes_no_calls_says_so(
     await wait_for(is_completed, what="the gate to open")
     life = await assert_adds_up(postgres, event)
     spent = {one.step: one.seconds for one in life.spent}
-    assert spent["endpoint"] == max(spent.values())
+    assert spent["endpoint"] > left.total_seconds() - 0.1  # two clocks
     assert life.waiting_for is None
 
 
