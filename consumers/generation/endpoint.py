@@ -56,6 +56,9 @@ class Endpoint:
         streaming: makes those of jobs, as streams where that works.
         hold: what this process knows of a hold.
         settings: which forms are allowed, and how long a call may take.
+
+    Attributes:
+        unreached: why the last call has never left this worker; None: it has.
     """
 
     def __init__(self, *, llm: Llm, streaming: Streaming, fleet: Fleet, hold: Hold, settings: Settings) -> None:
@@ -76,6 +79,7 @@ class Endpoint:
         self._probing = asyncio.Lock()
         self._refuted: tuple[float, LlmFailure] | None = None
         self._was_held = False
+        self.unreached: str | None = None
 
     @property
     def form(self) -> Form:
@@ -101,14 +105,40 @@ class Endpoint:
         try:
             completion = await self._learning.ask(user, began, told)
         except LlmFailure as failure:
+            self.unreached = None if failure.sent else str(failure)
             if failure.verdict is None:
                 await self._answered(run, began)
             else:
                 verdict = await self._judge(run, failure, failure.verdict, began)
                 telemetry.LLM_BLAMED.labels(verdict.blame, verdict.code).inc()
             raise
+        self.unreached = None
         await self._answered(run, began)
         return completion
+
+    async def ask(self) -> None:
+        """Ask without a job whether calls are taken, unless all that is known says so.
+
+        Raises:
+            DependencyDown: they are not.
+            ProbeDue: the fleet is held, and it is time to ask.
+        """
+        if self._hold.began is not None:
+            self._hold.learn(*await self._fleet.held())
+            self._hold.check()
+        elif self.unreached is not None:
+            self.unreached = await self._unreached()
+            if self.unreached is not None:
+                raise DependencyDown("llm", self.unreached)
+
+    async def _unreached(self) -> str | None:
+        try:
+            self._llm.check_settings()
+        except LlmFailure as failure:
+            return str(failure)
+        async with self._probing:
+            refuted = await self._probe(self._short())
+        return str(refuted) if refuted is not None and not refuted.sent else None
 
     async def reopen(self) -> None:
         """Probe for the fleet, if it is this worker's turn; return when the endpoint works.

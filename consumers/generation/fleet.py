@@ -111,6 +111,12 @@ class Fleet:
             row = await _queries.hold(connection, **self._caller, **_of(verdict))
         return row["wait"] if row else None
 
+    async def held(self) -> tuple[str | None, timedelta | None, str | None]:
+        """Return why the fleet is held, until when and who is to blame; see `Hold.learn`."""
+        async with self._database.transaction() as connection:
+            row = await _queries.held(connection, **self._caller)
+        return (row["sentence"], row["next_probe_in"], row["blame"]) if row else (None, None, None)
+
     async def take_probe(self) -> bool:
         """Return whether this worker has the turn to probe."""
         async with self._database.transaction() as connection:

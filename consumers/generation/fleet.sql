@@ -65,6 +65,16 @@ ON CONFLICT (endpoint, model, credential) DO UPDATE SET
 WHERE held.passed_at IS NOT NULL
 RETURNING next_probe_at - clock_timestamp() AS wait;
 
+-- name: held(endpoint, model, credential)^
+-- Why the endpoint is held and when its next probe is due, as an attempt's begin reads it; no row: it is not held.
+SELECT
+    sentence,
+    blame,
+    CASE WHEN probe_set_at <= clock_timestamp() + interval '1 second' THEN next_probe_at - clock_timestamp() END
+        AS next_probe_in
+FROM llm_holds
+WHERE endpoint = :endpoint AND model = :model AND credential = :credential AND passed_at IS NULL;
+
 -- name: take_probe(endpoint, model, credential, probe_time)$
 -- Gives one worker the turn to probe, and no other before it is over; true for the one that has it. A time that was set in
 -- the future was set by a clock that has been set back since: then the probe is due.

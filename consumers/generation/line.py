@@ -158,6 +158,11 @@ class Line:
         self.gate.check()
         self.hold.check()
 
+    @property
+    def unreached(self) -> str | None:
+        """Return why the last call has never left this worker; None: it has."""
+        return self._endpoint.unreached
+
     def check_settings(self) -> None:
         """Say in the log if no call can be made with the settings."""
         try:
@@ -191,11 +196,27 @@ class Line:
         try:
             return await self._begin.submit(handover)
         except ProbeDue as due:
-            if not self._alone:
-                self._begin_probe()
-                raise DependencyDown("llm", str(due), retry_after=_PROBE_UNDER_WAY) from due
-            await self._endpoint.reopen()
+            await self._reopen(due)
             return await self._begin.submit(handover)
+
+    async def ask(self) -> None:
+        """Ask without a job whether it takes calls.
+
+        Raises:
+            DependencyDown: it does not, or Postgres is away.
+        """
+        await self._meter.tell_now()  # no call follows that would
+        self.gate.check()
+        try:
+            await self._endpoint.ask()
+        except ProbeDue as due:
+            await self._reopen(due)
+
+    async def _reopen(self, due: ProbeDue) -> None:
+        if not self._alone:
+            self._begin_probe()
+            raise DependencyDown("llm", str(due), retry_after=_PROBE_UNDER_WAY) from due
+        await self._endpoint.reopen()
 
     async def complete(self, run: Run, prompt: str, taken: Taken, told: Told) -> Completion:
         """Make one paid call at most; see `Endpoint.complete`."""

@@ -39,12 +39,19 @@ SELECT
     used.endpoint,
     used.model,
     coalesce(greatest(gate.closed_until - clock_timestamp(), interval '0'), interval '0') AS closed_for,
-    (
+    coalesce((
         SELECT hold.sentence FROM llm_holds AS hold
         WHERE hold.passed_at IS NULL AND hold.model = used.model
             AND (hold.endpoint = used.endpoint OR used.endpoint LIKE replace(hold.endpoint, '_', '\_') || ' (%')
         LIMIT 1
-    ) AS held,
+    ), (
+        -- What never leaves a worker holds that one alone. It is the endpoint's state where it is so for all that would call it.
+        SELECT CASE WHEN bool_and(stage.told -> 'unreached' ? used.endpoint)
+            THEN min(stage.told -> 'unreached' ->> used.endpoint) END
+        FROM fleet_processes AS one CROSS JOIN jsonb_array_elements(one.doing) AS stage (told)
+        WHERE one.ended_at IS NULL AND one.seen_at > clock_timestamp() - interval '20 seconds'
+            AND stage.told -> 'endpoints' ? used.endpoint
+    )) AS held,
     used.calls,
     used.failed,
     used.refused,

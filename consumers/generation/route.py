@@ -97,6 +97,22 @@ class Route:
         shortest, longest = _COMES_AGAIN
         raise Postponed(str(soonest), delay=min(max(soonest.retry_after or shortest, shortest), longest)) from soonest
 
+    async def ask(self) -> None:
+        """Ask without a job whether an endpoint takes calls.
+
+        Raises:
+            DependencyDown: none does, or something else is away.
+        """
+        downs: list[DependencyDown] = []
+        for line in self.lines:
+            try:
+                return await line.ask()
+            except DependencyDown as down:
+                if down.dependency != "llm":
+                    raise
+                downs.append(down)
+        raise min(downs, key=lambda down: down.retry_after or timedelta())
+
     def open_gates(self, closed: Container[str]) -> bool:
         """Open the gates that the fleet has opened; return whether one was closed."""
         opened = [line.gate.open_early() for line in self.lines if line.gate.endpoint not in closed]

@@ -1,5 +1,6 @@
 """The Faust app of the generation stage."""
 
+import asyncio
 from uuid import uuid4
 
 from consumers.generation.handlers import Generation
@@ -7,6 +8,7 @@ from consumers.generation.route import Route, delivery_time
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from infra.settings import Settings
+from streams.delivery.empty_hands import EmptyHands
 from streams.jobs.controls import Controls
 from streams.jobs.dispatch import Dispatcher, GivenBack, Slots
 from streams.jobs.events import JobAccepted
@@ -42,12 +44,15 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
         dispatcher.after(generation.give_up),
         retries=GivenBack(app.database, app.database.clock, dispatcher),
         timeout=delivery_time(settings),
+        asks={"llm": route.ask},
     )
     for topic in _TOPICS:
         app.feed(topic, stage, concurrency=settings.generation_concurrency)
     app.close_at_last(route.close)
 
     def slots() -> int:
+        if stage.has_empty_hands:
+            return 1  # the fewest that can be told; no worker at all would mean a window of a hundred runs
         most = app.brake.orders.limit or settings.generation_concurrency
         return route.room(min(most, settings.generation_concurrency))
 
@@ -56,25 +61,37 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
         if route.open_gates({one.subject for one in controls.all if one.kind == "gate"}):
             stage.probe_now()
 
-    _tell_slots(app, Slots(app.database, uuid4(), slots), dispatcher)
+    _tell_slots(app, Slots(app.database, uuid4(), slots), dispatcher, stage.empty_hands)
     app.on_controls(obey_gates)
     app.endpoints = [line.gate.endpoint for line in route.lines]
+    app.unreached = lambda: {line.gate.endpoint: line.unreached for line in route.lines if line.unreached is not None}
     return app
 
 
-def _tell_slots(app: StageApp, slots: Slots, dispatcher: Dispatcher) -> None:
-    @app.timer(interval=_TELL_S, name="slots", traced=False)  # type: ignore[untyped-decorator]  # Faust's are
+def _tell_slots(app: StageApp, slots: Slots, dispatcher: Dispatcher, hands: EmptyHands) -> None:
+    """Say how many runs this worker takes at once: at its start, every few seconds, and when it takes none or some."""
+    telling: set[asyncio.Task[None]] = set()
+    one_by_one = asyncio.Lock()
+
     async def tell() -> None:
-        """Say how many runs this worker takes at once."""
         try:
-            await slots.tell()
+            async with one_by_one:
+                await slots.tell()
         except DependencyDown:
             return  # the stage says so
         dispatcher.poke()
 
-    @app.task  # type: ignore[untyped-decorator]
-    async def tell_at_start() -> None:
-        """Say so without waiting for the timer's first time."""
-        await tell()
+    # Not `tell` itself: what Faust's decorator returns is the whole timer.
+    app.timer(interval=_TELL_S, name="slots", traced=False)(tell)
+    app.task(tell)
 
-    app.close_first(dispatcher.close, slots.withdraw)
+    def tell_soon() -> None:
+        telling.add(task := asyncio.create_task(tell(), name="slots"))
+        task.add_done_callback(telling.discard)
+
+    async def told() -> None:
+        if telling:
+            await asyncio.wait(telling)
+
+    hands.on_change = tell_soon
+    app.close_first(told, dispatcher.close, slots.withdraw)

@@ -1,7 +1,7 @@
 """`teamfit llm`: what the fleet knows of the LLM endpoint."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes, duration
 from infra.cli.output import mended, print_json, print_table, second
 from infra.cli.prices import prices_app
+
+if TYPE_CHECKING:
+    from consumers.generation.meter import EndpointUse
 
 app = typer.Typer()
 llm_app = typer.Typer(help="What the fleet knows of the LLM endpoint.", no_args_is_help=True)
@@ -46,14 +49,22 @@ def show_endpoints(
         columns = ("endpoint", "model", "state", "calls", "failed", "429", "s a call", "tokens in", "tokens out")
         rows = []
         for one in found:
-            closed = f"closed for {one.closed_for.total_seconds():.1f} s" if one.closed_for else "works"
             took = f"{one.seconds_per_call:.2f}" if one.seconds_per_call is not None else ""
-            row = (one.endpoint, one.model, "held" if one.held else closed, one.calls, one.failed, one.refused, took)
+            row = (one.endpoint, one.model, _state(one), one.calls, one.failed, one.refused, took)
             limits = (one.requests_per_minute, one.tokens_per_minute)
             shown = tuple("" if limit is None else f"{limit:.0f}" for limit in limits)
             cost = "" if one.cost is None else money(one.cost)
             rows.append((*row, one.prompt_tokens, one.completion_tokens, cost, *shown, one.held or ""))
         print_table((*columns, "cost", "requests/min", "tokens/min", "why"), rows)
+
+
+def _state(one: "EndpointUse") -> str:
+    if one.held:
+        return "held"
+    if one.closed_for:
+        return f"closed for {one.closed_for.total_seconds():.1f} s"
+    # The worker that could say why may be gone.
+    return "works" if one.failed < one.calls else "all failed"
 
 
 @gate.command("show")

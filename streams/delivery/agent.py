@@ -19,6 +19,7 @@ from infra.clock import is_sane
 from streams.delivery.cancellation import stay_cancelled
 from streams.delivery.deliveries import Delivery
 from streams.delivery.stage import Stage
+from streams.redis.consumer import Consumer as RedisConsumer
 from streams.redis.stream import Stream as RedisStream
 
 Agent: TypeAlias = Callable[[StreamT[bytes]], Awaitable[None]]
@@ -30,7 +31,8 @@ def agent_of(stage: Stage[Any], *, at_once: int) -> Agent:
     async def consume(stream: StreamT[bytes]) -> None:
         places = _Places(at_once)
         if isinstance(stream, RedisStream):
-            stream.ask_room(lambda: places.free)
+            stream.ask_room(lambda: places.free, lambda: stage.most)
+            stage.empty_hands.hands_back = True
         try:
             async with asyncio.TaskGroup() as under_way:
                 async for event in cast("Stream[bytes]", stream).noack().events():
@@ -52,8 +54,12 @@ async def _process(stage: Stage[Any], event: EventT[bytes], places: "_Places") -
         if await stage.process(delivery_of(event)):
             event.ack()
         else:
-            # The consumer neither waits for it nor counts it as begun, and hands it back.
-            event.app.consumer.unacked.discard(event.message)
+            consumer = event.app.consumer
+            if isinstance(consumer, RedisConsumer):
+                consumer.give_back(event.message)
+            else:
+                # It neither waits for it nor counts it as begun.
+                consumer.unacked.discard(event.message)
     finally:
         places.leave()
 

@@ -40,6 +40,7 @@ class Turn(Generic[E]):
 
     Attributes:
         outcome: what its try came to, until that is durable; None: it is to be tried.
+        met: what kept its last try from an outcome, as a stage's `waits_for`; None: nothing did, or it was not tried.
         letter: the dead letter, which a repeat must not date anew.
     """
 
@@ -47,6 +48,7 @@ class Turn(Generic[E]):
     opened: bool = False
     event: E | None = None
     outcome: Outcome | None = None
+    met: str | None = None
     letter: Record | None = None
 
 

@@ -5,7 +5,7 @@ nor failing is left to it. A handler writes to Postgres in one transaction and r
 published next, and the agent acknowledges last. Dying after any of these steps repeats all of them, which is harmless
 because handlers are idempotent by (job, run) and facts have IDs that follow from what they say.
 
-working ──a dependency is away──▶ held: its deliveries ask in turn whether it is back
+working ──a dependency is away──▶ held: its deliveries ask in turn whether it is back, or it asks; see `empty_hands`
 working ──most tries fail, of several organizations──▶ suspected: each delivery is tried once more at most, a new
         organization's at once, and then waits outside the worker; a success ends it
 
@@ -28,6 +28,7 @@ from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed
 from streams.delivery.brake import Brake
 from streams.delivery.cancellation import stay_cancelled
 from streams.delivery.deliveries import Delivery, Outcome, Record, RetryLater, Settled
+from streams.delivery.empty_hands import EmptyHands
 from streams.delivery.failure_window import FailureWindow
 from streams.delivery.policy import RetryPolicy, is_data_error
 from streams.delivery.settle import Settler, Turn
@@ -67,6 +68,7 @@ class Stage(Generic[E]):
         probing: how long a held stage waits before it asks again.
         window: makes the stage suspected when most of its recent tries failed.
         brake: an operator's; a paused stage tries nothing.
+        empty_hands: what it has while a dependency is away that may be away for this worker alone.
         held: why the stage stands still, or None.
         waits_for: which dependency a held stage waits for; `stage` if most deliveries fail; `bug` if something else
             keeps it from working; or None.
@@ -81,6 +83,7 @@ class Stage(Generic[E]):
     probing: RetryPolicy = PROBING
     window: FailureWindow = field(default_factory=FailureWindow)
     brake: Brake = field(default_factory=Brake)
+    empty_hands: EmptyHands = field(default_factory=EmptyHands)
     held: str | None = field(default=None, init=False)
     waits_for: str | None = field(default=None, init=False)
     _holds: int = field(default=0, init=False, repr=False)
@@ -98,16 +101,29 @@ class Stage(Generic[E]):
         """The consumer group, also the stage's name in logs and dead letters."""
         return self.settler.group
 
+    @property
+    def has_empty_hands(self) -> bool:
+        """Return whether it takes nothing, because other workers may do what it cannot."""
+        return self.empty_hands.are_for(self.waits_for)
+
+    @property
+    def most(self) -> int | None:
+        """Return how many deliveries it has use for at once; None: any number."""
+        return self.empty_hands.most(self.waits_for)
+
     async def process(self, delivery: Delivery) -> bool:
         """Take one delivery to a durable outcome, however long its dependencies are away.
 
         Raises nothing but CancelledError.
 
         Returns:
-            Whether there is an outcome; the caller acknowledges then, and only then. If not, the stage stops while it
-            is held or paused: the delivery belongs back in its stream, for another worker.
+            Whether there is an outcome; the caller acknowledges then, and only then. If not, the stage has empty hands,
+            or stops while it is held or paused: the delivery belongs back in its stream, for another worker.
         """
-        turn: Turn[E] = Turn(delivery)
+        with self.empty_hands.taking():
+            return await self._process(Turn(delivery))
+
+    async def _process(self, turn: Turn[E]) -> bool:
         if not self.brake.try_enter() and not await self._has_waited_for(self.brake.enter()):
             return False
         try:
@@ -132,6 +148,8 @@ class Stage(Generic[E]):
 
         They take turns, so that one which can never be settled does not keep the others waiting behind it.
         """
+        if self._is_for_others(turn):
+            return False
         if self._is_suspected(turn) and (settled := await self._try_new_organization(turn)) is not None:
             return settled
         self._in_hand += 1
@@ -139,9 +157,9 @@ class Stage(Generic[E]):
             while await self._has_waited_for(self._probe.acquire()):
                 try:
                     if self.held is not None:
-                        if not await self._has_waited_for(self._next_probe()):
+                        if self._is_for_others(turn) or not await self._has_waited_for(self._next_probe()):
                             return False
-                        if not await self._may_try(turn):
+                        if self._is_for_others(turn) or not await self._may_try(turn):
                             return False
                         self._probes += 1
                         if await self._settled(turn):
@@ -156,6 +174,29 @@ class Stage(Generic[E]):
             return False
         finally:
             self._in_hand -= 1
+
+    def _is_for_others(self, turn: Turn[E]) -> bool:
+        """Return whether another worker may do what this one cannot: no outcome waits here, nor half of one."""
+        return self.has_empty_hands and turn.outcome is None and turn.met in {None, self.waits_for}
+
+    async def _ask(self) -> None:
+        """Ask, with empty hands, whether the dependency is back, until it is."""
+        while (waits_for := self.waits_for) and self.has_empty_hands:
+            if not await self._has_waited_for(self._next_probe()):
+                return
+            holds = self._holds
+            self._probes += 1
+            try:
+                await self.empty_hands.asks[waits_for]()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the stage is held for it
+                stay_cancelled(error)
+                self._hold(error)
+                continue
+            if holds == self._holds and self.held is not None:
+                log.info("stage.resumed", stage=self.group)
+                # The waits go on growing until a delivery has shown that it works.
+                self.held = self.waits_for = None
+                self.empty_hands.note(None, is_to_show=True)
 
     async def _may_try(self, turn: Turn[E]) -> bool:
         """Wait while the stage is paused; False: it stops. What a try came to is made durable all the same."""
@@ -224,6 +265,7 @@ class Stage(Generic[E]):
             await self.settler.settle(turn, turn.outcome)
         except Exception as error:  # noqa: BLE001 - whatever could not be settled is taken again, never lost
             stay_cancelled(error)
+            turn.met = error.dependency if isinstance(error, DependencyDown) else BUG
             self._hold(error)
             return False
         finally:
@@ -285,12 +327,16 @@ class Stage(Generic[E]):
         self._holds += 1
         # Only probes lengthen the wait: hundreds of deliveries may fail at once when the dependency goes away.
         self._until_next_probe = self.probing.delay(self._probes + 1, retry_after)
+        self.empty_hands.note(waits_for)
+        if self.has_empty_hands:
+            self.empty_hands.ask(self._ask, f"{self.group} asks")
 
     def _resume(self) -> None:
         if self.held is not None:
             log.info("stage.resumed", stage=self.group)
         self.held = self.waits_for = None
         self._probes = 0
+        self.empty_hands.note(None)
         self._tried.clear()
 
 

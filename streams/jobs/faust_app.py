@@ -1,7 +1,8 @@
 """One Faust app per consumer group, its stages, and the agents that feed them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from infra.settings import Settings
 from streams.delivery.agent import agent_of
 from streams.delivery.brake import Brake
 from streams.delivery.deliveries import Delivery, Record
+from streams.delivery.empty_hands import EmptyHands
 from streams.delivery.failed_events import FailedEvents
 from streams.delivery.interfaces import RetrySchedule
 from streams.delivery.policy import RetryPolicy
@@ -60,6 +62,7 @@ class StageApp(faust.App):
         brake: what operators want of the stages; all of an app's share it.
         watcher: obeys them; None in an app that another one's does for, and in one that is no worker.
         endpoints: the LLM endpoints that its stages call, as the fleet names them.
+        unreached: says of each of them that no call from here reaches why that is so.
         beside: apps that run in the same process, and whose health this one's web server tells too.
     """
 
@@ -73,6 +76,7 @@ class StageApp(faust.App):
     brake: Brake
     watcher: Watch | None
     endpoints: Sequence[str] = ()
+    unreached: Callable[[], Mapping[str, str]]
     beside: list["StageApp"]
 
     def close_at_last(self, *close: Callable[[], Awaitable[None]]) -> None:
@@ -96,6 +100,7 @@ class StageApp(faust.App):
         policy: RetryPolicy | None = None,
         retries: RetrySchedule | None = None,
         timeout: timedelta | None = None,
+        asks: Mapping[str, Callable[[], Awaitable[None]]] = MappingProxyType({}),
     ) -> Stage[E]:
         """Return the stage wrapper around these handlers, as the settings would have it.
 
@@ -106,6 +111,7 @@ class StageApp(faust.App):
             policy: which failure leads where; the settings' retries if None.
             retries: keeps what is tried again later; the schedule if None.
             timeout: longest one try may take. If None: the time of four batches.
+            asks: see `EmptyHands`.
         """
         return Stage(
             decode=decode,
@@ -119,6 +125,7 @@ class StageApp(faust.App):
             ),
             opened=Seal(self.database).opened,
             brake=self.brake,
+            empty_hands=EmptyHands(asks),
             policy=policy or RetryPolicy.of(self.settings),
             timeout=timeout or timedelta(seconds=_BATCHES_IN_A_TRY * self.settings.stage_timeout_s),
         )
@@ -166,6 +173,8 @@ class StageApp(faust.App):
     async def on_shutdown(self) -> None:
         """Close what the agents have used; they are Faust's children and have stopped."""
         await super().on_shutdown()
+        for stage in self.stages:
+            await stage.empty_hands.close()
         for close in self.resources:
             await close()
         if self.watcher is not None:
@@ -269,6 +278,7 @@ def create_app(group: str, settings: Settings, database: Database | None = None,
     app.settings = settings
     app.database = database or Database(settings.database_url, size=settings.database_pool_size, keeps_plans=True)
     app.publisher = FaustPublisher(app)
+    app.unreached = dict
     app.stages, app.resources, app.watched, app.beside = [], [], [], []
     app.brake = brake_of(group)
     app.watcher = _watcher(app) if is_stage(group) else None
@@ -295,6 +305,7 @@ def _watcher(app: StageApp) -> Watch:
         concurrency=lambda: app.concurrency,
         held=lambda: next((one.held for one in app.stages if one.held is not None), None),
         endpoints=lambda: app.endpoints,
+        unreached=lambda: dict(app.unreached()),
     )
     watch.stages.append(stage)
     return watch

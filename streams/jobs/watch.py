@@ -69,6 +69,7 @@ class Watched:
         concurrency: how many deliveries it takes at once by its settings.
         held: says why it stands still by itself.
         endpoints: names the LLM endpoints that it calls.
+        unreached: says of each of them that no call from here reaches why that is so.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Watched:
     concurrency: Callable[[], int]
     held: Callable[[], str | None]
     endpoints: Callable[[], Sequence[str]]
+    unreached: Callable[[], Mapping[str, str]]
 
     def doing(self) -> Mapping[str, Any]:
         """Return what it does now."""
@@ -89,6 +91,7 @@ class Watched:
             "paused": orders.paused,
             "held": self.held(),
             "endpoints": list(self.endpoints()),
+            "unreached": self.unreached(),
         }
 
 

@@ -21,10 +21,13 @@ _YIELD_EVERY = 100
 _NO_TIMES = (None, None, None)  # when a message came in and went out, and what lies between: for Faust's sensors to set
 
 
-def declare_room(channel: Any, room: Callable[[], int]) -> None:
-    """Have `demand` ask this how many messages an agent could start now."""
+def declare_room(channel: Any, room: Callable[[], int], most: Callable[[], int | None]) -> None:
+    """Have `demand` ask how many messages an agent could start now.
+
+    `most` asks how many it has use for at all.
+    """
     # On the queue, which is what the copies that Faust makes of a channel share.
-    channel.queue.room = room
+    channel.queue.room, channel.queue.most = room, most
 
 
 class Channels:
@@ -55,6 +58,19 @@ class Channels:
             room = getattr(queue, "room", None)
             idle = max(idle, room() if room else sum(1 for getter in queue._getters if not getter.done()))
         return queued, idle
+
+    def most(self, tps: Iterable[TP]) -> int | None:
+        """Return how many messages of a topic its agents have use for.
+
+        Those that wait are among them. None: any number.
+        """
+        most_of_all: int | None = 0
+        channels = [channel for tp in tps for channel in self.of(tp)]
+        for channel in channels:
+            ask = getattr(channel.queue, "most", None)
+            most = ask() if ask else None
+            most_of_all = None if most is None or most_of_all is None else max(most, most_of_all)
+        return most_of_all if channels else None
 
     async def deliver(
         self, partition: Partition, entries: Sequence[tuple[bytes, list[bytes]]], deliveries: int = 1

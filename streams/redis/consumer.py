@@ -220,6 +220,11 @@ class Consumer(PositionlessConsumer):
                 tags.lose([entry_id])
                 self.log.warning("event.abandoned topic=%s: it is delivered again after a lease", message.topic)
 
+    def give_back(self, message: Message) -> None:
+        """Let another worker take what an agent took and has not done. It counts for nothing; this returns at once."""
+        self.under_way.discard(message)
+        self.hand_backs.give(self._partitions[message.tp], message.offset)
+
     async def commit(self, topics: TPorTopicSet | None = None, start_new_transaction: bool = True) -> bool:
         """Send what is acknowledged, now."""
         state = self.app.sensors.on_commit_initiated(self)
@@ -276,8 +281,12 @@ class Consumer(PositionlessConsumer):
     async def _hand_back(self, started: set[tuple[TP, int]]) -> None:
         """Hand back everything but these deliveries."""
         lease_s = self.settings.lease.total_seconds()
-        handed = [await hand_back(self.client, partition, lease_s, started) for partition in self._all_partitions()]
-        if any(handed):
+        handed = 0
+        for partition in self._all_partitions():
+            keep = {partition.tags.entry_id(tag) for tp, tag in started if tp == partition.tp}
+            given = [entry_id for entry_id in partition.tags.unacknowledged() if entry_id not in keep]
+            handed += await hand_back(self.client, partition, lease_s, given)
+        if handed:
             await self.hand_backs.tell()
 
     def entry_of(self, message: Message) -> str | None:

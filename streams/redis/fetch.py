@@ -165,6 +165,11 @@ class TopicReader:
         held = sum(len(partition.tags) for partition in self._partitions.values())
         self._window.observe(delivered - queued)
         room = min(self._window.room(queued, idle_agents), self._settings.max_unacknowledged - held)
+        most = self._channels.most(self._tps)
+        if most is not None:
+            room = min(room, most - queued)
+        if most == 0:
+            self._trial.end(self)  # this worker tries nothing now, and another may
         if room <= 0:
             await asyncio.sleep(_PAUSES_S[min(self._pauses, len(_PAUSES_S) - 1)])
             self._pauses += 1

@@ -1,5 +1,7 @@
 """A worker hands back what it will not do. Others take it at once, without waiting for the lease to run out.
 
+That is what it has not begun with when it stops, and what an agent gives up because another worker may do it.
+
 They hear of it by a stream of one entry, `<app>:handed-back`, on which each worker waits. So no worker looks for it
 every second on streams where nothing happens.
 """
@@ -9,12 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
-from collections.abc import Set as AbstractSet
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from time import monotonic
 
-from faust.types import TP
 from redis.exceptions import NoPermissionError
 
 from .health import Health
@@ -37,7 +37,7 @@ class HandBacks:
             client: to tell with.
             waiting: a client of its own, whose commands may wait for `block`.
             key: of the stream.
-            block: how long one command waits.
+            block: how long one command waits; the lease.
             health: where to say that it does not work.
         """
         self._client = client
@@ -48,6 +48,8 @@ class HandBacks:
         self._patience = Patience("of what others hand back")
         self._stopped = False
         self._last = b"0-0"
+        self._given: list[tuple[Partition, int]] = []
+        self._giving: asyncio.Task[None] | None = None
         self.heard = False
         """Whether this worker would hear of it; if not, it must look by itself."""
 
@@ -55,6 +57,26 @@ class HandBacks:
         """Have the others look now. If it fails they do within half a lease."""
         with contextlib.suppress(Exception):
             await self._client.execute_command("XADD", self._key, "MAXLEN", "1", "*", "handed", "back")
+
+    def give(self, partition: Partition, tag: int) -> None:
+        """Hand back one delivery, together with all that are given in the same moment. Returns at once."""
+        self._given.append((partition, tag))
+        if self._giving is None or self._giving.done():
+            self._giving = asyncio.create_task(self._give(), name="hand back")
+
+    async def _give(self) -> None:
+        await asyncio.sleep(0)
+        while self._given:
+            given, self._given = self._given, []
+            by_partition: dict[bytes, tuple[Partition, list[int]]] = {}
+            for partition, tag in given:
+                by_partition.setdefault(partition.stream, (partition, []))[1].append(tag)
+            for partition, tags in by_partition.values():
+                # A renewal that was under way would make them this worker's for another lease.
+                async with partition.renewal:
+                    entry_ids = [one for tag in tags if (one := partition.tags.entry_id(tag)) is not None]
+                    await hand_back(self._client, partition, self._block_ms / 1000, entry_ids)
+            await self.tell()
 
     async def run(self, look: Callable[[], Awaitable[None]]) -> None:
         """Call `look` whenever another worker tells, until cancelled. The last tell before may be told once more."""
@@ -93,27 +115,25 @@ class HandBacks:
         await close(self._waiting)
 
 
-async def hand_back(client: Client, partition: Partition, lease_s: float, started: AbstractSet[tuple[TP, int]]) -> int:
-    """Let other workers take this one's entries of a partition; return their number.
+async def hand_back(client: Client, partition: Partition, lease_s: float, entry_ids: Iterable[bytes]) -> int:
+    """Let other workers take entries that this one holds; return their number.
 
     The deliveries are not counted: a worker that stops in order was not killed by what it held, and one restart after
     another must not make a dead letter of an entry that takes longer than the drain time.
 
     Args:
         client: to the server; if it is away, the leases run out without us.
-        partition: whose entries to hand back.
+        partition: whose entries they are.
         lease_s: entries that were idle for longer than this are anybody's.
-        started: deliveries to keep.
+        entry_ids: those to hand back.
     """
     idle_ms = int(lease_s * 1000) + 1
     tags = partition.tags
     by_count: dict[int, list[bytes]] = {}
-    keep = {tags.entry_id(tag) for tp, tag in started if tp == partition.tp}
-    for entry_id in tags.unacknowledged():
-        if entry_id not in keep:
-            by_count.setdefault(tags.deliveries(entry_id) - 1, []).append(entry_id)
-    for count, entry_ids in by_count.items():
+    for entry_id in entry_ids:
+        by_count.setdefault(tags.deliveries(entry_id) - 1, []).append(entry_id)
+    for count, same in by_count.items():
         with contextlib.suppress(Exception):  # whatever the server answers, the lease runs out
-            await partition.fenced(client, "hand_back", entry_ids, idle_ms, count)
-        tags.lose(entry_ids)
+            await partition.fenced(client, "hand_back", same, idle_ms, count)
+        tags.lose(same)
     return sum(map(len, by_count.values()))

@@ -56,6 +56,10 @@ class Lease:
         await each(self._partitions(), self._renew)
 
     async def _renew(self, partition: Partition) -> None:
+        async with partition.renewal:
+            await self._renew_held(partition)
+
+    async def _renew_held(self, partition: Partition) -> None:
         held = partition.tags.held()
         if not held:
             return

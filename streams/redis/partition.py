@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from faust.types import TP
 
@@ -22,13 +23,18 @@ CHUNK = 1000
 
 @dataclass(slots=True)
 class Partition:
-    """A stream, the group that reads it, and what this consumer holds of it."""
+    """A stream, the group that reads it, and what this consumer holds of it.
+
+    Attributes:
+        renewal: held while leases are renewed.
+    """
 
     tp: TP
     stream: bytes
     group: str
     consumer: str
     tags: DeliveryTags
+    renewal: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def fenced(self, client: Client, script: str, entry_ids: list[bytes], *args: str | int) -> list[bytes]:
         """Run a script on entries that this consumer should own. Returns the IDs of those that it does not own.

@@ -45,12 +45,16 @@ class Stream(FaustStream[Any]):
         """Which agent iterates here. An agent that is started again has another stream, but the same place."""
         return id(self.channel), self.concurrency_index
 
-    def ask_room(self, room: Callable[[], int]) -> None:
+    def ask_room(self, room: Callable[[], int], most: Callable[[], int | None] = lambda: None) -> None:
         """Ask this how many events the agent could start now.
 
         For one that starts a task for each event, instead of one event at a time.
+
+        Args:
+            room: how many.
+            most: how many it has use for, those that are kept ready included; None: as many as its rate asks for.
         """
-        declare_room(self.channel, room)
+        declare_room(self.channel, room, most)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """Iterate over the values; Faust's own iterator serves whatever is no topic of this transport."""

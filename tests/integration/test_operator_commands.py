@@ -212,6 +212,28 @@ async def test_the_gate_is_shown_and_opened(teamfit: Run, database: Pool) -> Non
     assert "nothing was changed" in (await teamfit("llm", "gate", "open", "--yes")).stdout
 
 
+async def test_an_endpoint_that_has_never_answered_is_not_said_to_work(teamfit: Run, database: Pool) -> None:
+    """One that none of its workers reaches says why; one whose workers have gone, that all calls have failed."""
+    used = "INSERT INTO llm_hours VALUES ($1, 'm', date_trunc('hour', now(), 'UTC'), $2, $3, 0, 1, 0, 0)"
+    for endpoint, calls, failed in (("http://good/v1", 3, 1), ("localhost", 2, 2), ("http://gone/v1", 2, 2)):
+        await database.execute(used, endpoint, calls, failed)
+    lives = (
+        "INSERT INTO fleet_processes (process, kind, host, pid, version, stages, seen_at, rss_bytes, log_level, doing)"
+        " VALUES (gen_random_uuid(), 'worker', 'h', 1, '1', '{generation}', now(), 0, 'info',"
+        " jsonb_build_array(jsonb_build_object('stage', 'generation', 'endpoints', $1::jsonb, 'unreached', $2::jsonb)))"
+    )
+    await database.execute(lives, '["localhost"]', '{"localhost": "OPENAI_BASE_URL is localhost"}')
+    await database.execute(lives, '["http://good/v1"]', "{}")
+    await database.execute(lives, '["http://good/v1"]', '{"http://good/v1": "not reachable from here"}')
+    said = (await teamfit("llm", "endpoints")).stdout.splitlines()
+    states = {name: next(line for line in said if name in line) for name in ("good", "localhost", "gone")}
+    assert "works" in states["good"]
+    assert "held" in states["localhost"]
+    assert "all failed" in states["gone"]
+    found = {one["endpoint"]: one["held"] for one in json.loads((await teamfit("llm", "endpoints", "--json")).stdout)}
+    assert found == {"http://good/v1": None, "localhost": "OPENAI_BASE_URL is localhost", "http://gone/v1": None}
+
+
 async def test_what_is_known_of_an_endpoint_is_shown_and_forgotten(teamfit: Run, database: Pool) -> None:
     """How it is asked and why it is held; what was learned is forgotten after a question."""
     assert "Nothing is learned" in (await teamfit("llm", "dialect", "show")).stdout
