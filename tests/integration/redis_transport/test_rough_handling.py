@@ -13,7 +13,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tests.conformance.brokers import Broker, RedisBroker, free_port, valkey
+from infra.local.processes import free_port
+from tests.conformance.brokers import Broker, RedisBroker, valkey
 from tests.conformance.harness import Bench, Seen, collect, running, transport_of
 from tests.integration.redis_transport.conftest import Client, plain_client
 from tests.resp_proxy import RespProxy

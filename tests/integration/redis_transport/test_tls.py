@@ -16,10 +16,11 @@ import faust
 import pytest
 import trustme
 
+from infra.local.processes import free_port
 from producers.client import JobRequests, SubmitFailed
 from streams.redis.errors import BrokerUnavailable
 from tests.chaos.redis_transport.proxy import proxied
-from tests.conformance.brokers import Broker, RedisBroker, free_port
+from tests.conformance.brokers import Broker, RedisBroker
 from tests.conformance.harness import Bench, collect, running, transport_of
 from tests.waiting import wait_for
 
