@@ -120,7 +120,7 @@ def valkey_server() -> Iterator[Valkey]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
     """The run's PostgreSQL. A test that kills or stalls it starts one of its own instead."""
-    with start_postgres(durable=False) as server:
+    with start_postgres(durable=False, in_memory=True) as server:
         yield server
 
 

@@ -3,7 +3,6 @@
 A kill is as by a crash, and a restart keeps the data.
 """
 
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,7 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from infra.local.processes import GuardedProcess, LocalServerError, ServerFailed, free_port, remove_folder
+from infra.local.processes import (
+    GuardedProcess,
+    LocalServerError,
+    ServerFailed,
+    free_port,
+    is_temporary,
+    new_folder,
+    remove_folder,
+)
 from infra.ports import PortTaken, require_free
 
 # Another process may take a free port between our look and the server's bind.
@@ -31,15 +38,15 @@ class Server(ABC):
         port_setting: str,
         remove_data: bool | None,
         env: Mapping[str, str] | None,
+        in_memory: bool = False,
     ) -> None:
         """Start the server and wait until it answers."""
-        temporary_root = Path(tempfile.gettempdir()).resolve()
-        self.data_dir = (data_dir or Path(tempfile.mkdtemp(prefix=f"teamfit-{self.name}-"))).resolve()
+        self.data_dir = (data_dir or new_folder(f"teamfit-{self.name}-", in_memory=in_memory)).resolve()
         self.data_dir.mkdir(parents=True, exist_ok=True)
         empty = next(self.data_dir.iterdir(), None) is None
         if remove_data is None:
             # Only what was empty: a mistaken path must not cost anyone their files.
-            remove_data = empty and temporary_root in self.data_dir.parents
+            remove_data = empty and is_temporary(self.data_dir)
         self._remove_data = remove_data
         self._port_setting = port_setting
         self._env = env

@@ -11,12 +11,11 @@ import secrets
 import shutil
 import stat
 import subprocess
-import tempfile
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from infra.local.processes import Account, EmbeddedPartsMissing, LocalServerError
+from infra.local.processes import Account, EmbeddedPartsMissing, LocalServerError, is_temporary
 
 _DATABASE = "teamfit"
 _PID_LINE = 0  # of postmaster.pid
@@ -156,11 +155,10 @@ class PostgresFiles:
             raise LocalServerError(message)
 
     def _open_way_for(self, account: Account) -> None:
-        temporary_root = Path(tempfile.gettempdir()).resolve()
         for folder in (self._folder, *self._folder.parents):
             if _passable(folder, account):
                 continue
-            if temporary_root not in folder.parents:
+            if not is_temporary(folder):
                 message = (
                     f"the database runs as {account.name}, who cannot enter {folder}: "
                     f"choose a data folder outside of it, or run as another user than root"

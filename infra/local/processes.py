@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +31,8 @@ _FIRST_PORT = 12_000
 _BLOCK = 400
 _BLOCKS = 50
 _drawn = count(secrets.randbelow(_BLOCK))
+_MEMORY = Path("/dev/shm")  # noqa: S108 - Linux's file system in memory
+_ROOM_IN_MEMORY = 8 << 30  # four runners of tests have two servers each, with logs of up to a GiB
 
 # Reads the child's process ID, then until the pipe closes. "stopped" instead means that the child was stopped in order,
 # and there is nothing left to do.
@@ -226,6 +229,20 @@ class GuardedProcess:
                     pipe.write(b"stopped\n")
                     pipe.close()
             self._watchdog.wait()
+
+
+def new_folder(prefix: str, *, in_memory: bool) -> Path:
+    """Make a temporary folder, in memory if that is asked for.
+
+    A machine that has less than 8 GiB of room for files in memory gets it on the disk.
+    """
+    spacious = in_memory and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM_IN_MEMORY
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=_MEMORY if spacious else None))
+
+
+def is_temporary(folder: Path) -> bool:
+    """Return whether a folder lies where temporary files do, on the disk or in memory."""
+    return any(root in folder.parents for root in (Path(tempfile.gettempdir()).resolve(), _MEMORY))
 
 
 def remove_folder(folder: Path) -> None:

@@ -115,10 +115,13 @@ class Postgres(Server):
         port_setting: str = "POSTGRES_PORT",
         remove_data: bool | None = None,
         env: Mapping[str, str] | None = None,
+        in_memory: bool = False,
     ) -> None:
         """Start the server; see `start_postgres` for the arguments."""
         self._durable = durable
-        super().__init__(data_dir, port=port, port_setting=port_setting, remove_data=remove_data, env=env)
+        super().__init__(
+            data_dir, port=port, port_setting=port_setting, remove_data=remove_data, env=env, in_memory=in_memory
+        )
 
     @property
     def url(self) -> str:
@@ -203,6 +206,7 @@ def start_postgres(
     port_setting: str = "POSTGRES_PORT",
     remove_data: bool | None = None,
     env: Mapping[str, str] | None = None,
+    in_memory: bool = False,
 ) -> Postgres:
     """Start an embedded PostgreSQL, with a first database, and wait until it answers.
 
@@ -214,10 +218,20 @@ def start_postgres(
         port_setting: the setting that `PortTaken` tells the user to change.
         remove_data: remove the folder on stop; by default if it was empty and lies in the system's temporary folder.
         env: the server's whole environment; this process's own by default.
+        in_memory: whether a new temporary folder lies in memory, where there is room: copying a database there takes
+            a tenth of the processor's time. For small data that may go with the machine.
 
     Raises:
         PortTaken: another program listens on `port`.
         EmbeddedPartsMissing: the `embedded` extra is not installed.
         ServerFailed: it did not start; the message holds the end of its log.
     """
-    return Postgres(data_dir, port=port, durable=durable, port_setting=port_setting, remove_data=remove_data, env=env)
+    return Postgres(
+        data_dir,
+        port=port,
+        durable=durable,
+        port_setting=port_setting,
+        remove_data=remove_data,
+        env=env,
+        in_memory=in_memory,
+    )

@@ -81,7 +81,7 @@ class Stack:
             api_port: the API's port; a free one by default.
             llm_latency_s: how long the offline LLM takes for each answer.
             broker_parameters: the query of the embedded broker's URL, such as "lease=2s".
-            durable: whether the embedded database survives a crash of the machine; off is faster.
+            durable: whether the embedded database survives a crash of the machine; off is faster, in memory if it can.
             parts: which stages to run (or `ALL` in one process), and whether the API, `WEB` and `TRACES`. A name with
                 a number is one more of the same: "quota-2".
             variables: called with the name of a part; more environment variables for it.
@@ -246,7 +246,7 @@ class Stack:
             updates["broker_url"] = f"{self.valkey.url}?{self._broker_parameters}".rstrip("?")
         if "database_url" not in given:
             self._report("starting PostgreSQL")
-            self.postgres = start_postgres(durable=self._durable)
+            self.postgres = start_postgres(durable=self._durable, in_memory=not self._durable)
             updates["database_url"] = self.postgres.url
         if self.settings.signing_key is None:
             updates["signing_key"] = SecretStr(secrets.token_urlsafe(32))

@@ -25,7 +25,7 @@ _REQUESTS = 200
 @pytest.fixture
 def pooled(_own_surroundings: None) -> Iterator[tuple[Stack, str]]:
     """A pipeline that knows the pooler's address alone, and the database's own."""
-    with start_postgres(durable=False) as postgres, pgbouncer(postgres.url) as url:
+    with start_postgres(durable=False, in_memory=True) as postgres, pgbouncer(postgres.url) as url:
         stack = Stack(Settings(_env_file=None, database_url=url), llm_latency_s=0.1, durable=False)
         with running(stack):
             yield stack, postgres.url

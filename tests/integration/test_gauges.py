@@ -136,7 +136,7 @@ async def test_what_stands_in_postgres_is_told(api: aiohttp.ClientSession, datab
 @pytest.fixture
 def own_postgres() -> Any:
     """A database that a test may stall."""
-    with start_postgres(durable=False) as server:
+    with start_postgres(durable=False, in_memory=True) as server:
         run_apart(upgrade(server.url))
         yield server
 

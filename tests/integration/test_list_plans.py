@@ -45,7 +45,7 @@ ANALYZE job_words
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
     """A server whose log has plans, with a database in which lists would be worth reading by an index."""
-    with start_postgres(durable=False) as server:
+    with start_postgres(durable=False, in_memory=True) as server:
         run_apart(_filled(server.url))
         yield server
 

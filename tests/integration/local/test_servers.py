@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from infra.local import postgres_files
+from infra.local import postgres_files, processes
 from infra.local.processes import Account
 from infra.local.servers import (
     EmbeddedPartsMissing,
@@ -153,12 +153,33 @@ def test_stopping_twice_does_nothing() -> None:
         _ = server.pid
 
 
+def test_in_memory_the_database_works_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder lies where files in memory are kept, passable for the server's account, and goes with the server."""
+    monkeypatch.setattr(processes, "_MEMORY", tmp_path)
+    with start_postgres(durable=False, in_memory=True) as server:
+        assert server.data_dir.parent == tmp_path
+    assert not server.data_dir.exists()
+
+
+def test_without_room_in_memory_the_database_lies_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's few megabytes, or a system without such files, are no reason to fail."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(processes, "_ROOM_IN_MEMORY", 1 << 60)
+    assert processes.new_folder("some-", in_memory=True).parent == tmp_path
+    monkeypatch.setattr(processes, "_ROOM_IN_MEMORY", 0)
+    monkeypatch.setattr(processes, "_MEMORY", tmp_path / "none")
+    assert processes.new_folder("some-", in_memory=True).parent == tmp_path
+
+
 _PARENT = textwrap.dedent("""
     import json, os, sys, threading
     from infra.local.servers import start_postgres, start_valkey
 
     servers = []
-    thread = threading.Thread(target=lambda: servers.extend([start_valkey(), start_postgres()]))
+    def start():
+        servers.extend([start_valkey(), start_postgres(), start_postgres(in_memory=True)])
+
+    thread = threading.Thread(target=start)
     thread.start()
     thread.join()
     print(json.dumps([[server.pid, str(server.data_dir)] for server in servers]), flush=True)
