@@ -1,5 +1,6 @@
-"""Whom the trace is told to when traces are on: no server outside, unless a setting says so."""
+"""What leaves the process when traces are on: no server outside hears of one, and no error's text is in a span."""
 
+import ast
 import subprocess
 import sys
 
@@ -47,3 +48,51 @@ def test_only_the_llm_is_told_and_only_if_it_is_wanted(setting: str, told: list[
         [sys.executable, "-c", _PROGRAM, setting], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.stdout.splitlines()[0] == str(told), done.stderr
+
+
+_FAILS = """
+import asyncio
+import aiohttp
+from opentelemetry import trace
+from infra import tracing
+from infra.bench.otlp_collector import collecting
+from infra.local.processes import free_port
+from infra.settings import Settings
+
+async def refused():
+    async with aiohttp.ClientSession() as http:
+        await http.get(f"http://127.0.0.1:{free_port()}")
+
+def raised():
+    with trace.get_tracer("of an instrumentation").start_as_current_span("query"):
+        raise ValueError("words of a customer")
+
+with collecting() as collector:
+    sent, take = [], collector.take
+
+    def keep(body):
+        sent.append(body)
+        take(body)
+
+    collector.take = keep
+    tracing.start(Settings(_env_file=None, otlp_endpoint=collector.url, trace_share=1), "generation")
+    for fail in (lambda: asyncio.run(refused()), raised):
+        try:
+            with tracing.processing("generation", "job-accepted", "1-0", 1, object()):
+                fail()
+        except Exception:
+            pass
+    trace.get_tracer_provider().force_flush()
+    print([words in body for words in (b"Cannot connect", b"words of", b"Traceback") for body in sent])
+    print(sorted((one.name, one.attributes.get("error.type")) for one in collector.spans))
+"""
+
+
+def test_what_fails_is_told_by_its_type_alone() -> None:
+    """Neither our spans nor those of an instrumentation hold an error's text or stack."""
+    done = subprocess.run([sys.executable, "-c", _FAILS], capture_output=True, text=True, check=False, timeout=120)
+    found, spans = done.stdout.splitlines()
+    assert set(ast.literal_eval(found)) == {False}, done.stderr
+    kinds = dict(ast.literal_eval(spans))
+    assert kinds["query"] == "ValueError"
+    assert "ClientConnectorError" in kinds["GET"]
