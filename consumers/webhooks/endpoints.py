@@ -62,12 +62,6 @@ async def add(
     )
 
 
-async def with_url(connection: Connection, organization_id: str, url: str) -> UUID | None:
-    """Return the endpoint of an organization that has a URL, or None."""
-    found: UUID | None = await _queries.with_url(connection, organization_id=organization_id, url=url)
-    return found
-
-
 async def endpoints(
     connection: Connection,
     organization_id: str | None = None,

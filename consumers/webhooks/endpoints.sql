@@ -11,10 +11,6 @@ SELECT pg_advisory_xact_lock(hashtextextended('webhooks:' || :organization_id, 0
 -- How many endpoints an organization has.
 SELECT count(*) FROM webhook_endpoints WHERE organization_id = :organization_id;
 
--- name: with_url(organization_id, url)$
--- The endpoint of an organization that has a URL, if one has.
-SELECT id FROM webhook_endpoints WHERE organization_id = :organization_id AND url = :url ORDER BY created_at LIMIT 1;
-
 -- name: endpoints(organization_id, id, after_organization, after_at, after_id, limit)
 -- Endpoints with what waits for each, up to 10,000; all, or those of an organization, or one; a page of them after a place.
 SELECT

@@ -72,7 +72,7 @@ class BodyLimit:
             return
         if _in_wide_characters(messages):
             detail = "body: is in UTF-16 or UTF-32; send a JSON object in UTF-8"
-            await ProblemResponse(400, "invalid_json", detail)(scope, receive, send)
+            await ProblemResponse(400, "bad_request", detail)(scope, receive, send)
             return
         messages.reverse()
 

@@ -17,8 +17,8 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5  # an outage rarely ends sooner, and a caller that waits longer waits in vain
 
 PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
-    "bad_request": (400, "The request is not HTTP, or its body nested too deeply."),
-    "invalid_json": (400, "The body is not JSON in UTF-8."),
+    "bad_request": (400, "The request is not HTTP, or its body not UTF-8 or nested too deeply."),
+    "invalid_json": (400, "The body is not JSON."),
     "unauthenticated": (401, "There is no bearer token."),
     "token_invalid": (401, "The token is not one that this API signed, or lacks a claim."),
     "token_expired": (401, "The token has expired; get a new one."),
@@ -50,7 +50,6 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "plan_changed": (409, "The plan's set changed since it was made; make a new one."),
     "plan_aborted": (409, "The plan was aborted."),
     "task_running": (409, "The periodic task is running; ask again when it has ended."),
-    "webhook_exists": (409, "An endpoint of the organization has this URL; the detail names it."),
     "quota_not_released": (409, "Jobs still hold quota for the run that failed; apply the plan again later."),
     "body_too_large": (413, "The body is longer than any valid one."),
     "content_encoding": (415, "The body is compressed; send it as it is, without Content-Encoding."),

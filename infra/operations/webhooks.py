@@ -18,7 +18,7 @@ from consumers.webhooks.endpoints import Endpoint
 from consumers.webhooks.messages import EVENT_TYPES, TEST, body_of
 from consumers.webhooks.signing import make_secret
 from infra.actions import Act, acting, current_actor
-from infra.errors import Refused, TeamfitError
+from infra.errors import TeamfitError
 from infra.operations.cursors import read_delivery_cursor, read_endpoint_cursor, write_cursor
 from infra.operations.tenants import organization_in
 from infra.postgres import Connection, Database
@@ -74,7 +74,6 @@ async def add_endpoint(
     Raises:
         UnknownOrganization: there is none.
         InvalidWebhook: nothing can be sent there, a type is unknown, or the organization has as many as it may.
-        Refused: an endpoint of the organization has this URL (`webhook_exists`).
         DependencyDown: Postgres is away; whether it was added is unknown, so list them.
     """
     endpoint_id, secret = uuid4(), make_secret()
@@ -86,12 +85,6 @@ async def add_endpoint(
         await organization_in(connection, organization_id)
         if await endpoints.count(connection, organization_id) >= MOST_ENDPOINTS:
             raise InvalidWebhook(f"organization {organization_id} has {MOST_ENDPOINTS} endpoints; remove one first")
-        if known := await endpoints.with_url(connection, organization_id, url):
-            raise Refused(
-                "webhook_exists",
-                f"url: endpoint {known} of {organization_id} has it, and a second one would be told of all twice; "
-                "rotate its secret if that is lost, or remove it first",
-            )
         await endpoints.add(
             connection,
             endpoint_id,

@@ -136,7 +136,7 @@ class DeliveriesQuery(BaseModel):
 
 _READS = responses(*TOKEN, "invalid_request", "database_unavailable")
 _READS_ONE = responses(*TOKEN, "invalid_request", "webhook_not_found", "database_unavailable")
-_ADDS = responses(*TOKEN, *BODY, "organization_not_found", "webhook_exists", "database_unavailable")
+_ADDS = responses(*TOKEN, *BODY, "organization_not_found", "database_unavailable")
 _WRITES = responses(*TOKEN, *BODY, "webhook_not_found", "database_unavailable")
 
 
