@@ -52,7 +52,7 @@ from streams.jobs.facts import fact, job_requested
 from streams.jobs.job_ids import job_id_for, needs_proof
 from streams.redis.wrong_url import advice_on
 
-# What whoever uses a client needs to name; the wheel's front has the same, and the blocking client.
+# Users of a client need these names. The wheel's front has them too, and the blocking client.
 __all__ = [
     "Activity",
     "InvalidApi",

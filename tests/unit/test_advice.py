@@ -1,4 +1,4 @@
-"""What is wrong with a field is told plainly, wherever it came from: never in the words of Pydantic."""
+"""One table tells plainly what is wrong with a field, wherever it came from: never in the words of Pydantic."""
 
 import re
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def _complaints(model: type[BaseModel]) -> Iterator[str]:
 
 @pytest.mark.parametrize("model", [JobFilter, Filter, ActionFilter, DiscardChoice])
 def test_each_field_of_a_filter_is_explained(model: type[BaseModel]) -> None:
-    """Whatever is sent in it: the field, and what it must be."""
+    """A refusal names the field and what it must be, whatever is sent in it."""
     complaints = list(_complaints(model))
     assert len(complaints) > len(model.model_fields)
     for one in complaints:

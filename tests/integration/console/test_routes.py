@@ -204,7 +204,7 @@ async def test_pages_are_for_those_who_are_signed_in(world: World) -> None:
 
 
 async def test_no_page_shows_a_word_of_python(world: World, database: Pool) -> None:
-    """What is not known is a dash or left out: of a failed event without a run, a page said "run None"."""
+    """A page shows a dash for what is not known, or leaves it out. It said "run None" of an event without a run."""
     await database.execute("UPDATE failed_events SET run = NULL, organization_id = NULL, event_type = NULL")
     operator = await world.session("operator")
     for path in map(world.path, set(PAGES) - {"/operating"}):  # which quotes commands and settings

@@ -26,7 +26,7 @@ _LEASE_MS = 15_000
 _CASES = Path(__file__).parents[2] / "cases"
 _CASE: dict[str, dict[str, str]] = json.loads((_CASES / "settings/base-url-no-scheme.json").read_text())
 
-# What such a worker's address looks like; `{}` is the address of an endpoint that knows no /v2 and refuses all keys.
+# Such a worker has one of these addresses; `{}` is that of an endpoint that knows no /v2 and refuses all keys.
 _FAMILY = {
     "no scheme": "localhost",
     "no scheme, a port": _CASE["environment"]["OPENAI_BASE_URL"],
