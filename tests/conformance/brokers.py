@@ -104,16 +104,18 @@ def cluster() -> Iterator[RedisBroker]:
     """Three Valkey nodes that share the slots of a Cluster."""
     with ExitStack() as stack:
         ports = [free_port() for _ in range(3)]
-        for port in ports:
+        # By default a node listens for the others 10,000 higher, on ports that the system gives to connections.
+        buses = [free_port() for _ in range(3)]
+        for port, bus in zip(ports, buses, strict=True):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             options = ("--cluster-enabled", "yes", "--dir", folder, "--cluster-node-timeout", "2000")
-            stack.enter_context(_process(get_binary_path(), "--port", port, *options))
+            stack.enter_context(_process(get_binary_path(), "--port", port, "--cluster-port", bus, *options))
         clients = [stack.enter_context(Redis(port=port)) for port in ports]
         for number, client in enumerate(clients):
             first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
             client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
             client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
-            client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0])
+            client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0], buses[0])
         _until(lambda: all(b"cluster_state:ok" in _cluster_info(client) for client in clients), "the cluster")
         yield RedisBroker("cluster", f"redis://127.0.0.1:{ports[0]}/0", fixed=(("cluster", "true"),))
 
@@ -218,7 +220,9 @@ def _process(program: str | Path, *arguments: object, port: int | None = None, p
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            _until(lambda: _answers(listening, password), f"{program} on port {listening}")
+            what = f"{program} on port {listening}"
+            _until(lambda: _answers(listening, password) or process.poll() is not None, what)
+            assert process.poll() is None, f"{what} ended with code {process.poll()}"
             yield
         finally:
             process.kill()
