@@ -51,7 +51,7 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     app.close_at_last(route.close)
 
     def slots() -> int:
-        if stage.has_empty_hands:
+        if stage.empty_hands.are_empty:
             return 1  # the fewest that can be told; no worker at all would mean a window of a hundred runs
         most = app.brake.orders.limit or settings.generation_concurrency
         return route.room(min(most, settings.generation_concurrency))
@@ -59,7 +59,7 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     def obey_gates(controls: Controls) -> None:
         """Ask again at once when an operator has opened a gate."""
         if route.open_gates({one.subject for one in controls.all if one.kind == "gate"}):
-            stage.probe_now()
+            stage.standstill.probe_now()
 
     _tell_slots(app, Slots(app.database, uuid4(), slots), dispatcher, stage.empty_hands)
     app.on_controls(obey_gates)

@@ -31,7 +31,7 @@ def agent_of(stage: Stage[Any], *, at_once: int) -> Agent:
     async def consume(stream: StreamT[bytes]) -> None:
         places = _Places(at_once)
         if isinstance(stream, RedisStream):
-            stream.ask_room(lambda: places.free, lambda: stage.most)
+            stream.ask_room(lambda: places.free, lambda: stage.empty_hands.most)
             stage.empty_hands.hands_back = True
         try:
             async with asyncio.TaskGroup() as under_way:

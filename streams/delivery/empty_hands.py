@@ -9,10 +9,14 @@ working ──it is away──▶ empty hands ──it is back──▶ one deli
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
+
+from streams.delivery.cancellation import stay_cancelled
+from streams.delivery.standstill import Standstill
+from streams.delivery.waits import Waits
 
 # A question without an answer must not hold up a stop.
 _LAST_QUESTION_S: Final = 1.0
@@ -23,61 +27,64 @@ class EmptyHands:
     """A stage has empty hands while certain dependencies are away.
 
     Attributes:
+        standstill: the stage's.
+        waits: the stage's.
         asks: for each dependency that may be away for this worker alone, what asks whether it is back. It raises
             DependencyDown if not.
         hands_back: whether another worker gets what the stage gives up; without, such a dependency is as any other.
         on_change: called when the stage takes nothing any more, and when it does again.
-        is_to_show: whether a delivery is to show that the dependency is back.
     """
 
-    asks: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    standstill: Standstill
+    waits: Waits
+    asks: Mapping[str, Callable[[], Awaitable[None]]]
     hands_back: bool = field(default=False, init=False)
     on_change: Callable[[], None] = field(default=lambda: None, init=False)
-    is_to_show: bool = field(default=False, init=False)
+    _is_to_show: bool = field(default=False, init=False, repr=False)
     _showing: set[object] = field(default_factory=set, init=False, repr=False)
-    _was_empty: bool = field(default=False, init=False, repr=False)
+    _were_empty: bool = field(default=False, init=False, repr=False)
     _asking: asyncio.Task[None] | None = field(default=None, init=False, repr=False)
 
-    def are_for(self, waits_for: str | None) -> bool:
-        """Return whether a stage that waits for this has empty hands."""
-        return self.hands_back and waits_for in self.asks
+    @property
+    def are_empty(self) -> bool:
+        """Return whether the stage takes nothing, because other workers may do what it cannot."""
+        return self.hands_back and self.standstill.waits_for in self.asks
 
-    def most(self, waits_for: str | None) -> int | None:
+    @property
+    def most(self) -> int | None:
         """Return how many deliveries there is use for at once; None: any number."""
-        if self.are_for(waits_for):
+        if self.are_empty:
             return 0
-        return max(1 - len(self._showing), 0) if self.is_to_show else None
+        return max(1 - len(self._showing), 0) if self._is_to_show else None
 
     @contextmanager
     def taking(self) -> Iterator[None]:
         """Count a delivery that may show it. What was begun before shows nothing."""
         taken = object()
-        if self.is_to_show:
+        if self._is_to_show:
             self._showing.add(taken)
         try:
             yield
         finally:
             self._showing.discard(taken)
 
-    def note(self, waits_for: str | None, *, is_to_show: bool = False) -> None:
-        """Note what the stage waits for from now on.
+    def look(self, *, is_to_show: bool = False) -> None:
+        """Look at what the stage waits for now.
+
+        It is asked for from now on if it may be away for this worker alone.
 
         Args:
-            waits_for: which dependency, or None.
             is_to_show: whether a delivery is to show that it is back.
         """
-        self.is_to_show = is_to_show
+        self._is_to_show = is_to_show
         self._showing.clear()
-        is_empty = self.are_for(waits_for)
-        if is_empty != self._was_empty:
-            self._was_empty = is_empty
+        if self.are_empty != self._were_empty:
+            self._were_empty = self.are_empty
             self.on_change()
-
-    def ask(self, questions: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        """Have these questions asked, unless some are being asked."""
-        if self._asking is None or self._asking.done():
-            # They are no delivery's, and neither are the log lines about them.
-            self._asking = asyncio.create_task(questions(), name=name, context=contextvars.Context())
+        if self.are_empty and (self._asking is None or self._asking.done()):
+            # The questions are no delivery's, and neither are the log lines about them.
+            name = f"{self.standstill.group} asks"
+            self._asking = asyncio.create_task(self._ask(), name=name, context=contextvars.Context())
 
     async def close(self) -> None:
         """End what is being asked."""
@@ -86,3 +93,21 @@ class EmptyHands:
             self._asking.cancel()
             with suppress(asyncio.CancelledError):
                 await self._asking
+
+    async def _ask(self) -> None:
+        """Ask whether the dependency is back, until it is."""
+        while (waits_for := self.standstill.waits_for) and self.are_empty:
+            if not await self.waits.has_come(self.standstill.next_probe()):
+                return
+            times = self.standstill.times
+            self.standstill.probed()
+            try:
+                await self.asks[waits_for]()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the stage is held for it
+                stay_cancelled(error)
+                self.standstill.begin(error)
+                self.look()
+                continue
+            if times == self.standstill.times and self.standstill.why is not None:
+                self.standstill.end(shown=False)
+                self.look(is_to_show=True)

@@ -5,7 +5,8 @@ nor failing is left to it. A handler writes to Postgres in one transaction and r
 published next, and the agent acknowledges last. Dying after any of these steps repeats all of them, which is harmless
 because handlers are idempotent by (job, run) and facts have IDs that follow from what they say.
 
-working ──a dependency is away──▶ held: its deliveries ask in turn whether it is back, or it asks; see `empty_hands`
+working ──a dependency is away──▶ held: its deliveries ask in turn whether it is back, or it asks; see `standstill` and
+        `empty_hands`
 working ──most tries fail, of several organizations──▶ suspected: each delivery is tried once more at most, a new
         organization's at once, and then waits outside the worker; a success ends it
 
@@ -15,9 +16,9 @@ handler is not called again, so a held stage makes no call twice.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import InitVar, dataclass, field
 from datetime import timedelta
 from typing import Final, Generic, TypeVar
 
@@ -32,18 +33,14 @@ from streams.delivery.empty_hands import EmptyHands
 from streams.delivery.failure_window import FailureWindow
 from streams.delivery.policy import RetryPolicy, is_data_error
 from streams.delivery.settle import Settler, Turn
+from streams.delivery.standstill import BUG, PROBING, SUSPECTED, Standstill
+from streams.delivery.waits import Waits
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E")
 
 # What is bound to every log line about a delivery, where its event has it.
 _BOUND = ("job_id", "run", "trace_id")
-
-# The cap is about the longest that a stage lies idle after its dependency is back.
-PROBING = RetryPolicy(max_attempts=1, base=timedelta(seconds=0.2), cap=timedelta(seconds=5))
-
-BUG: Final = "bug"  # what a stage waits for that stands still because of one
-SUSPECTED: Final = "stage"  # what it waits for while most of its deliveries fail
 
 # What says nothing about whether the stage itself works.
 _NO_FAILED_TRY = DependencyDown | InvalidEvent | Permanent | Postponed
@@ -65,13 +62,14 @@ class Stage(Generic[E]):
         settler: makes durable what came of a try.
         opened: takes away the internal headers that the pipeline has not written; see `streams.delivery.seal`.
         timeout: longest one try may take; it then counts as transient.
-        probing: how long a held stage waits before it asks again.
         window: makes the stage suspected when most of its recent tries failed.
         brake: an operator's; a paused stage tries nothing.
+        probing: how long a held stage waits before it asks again.
+        asks: for each dependency that may be away for this worker alone, what asks whether it is back. It raises
+            DependencyDown if not.
+        waits: what it waits for without a delivery being tried; its stop ends them.
+        standstill: why it stands still, if it does.
         empty_hands: what it has while a dependency is away that may be away for this worker alone.
-        held: why the stage stands still, or None.
-        waits_for: which dependency a held stage waits for; `stage` if most deliveries fail; `bug` if something else
-            keeps it from working; or None.
     """
 
     decode: Callable[[Delivery], E]
@@ -80,21 +78,21 @@ class Stage(Generic[E]):
     opened: Callable[[Delivery], Awaitable[Delivery]]
     policy: RetryPolicy
     timeout: timedelta
-    probing: RetryPolicy = PROBING
     window: FailureWindow = field(default_factory=FailureWindow)
     brake: Brake = field(default_factory=Brake)
-    empty_hands: EmptyHands = field(default_factory=EmptyHands)
-    held: str | None = field(default=None, init=False)
-    waits_for: str | None = field(default=None, init=False)
-    _holds: int = field(default=0, init=False, repr=False)
-    _probes: int = field(default=0, init=False, repr=False)
-    _until_next_probe: timedelta = field(default=timedelta(), init=False, repr=False)
-    _probe_now: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False)
+    probing: InitVar[RetryPolicy] = PROBING
+    asks: InitVar[Mapping[str, Callable[[], Awaitable[None]]] | None] = None
+    waits: Waits = field(default_factory=Waits, init=False)
+    standstill: Standstill = field(init=False)
+    empty_hands: EmptyHands = field(init=False)
     _probe: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
     _in_hand: int = field(default=0, init=False, repr=False)
     _tried: set[str | None] = field(default_factory=set, init=False, repr=False)
-    _stopping: bool = field(default=False, init=False, repr=False)
-    _waits: set[asyncio.Timeout] = field(default_factory=set, init=False, repr=False)
+
+    def __post_init__(self, probing: RetryPolicy, asks: Mapping[str, Callable[[], Awaitable[None]]] | None) -> None:
+        """Begin with nothing known that would keep it from working."""
+        self.standstill = Standstill(self.group, probing)
+        self.empty_hands = EmptyHands(self.standstill, self.waits, asks or {})
 
     @property
     def group(self) -> str:
@@ -102,14 +100,14 @@ class Stage(Generic[E]):
         return self.settler.group
 
     @property
-    def has_empty_hands(self) -> bool:
-        """Return whether it takes nothing, because other workers may do what it cannot."""
-        return self.empty_hands.are_for(self.waits_for)
+    def held(self) -> str | None:
+        """The reason why it stands still, or None."""
+        return self.standstill.why
 
     @property
-    def most(self) -> int | None:
-        """Return how many deliveries it has use for at once; None: any number."""
-        return self.empty_hands.most(self.waits_for)
+    def waits_for(self) -> str | None:
+        """The dependency that it waits for; see `Standstill`."""
+        return self.standstill.waits_for
 
     async def process(self, delivery: Delivery) -> bool:
         """Take one delivery to a durable outcome, however long its dependencies are away.
@@ -124,7 +122,7 @@ class Stage(Generic[E]):
             return await self._process(Turn(delivery))
 
     async def _process(self, turn: Turn[E]) -> bool:
-        if not self.brake.try_enter() and not await self._has_waited_for(self.brake.enter()):
+        if not self.brake.try_enter() and not await self.waits.has_come(self.brake.enter()):
             return False
         try:
             if self.held is None and await self._settled(turn):
@@ -132,16 +130,6 @@ class Stage(Generic[E]):
             return await self._take_when_resumed(turn)
         finally:
             self.brake.leave()
-
-    def probe_now(self) -> None:
-        """Have a held stage ask at once whether its dependency is back."""
-        self._probe_now.set()
-
-    def stop(self) -> None:
-        """Wait out holds no longer. What is being tried, probes included, goes on to its end."""
-        self._stopping = True
-        for wait in self._waits:
-            wait.reschedule(asyncio.get_running_loop().time())
 
     async def _take_when_resumed(self, turn: Turn[E]) -> bool:
         """Wait out a hold. One delivery at a time asks whether the stage can work again.
@@ -154,14 +142,14 @@ class Stage(Generic[E]):
             return settled
         self._in_hand += 1
         try:
-            while await self._has_waited_for(self._probe.acquire()):
+            while await self.waits.has_come(self._probe.acquire()):
                 try:
                     if self.held is not None:
-                        if self._is_for_others(turn) or not await self._has_waited_for(self._next_probe()):
+                        if self._is_for_others(turn) or not await self.waits.has_come(self.standstill.next_probe()):
                             return False
                         if self._is_for_others(turn) or not await self._may_try(turn):
                             return False
-                        self._probes += 1
+                        self.standstill.probed()
                         if await self._settled(turn):
                             return True
                         continue
@@ -177,37 +165,11 @@ class Stage(Generic[E]):
 
     def _is_for_others(self, turn: Turn[E]) -> bool:
         """Return whether another worker may do what this one cannot: no outcome waits here, nor half of one."""
-        return self.has_empty_hands and turn.outcome is None and turn.met in {None, self.waits_for}
-
-    async def _ask(self) -> None:
-        """Ask, with empty hands, whether the dependency is back, until it is."""
-        while (waits_for := self.waits_for) and self.has_empty_hands:
-            if not await self._has_waited_for(self._next_probe()):
-                return
-            holds = self._holds
-            self._probes += 1
-            try:
-                await self.empty_hands.asks[waits_for]()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the stage is held for it
-                stay_cancelled(error)
-                self._hold(error)
-                continue
-            if holds == self._holds and self.held is not None:
-                log.info("stage.resumed", stage=self.group)
-                # The waits go on growing until a delivery has shown that it works.
-                self.held = self.waits_for = None
-                self.empty_hands.note(None, is_to_show=True)
+        return self.empty_hands.are_empty and turn.outcome is None and turn.met in {None, self.waits_for}
 
     async def _may_try(self, turn: Turn[E]) -> bool:
         """Wait while the stage is paused; False: it stops. What a try came to is made durable all the same."""
-        return turn.outcome is not None or await self._has_waited_for(self.brake.released())
-
-    async def _next_probe(self) -> None:
-        """Wait until the dependency is asked again."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._until_next_probe.total_seconds()):
-                await self._probe_now.wait()
-        self._probe_now.clear()
+        return turn.outcome is not None or await self.waits.has_come(self.brake.released())
 
     def _is_suspected(self, turn: Turn[E]) -> bool:
         return self.waits_for == SUSPECTED and turn.outcome is None
@@ -227,7 +189,7 @@ class Stage(Generic[E]):
             return True if await self._settled(turn) else None
         if self._in_hand < _MOST_IN_HAND:
             return None
-        if not await self._has_waited_for(asyncio.sleep(_MOMENT_S)):
+        if not await self.waits.has_come(asyncio.sleep(_MOMENT_S)):
             return False
         if not self._is_suspected(turn):
             return None
@@ -241,21 +203,8 @@ class Stage(Generic[E]):
         except Exception:  # noqa: BLE001 - trying it says what is wrong
             return None
 
-    async def _has_waited_for(self, turn: Awaitable[object]) -> bool:
-        """Return True when this has come, or False as soon as the stage stops."""
-        wait = asyncio.timeout(0 if self._stopping else None)
-        self._waits.add(wait)
-        try:
-            async with wait:
-                await turn
-        except TimeoutError:
-            return False
-        finally:
-            self._waits.discard(wait)
-        return True
-
     async def _settled(self, turn: Turn[E]) -> bool:
-        holds = self._holds
+        times = self.standstill.times
         try:
             await self._open(turn)
             if not turn.delivery.is_for(self.group):
@@ -272,7 +221,7 @@ class Stage(Generic[E]):
             structlog.contextvars.unbind_contextvars(*_BOUND)
         # What began before the dependency went away, and ends well now, says nothing about how it is. What says nothing
         # about the stage does not end a suspicion either.
-        if holds == self._holds and not (self.waits_for == SUSPECTED and self.window.is_open):
+        if times == self.standstill.times and not (self.waits_for == SUSPECTED and self.window.is_open):
             self._resume()
         return True
 
@@ -314,29 +263,12 @@ class Stage(Generic[E]):
         return True
 
     def _hold(self, error: Exception) -> None:
-        """Stand still. An outage is expected and says when it is over; anything else is a bug that someone must see."""
-        if isinstance(error, DependencyDown):
-            retry_after, waits_for = error.retry_after, error.dependency
-            if self.held is None:
-                log.warning("stage.held", stage=self.group, why=str(error))
-        else:
-            retry_after, waits_for = None, BUG
-            log.error("stage.held", stage=self.group, why=str(error), exc_info=error)
-        self.waits_for = waits_for
-        self.held = f"{type(error).__name__}: {error}"
-        self._holds += 1
-        # Only probes lengthen the wait: hundreds of deliveries may fail at once when the dependency goes away.
-        self._until_next_probe = self.probing.delay(self._probes + 1, retry_after)
-        self.empty_hands.note(waits_for)
-        if self.has_empty_hands:
-            self.empty_hands.ask(self._ask, f"{self.group} asks")
+        self.standstill.begin(error)
+        self.empty_hands.look()
 
     def _resume(self) -> None:
-        if self.held is not None:
-            log.info("stage.resumed", stage=self.group)
-        self.held = self.waits_for = None
-        self._probes = 0
-        self.empty_hands.note(None)
+        self.standstill.end(shown=True)
+        self.empty_hands.look()
         self._tried.clear()
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -15,7 +14,6 @@ from infra.settings import Settings
 from streams.delivery.agent import agent_of
 from streams.delivery.brake import Brake
 from streams.delivery.deliveries import Delivery, Record
-from streams.delivery.empty_hands import EmptyHands
 from streams.delivery.failed_events import FailedEvents
 from streams.delivery.interfaces import RetrySchedule
 from streams.delivery.policy import RetryPolicy
@@ -23,7 +21,8 @@ from streams.delivery.publisher import FaustPublisher
 from streams.delivery.scheduled import ScheduledRetries
 from streams.delivery.seal import Seal
 from streams.delivery.settle import Settler, no_consequences
-from streams.delivery.stage import BUG, Stage
+from streams.delivery.stage import Stage
+from streams.delivery.standstill import BUG
 from streams.delivery.worker_health import serve_health
 from streams.jobs.controls import Controls
 from streams.jobs.gauges import Gauges
@@ -100,7 +99,7 @@ class StageApp(faust.App):
         policy: RetryPolicy | None = None,
         retries: RetrySchedule | None = None,
         timeout: timedelta | None = None,
-        asks: Mapping[str, Callable[[], Awaitable[None]]] = MappingProxyType({}),
+        asks: Mapping[str, Callable[[], Awaitable[None]]] | None = None,
     ) -> Stage[E]:
         """Return the stage wrapper around these handlers, as the settings would have it.
 
@@ -111,7 +110,7 @@ class StageApp(faust.App):
             policy: which failure leads where; the settings' retries if None.
             retries: keeps what is tried again later; the schedule if None.
             timeout: longest one try may take. If None: the time of four batches.
-            asks: see `EmptyHands`.
+            asks: see `Stage`.
         """
         return Stage(
             decode=decode,
@@ -125,7 +124,7 @@ class StageApp(faust.App):
             ),
             opened=Seal(self.database).opened,
             brake=self.brake,
-            empty_hands=EmptyHands(asks),
+            asks=asks,
             policy=policy or RetryPolicy.of(self.settings),
             timeout=timeout or timedelta(seconds=_BATCHES_IN_A_TRY * self.settings.stage_timeout_s),
         )
@@ -167,7 +166,7 @@ class StageApp(faust.App):
     async def on_stop(self) -> None:
         """Have held stages give back waiting deliveries, so that only current work is drained."""
         for stage in self.stages:
-            stage.stop()
+            stage.waits.stop()
         await super().on_stop()
 
     async def on_shutdown(self) -> None:

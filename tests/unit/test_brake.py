@@ -53,7 +53,7 @@ async def test_a_stopping_worker_hands_back_what_a_pause_keeps() -> None:
     brake.obey(PAUSED)
     waiting = asyncio.create_task(stage.process(DELIVERY))
     await asyncio.sleep(0)
-    stage.stop()
+    stage.waits.stop()
     assert await waiting is False
     assert script.calls == 0
 
@@ -155,7 +155,7 @@ async def test_a_held_stage_is_told_to_ask_at_once() -> None:
     stage = stage_of(script, Topics(), Later())
     waiting = asyncio.create_task(stage.process(DELIVERY))
     await wait_for(lambda: stage.held is not None, what="the hold")
-    stage.probe_now()
+    stage.standstill.probe_now()
     assert await waiting
 
 

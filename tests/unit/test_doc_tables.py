@@ -28,7 +28,7 @@ from infra.errors import InvalidSetting
 from infra.operations import faults
 from infra.operations.controls import BY_ORGANIZATION, PAUSABLE
 from infra.settings import Settings
-from streams.delivery.stage import BUG
+from streams.delivery.standstill import BUG
 from streams.jobs import faust_app
 from streams.jobs.topics import TOPICS
 from streams.jobs.waits import Gate

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 from infra.errors import DependencyDown
 from streams.delivery.deliveries import Delivery, Record
-from streams.delivery.empty_hands import EmptyHands
 from streams.delivery.policy import RetryPolicy
 from streams.delivery.settle import Settler
 from streams.delivery.stage import Stage
@@ -54,16 +53,16 @@ def stage_of(
         policy=RetryPolicy(max_attempts=3, base=timedelta(seconds=2), cap=timedelta(minutes=5)),
         timeout=timedelta(seconds=30),
         probing=probing,
-        empty_hands=EmptyHands({"llm": provider.ask}),
+        asks={"llm": provider.ask},
     )
     stage.empty_hands.hands_back = hands_back
-    stage.empty_hands.on_change = lambda: provider.changes.append(stage.most)
+    stage.empty_hands.on_change = lambda: provider.changes.append(stage.empty_hands.most)
     return stage
 
 
 async def ended(stage: Stage[str]) -> None:
     """Stop the stage, as a worker does."""
-    stage.stop()
+    stage.waits.stop()
     async with asyncio.timeout(10):
         await stage.empty_hands.close()
 
@@ -77,7 +76,7 @@ async def test_it_hands_all_back_and_takes_nothing() -> None:
     """What it has tried, what is being tried, and what comes yet go to other workers; nothing is tried twice."""
     provider = Provider(slow=asyncio.Event())
     stage = stage_of(provider)
-    assert stage.most is None
+    assert stage.empty_hands.most is None
     under_way = [asyncio.create_task(stage.process(delivery(name))) for name in "abc"]
     await wait_for(lambda: len(provider.called) == 3, what="three to be tried")
     assert provider.slow is not None
@@ -85,7 +84,7 @@ async def test_it_hands_all_back_and_takes_nothing() -> None:
     assert await asyncio.gather(*under_way) == [False, False, False]
     assert await stage.process(delivery("late")) is False
     assert provider.called == ["a", "b", "c"]
-    assert stage.most == 0
+    assert stage.empty_hands.most == 0
     assert "no such address" in str(stage.held)
     assert provider.changes == [0]
     await ended(stage)
@@ -97,16 +96,16 @@ async def test_it_asks_by_itself_and_then_takes_one() -> None:
     stage = stage_of(provider, probing=AT_ONCE)
     assert await stage.process(delivery("a")) is False
     await wait_for(lambda: provider.asked > 3, what="questions, with nothing in hand")
-    assert stage.most == 0
+    assert stage.empty_hands.most == 0
     provider.is_away, provider.answers, provider.slow = False, True, asyncio.Event()
     await wait_for(lambda: stage.held is None, what="the answer to be good")
-    assert stage.most == 1
+    assert stage.empty_hands.most == 1
     showing = asyncio.create_task(stage.process(delivery("b")))
     await wait_for(lambda: provider.called == ["a", "b"], what="the one to be tried")
-    assert stage.most == 0
+    assert stage.empty_hands.most == 0
     provider.slow.set()
     assert await showing
-    assert stage.most is None
+    assert stage.empty_hands.most is None
     assert provider.changes == [0, 1]
 
 
@@ -121,13 +120,13 @@ async def test_what_was_begun_before_shows_nothing() -> None:
     assert await stage.process(delivery("a")) is False
     provider.is_away, provider.answers = False, True
     await wait_for(lambda: stage.held is None, what="the answer to be good")
-    assert stage.most == 1
+    assert stage.empty_hands.most == 1
     assert slow is not None
     slow.set()
     assert await old
-    assert stage.most == 1
+    assert stage.empty_hands.most == 1
     assert await stage.process(delivery("b"))
-    assert stage.most is None
+    assert stage.empty_hands.most is None
 
 
 async def test_waits_grow_until_a_delivery_has_shown_it() -> None:
@@ -138,7 +137,7 @@ async def test_waits_grow_until_a_delivery_has_shown_it() -> None:
     waits = []
     for _ in range(6):
         assert await stage.process(delivery("a")) is False
-        waits.append(stage._until_next_probe)
+        waits.append(stage.standstill.until_next_probe)
         await wait_for(lambda: stage.held is None, what="the answer to be good")
     # Doubled each time, with jitter of half either way.
     assert waits[-1] > 5 * waits[0]
@@ -158,10 +157,10 @@ async def test_what_waits_for_something_else_stays() -> None:
     assert slow is not None
     slow.set()
     assert await failing is False
-    assert stage.most == 0
+    assert stage.empty_hands.most == 0
     assert await stage.process(delivery("late")) is False
     assert not paid.done()
-    stage.probe_now()
+    stage.standstill.probe_now()
     assert await paid
     assert topics.written == [FACT]
     assert provider.called == ["failing", "paid"]
@@ -174,7 +173,7 @@ async def test_where_nothing_can_be_handed_back_deliveries_wait_and_ask() -> Non
     stage = stage_of(provider, probing=AT_ONCE, hands_back=False)
     waiting = asyncio.create_task(stage.process(delivery("a")))
     await wait_for(lambda: len(provider.called) > 3, what="the delivery to ask")
-    assert stage.most is None
+    assert stage.empty_hands.most is None
     provider.is_away = False
     assert await waiting
     assert provider.asked == 0
@@ -191,7 +190,7 @@ async def test_a_question_that_meets_another_outage_holds_the_stage_for_that() -
     stage.empty_hands.asks = {"llm": ask}
     assert await stage.process(delivery("a")) is False
     await wait_for(lambda: stage.waits_for == "postgres", what="Postgres to be missed")
-    assert stage.most is None
+    assert stage.empty_hands.most is None
     provider.is_away = False
     assert await stage.process(delivery("b"))
     assert stage.held is None

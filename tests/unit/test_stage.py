@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -113,18 +114,13 @@ def _value(delivery: Delivery) -> bytes | None:
 
 def stage_of(script: Script, topics: Topics, later: Later, **more: object) -> Stage[bytes | None]:
     """Build a stage on these fakes; `more` sets other attributes of it or of its settler."""
-    stage: Stage[bytes | None] = Stage(
-        decode=_value,
-        handle=script.handle,
-        settler=Settler(group="quota", publisher=topics, retries=later, failed_events=Kept()),
-        opened=as_it_is,
-        policy=POLICY,
-        timeout=timedelta(seconds=5),
-        probing=AT_ONCE,
-    )
+    parts: dict[str, Any] = {"group": "quota", "publisher": topics, "retries": later, "failed_events": Kept()}
+    whole: dict[str, Any] = {"decode": _value, "handle": script.handle, "opened": as_it_is, "policy": POLICY}
+    whole |= {"timeout": timedelta(seconds=5), "probing": AT_ONCE}
+    of_settler = {one.name for one in fields(Settler)}
     for name, value in more.items():
-        setattr(stage.settler if hasattr(stage.settler, name) else stage, name, value)
-    return stage
+        (parts if name in of_settler else whole)[name] = value
+    return Stage(settler=Settler(**parts), **whole)
 
 
 async def test_what_follows_is_published_when_the_handler_returns() -> None:
@@ -280,7 +276,7 @@ async def test_a_held_stage_asks_with_one_delivery_at_a_time() -> None:
         return ()
 
     stage = stage_of(Script(), Topics(), Later(), handle=handle)
-    stage.held = "away"
+    stage.standstill.why = "away"
     held = [asyncio.create_task(stage.process(DELIVERY)) for _ in range(100)]
     for _ in range(50):
         await asyncio.sleep(0)
@@ -378,7 +374,7 @@ async def test_a_stage_that_stops_gives_back_what_waits_and_finishes_what_it_tri
     await probing.wait()
     waiting = [asyncio.create_task(stage.process(DELIVERY)) for _ in range(50)]
     await asyncio.sleep(0)
-    stage.stop()
+    stage.waits.stop()
     late = asyncio.create_task(stage.process(DELIVERY))
     async with asyncio.timeout(10):
         assert not any(await asyncio.gather(*waiting, late))
@@ -390,7 +386,7 @@ async def test_a_stage_that_stops_gives_back_what_waits_and_finishes_what_it_tri
 async def test_a_delivery_that_meets_an_outage_while_the_stage_stops_is_given_back() -> None:
     """It was begun before the stop, so it is tried; it does not wait for the outage to end."""
     stage = stage_of(Script([DependencyDown("postgres", "away")]), Topics(), Later())
-    stage.stop()
+    stage.waits.stop()
     async with asyncio.timeout(10):
         assert not await stage.process(DELIVERY)
         assert stage.held is not None

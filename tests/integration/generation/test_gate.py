@@ -216,7 +216,7 @@ async def test_an_outage_is_probed_and_burns_nothing(
         stage.published.error = DependencyDown("broker", "away")
     work = [asyncio.create_task(around.process(delivery)) for delivery in deliveries(100)]
 
-    await wait_for(lambda: around._probes >= 3, what="three probes")
+    await wait_for(lambda: around.standstill._probes >= 3, what="three probes")
     assert await received(endpoint) <= await calls_on_record(database)
     await endpoint.tell("ok")
     stage.published.error = None
