@@ -18,29 +18,12 @@ _PARTS: Final = "teamfit_client._parts"
 _IMPORT: Final = re.compile(rf"^(\s*from )(?=({'|'.join(_OURS)})\.)", re.MULTILINE)
 _FRONT: Final = f'''"""The client for services that put requests straight into the TEAMFIT pipeline's stream."""
 
+from {_PARTS}.producers import client as _client
 from {_PARTS}.producers.blocking import BlockingJobRequests
-from {_PARTS}.producers.client import InvalidArgument, JobRequests, Request, SubmitFailed
-from {_PARTS}.producers.job_reader import Activity, InvalidApi, Job, JobNews, JobReader, ReadRefused, StillRunning
-from {_PARTS}.streams.jobs.events import JobId, RunAtTooFar
-from {_PARTS}.streams.jobs.job_ids import job_id_for
+from {_PARTS}.producers.client import *
 
-__all__ = [
-    "Activity",
-    "BlockingJobRequests",
-    "InvalidApi",
-    "InvalidArgument",
-    "Job",
-    "JobId",
-    "JobNews",
-    "JobReader",
-    "JobRequests",
-    "ReadRefused",
-    "Request",
-    "RunAtTooFar",
-    "StillRunning",
-    "SubmitFailed",
-    "job_id_for",
-]
+__all__ = ["BlockingJobRequests"]
+__all__ += _client.__all__
 '''
 
 
