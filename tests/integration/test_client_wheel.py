@@ -14,6 +14,7 @@ from uuid import UUID
 
 import pytest
 
+import producers.client
 from consumers.projection.handlers import Projection
 from infra.postgres import Database
 from producers.blocking import BlockingJobRequests
@@ -100,6 +101,17 @@ async def run(service: Environment, program: Path, **environment: str) -> list[s
         output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
     return output.decode().splitlines()
+
+
+@pytest.mark.timeout(300)  # installing may take a minute
+async def test_it_has_every_name_of_the_client(service: Environment, tmp_path: Path) -> None:
+    """Whatever it raises and returns can be named from where it stands; one error had to be imported from elsewhere."""
+    program = tmp_path / "names.py"
+    program.write_text(
+        "import teamfit_client\nfor one in teamfit_client.__all__:\n    print(one, one in dir(teamfit_client))"
+    )
+    names = {*producers.client.__all__, "BlockingJobRequests"}
+    assert sorted(await run(service, program)) == sorted(f"{one} True" for one in names)
 
 
 @pytest.mark.timeout(300)  # installing may take a minute
