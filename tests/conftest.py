@@ -16,6 +16,7 @@ import redis
 from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
+from infra.garbage import collect_seldom, spare_what_stays
 from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
 from infra.migrations import upgrade
 
@@ -40,6 +41,8 @@ _WAITS_LONG: Final = (
 )
 # Of what a failed test printed, the end is shown: a whole log of it pushes the names of other failures out of sight.
 _CAPTURED_SHOWN: Final = 4_000
+
+collect_seldom()
 
 # The same examples each time, so that a change is judged by what it changes. `make fuzz` looks at others.
 # No example has a deadline: on a busy machine the fastest takes longer than Hypothesis allows now and then.
@@ -95,6 +98,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(busy, waiting))
     order = [*filter(None, in_turn), *(scope for scope in tests if folders[scope] == _SHORT)]
     items[:] = [item for scope in order for item in tests[scope]]
+
+
+def pytest_collection_finish() -> None:
+    """Have no look for garbage go through all tests that there are."""
+    spare_what_stays()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,7 +8,9 @@ from typing import TypeVar, overload
 
 T = TypeVar("T")
 
-_POLL_S = 0.02
+_FIRST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 0.1
+_SHARE = 0.05  # of the time waited so far: asking often what takes long takes the processor from what is waited for
 
 
 @overload
@@ -26,8 +28,10 @@ async def wait_for(condition: Callable[[], T | Awaitable[T]], *, deadline_s: flo
     Raises:
         AssertionError: the deadline passed; the message holds `what` and the last value or error seen.
     """
-    end = time.monotonic() + deadline_s
+    start = time.monotonic()
+    end = start + deadline_s
     while True:
+        asked = time.monotonic()
         try:
             outcome = condition()
             value: T = await outcome if inspect.isawaitable(outcome) else outcome
@@ -37,7 +41,9 @@ async def wait_for(condition: Callable[[], T | Awaitable[T]], *, deadline_s: flo
         else:
             if value:
                 return value
-        if time.monotonic() > end:
+        now = time.monotonic()
+        if now > end:
             message = f"gave up waiting for {what} after {deadline_s:g} s; last seen: {seen}"
             raise AssertionError(message)
-        await asyncio.sleep(_POLL_S)
+        # As long as the answer took at least, so that half of the time is left to others.
+        await asyncio.sleep(min(max(_FIRST_PAUSE_S, _SHARE * (now - start), now - asked), _LONGEST_PAUSE_S))

@@ -51,11 +51,14 @@ class Valkey(Server):
         remove_data: bool | None = None,
         options: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
+        in_memory: bool = False,
     ) -> None:
         """Start the server; see `start_valkey` for the arguments."""
         self._append_only = append_only
         self._options = options
-        super().__init__(data_dir, port=port, port_setting=port_setting, remove_data=remove_data, env=env)
+        super().__init__(
+            data_dir, port=port, port_setting=port_setting, remove_data=remove_data, env=env, in_memory=in_memory
+        )
 
     @property
     def url(self) -> str:
@@ -170,6 +173,7 @@ def start_valkey(
     remove_data: bool | None = None,
     options: tuple[str, ...] = (),
     env: Mapping[str, str] | None = None,
+    in_memory: bool = False,
 ) -> Valkey:
     """Start an embedded Valkey and wait until it answers.
 
@@ -181,6 +185,8 @@ def start_valkey(
         remove_data: remove the folder on stop; by default if it was empty and lies in the system's temporary folder.
         options: more of the server's own options, such as ("--maxmemory", "64mb").
         env: the server's whole environment; this process's own by default.
+        in_memory: whether a new temporary folder lies in memory, where there is room: its file then survives the
+            server, not the machine, and no write waits for a disk.
 
     Raises:
         PortTaken: another program listens on `port`.
@@ -195,6 +201,7 @@ def start_valkey(
         remove_data=remove_data,
         options=options,
         env=env,
+        in_memory=in_memory,
     )
 
 

@@ -81,7 +81,7 @@ class Stack:
             api_port: the API's port; a free one by default.
             llm_latency_s: how long the offline LLM takes for each answer.
             broker_parameters: the query of the embedded broker's URL, such as "lease=2s".
-            durable: whether the embedded database survives a crash of the machine; off is faster, in memory if it can.
+            durable: whether the embedded servers survive a crash of the machine; off is faster, in memory if it can.
             parts: which stages to run (or `ALL` in one process), and whether the API, `WEB` and `TRACES`. A name with
                 a number is one more of the same: "quota-2".
             variables: called with the name of a part; more environment variables for it.
@@ -242,7 +242,7 @@ class Stack:
             }
         if "broker_url" not in given:
             self._report("starting Valkey")
-            self.valkey = start_valkey()
+            self.valkey = start_valkey(in_memory=not self._durable)
             updates["broker_url"] = f"{self.valkey.url}?{self._broker_parameters}".rstrip("?")
         if "database_url" not in given:
             self._report("starting PostgreSQL")

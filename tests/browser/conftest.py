@@ -1,11 +1,13 @@
 """The console in this machine's Chromium, with a whole pipeline behind it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, Literal
 
 import aiohttp
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
 from infra.local.stack import API, WEB, WORKERS, Stack
@@ -20,10 +22,14 @@ _DEADLINE_MS: Final = 20_000
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip these tests, and say why, on a machine without the browser."""
+    """Skip these tests, and say why, on a machine without the browser. Those of a file share its event loop."""
     for item in items:
-        if _WHY_NOT and "tests/browser" in str(item.path):
+        if "tests/browser" not in str(item.path):
+            continue
+        if _WHY_NOT:
             item.add_marker(pytest.mark.skip(reason=_WHY_NOT))
+        if pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 
 def _make() -> Stack:
@@ -46,9 +52,9 @@ def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
     _PIPELINE.stop_before(nextitem)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    """A browser of the test's own."""
+    """A browser for all tests of a file; each opens windows of its own, whose cookies and pages end with it."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
         try:
@@ -60,21 +66,23 @@ async def browser() -> AsyncIterator[Browser]:
 Newcomer = Callable[..., Awaitable[Visitor]]
 
 
-@pytest.fixture
-def newcomer(browser: Browser, stack: Stack) -> Newcomer:
+@pytest_asyncio.fixture(loop_scope="module")
+async def newcomer(browser: Browser, stack: Stack) -> AsyncIterator[Newcomer]:
     """Open a browser window with cookies of its own; its errors fail the test that looks at them."""
+    async with AsyncExitStack() as opened:
 
-    async def come(*, scheme: Literal["light", "dark"] = "light", javascript: bool = True) -> Visitor:
-        context = await browser.new_context(
-            color_scheme=scheme, java_script_enabled=javascript, viewport={"width": 1280, "height": 900}
-        )
-        context.set_default_timeout(_DEADLINE_MS)
-        return Visitor(await context.new_page(), stack)
+        async def come(*, scheme: Literal["light", "dark"] = "light", javascript: bool = True) -> Visitor:
+            context = await browser.new_context(
+                color_scheme=scheme, java_script_enabled=javascript, viewport={"width": 1280, "height": 900}
+            )
+            opened.push_async_callback(context.close)
+            context.set_default_timeout(_DEADLINE_MS)
+            return Visitor(await context.new_page(), stack)
 
-    return come
+        yield come
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def operator(newcomer: Newcomer) -> Visitor:
     """An operator who is signed in."""
     visitor = await newcomer()
@@ -82,7 +90,7 @@ async def operator(newcomer: Newcomer) -> Visitor:
     return visitor
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def customer(stack: Stack) -> AsyncIterator[Customer]:
     """A customer; the LLM answers everybody again when the test has ended."""
     async with aiohttp.ClientSession() as http:

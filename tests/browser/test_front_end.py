@@ -4,6 +4,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from infra.auth import issue_token, signing_key
@@ -14,7 +15,7 @@ _SCRIPT = "<img src=x onerror=\"document.title='taken'\">"
 _END_MS = 60_000
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def guest(newcomer: Newcomer) -> Visitor:
     """Somebody who has opened the page and picked the team that the tests' customer speaks for."""
     visitor = await newcomer()

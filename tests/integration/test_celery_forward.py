@@ -60,9 +60,9 @@ def celery(tmp_path_factory: pytest.TempPathFactory) -> str:
         r"^(?:celery|kombu)==\S+", (ROOT / "infra/bench/celery_baseline/requirements.txt").read_text(), re.MULTILINE
     )
     uv = shutil.which("uv")
-    command = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
+    command = [uv, "pip", "install"] if uv else [sys.executable, "-m", "pip", "install", "--no-compile"]
     done = subprocess.run(
-        [*command, "install", "--quiet", "--target", str(folder), *pins], check=False, capture_output=True, text=True
+        [*command, "--quiet", "--target", str(folder), *pins], check=False, capture_output=True, text=True
     )
     if done.returncode:
         pytest.skip(f"Celery cannot be installed: {done.stderr.strip().splitlines()[-1]}")

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.parser import Parser
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -129,9 +130,14 @@ class Environment:
         self.programs = folder / "bin"
         uv = shutil.which("uv")
         python = str(self.programs / "python")
-        if uv is None:
+        # A pip for each environment, and byte code of modules that nobody imports, are most of what this would cost.
+        pip = "install", "--quiet", "--disable-pip-version-check", "--no-compile"
+        if uv is None and find_spec("pip") is not None:
+            subprocess.run([of, "-m", "venv", "--without-pip", str(folder)], check=True)
+            self._install = [sys.executable, "-m", "pip", "--python", python, *pip]
+        elif uv is None:
             subprocess.run([of, "-m", "venv", str(folder)], check=True)
-            self._install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            self._install = [python, "-m", "pip", *pip]
         else:
             subprocess.run([uv, "venv", "--quiet", "--python", of, str(folder)], check=True)
             self._install = [uv, "pip", "install", "--quiet", "--python", python]
