@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -18,23 +19,7 @@ class Templates:
     """The pages' templates."""
 
     def __init__(self) -> None:
-        self._environment = Environment(
-            loader=FileSystemLoader(_FOLDER),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._environment.filters |= {
-            "moment": moment,
-            "span": span,
-            "number": number,
-            "pretty": pretty,
-            "anchor": anchor,
-            "sentence": sentence,
-        }
-        self._environment.globals |= {"query": query, "now": lambda: datetime.now(UTC)}
-        self._environment.globals["ui"] = self._environment.get_template("ui.html").module
+        self._environment = _environment()
 
     def page(self, name: str, values: Mapping[str, object]) -> str:
         """Return a whole page."""
@@ -44,6 +29,29 @@ class Templates:
         """Return the part of a page that is sent again when it changes."""
         template = self._environment.get_template(name)
         return "".join(template.blocks["live"](template.new_context(dict(values))))
+
+
+@cache
+def _environment() -> Environment:
+    """Return what compiles the templates, each of them once for all consoles of a process."""
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "moment": moment,
+        "span": span,
+        "number": number,
+        "pretty": pretty,
+        "anchor": anchor,
+        "sentence": sentence,
+    }
+    environment.globals |= {"query": query, "now": lambda: datetime.now(UTC)}
+    environment.globals["ui"] = environment.get_template("ui.html").module
+    return environment
 
 
 class Fields(dict[str, str]):

@@ -120,7 +120,7 @@ async def test_every_command_works_in_another_terminal_by_pasting(up: Up) -> Non
     teamfit = teamfit if Path(teamfit).exists() else f"{sys.executable} -m infra.cli"
     job_id = (await up.elsewhere(f"{sys.executable} - <<'END'{_CLIENT}END")).strip()
 
-    await up.elsewhere(f"until {teamfit} job show {job_id} | grep -q completed; do sleep 0.2; done")
+    await up.elsewhere(f"until {teamfit} job show {job_id} | grep -q completed; do sleep 1; done")
     lag = json.loads(await up.elsewhere(f"{teamfit} lag --json"))
     assert {group["group"] for topic in lag for group in topic["groups"]} >= {"quota", "generation", "projection"}
     assert json.loads(await up.elsewhere(f"{teamfit} failed list --json")) is not None
@@ -158,7 +158,7 @@ async def test_what_ends_by_itself_is_started_again(up: Up) -> None:
         assert again.pid != part.pid
     assert up.process.poll() is None
     job_id = (await up.elsewhere(f"{sys.executable} - <<'END'{_CLIENT}END")).strip()
-    await up.elsewhere(f"until {sys.executable} -m infra.cli job show {job_id} | grep -q completed; do sleep 0.2; done")
+    await up.elsewhere(f"until {sys.executable} -m infra.cli job show {job_id} | grep -q completed; do sleep 1; done")
 
 
 async def test_what_ends_again_and_again_ends_the_whole(mortal: Up) -> None:
