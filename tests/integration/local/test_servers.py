@@ -16,6 +16,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -161,6 +162,20 @@ def test_in_memory_the_database_works_and_leaves_nothing(tmp_path: Path, monkeyp
     assert not server.data_dir.exists()
 
 
+def test_in_memory_a_killed_broker_finds_its_entries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its append-only file lies there too: what was confirmed survives the server, and goes when that is stopped."""
+    monkeypatch.setattr(processes, "_MEMORY", tmp_path)
+    with start_valkey(in_memory=True) as server:
+        assert server.data_dir.parent == tmp_path
+        with BlockingRedis.from_url(server.url) as client:
+            client.xadd("job-requests", {"event": "{}"})
+        server.kill()
+        server.restart()
+        with BlockingRedis.from_url(server.url) as client:
+            assert client.xlen("job-requests") == 1
+    assert not server.data_dir.exists()
+
+
 def test_without_room_in_memory_the_database_lies_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container's few megabytes, or a system without such files, are no reason to fail."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -177,7 +192,8 @@ _PARENT = textwrap.dedent("""
 
     servers = []
     def start():
-        servers.extend([start_valkey(), start_postgres(), start_postgres(in_memory=True)])
+        servers.extend([start_valkey(), start_valkey(in_memory=True)])
+        servers.extend([start_postgres(), start_postgres(in_memory=True)])
 
     thread = threading.Thread(target=start)
     thread.start()
