@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from operator import attrgetter
 from typing import Any, Final, Literal, TypeAlias
 
+import aiosql
 import asyncpg
 import orjson
 import structlog
@@ -20,8 +21,11 @@ from asyncpg.pool import PoolConnectionProxy
 from infra.clock import ServerClock
 from infra.database_url import DatabaseAddress, read_database_url
 from infra.errors import DependencyDown
+from infra.statements import Statements
 
 log = structlog.get_logger(__name__)
+
+aiosql.register_adapter("asyncpg", Statements)  # type: ignore[arg-type] # it is one, with names of types of its own
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
