@@ -112,10 +112,12 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     _add_middleware(api, settings)
     add_docs_page(api)
     requests, limited = _intake(settings, database, broker), Limited(database)
+    of_jobs = jobs.create_router(database, tokens, changes)
+    api.router.routes.insert(0, jobs.plain_route(of_jobs, tokens))
     for router in (
         intake.create_router(requests, limited, tokens, watch),
         cancel.create_router(Cancellation(database, broker, database.clock), limited, tokens),
-        jobs.create_router(database, tokens, changes),
+        of_jobs,
         events.create_router(database, tokens, changes),
         job_lists.create_router(database, tokens),
         *_operators_routers(settings, operators_database, broker, overviews, tokens),

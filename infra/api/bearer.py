@@ -52,8 +52,12 @@ class Authenticated:
         if credentials is None:
             sent = "is not a bearer token" if "authorization" in request.headers else "is missing"
             raise _unauthenticated("unauthenticated", f"the Authorization header {sent}; send `Bearer <token>`")
+        return await self.caller_of(request, credentials.credentials)
+
+    async def caller_of(self, request: Request, token: str) -> Caller:
+        """Return the caller whose token this is. Raises Problem, as for a request with this token."""
         try:
-            caller = await self.tokens.read(credentials.credentials)
+            caller = await self.tokens.read(token)
         except InvalidToken as error:
             if error.code == "identity_unavailable":
                 raise Problem(503, error.code, str(error), headers={"Retry-After": _RETRY_AFTER_S}) from error

@@ -12,6 +12,8 @@ from infra.api.problems import ProblemResponse
 
 # A client that hears 413 while it still sends may lose the answer with the connection, so up to here it is let finish.
 _MOST_READ = 4 * 1024 * 1024
+# A request without either has no body (RFC 9112, section 6.3).
+_BODY = frozenset({b"content-length", b"transfer-encoding"})
 
 
 def _in_wide_characters(messages: Sequence[Message]) -> bool:
@@ -40,6 +42,9 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if not any(name in _BODY for name, _ in scope["headers"]):
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Response
+from fastapi.routing import APIRoute
 
 from consumers.projection.changes import Changes
 from consumers.projection.status import JobStatus, find_job, find_standing
 from infra.api.bearer import Authenticated
-from infra.api.plain import plain_route
+from infra.api.plain import PlainRoute
 from infra.api.problems import TOKEN, responses
 from infra.auth import JOBS, Caller
 from infra.errors import JobNotFound
@@ -46,7 +47,7 @@ IfNoneMatch = Annotated[
 def create_router(database: Database, tokens: Tokens, changes: Changes) -> APIRouter:
     """Return the routes that read jobs."""
     authenticated = Authenticated(tokens, scope=JOBS)
-    router = APIRouter(prefix="/api/jobs", tags=["jobs"], route_class=plain_route(authenticated))
+    router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 
     @router.get("/{job_id}", response_model=JobStatus, responses=_NOT_MODIFIED | responses(*_PROBLEMS))
     async def get_job(
@@ -75,6 +76,12 @@ def create_router(database: Database, tokens: Tokens, changes: Changes) -> APIRo
         return Response(answer.body, headers=headers, media_type="application/json")
 
     return router
+
+
+def plain_route(usual: APIRouter, tokens: Tokens) -> PlainRoute:
+    """Return what answers plain requests for a job before the usual routes are looked at."""
+    (route,) = (one for one in usual.routes if isinstance(one, APIRoute))
+    return PlainRoute(usual.prefix, Authenticated(tokens, scope=JOBS), route.endpoint)
 
 
 async def read_job(database: Database, job_id: UUID, caller: Caller) -> JobStatus:
