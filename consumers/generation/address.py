@@ -2,8 +2,6 @@
 
 from typing import Final
 
-import httpx2
-
 from infra.settings import Settings
 
 OPENAI: Final = "https://api.openai.com/v1"
@@ -11,6 +9,9 @@ OPENAI: Final = "https://api.openai.com/v1"
 
 def endpoint_of(settings: Settings) -> str:
     """Return the endpoint's address as the fleet names it, without its secrets."""
+    # A whole HTTP client, and the API names endpoints only where operators ask for them.
+    import httpx2  # noqa: PLC0415
+
     configured = (settings.openai_base_url or OPENAI).strip()
     try:
         return str(httpx2.URL(configured).copy_with(userinfo=b"", query=None, fragment=None))

@@ -39,7 +39,6 @@ from infra.api.routes import (
 )
 from infra.api.tickets import HiddenTickets
 from infra.auth import signing_key
-from infra.console import Console
 from infra.identity import Tokens
 from infra.operations.overview import Overviews
 from infra.postgres import Database
@@ -125,6 +124,9 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     ):
         api.include_router(router)
     if settings.console:
+        # Most serve none, and would hold it in memory.
+        from infra.console import Console  # noqa: PLC0415
+
         console = Console(settings, operators_database, broker)
         ends.append(console.end_streams)
         closes.insert(0, console.close)
