@@ -22,7 +22,7 @@ _UUID: Final = re.compile(r"/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 _BEARER: Final = re.compile(rb"Bearer ([\w.-]+)")
 _READ: Final = "teamfit.plain"
 
-Answer: TypeAlias = Callable[[UUID, Caller, list[str] | None], Awaitable[Response]]
+Answer: TypeAlias = Callable[[UUID, Caller, list[str] | None, str | None], Awaitable[Response]]
 
 
 class PlainRoute(BaseRoute):
@@ -47,18 +47,21 @@ class PlainRoute(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer it, or raise what the usual route would."""
-        job_id, token, if_none_match = scope[_READ]
+        job_id, token, if_none_match, prefer = scope[_READ]
         caller = await self._authenticated.caller_of(Request(scope, receive), token)
-        response = await self._answer(job_id, caller, if_none_match)
+        response = await self._answer(job_id, caller, if_none_match, prefer)
         await response(scope, receive, send)
 
-    def _plain(self, scope: Scope) -> tuple[UUID, str, list[str] | None] | None:
-        """Return the job's ID, the token and the tags that are known; None: FastAPI is to read the request."""
+    def _plain(self, scope: Scope) -> tuple[UUID, str, list[str] | None, str | None] | None:
+        """Return the job's ID, the token, the tags that are known and what is preferred.
+
+        None: FastAPI is to read the request.
+        """
         path, jobs = scope["path"], scope.get("root_path", "") + self._prefix
         job_id = _UUID.fullmatch(path, len(jobs)) if path.startswith(jobs) else None
         if job_id is None or scope["query_string"]:
             return None
-        token, known = None, []
+        token, known, prefer = None, [], None
         for name, value in scope["headers"]:
             if name == b"authorization":
                 found = _BEARER.fullmatch(value)
@@ -68,8 +71,10 @@ class PlainRoute(BaseRoute):
             elif name == b"if-none-match":
                 known.append(value.decode("latin-1"))
             elif name == b"prefer":
-                return None
+                if prefer is not None:
+                    return None
+                prefer = value.decode("latin-1")
         try:
-            return None if token is None else (named(UUID(job_id[1])), token, known or None)
+            return None if token is None else (named(UUID(job_id[1])), token, known or None, prefer)
         except ValueError:
             return None

@@ -39,7 +39,14 @@ TOKENS = [
 ]
 OTHERS = [
     *(("if-none-match", '"abc"'), ("if-none-match", 'W/"d", "e"'), ("if-none-match", ""), ("if-none-match", "é")),
-    *(("prefer", "wait=3"), ("accept", "*/*"), ("cookie", "a=b"), ("x-request-id", "7")),
+    *(
+        ("prefer", "wait=3"),
+        ("prefer", ""),
+        ("prefer", " é"),
+        ("accept", "*/*"),
+        ("cookie", "a=b"),
+        ("x-request-id", "7"),
+    ),
 ]
 
 
