@@ -73,11 +73,12 @@ SELECT pg_notify(:channel, payload) FROM unnest(:payloads::text[]) AS told (payl
 -- Removes rows at run 0 that got no event: all of the batch was in the archive, though the read model was not.
 DELETE FROM customization_jobs WHERE job_id = ANY(:job_ids::uuid[]) AND run = 0;
 
--- name: job(job_id, organization_id, ownerless)^
--- One job as its organization sees it; a job of the Celery days without an organization only with :ownerless. A
+-- name: jobs(job_ids, organization_ids, ownerless)
+-- Jobs as those see them who ask, each for one: a job of the Celery days without an organization only with ownerless. A
 -- cancellation shows as soon as it is decided: its caller has heard of it, and no worker may be there to fold it. The
 -- activities come along, so that a completed job is one round trip; rows of the Celery days have other words for that.
 SELECT
+    asked.place,
     job.job_id,
     job.organization_id,
     job.team_id,
@@ -96,11 +97,13 @@ SELECT
             WHERE customized_activities.job_id = job.job_id
         ) AS activity
     ) END AS activities
-FROM customization_jobs AS job
+FROM unnest(:job_ids::uuid[], :organization_ids::text[], :ownerless::boolean[])
+    WITH ORDINALITY AS asked (job_id, organization_id, ownerless, place)
+INNER JOIN customization_jobs AS job
+    ON job.job_id = asked.job_id
+    AND (job.organization_id = asked.organization_id OR (job.organization_id IS NULL AND asked.ownerless))
 LEFT JOIN job_outcomes AS ended
-    ON ended.job_id = job.job_id AND ended.run = job.run AND ended.outcome = 'cancelled'
-WHERE job.job_id = :job_id
-    AND (job.organization_id = :organization_id OR (job.organization_id IS NULL AND :ownerless::boolean));
+    ON ended.job_id = job.job_id AND ended.run = job.run AND ended.outcome = 'cancelled';
 
 -- name: accepted_request(job_id, organization_id)^
 -- A request that the intake has accepted and the projection may not have seen yet; it may be cancelled already.

@@ -4,6 +4,7 @@ It is the read model's row; else what the intake knows of a job that was just ac
 request for it is none.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -102,7 +103,21 @@ class JobStatus(BaseModel):
 
 async def find_job(connection: Connection, job_id: UUID, caller: Caller) -> JobStatus | None:
     """Return a job, or None if the caller's organization has no such job."""
-    job = await find_standing(connection, job_id, caller)
+    return await whole_job(connection, job_id, caller, await _folded(connection, job_id, caller))
+
+
+async def whole_job(connection: Connection, job_id: UUID, caller: Caller, folded: JobStatus | None) -> JobStatus | None:
+    """Return the whole of a job, of which the read model's row was read.
+
+    What a live one waits for, when it begins and what is written so far stand elsewhere.
+
+    Args:
+        connection: to read the rest.
+        job_id: which job.
+        caller: who asks.
+        folded: the row; None: there is none, or it is not the caller's.
+    """
+    job = folded or await job_without_row(connection, job_id, caller)
     if job is None or job.has_ended:
         return job
     more: dict[str, object] = {"waiting_for": await waiting_for(connection, job_id, job.run)}
@@ -120,17 +135,32 @@ async def find_standing(connection: Connection, job_id: UUID, caller: Caller) ->
 
     That is what it waits for, when it begins, and what is written so far.
     """
-    row = await _queries.job(
+    return await _folded(connection, job_id, caller) or await job_without_row(connection, job_id, caller)
+
+
+async def find_rows(connection: Connection, asked: Sequence[tuple[UUID, Caller]]) -> Mapping[int, asyncpg.Record]:
+    """Return the read model's rows of these callers' jobs, by place in the list."""
+    rows = _queries.jobs(
         connection,
-        job_id=job_id,
-        organization_id=caller.organization_id,
-        ownerless=OPERATOR in caller.scopes,
+        job_ids=[job_id for job_id, _ in asked],
+        organization_ids=[caller.organization_id for _, caller in asked],
+        ownerless=[OPERATOR in caller.scopes for _, caller in asked],
     )
-    job = _of_row(row) if row else None
-    return job or await _just_accepted(connection, job_id, caller) or await _never_begun(connection, job_id, caller)
+    return {row["place"] - 1: row async for row in rows}
 
 
-def _of_row(row: asyncpg.Record) -> JobStatus:
+async def _folded(connection: Connection, job_id: UUID, caller: Caller) -> JobStatus | None:
+    row = (await find_rows(connection, [(job_id, caller)])).get(0)
+    return None if row is None else of_row(row)
+
+
+async def job_without_row(connection: Connection, job_id: UUID, caller: Caller) -> JobStatus | None:
+    """Return a job that the read model has not, as `find_standing` does."""
+    return await _just_accepted(connection, job_id, caller) or await _never_begun(connection, job_id, caller)
+
+
+def of_row(row: asyncpg.Record) -> JobStatus:
+    """Return the job that a row of the read model tells of."""
     status = status_of(row["status"])
     activities = row["activities"] if status == "completed" else None
     return JobStatus(**{**row, "status": status, "activities": activities or []})

@@ -12,7 +12,8 @@ from fastapi import APIRouter, Depends, Header, Response
 from fastapi.routing import APIRoute
 
 from consumers.projection.changes import Changes
-from consumers.projection.status import JobStatus, find_job, find_standing
+from consumers.projection.shared_reads import SharedReads
+from consumers.projection.status import JobStatus, find_job
 from infra.api.bearer import Authenticated
 from infra.api.plain import PlainRoute
 from infra.api.problems import TOKEN, responses
@@ -47,6 +48,7 @@ IfNoneMatch = Annotated[
 def create_router(database: Database, tokens: Tokens, changes: Changes) -> APIRouter:
     """Return the routes that read jobs."""
     authenticated = Authenticated(tokens, scope=JOBS)
+    reads = SharedReads(database)
     router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 
     @router.get("/{job_id}", response_model=JobStatus, responses=_NOT_MODIFIED | responses(*_PROBLEMS))
@@ -62,14 +64,14 @@ def create_router(database: Database, tokens: Tokens, changes: Changes) -> APIRo
         """
         headers = dict(_CACHE)
         if not (wait := _wait_of(prefer)):
-            answer = _Answer(await read_job(database, job_id, caller))
+            answer = _Answer(await reads.job(job_id, caller))
         else:
             headers["Preference-Applied"] = f"wait={wait.seconds}"
             end = asyncio.get_running_loop().time() + wait.seconds
             if if_none_match:
-                answer = await _changed(database, job_id, caller, changes, end, if_none_match)
+                answer = await _changed(reads, job_id, caller, changes, end, if_none_match)
             else:
-                answer = _Answer(await _ended(database, job_id, caller, changes, end))
+                answer = _Answer(await _ended(reads, job_id, caller, changes, end))
         headers["ETag"] = answer.etag
         if answer.matches(if_none_match):
             return Response(status_code=304, headers=headers)
@@ -99,35 +101,27 @@ async def read_job(database: Database, job_id: UUID, caller: Caller) -> JobStatu
 
 
 async def _changed(
-    database: Database, job_id: UUID, caller: Caller, changes: Changes, end: float, known: Sequence[str]
+    reads: SharedReads, job_id: UUID, caller: Caller, changes: Changes, end: float, known: Sequence[str]
 ) -> "_Answer":
     """Return the job when its answer is another one than those that are known, or when the time is over."""
     with changes.of(job_id) as changed:
         while True:
             changed.clear()
-            answer = _Answer(await read_job(database, job_id, caller))
+            answer = _Answer(await reads.job(job_id, caller))
             if not answer.matches(known) or changes.is_over or not await _set_before(end, changed):
                 return answer
 
 
-async def _ended(database: Database, job_id: UUID, caller: Caller, changes: Changes, end: float) -> JobStatus:
+async def _ended(reads: SharedReads, job_id: UUID, caller: Caller, changes: Changes, end: float) -> JobStatus:
     """Return the job when it has ended, or when the time is over."""
-
-    async def standing() -> JobStatus:
-        async with database.connection() as connection:
-            job = await find_standing(connection, job_id, caller)
-        if job is None:
-            raise JobNotFound(job_id)
-        return job
-
     with changes.of(job_id, only_end=True) as changed:
         while True:
             changed.clear()
-            job = await standing()
+            job = await reads.job(job_id, caller, whole=False)
             if job.has_ended:
                 return job
             if changes.is_over or not await _set_before(end, changed):
-                return await read_job(database, job_id, caller)
+                return await reads.job(job_id, caller)
 
 
 class _Answer:
