@@ -30,6 +30,7 @@ from infra.api.routes import (
     intake,
     job_lists,
     jobs,
+    one_job,
     operators,
     organizations,
     overview,
@@ -139,6 +140,7 @@ def _operators_routers(
 ) -> Sequence[APIRouter]:
     return (
         job_lists.create_operators_router(database, tokens),
+        one_job.create_router(database, broker, tokens),
         operators.create_router(database, broker, tokens),
         cancel_plans.create_router(database, broker, tokens),
         discard_plans.create_router(database, tokens),
@@ -160,6 +162,10 @@ def _add_middleware(api: FastAPI, settings: Settings) -> None:
     failures.install(api)
     if settings.cors_origins is not None:
         api.add_middleware(CrossOrigin, origins=settings.cors_origins)
+    if settings.console:
+        from infra.console import StrictHeaders  # noqa: PLC0415
+
+        api.add_middleware(StrictHeaders, below=CONSOLE_PREFIX)
     api.add_middleware(BehindProxy, root_path=settings.root_path, trusted=settings.trusted_proxies)
     api.add_middleware(HiddenTickets)
 

@@ -16,7 +16,7 @@ from infra.api.body_limit import BodyLimit
 from infra.api.leaving import BEFORE_STOP, Server
 from infra.api.server import configuration
 from infra.auth import signing_key
-from infra.console import Console, make_link
+from infra.console import Console, StrictHeaders, make_link
 from infra.errors import DependencyDown, InvalidSetting
 from infra.ports import require_free
 from infra.postgres import Database
@@ -75,6 +75,7 @@ def create_app(settings: Settings) -> ASGIApp:
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.add_middleware(BodyLimit, limit=_LONGEST_FORM)
+    app.add_middleware(StrictHeaders)
     app.add_middleware(BehindProxy, root_path=settings.root_path, trusted=settings.trusted_proxies)
     app.mount("", console)
     return app

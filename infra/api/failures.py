@@ -3,7 +3,6 @@
 No document repeats a value that the caller sent, and no log line an error's text: both may be long or private.
 """
 
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from infra.advice import advice_on
 from infra.api.document import describe, known_names, methods
 from infra.api.problems import PROBLEMS, RETRY_AFTER_S, FieldProblem, Problem, ProblemResponse
+from infra.bugs import chain_of, frames_of
 from infra.errors import DependencyDown, Refused
 
 log = structlog.get_logger(__name__)
@@ -164,7 +164,7 @@ class _Bugs:
                 raise
             error_id = uuid4().hex
             # Not its text: a driver's error quotes the value that it could not use, which may be a customer's wish.
-            log.error("api.failed", error_id=error_id, error=_chain(error), where=_frames(error))  # noqa: TRY400
+            log.error("api.failed", error_id=error_id, error=chain_of(error), where=frames_of(error))  # noqa: TRY400
             if started:
                 raise _CutOff from None  # the server closes the connection, so that half an answer is not taken for one
             detail = "something went wrong on our side; the error is in the log under error_id"
@@ -174,16 +174,3 @@ class _Bugs:
 
 class _CutOff(Exception):
     """An answer ends in its middle; the log has said why."""
-
-
-def _chain(error: BaseException | None) -> str:
-    """Name an error's class and those of its causes."""
-    names: list[str] = []
-    while error is not None:
-        names.append(type(error).__qualname__)
-        error = error.__cause__ or error.__context__
-    return " from ".join(names)
-
-
-def _frames(error: BaseException) -> list[str]:
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]

@@ -10,7 +10,7 @@ from infra.cli.errors import plain_errors
 from infra.cli.job_filter import filtered_live_jobs
 from infra.cli.options import AsJson, MadeBefore, MostPlans, PlanId, Yes, rate
 from infra.cli.output import print_table
-from infra.cli.plan_output import print_organizations, print_plans, print_standing, with_progress
+from infra.cli.plan_output import print_organizations, print_plans, print_standing, tell_unknown, with_progress
 
 if TYPE_CHECKING:
     from infra.operations.cancel_plans import CancelPlan
@@ -36,6 +36,8 @@ def plan_cancellation(*, chosen: "JobFilter", as_json: AsJson = False) -> None:
     from infra.operations.cancel_plans import cancel_plans
 
     plan = with_database(lambda database: cancel_plans(database).make(chosen, by=operator()))
+    if not plan.total:
+        tell_unknown(chosen)
     if as_json:
         typer.echo(plan.model_dump_json(indent=2))
         return

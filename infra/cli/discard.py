@@ -9,7 +9,7 @@ from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, MadeBefore, MostPlans, PlanId, Yes, filtered, rate
 from infra.cli.output import print_table
-from infra.cli.plan_output import print_organizations, print_plans, print_standing, with_progress
+from infra.cli.plan_output import print_organizations, print_plans, print_standing, tell_unknown, with_progress
 
 if TYPE_CHECKING:
     from infra.operations.discard_plans import DiscardPlan
@@ -40,6 +40,8 @@ def plan_discard(
 
     choice = DiscardChoice(**chosen.model_dump(), failed_events=failed_events or None)
     plan = with_database(lambda database: discard_plans(database).make(choice, by=operator()))
+    if not plan.total:
+        tell_unknown(chosen)
     if as_json:
         typer.echo(plan.model_dump_json(indent=2))
         return

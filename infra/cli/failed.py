@@ -14,7 +14,7 @@ from rich.text import Text
 from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes, filtered
-from infra.cli.output import mended, out, print_table, second
+from infra.cli.output import mended, out, print_table, second, tell
 
 if TYPE_CHECKING:
     from producers.replay.failed import Content, FailedEventDetails, FailedEventPage, Filter
@@ -47,6 +47,7 @@ def list_failed(
     page = with_database(
         lambda database: FailedEvents(database, database.clock).page(chosen, state=wanted, limit=limit)
     )
+    tell(page.notice)
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
     else:
@@ -68,6 +69,7 @@ def group_failed(
 
     wanted = None if state == "all" else state
     found = with_database(lambda database: read_groups(database, chosen, state=wanted))
+    tell(found.notice)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
         return

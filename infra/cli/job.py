@@ -17,6 +17,7 @@ from infra.cli.options import AsJson, Yes
 from infra.cli.output import out, print_json, shown
 
 if TYPE_CHECKING:
+    from infra.operations.job_content import JobContent
     from infra.operations.jobs import CancelResult, JobLife
     from infra.postgres import Database
     from streams.jobs.cancellations import KnownJob
@@ -44,16 +45,42 @@ _SECTIONS: Final = {
 def show_job(job: Annotated[UUID, typer.Argument(help="The job's ID.")], *, as_json: AsJson = False) -> None:
     """Print everything about one job.
 
-    That is its status, facts, quota, calls to the LLM, what is scheduled for it, and what failed.
+    That is its requirements, status, facts, quota, calls to the LLM, what is scheduled for it, and what failed.
     """
     from infra.cli.session import with_database
+
+    life, content = with_database(lambda database: _read(database, job))
+    if as_json:
+        print_json({**asdict(life), "content": _plain(content)})
+    else:
+        _print_life(life, content)
+
+
+async def _read(database: "Database", job: UUID) -> "tuple[JobLife, JobContent]":
+    from infra.operations.job_content import content_of
     from infra.operations.jobs import life_of
 
-    life = with_database(lambda database: life_of(database, job))
-    if as_json:
-        print_json(life)
-    else:
-        _print_life(life)
+    return await life_of(database, job), await content_of(database, job)
+
+
+def _plain(content: "JobContent") -> dict[str, Any]:
+    activities = [one.model_dump(mode="json") for one in content.activities]
+    return {"requirements": content.requirements, "activities": activities}
+
+
+@job_app.command("events")
+@plain_errors()
+def show_events(
+    job: Annotated[UUID, typer.Argument(help="The job's ID.")],
+    *,
+    after: Annotated[int, typer.Option(help="Go on after this place, which a page has printed.", min=0)] = 0,
+    limit: Annotated[int, typer.Option(help="Most to print.", min=1, max=500)] = 100,
+) -> None:
+    """Print a job's archived events as one JSON document, in the order of arrival."""
+    from infra.cli.session import with_database
+    from infra.operations.job_content import archived_events
+
+    print_json(with_database(lambda database: archived_events(database, job, after=after, limit=limit)))
 
 
 @job_app.command("cancel")
@@ -112,9 +139,11 @@ async def _cancel(database: "Database", jobs: Sequence[UUID], because: str, *, q
     return results
 
 
-def _print_life(life: "JobLife") -> None:
+def _print_life(life: "JobLife", content: "JobContent") -> None:
     console = out()
     console.print(Text(f"Job {life.job_id}", style="bold"))
+    if content.requirements:
+        console.print(Text.assemble(("requirements ", "bold"), shown(content.requirements)))
     document = asdict(life)
     for name in ("request", "job", "waiting_for"):
         values = document[name] or {}

@@ -9,7 +9,7 @@ import typer
 from infra.cli.errors import plain_errors
 from infra.cli.job_filter import filtered_jobs
 from infra.cli.options import AsJson
-from infra.cli.output import print_json, print_table
+from infra.cli.output import print_json, print_table, tell
 
 if TYPE_CHECKING:
     from infra.operations.job_search import Count, FoundJob, JobFilter, JobPage
@@ -51,9 +51,11 @@ def _list(chosen: "JobFilter", *, as_json: bool, **page_of: Any) -> None:  # noq
         return await list_jobs(database, chosen, **page_of)
 
     page, total = with_database(read)
+    tell(page.notice)
     if as_json:
         counted = {"number": total.number, "more": total.more or total.partly}
-        print_json({"total": counted, "jobs": page.jobs, "next": page.next, "looked_at": page.looked_at})
+        more = {"next": page.next, "looked_at": page.looked_at, "notice": page.notice}
+        print_json({"total": counted, "jobs": page.jobs, **more})
         return
     if page.jobs:
         print_table(_COLUMNS, _rows(page.jobs))
@@ -71,9 +73,11 @@ def _follow(chosen: "JobFilter", *, as_json: bool) -> None:
     from infra.cli.session import with_database
 
     async def run(database: "Database") -> None:
-        from infra.operations.job_search import find_jobs
+        from infra.operations.job_search import find_jobs, notice_of
 
         known = {job.job_id for job in (await find_jobs(database, chosen, limit=_PAGE)).jobs}
+        if not known:
+            tell(await notice_of(database, chosen))
         while True:
             await asyncio.sleep(_LOOK_S)
             fresh = await _unknown(database, chosen, known)

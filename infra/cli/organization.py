@@ -146,12 +146,16 @@ def show_organization(organization: OrganizationId, *, as_json: AsJson = False) 
 
 @organizations.command("list")
 @plain_errors()
-def list_organizations(*, as_json: AsJson = False) -> None:
+def list_organizations(
+    *,
+    name: Annotated[str | None, typer.Option(help="Only those whose ID or name has this text in it.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """List every organization."""
     from infra.cli.session import with_database
     from infra.operations import tenants
 
-    found = with_database(tenants.organizations)
+    found = with_database(lambda database: tenants.organizations(database, name))
     if as_json:
         print_json(found)
     else:

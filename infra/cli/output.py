@@ -29,6 +29,12 @@ def print_json(document: object) -> None:
     typer.echo(orjson.dumps(document, default=_plain, option=orjson.OPT_INDENT_2))
 
 
+def tell(notice: str | None) -> None:
+    """Print what a reader should know beside an answer, on standard error; without one, nothing."""
+    if notice is not None:
+        typer.echo(mended(notice), err=True)
+
+
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print rows below their columns' names. IDs stay whole, however narrow the table: they are copied from it."""
     cells = [tuple(row) for row in rows]

@@ -8,16 +8,27 @@ from uuid import UUID
 import typer
 from rich.console import Console
 
-from infra.cli.output import print_models, print_table, second
+from infra.cli.output import print_models, print_table, second, tell
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from infra.operations.frozen_plans import FrozenPlan
+    from infra.operations.job_search import JobFilter
     from infra.operations.plan_applying import Progress
+    from producers.replay.failed import Filter
 
 P = TypeVar("P")
 _ORGANIZATIONS: Final = 20
+
+
+def tell_unknown(chosen: "JobFilter | Filter") -> None:
+    """Say on standard error which organization or team of a filter is not known."""
+    from infra.cli.session import with_database
+    from streams.jobs.known_names import unknown_names
+
+    names = {name: getattr(chosen, name, None) for name in ("organization_id", "team_id")}
+    tell(with_database(lambda database: unknown_names(database, **names)))
 
 
 def print_plans(

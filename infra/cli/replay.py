@@ -37,10 +37,13 @@ _PUBLISH_TIMEOUT: Final = timedelta(seconds=30)
 @filtered
 def plan_replay(*, chosen: "Filter", as_json: AsJson = False) -> None:
     """Choose open failed events, show the effects of a replay, and keep the plan. Nothing is sent."""
+    from infra.cli.plan_output import tell_unknown
     from infra.cli.session import operator, with_database
     from producers.replay.plans import Plans
 
     plan = with_database(lambda database: Plans(database, database.clock).make(chosen, by=operator()))
+    if not plan.total:
+        tell_unknown(chosen)
     if as_json:
         typer.echo(plan.model_dump_json(indent=2))
         return

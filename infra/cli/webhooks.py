@@ -13,7 +13,7 @@ import typer
 from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes, duration
-from infra.cli.output import print_json, print_table, shown
+from infra.cli.output import print_json, print_table, shown, tell
 
 if TYPE_CHECKING:
     from consumers.webhooks.deliveries import DeliveryState
@@ -75,6 +75,7 @@ async def _all_endpoints(database: "Database", organization: str | None) -> "lis
     from infra.operations.webhooks import list_endpoints
 
     page = await list_endpoints(database, organization)
+    tell(page.notice)
     found = list(page.endpoints)
     while page.next is not None:
         page = await list_endpoints(database, organization, cursor=page.next)

@@ -2,5 +2,6 @@
 
 from infra.console.app import Console
 from infra.console.sessions import make_link
+from infra.console.strict import StrictHeaders
 
-__all__ = ["Console", "make_link"]
+__all__ = ["Console", "StrictHeaders", "make_link"]

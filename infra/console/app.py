@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from infra.console.applying import Applying
 from infra.console.desk import Desk
@@ -35,6 +34,7 @@ from infra.console.pages import (
     workers,
 )
 from infra.console.sessions import Sessions
+from infra.console.strict import Bugs, StrictHeaders
 from infra.errors import DependencyDown
 from infra.identity import Tokens
 from infra.operations.overview import Overviews
@@ -42,17 +42,6 @@ from infra.postgres import Database
 from infra.settings import Settings
 from producers.broker import Broker
 
-_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    # Browsers that send no referrer send no origin with a form either.
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store, no-transform",
-}
 _STATIC: Final = Path(__file__).with_name("static")
 
 
@@ -81,15 +70,20 @@ class Console:
             *guide.routes(desk),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ]
-        self._app = Starlette(routes=routes, exception_handlers={404: self._not_found, DependencyDown: self._outage})
+        self._routes = routes
+        pages = Starlette(
+            routes=routes,
+            exception_handlers={404: self._not_found, 405: self._other_method, DependencyDown: self._outage},
+        )
         # A redirect to an address with or without its slash would name the host that a proxy hides.
-        self._app.router.redirect_slashes = False
-        self._app.add_middleware(_StrictHeaders)
+        pages.router.redirect_slashes = False
+        pages.add_middleware(Bugs, page=self._bug)
+        self._app = StrictHeaders(pages)
 
     @property
     def routes(self) -> Sequence[BaseRoute]:
         """Return every route."""
-        return self._app.routes
+        return self._routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -109,28 +103,17 @@ class Console:
         why = "there is no such page; begin at the overview"
         return self._desk.show_to_anybody(request, "refused.html", status=404, title="Not Found", why=why)
 
+    async def _other_method(self, request: Request, error: Exception) -> Response:
+        why = "this address does not take that method; go back, and use the page's own buttons"
+        answer = self._desk.show_to_anybody(request, "refused.html", status=405, title="Method Not Allowed", why=why)
+        answer.headers["Allow"] = (getattr(error, "headers", None) or {}).get("Allow", "GET")
+        return answer
+
+    def _bug(self, request: Request, error_id: str) -> Response:
+        why = f"something went wrong on our side; the console's log has the error under error_id {error_id}"
+        return self._desk.show_to_anybody(request, "refused.html", status=500, title="Internal Server Error", why=why)
+
     async def _outage(self, request: Request, error: Exception) -> Response:
         return self._desk.show_to_anybody(
             request, "refused.html", status=503, title="Service Unavailable", why=str(error)
         )
-
-
-class _StrictHeaders:
-    """Every answer of the console forbids what its pages do not need."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers[name] = value
-                if "/static/" in scope["path"] and message["status"] == 200:  # noqa: PLR2004 - found
-                    headers["Cache-Control"] = "no-cache"
-            await send(message)
-
-        await self._app(scope, receive, sending if scope["type"] == "http" else send)

@@ -19,7 +19,17 @@ from infra.advice import explained
 from infra.console.live import Board
 from infra.console.rendering import Fields, Templates
 from infra.console.sessions import Session, Sessions
-from infra.console.visits import NotAllowed, View, Visit, address_of, came_from_elsewhere, form_of, query_of, root_of
+from infra.console.visits import (
+    NotAllowed,
+    View,
+    Visit,
+    address_of,
+    came_from_elsewhere,
+    form_of,
+    query_of,
+    require_each_once,
+    root_of,
+)
 from infra.errors import DependencyDown, Refused, TeamfitError
 from infra.identity import Tokens
 from infra.postgres import Database
@@ -84,7 +94,9 @@ class Desk:
             return await self._answered(visit, follow)
 
         # The first that fits is taken, so the stream stands first: no page's parameter may be taken for it.
-        return [Route(f"/live{path}", stream, methods=["GET"]), self.page(path, view)]
+        live = Route(f"/live{path}", stream, methods=["GET"])
+        live.methods = {"GET"}  # a HEAD would have the page read until its caller hangs up
+        return [live, self.page(path, view)]
 
     def action(self, path: str, view: View) -> Route:
         """Return the route of a form by which an operator changes something."""
@@ -168,6 +180,7 @@ class Desk:
     async def _answered(self, visit: Visit, view: View) -> Response:
         """Return what a view answers, or a page that says what is wrong and what to do."""
         try:
+            require_each_once(visit.request)
             return await view(visit)
         except ValidationError as error:
             return self._refused(visit.request, visit.session, 422, explained(error, whole="form"))

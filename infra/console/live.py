@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 import structlog
 
+from infra.bugs import chain_of, frames_of
 from infra.errors import Refused, TeamfitError
 
 log = structlog.get_logger(__name__)
@@ -41,6 +42,9 @@ class _Feed:
         except TeamfitError as error:
             # Whoever looks keeps what they have; the page itself says what is wrong when it is loaded again.
             log.warning("console.page_not_read", why=str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - one page's bug must not end the reading of all others
+            log.warning("console.page_not_read", why=chain_of(error), where=frames_of(error))
             return
         if html != self.html:
             self.html, self.version = html, self.version + 1

@@ -1,5 +1,6 @@
 """A visit says who looks at a page, and what they may do there."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -9,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from infra.console.sessions import Session
+from infra.errors import Refused
 
 MOST_FIELDS: Final = 1_100  # a page of jobs, all of them chosen
 
@@ -67,6 +69,14 @@ def address_of(request: Request) -> str:
 def query_of(request: Request) -> dict[str, str]:
     """Return what an address asks for; a form sends its blank fields too."""
     return {name: value.strip() for name, value in request.query_params.items() if value.strip()}
+
+
+def require_each_once(request: Request) -> None:
+    """Pass if an address has each field once. Of two values one would be left out without a word. Raises Refused."""
+    given = Counter(name for name, value in request.query_params.multi_items() if value.strip())
+    for name, times in given.items():
+        if times > 1:
+            raise Refused("invalid_request", f"{name[:100]}: is given twice; leave one of them out")
 
 
 async def form_of(request: Request) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -3,8 +3,7 @@
 SELECT requirements, coalesce(organization_id, '') AS organization_id FROM customization_jobs WHERE job_id = :job_id;
 
 -- name: events(job_id, after, limit)
--- The job's events after a place in the archive, in the order of arrival. Fenced off by OFFSET: in the order of the archive one would
--- pass by the events of other jobs.
+-- The job's events after a place in the archive, in the order of arrival. No more of them are read than are asked for.
 SELECT sequence, run, type, time, archived_at, event
-FROM (SELECT * FROM job_events WHERE job_id = :job_id AND sequence > :after OFFSET 0) AS mine
-ORDER BY sequence LIMIT :limit;
+FROM job_events WHERE job_id = :job_id AND sequence > :after
+ORDER BY job_id, sequence LIMIT :limit;

@@ -11,7 +11,7 @@ jobs that the rest of the filter finds are looked at for a page, which says so a
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -27,12 +27,15 @@ from infra.operations.cursors import read_cursor, write_cursor
 from infra.postgres import Connection, Database, plan_for_values
 from infra.texts import STORABLE
 from streams.jobs.error_codes import ERROR_CODES
+from streams.jobs.known_names import unknown_names
 
 Order: TypeAlias = Literal["newest", "oldest"]
 _Place: TypeAlias = tuple[datetime | None, UUID | None]
 
 COUNTED: Final = 10_000
 """Up to this number a count is exact."""
+_MOST: Final = 0.55
+"""Of 20,000 jobs more than 10,000 have what this share of all has."""
 _LARGEST_INT: Final = 2**31 - 1
 
 Term: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=1_000), STORABLE]
@@ -112,11 +115,13 @@ class JobPage:
     Attributes:
         next: the cursor of the page after, if there is one.
         looked_at: how many jobs were looked at for the words, where that is why the page ends; a page after it goes on.
+        notice: why there are none, where the filter names an organization or a team that is not known.
     """
 
     jobs: Sequence[FoundJob]
     next: str | None
     looked_at: int | None = None
+    notice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +153,23 @@ async def list_jobs(
 ) -> tuple[JobPage, Count]:
     """Return a page as `find_jobs` does, and how many jobs there are.
 
-    They are found side by side, since each may look at many jobs; unless both would look at the same ones.
+    A page without a job has a notice where the filter names what is not known.
     """
+    page, count = await _listed(database, chosen, order=order, limit=limit, cursor=cursor)
+    if page.jobs or cursor is not None:
+        return page, count
+    return replace(page, notice=await notice_of(database, chosen)), count
+
+
+async def notice_of(database: Database, chosen: JobFilter) -> str | None:
+    """Return what a filter names that is not known, if anything."""
+    return await unknown_names(database, organization_id=chosen.organization_id, team_id=chosen.team_id)
+
+
+async def _listed(
+    database: Database, chosen: JobFilter, *, order: Order, limit: int, cursor: str | None
+) -> tuple[JobPage, Count]:
+    """Find a page and its count side by side, since each may look at many jobs; unless both would look at the same."""
     said_by = await _said_by(database, chosen)
     if _is_walked(said_by) and order == "newest" and cursor is None and not _is_of_words(chosen):
         async with database.transaction() as connection:
@@ -233,10 +253,21 @@ async def _said_by(database: Database, chosen: JobFilter) -> int | None:
     """
     if chosen.words is None:
         return 0
+    asked = {"words": chosen.words, "limit": COUNTED + 1}
     async with database.transaction() as connection:
         await plan_for_values(connection, by_index=True)
-        counted: int | None = await _walk.saying(connection, words=chosen.words, limit=COUNTED + 1)
+        if await _most_have(connection, chosen.words):
+            some: int | None = await _walk.saying_of_some(connection, looked_at=2 * COUNTED, **asked)
+            if some is not None and some > COUNTED:
+                return some
+        counted: int | None = await _walk.saying(connection, **asked)
     return counted
+
+
+async def _most_have(connection: Connection, words: str) -> bool:
+    """Return true if more than half of all jobs seem to have some words, and enough to stop counting."""
+    (plan,) = await _walk.plan_of_saying(connection, words=words)
+    return bool(plan["Plan"]["Plan Rows"] > max(COUNTED, _MOST * await _walk.kept(connection)))
 
 
 def _is_walked(said_by: int | None) -> bool:

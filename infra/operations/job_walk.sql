@@ -54,3 +54,21 @@ SELECT count(*) FROM (
     SELECT FROM job_words WHERE words @@ websearch_to_tsquery('simple', :words) LIMIT :limit
 ) AS bounded
 HAVING querytree(websearch_to_tsquery('simple', :words)) <> 'T';
+
+-- name: plan_of_saying(words)$
+-- The plan for all that have some words: its estimate comes from statistics, and reads no job.
+EXPLAIN (FORMAT JSON) SELECT FROM job_words WHERE words @@ websearch_to_tsquery('simple', :words);
+
+-- name: kept()$
+-- About how many jobs have their words kept.
+SELECT reltuples FROM pg_class WHERE oid = 'job_words'::regclass;
+
+-- name: saying_of_some(words, looked_at, limit)$
+-- How many have some words among a number of jobs that lie side by side, up to a limit. Nothing if only words are given that they must
+-- not have. The index cannot stop: of five million jobs that have a word it lists all before the first is counted.
+SELECT count(*) FROM (
+    SELECT FROM (SELECT words FROM job_words WHERE ctid < '(2000,0)'::tid LIMIT :looked_at) AS one
+    WHERE one.words @@ websearch_to_tsquery('simple', :words)
+    LIMIT :limit
+) AS bounded
+HAVING querytree(websearch_to_tsquery('simple', :words)) <> 'T';

@@ -26,7 +26,7 @@ class UnknownJob(TeamfitError):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class JobIntake:
     """The request as the HTTP intake took it in."""
 
     organization_id: str
@@ -36,7 +36,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class JobStanding:
     """The job as its customer sees it."""
 
     status: str
@@ -52,7 +52,7 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class JobFact:
     """One event of the archive; `says` is its code, reason or message."""
 
     run: int
@@ -87,7 +87,7 @@ class QuotaUnit:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class LlmCall:
     """One call to the LLM that was made or may have been."""
 
     run: int
@@ -103,7 +103,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Activity:
+class GotActivity:
     """One activity that the customer got."""
 
     position: int | None
@@ -112,7 +112,7 @@ class Activity:
 
 
 @dataclass(frozen=True, slots=True)
-class Scheduled:
+class LaterEvent:
     """An event that is published later, and why."""
 
     due_at: datetime
@@ -121,7 +121,7 @@ class Scheduled:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class JobFailure:
     """One failed event of the job, in short."""
 
     id: UUID
@@ -153,15 +153,15 @@ class JobLife:
     """
 
     job_id: UUID
-    request: Request | None
-    job: Status | None
-    facts: Sequence[Fact]
+    request: JobIntake | None
+    job: JobStanding | None
+    facts: Sequence[JobFact]
     outcomes: Sequence[RunEnd]
     quota: Sequence[QuotaUnit]
-    calls: Sequence[Call]
-    activities: Sequence[Activity]
-    scheduled: Sequence[Scheduled]
-    failed: Sequence[Failure]
+    calls: Sequence[LlmCall]
+    activities: Sequence[GotActivity]
+    scheduled: Sequence[LaterEvent]
+    failed: Sequence[JobFailure]
     reemissions: Sequence[Reemission]
     waiting_for: WaitingFor | None
     spent: Sequence[Spent]
@@ -180,18 +180,18 @@ async def life_of(database: Database, job_id: UUID, *, most_facts: int | None = 
         request = await _queries.request(connection, job_id=job_id)
         job = await _queries.job(connection, job_id=job_id)
         asked = None if most_facts is None else most_facts + 1
-        facts = [Fact(**row) async for row in _queries.facts(connection, job_id=job_id, limit=asked)]
+        facts = [JobFact(**row) async for row in _queries.facts(connection, job_id=job_id, limit=asked)]
         life = JobLife(
             job_id=job_id,
-            request=Request(**request) if request else None,
-            job=Status(**job) if job else None,
+            request=JobIntake(**request) if request else None,
+            job=JobStanding(**job) if job else None,
             facts=facts[:most_facts],
             outcomes=await _rows(connection, _queries.outcomes, RunEnd, job_id),
             quota=await _rows(connection, _queries.quota, QuotaUnit, job_id),
-            calls=await _rows(connection, _queries.calls, Call, job_id),
-            activities=await _rows(connection, _queries.activities, Activity, job_id),
-            scheduled=await _rows(connection, _queries.scheduled, Scheduled, job_id),
-            failed=await _rows(connection, _queries.failed, Failure, job_id),
+            calls=await _rows(connection, _queries.calls, LlmCall, job_id),
+            activities=await _rows(connection, _queries.activities, GotActivity, job_id),
+            scheduled=await _rows(connection, _queries.scheduled, LaterEvent, job_id),
+            failed=await _rows(connection, _queries.failed, JobFailure, job_id),
             reemissions=await _rows(connection, _queries.reemissions, Reemission, job_id),
             waiting_for=await waiting_for(connection, job_id, None),
             spent=await time_spent(connection, job_id),

@@ -8,15 +8,14 @@ FROM customization_jobs WHERE job_id = :job_id;
 SELECT organization_id, team_id, idempotency_key, accepted_at FROM job_requests WHERE job_id = :job_id;
 
 -- name: facts(job_id, limit)
--- The first facts of the archive, in the order of arrival, with what each says. Fenced off by OFFSET: in the order of the archive one
--- would pass by the facts of other jobs.
+-- The first facts of the archive, in the order of arrival, with what each says. No more of them are read than are asked for.
 SELECT run, time, type, event ->> 'source' AS source, event ->> 'traceparent' AS traceparent, concat_ws(
     ': ',
     coalesce(event #>> '{data,code}', event #>> '{data,step}', event #>> '{data,run_at}'),
     coalesce(event #>> '{data,error_message}', event #>> '{data,message}', event #>> '{data,reason}')
 ) AS says
-FROM (SELECT * FROM job_events WHERE job_id = :job_id OFFSET 0) AS mine
-ORDER BY sequence LIMIT :limit;
+FROM job_events WHERE job_id = :job_id
+ORDER BY job_id, sequence LIMIT :limit;
 
 -- name: outcomes(job_id)
 -- How each run ended.

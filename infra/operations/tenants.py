@@ -152,10 +152,10 @@ async def organization(database: Database, organization_id: str) -> Organization
         return await organization_in(connection, organization_id)
 
 
-async def organizations(database: Database) -> Sequence[Organization]:
-    """Return every organization."""
+async def organizations(database: Database, name: str | None = None) -> Sequence[Organization]:
+    """Return every organization, or those whose ID or name has a text."""
     async with database.transaction() as connection:
-        rows = _queries.organizations(connection, id=None, name=None, after=None, limit=None)
+        rows = _queries.organizations(connection, id=None, name=name, after=None, limit=None)
         return [Organization(**row) async for row in rows]
 
 

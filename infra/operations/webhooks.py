@@ -24,6 +24,7 @@ from infra.operations.tenants import organization_in
 from infra.postgres import Connection, Database
 from infra.settings import Settings
 from infra.texts import storable
+from streams.jobs.known_names import unknown_names
 
 MOST_ENDPOINTS: Final = 20
 """Of one organization: each costs a request for each event."""
@@ -52,10 +53,16 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class EndpointPage:
-    """Endpoints by organization. `next` is the cursor of the page after, if there is one."""
+    """Endpoints by organization.
+
+    Attributes:
+        next: the cursor of the page after, if there is one.
+        notice: why there are none, where the organization is not known.
+    """
 
     endpoints: Sequence[Endpoint]
     next: str | None
+    notice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,8 @@ async def list_endpoints(
         found = await endpoints.endpoints(connection, organization_id, after=after, limit=limit + 1)
     last = found[limit - 1] if len(found) > limit else None
     following = write_cursor(last.created_at, last.id, last.organization_id) if last else None
-    return EndpointPage(found[:limit], following)
+    notice = None if found or after else await unknown_names(database, organization_id=organization_id)
+    return EndpointPage(found[:limit], following, notice)
 
 
 async def show_endpoint(database: Database, endpoint_id: UUID) -> Endpoint:

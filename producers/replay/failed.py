@@ -19,6 +19,7 @@ from infra.postgres import Database, plan_for_values
 from infra.texts import STORABLE
 from producers.replay.errors import UnknownFailedEvent
 from streams.delivery.failed_events import discard
+from streams.jobs.known_names import unknown_names
 from streams.jobs.stages import STAGES
 
 _queries = aiosql.from_path(Path(__file__).with_name("failed.sql"), "asyncpg")
@@ -31,6 +32,7 @@ Term: TypeAlias = Annotated[str, STORABLE]
 _LOGGED = 100  # IDs in the log of actions; the events have the rest
 _COUNTED = 10_000  # beyond it, a page says that there are more
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
+NOTICE = "Why there are none, where the filter names an organization that is not known."
 
 
 class Filter(BaseModel):
@@ -118,6 +120,7 @@ class FailedEventPage(BaseModel):
     more: bool = Field(default=False, description="There are more than `total`.")
     failed_events: list[FailedEvent]
     next: str | None = Field(description="Give it as `after` for the next page; absent on the last one.")
+    notice: str | None = Field(default=None, description=NOTICE)
 
     @property
     def counted(self) -> str:
@@ -163,9 +166,10 @@ class FailedEvents:
                 **wanted,
             )
             found = [FailedEvent(**row) async for row in rows]
+        notice = None if found or after else await unknown_names(self.database, organization_id=chosen.organization_id)
         more = str(Place(found[limit - 1].last_failed_at, found[limit - 1].id)) if len(found) > limit else None
         return FailedEventPage(
-            total=min(total, _COUNTED), more=total > _COUNTED, failed_events=found[:limit], next=more
+            total=min(total, _COUNTED), more=total > _COUNTED, failed_events=found[:limit], next=more, notice=notice
         )
 
     async def one(self, failed_event_id: UUID) -> FailedEventDetails:

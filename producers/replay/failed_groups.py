@@ -12,7 +12,8 @@ import asyncpg
 from pydantic import BaseModel, Field
 
 from infra.postgres import Database, plan_for_values
-from producers.replay.failed import Filter, State
+from producers.replay.failed import NOTICE, Filter, State
+from streams.jobs.known_names import unknown_names
 
 _queries = aiosql.from_path(Path(__file__).with_name("failed_groups.sql"), "asyncpg")
 
@@ -43,6 +44,7 @@ class FailedGroups(BaseModel):
     more: bool = Field(description="The filter finds more events than those.")
     total: int = Field(description="How many groups there are; the 200 largest are listed.")
     groups: list[FailedGroup]
+    notice: str | None = Field(default=None, description=NOTICE)
 
 
 async def read_groups(database: Database, chosen: Filter, *, state: State | None = "open") -> FailedGroups:
@@ -71,6 +73,7 @@ async def read_groups(database: Database, chosen: Filter, *, state: State | None
         more=looked_at > LOOKED_AT,
         total=found[0]["groups"] if found else 0,
         groups=[_group(row) for row in found],
+        notice=None if found else await unknown_names(database, organization_id=chosen.organization_id),
     )
 
 

@@ -36,11 +36,14 @@ FROM (
 ) AS asked
 LEFT JOIN job_requests AS request ON request.job_id = :job_id AND asked.run = 1
 LEFT JOIN LATERAL (
-    -- Fenced off by OFFSET: of a job with very many events, the planner would read the archive in its order until it comes upon one.
+    -- The request comes first, so few events are read before it. Fenced off by OFFSET: of a job with very many events, the planner
+    -- would read the archive in its order until it comes upon one.
     SELECT one.time, one.event, one.organization_id
-    FROM (SELECT * FROM job_events AS mine WHERE mine.job_id = :job_id OFFSET 0) AS one
+    FROM (
+        SELECT * FROM job_events AS mine WHERE mine.job_id = :job_id ORDER BY mine.job_id, mine.sequence OFFSET 0
+    ) AS one
     WHERE one.run = asked.run AND one.type = 'teamfit.job.requested.v1'
-    ORDER BY one.sequence LIMIT 1
+    LIMIT 1
 ) AS told ON true
 LEFT JOIN quota_ledger AS entry ON entry.job_id = :job_id AND entry.run = asked.run
 LEFT JOIN job_outcomes AS ended ON ended.job_id = :job_id AND ended.run = asked.run

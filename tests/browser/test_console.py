@@ -293,6 +293,92 @@ async def test_axe_finds_nothing_on_any_page(newcomer: Newcomer, customer: Custo
         assert await visitor.complaints() == [], path
 
 
+async def test_forms_and_notices_please_axe_and_no_page_is_wider_than_a_phone(
+    newcomer: Newcomer, customer: Customer
+) -> None:
+    """What stands between a button and its effect, an empty list, and each page on a screen of 360 pixels."""
+    visitor = await newcomer(scheme="dark")
+    await visitor.sign_in("operator")
+    job = await customer.ask("A short walk")
+    await visitor.open("/jobs")
+    await _ended(visitor.page, job, "completed")
+    pages = ("/", "/jobs", "/jobs?organization_id=brich", f"/jobs/{job}", f"/jobs/{job}/events", "/failed", "/replay")
+    more = (
+        "/organizations",
+        "/organization?id=birch",
+        "/streams",
+        "/workers",
+        "/actions",
+        "/failed/groups",
+        "/cancels",
+    )
+    others = ("/discards", "/schedule", "/webhooks", "/operating", "/streams/entries?topic=job-events", "/nowhere")
+    await visitor.page.set_viewport_size({"width": 360, "height": 740})
+    for path in (*pages, *more, *others, "/nowhere"):
+        await visitor.open(path)
+        wide = await visitor.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, (path, wide)
+    await visitor.open("/jobs?organization_id=brich")
+    await expect(visitor.page.locator(".notice")).to_have_text("organization brich: not known; did you mean `birch`?")
+    assert await visitor.complaints() == []
+    await visitor.open("/workers")
+    await visitor.page.locator("form", has_text="Pause").get_by_label("Why").first.fill("a look")
+    await visitor.page.locator("form", has_text="Pause").get_by_role("button").first.click()
+    await expect(visitor.page.locator("main")).to_contain_text("runs in line")
+    assert await visitor.complaints() == []
+    await visitor.open("/jobs")
+    await visitor.page.locator("input[name=chosen]").first.check()
+    await visitor.page.get_by_role("button", name="Cancel the chosen").click()
+    assert await visitor.complaints() == []
+    await visitor.open("/jobs")
+    await visitor.page.get_by_role("button", name="Cancel all that match").click()
+    await visitor.page.wait_for_url(re.compile("/cancels/"))
+    assert await visitor.complaints() == []
+
+
+async def test_the_navigation_has_one_line_on_a_small_laptop(newcomer: Newcomer) -> None:
+    """Ten names, the operator's and the way out stand side by side at 1,280 pixels; they took two lines."""
+    visitor = await newcomer()
+    await visitor.sign_in("operator")
+    await visitor.open("/failed")
+    tops = await visitor.page.locator(".bar nav a").evaluate_all("all => all.map(one => one.offsetTop)")
+    assert (len(tops), len(set(tops))) == (10, 1)
+    assert await visitor.page.locator(".bar").evaluate("bar => bar.offsetHeight") < 70
+    assert await visitor.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+async def test_a_tab_that_is_hidden_asks_for_nothing(operator: Visitor, customer: Customer) -> None:
+    """Its stream is closed, and what happens meanwhile is there when it is looked at again."""
+    asked: list[str] = []
+    await operator.open("/jobs")
+    await expect(operator.page.locator("#state")).to_have_text("live")
+    operator.page.on("request", lambda request: asked.append(request.url))
+    await _look(operator, hidden=True)
+    await expect(operator.page.locator("#state")).to_have_text("not live")
+    job = await customer.ask("While nobody looks")
+    await wait_for(lambda: _is_done(customer, job), what="the job to complete")
+    assert asked == []
+    await expect(operator.page.locator(f"a[href$='{job}']")).to_have_count(0)
+    await _look(operator, hidden=False)
+    await _ended(operator.page, job, "completed")
+    assert [url for url in asked if "/live/jobs" in url] == asked
+
+
+async def _is_done(customer: Customer, job: str) -> bool:
+    return (await customer.job(job)).get("status") == "completed"
+
+
+async def _look(visitor: Visitor, *, hidden: bool) -> None:
+    """Have the browser tell the page that it is hidden, or is not, as it tells one whose tab is changed."""
+    await visitor.page.evaluate(
+        """hidden => {
+            Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
 async def test_the_console_speaks_to_nobody_else(operator: Visitor, customer: Customer) -> None:
     """Every request of every page goes to the console itself, and the browser complains of nothing."""
     asked: list[str] = []

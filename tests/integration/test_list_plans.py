@@ -216,6 +216,42 @@ async def test_a_list_reads_the_words_of_a_job_once(postgres: Postgres, database
     assert sum(read) <= to_know_that_many_have_them + COUNTED
 
 
+async def test_a_job_with_many_events_is_read_as_far_as_it_is_shown(
+    postgres: Postgres, database: Database, redis_url: str
+) -> None:
+    """Its page and a page of its events read what they show. All events were read for the first 200 of them."""
+    settings = api_settings(database_url=postgres.url, broker_url=redis_url)
+    secret = (await Sessions(database).begin("ann", "operator")).secret
+    async with database.transaction() as connection:
+        job = await connection.fetchval("SELECT job_id FROM job_events GROUP BY 1 ORDER BY count(*) DESC LIMIT 1")
+        last = await connection.fetchval("SELECT max(sequence) FROM job_events WHERE job_id = $1", job)
+    asked: tuple[tuple[Caller, str, int], ...] = (
+        ("console", f"/jobs/{job}", 250),
+        ("console", f"/jobs/{job}/events", 101),
+        ("console", f"/jobs/{job}/events?after={last - 150}", 150),
+        ("operator", f"/api/ops/jobs/{job}", 250),
+        ("operator", f"/api/ops/jobs/{job}/events?limit=50", 51),
+    )
+    async with callers(settings, secret) as clients:
+        for caller, path, most in asked:
+            before = postgres.log.stat().st_size
+            async with clients[caller].get(path) as answer:
+                assert answer.status == 200, await answer.text()
+            read = [one for one in readings(postgres.log, after=before) if one.table == "job_events"]
+            assert sum(one.rows for one in read) <= most, (path, read)
+
+
+async def test_a_word_that_most_have_is_counted_without_listing_them(postgres: Postgres, database: Database) -> None:
+    """The index of words lists all that have one before the first is counted: of five million that took 250 ms."""
+    before = postgres.log.stat().st_size
+    assert str(await count_jobs(database, JobFilter(words="session"))) == "more than 10,000"
+    found = [one for one in readings(postgres.log, after=before) if one.table == "job_words"]
+    assert [one.node for one in found] == ["Tid Range Scan"]
+    # Those that few have, or nobody, are counted exactly.
+    assert str(await count_jobs(database, JobFilter(words="kayaks"))) == f"{_ROWS // 20:,}"
+    assert str(await count_jobs(database, JobFilter(words="session kayaks nowhere"))) == "0"
+
+
 def _pairs(filters: dict[str, Sequence[str]]) -> Iterator[dict[str, str]]:
     for first, second in combinations(filters, 2):
         for one, other in product(filters[first], filters[second]):

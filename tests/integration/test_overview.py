@@ -12,12 +12,14 @@ from typing import Any
 import aiohttp
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 from typer.testing import CliRunner
 
 from infra.cli import app
 from infra.console import Console
 from infra.console.sessions import Sessions
 from infra.operations.controls import Process, Wish, set_control
+from infra.operations.job_search import JobFilter, list_jobs
 from infra.operations.lag import Lag
 from infra.operations.overview import Overview, Overviews
 from infra.operations.stages import Stages
@@ -217,6 +219,30 @@ async def test_the_three_faces_show_the_same(
             page = await answer.text()
     assert 'aria-label="Ended in 90 days, by day: 3 completed, 0 failed, 0 cancelled' in page
     assert "<strong>Idle</strong>" in page
+
+
+async def test_a_broker_that_forgot_everything_takes_no_history_along(
+    settings: Settings, database: Pool, database_url: str
+) -> None:
+    """The console starts anew with an empty broker: jobs, charts of 90 days, money and failed events are the same."""
+    await add_organization(database)
+    await live(database)
+    now = Database(database_url, size=2)
+    async with pipeline_on(database_url) as pipeline:
+        await _history(pipeline, database)
+    await Counts(now, now.clock).count()
+    async with Redis.from_url(settings.broker_url) as redis:
+        await redis.xadd("job-requests", {"event": "x"})
+        before = await look(settings)
+        jobs = await list_jobs(now, JobFilter())
+        await redis.flushdb()
+    after = await look(settings)
+    assert (len(jobs[0].jobs), before.history.days[-1].completed) == (3, 3)
+    assert await list_jobs(now, JobFilter()) == jobs
+    assert (after.history.days, after.history.periods, after.spend, after.failed) == (
+        *(before.history.days, before.history.periods, before.spend, before.failed),
+    )
+    await now.close()
 
 
 async def _history(pipeline: Pipeline, database: Pool) -> None:

@@ -18,12 +18,14 @@ class Page:
     def __init__(self) -> None:
         self.reads = 0
         self.text = "first"
-        self.down = False
+        self.down = self.bug = False
 
     async def read(self) -> str:
         self.reads += 1
         if self.down:
             raise DependencyDown("postgres", "away")
+        if self.bug:
+            raise KeyError("a field that a template has not")
         return self.text
 
 
@@ -80,6 +82,20 @@ async def test_a_page_outlives_an_outage(board: Board) -> None:
         await wait_for(lambda: page.reads > reads + 2, what="readings in vain")
         page.down, page.text = False, "second"
         assert await anext(stream) == "second"
+
+
+async def test_a_bug_of_one_page_leaves_the_others_live(board: Board) -> None:
+    """One that cannot be rendered stays as it was; it ended the reading of every page that was looked at."""
+    bad, good = Page(), Page()
+    async with (
+        aclosing(board.follow("bad", bad.read, patience_s=10)) as one,
+        aclosing(board.follow("good", good.read, patience_s=10)) as other,
+    ):
+        assert (await anext(one), await anext(other)) == ("first", "first")
+        bad.bug, good.text = True, "second"
+        assert await anext(other) == "second"
+        bad.bug, bad.text = False, "second"
+        assert await anext(one) == "second"
 
 
 async def test_what_is_shared_is_read_once_for_all_who_ask_at_once() -> None:

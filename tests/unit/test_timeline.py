@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from infra.console.timeline import WIDTH, Timeline, timeline_of
-from infra.operations.jobs import Fact, JobLife, Request, RunEnd, Status
+from infra.operations.jobs import JobFact, JobIntake, JobLife, JobStanding, RunEnd
 
 NOW = datetime(2031, 4, 3, 8, tzinfo=UTC)
 ODD = [timedelta(days=-40_000), timedelta(days=-365), timedelta(days=365), timedelta(days=300_000)]
@@ -14,14 +14,14 @@ ODD = [timedelta(days=-40_000), timedelta(days=-365), timedelta(days=365), timed
 
 def _life(*, facts: list[tuple[str, datetime]], ended: bool = True, began: datetime = NOW) -> JobLife:
     end = began + timedelta(seconds=10)
-    status = Status(
+    status = JobStanding(
         *("completed" if ended else "pending", 1, "acme", "t", None, None, began, None, end if ended else None, end)
     )
     return JobLife(
         job_id=uuid4(),
-        request=Request("acme", "t", None, began),
+        request=JobIntake("acme", "t", None, began),
         job=status,
-        facts=[Fact(1, at, f"teamfit.job.{name}.v1", "a sender", None, None) for name, at in facts],
+        facts=[JobFact(1, at, f"teamfit.job.{name}.v1", "a sender", None, None) for name, at in facts],
         outcomes=[RunEnd(1, "completed", end)] if ended else [],
         quota=(),
         calls=(),

@@ -102,6 +102,9 @@ class OperatorsJobList(BaseModel):
         description="Jobs that were looked at for this page, where very many requirements have the words: it may have "
         "fewer than `limit`, and the next one goes on."
     )
+    notice: str | None = Field(
+        description="Why there are none, where the filter names an organization or a team that is not known."
+    )
 
 
 class ScheduleQuery(BaseModel):
@@ -224,7 +227,11 @@ def create_operators_router(database: Database, tokens: Tokens) -> APIRouter:
         chosen = JobFilter(**query.model_dump(include=set(JobFilter.model_fields)))
         page, total = await list_jobs(database, chosen, order=query.order, limit=query.limit, cursor=query.cursor)
         return OperatorsJobList(
-            total=BoundedCount.of(total), jobs=list(page.jobs), next=page.next, looked_at=page.looked_at
+            total=BoundedCount.of(total),
+            jobs=list(page.jobs),
+            next=page.next,
+            looked_at=page.looked_at,
+            notice=page.notice,
         )
 
     @router.get("/api/ops/usage", tags=["operators"], responses=_USAGE, dependencies=[Depends(operator)])

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.api.bearer import Authenticated
+from infra.api.plan_routes import READ, PlansQuery
 from infra.api.problems import BODY, TOKEN, Problem, responses
 from infra.auth import OPERATOR, Caller
 from infra.identity import Tokens
@@ -23,7 +24,7 @@ from producers.replay.failed import (
     Term,
 )
 from producers.replay.failed_groups import FailedGroups, read_groups
-from producers.replay.plans import Plan, PlanPage, Plans
+from producers.replay.plans import Plan, PlanPage, Plans, PlanSummary
 from producers.turns import Turns
 from streams.delivery.interfaces import Publisher
 
@@ -142,6 +143,11 @@ def _add_plans(router: APIRouter, authenticated: Authenticated, plans: Plans, re
         """Plan the replay of the open failed events that a filter finds, and say what would follow. Nothing is sent."""
         async with heavy.one():
             return await plans.make(chosen, by=caller.subject)
+
+    @router.get("/replay/plans", responses=READ, dependencies=[Depends(authenticated)])
+    async def list_replay_plans(query: Annotated[PlansQuery, Query()]) -> list[PlanSummary]:
+        """List plans, the latest first."""
+        return await plans.latest(limit=query.limit, before=query.before)
 
     @router.get("/replay/plans/{plan_id}", responses=_PLAN, dependencies=[Depends(authenticated)])
     async def show_plan(plan_id: UUID, query: Annotated[PlanItemsQuery, Query()]) -> PlanPage:

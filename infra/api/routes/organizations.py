@@ -62,9 +62,10 @@ class QuotaMonth(BaseModel):
 
 
 class OrganizationBooks(BaseModel):
-    """An organization, if the backend knows it, and its months."""
+    """An organization, if the backend knows it, with its teams and months."""
 
     organization: tenants.Organization | None
+    teams: list[tenants.Team]
     months: list[QuotaMonth] = Field(description="The newest first.")
 
 
@@ -127,7 +128,8 @@ async def _books(database: Database, organization_id: str) -> OrganizationBooks:
     books = await quota.read_books(database, organization_id)
     known = None if books.subscription is None else await tenants.organization(database, organization_id)
     months = [QuotaMonth(**{name: getattr(one, name) for name in QuotaMonth.model_fields}) for one in books.periods]
-    return OrganizationBooks(organization=known, months=months)
+    members = [] if known is None else await tenants.teams(database, organization_id)
+    return OrganizationBooks(organization=known, teams=list(members), months=months)
 
 
 @contextmanager

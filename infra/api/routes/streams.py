@@ -1,4 +1,4 @@
-"""Operators look at entries of the broker."""
+"""Operators see what waits in the broker, and look at its entries."""
 
 from datetime import datetime
 from typing import Annotated, Final
@@ -9,12 +9,67 @@ from pydantic import BaseModel, ConfigDict, Field
 from infra.api.bearer import Authenticated
 from infra.api.problems import TOKEN, responses
 from infra.auth import OPERATOR
+from infra.errors import DependencyDown
 from infra.identity import Tokens
 from infra.operations.job_search import Term
+from infra.operations.lag import Lag, read_lag
 from infra.operations.streams import MOST_ENTRIES, EntryPage, read_entries
 from producers.broker import Broker
+from streams.redis.errors import TransportError
 
+_LAG: Final = responses(*TOKEN, "broker_unavailable")
 _PROBLEMS: Final = responses(*TOKEN, "invalid_request", "broker_unavailable")
+
+
+class GroupLag(BaseModel):
+    """A consumer group has this much left to do in a topic."""
+
+    group: str
+    consumers: int = Field(description="Workers that read.")
+    pending: int = Field(description="Entries delivered and not yet acknowledged.")
+    lag: int | None = Field(description="Entries never delivered; absent where the broker cannot tell.")
+    oldest_pending_s: float | None = Field(description="How long ago the oldest pending one was written.")
+
+
+class TopicLag(BaseModel):
+    """A topic, with what each of its groups has left to do."""
+
+    topic: str
+    length: int = Field(description="Entries in its streams, those that are done and not trimmed yet included.")
+    groups: list[GroupLag]
+    unread: list[str] = Field(description="Keys of streams beside them that no worker reads.")
+
+
+class StreamsLag(BaseModel):
+    """The entries that wait in the broker."""
+
+    topics: list[TopicLag]
+    unread: list[str] = Field(description="A sentence for each part that no worker reads, with the fix.")
+
+    @classmethod
+    def of(cls, lag: Lag) -> "StreamsLag":
+        """Return it as it is sent."""
+        return cls(
+            topics=[
+                TopicLag(
+                    topic=topic.topic,
+                    length=topic.length,
+                    groups=[
+                        GroupLag(
+                            group=one.group,
+                            consumers=one.consumers,
+                            pending=one.pending,
+                            lag=one.lag,
+                            oldest_pending_s=None if one.oldest_pending is None else one.oldest_pending.total_seconds(),
+                        )
+                        for one in topic.groups
+                    ],
+                    unread=list(topic.unread),
+                )
+                for topic in lag.topics
+            ],
+            unread=list(lag.unread),
+        )
 
 
 class EntriesQuery(BaseModel):
@@ -67,9 +122,17 @@ class StreamEntries(BaseModel):
 
 
 def create_router(broker: Broker, tokens: Tokens) -> APIRouter:
-    """Return the route that shows entries."""
+    """Return the routes that show what waits in the broker, and its entries."""
     router = APIRouter(prefix="/api/ops", tags=["operators"])
     operator = Authenticated(tokens, scope=OPERATOR)
+
+    @router.get("/streams", responses=_LAG, dependencies=[Depends(operator)])
+    async def show_streams() -> StreamsLag:
+        """Return each topic with what its groups have left to do."""
+        try:
+            return StreamsLag.of(await read_lag(broker))
+        except TransportError as error:
+            raise DependencyDown("broker", str(error)) from error
 
     @router.get("/streams/{topic}", responses=_PROBLEMS, dependencies=[Depends(operator)])
     async def show_entries(topic: Term, query: Annotated[EntriesQuery, Query()]) -> StreamEntries:

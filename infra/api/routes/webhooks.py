@@ -47,6 +47,7 @@ class WebhookEndpoints(BaseModel):
 
     endpoints: list[WebhookEndpoint]
     next: str | None = Field(description="Give it as `cursor` for the next page; absent on the last one.")
+    notice: str | None = Field(description="Why there are none, where the organization is not known.")
 
 
 class WebhookSecret(BaseModel):
@@ -155,7 +156,7 @@ def _add_reading(router: APIRouter, database: Database) -> None:
     async def list_webhooks(query: Annotated[EndpointsQuery, Query()]) -> WebhookEndpoints:
         """List the webhook endpoints of an organization, or all."""
         page = await webhooks.list_endpoints(database, query.organization_id, limit=query.limit, cursor=query.cursor)
-        return WebhookEndpoints(endpoints=[_shown(one) for one in page.endpoints], next=page.next)
+        return WebhookEndpoints(endpoints=[_shown(one) for one in page.endpoints], next=page.next, notice=page.notice)
 
     @router.get("/{endpoint_id}", responses=_READS_ONE)
     async def show_webhook(endpoint_id: UUID) -> WebhookEndpoint:
