@@ -5,12 +5,17 @@ address of a call.
 """
 
 import re
-from ipaddress import ip_network
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Annotated, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
 _OF_A_CALL: Final = re.compile(r"(?<![:/])/+(chat/completions)?/*(?=\?|$)")
+
+_USUAL_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
+_NO_ORIGIN: Final = "is no origin that a browser sends, such as `https://app.example.com`"
 
 
 def _base(text: object) -> object:
@@ -28,11 +33,28 @@ def _origins(text: object) -> object:
 
 
 def _origin(text: str) -> str:
-    """Return an origin as browsers send it."""
+    """Return an origin as browsers send it. Raises ValueError if they send none such."""
     bare = text.removesuffix("/").lower()
-    scheme, _, host = bare.partition("://")
-    port = {"https": ":443", "http": ":80"}.get(scheme, "")
-    return f"{scheme}://{host.removesuffix(port)}" if port else bare
+    usual = _USUAL_PORTS.get(bare.partition("://")[0])
+    if usual is None:
+        return bare
+    try:
+        parts = urlsplit(bare)
+        host, port = _host(parts.hostname or ""), parts.port
+    except ValueError as error:
+        raise ValueError(f"{text!r:.60} {_NO_ORIGIN}") from error
+    if not host or port == 0 or set(bare) & set("@?#\\") or parts.path:
+        raise ValueError(f"{text!r:.60} {_NO_ORIGIN}")
+    return f"{parts.scheme}://{host}" if port in {None, usual} else f"{parts.scheme}://{host}:{port}"
+
+
+def _host(name: str) -> str:
+    """Return a host as browsers write it. Raises ValueError if it can be none."""
+    if ":" in name:
+        return f"[{IPv6Address(name)}]"
+    if name.rpartition(".")[2].isdigit():
+        return str(IPv4Address(name))
+    return name.encode("idna").decode()
 
 
 def _bare_list(text: object) -> object:

@@ -24,6 +24,7 @@ _BETWEEN_FETCHES_S: Final = 30.0
 _PATIENCE_S: Final = 5.0
 _LONGEST_ANSWER: Final = 256 * 1024
 _MOST_KEYS: Final = 100
+_TO_SIGN: Final = (None, "sig")  # what a key says that it is for
 
 _Name: TypeAlias = tuple[str | None, str]
 Fetch: TypeAlias = Callable[[str], Awaitable[bytes]]
@@ -127,7 +128,9 @@ def _usable(content: bytes) -> dict[_Name, jwt.PyJWK]:
 
 def _signing(one: object) -> jwt.PyJWK | None:
     """Return a key if tokens may be signed with it. Others stand in such sets too, for other uses."""
-    if not isinstance(one, dict) or one.get("use", "sig") != "sig" or not isinstance(one.get("kid"), str | None):
+    if not isinstance(one, dict) or one.get("use") not in _TO_SIGN or not isinstance(one.get("kid"), str | None):
+        return None
+    if (uses := one.get("key_ops")) is not None and not (isinstance(uses, list) and "verify" in uses):
         return None
     try:
         key = jwt.PyJWK(one)

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 from producers.celery_results import (
     FAILURE,
@@ -94,10 +95,9 @@ class _Task:
             InvalidArgument: an argument is missing or cannot be used; nothing was sent.
             SubmitFailed: the broker did not confirm; call again with the same job.
         """
-        if unknown := sorted(set(options) - _WITHOUT_EFFECT):
+        if unknown := sorted({name for name, value in options.items() if value is not None} - _WITHOUT_EFFECT):
             raise InvalidArgument(f"{unknown[0]}: the pipeline has no such option; leave it out (docs/from-celery.md)")
-        if isinstance(args, str):
-            raise InvalidArgument("args: must be a list or a tuple, such as (job_id, team_id, organization_id)")
+        _check(args, kwargs)
         called = _Called.read(*(args or ()), **(kwargs or {}))
         if task_id is not None and task_id != str(called.job_id):
             raise InvalidArgument("task_id: the job's ID is the task's ID here; leave it out, or give the job's")
@@ -127,6 +127,9 @@ class _Called:
         for name in names[:3]:
             if given.get(name) is None:
                 raise InvalidArgument(f"{name}: missing; the task takes {', '.join(names)}")
+        for name, value in given.items():
+            if isinstance(value, bool) or not isinstance(value, str | int | UUID | None):
+                raise InvalidArgument(f"{name}: must be text, and is {type(value).__name__}")
         wish = given.get("requirements")
         return cls(
             job_id_of(given["job_id"]),
@@ -134,6 +137,15 @@ class _Called:
             str(given["organization_id"]),
             None if wish is None else str(wish),
         )
+
+
+def _check(args: object, kwargs: object) -> None:
+    """Pass if these can be a call's arguments. Raises InvalidArgument."""
+    if not isinstance(args, list | tuple | None):
+        raise InvalidArgument("args: must be a list or a tuple, such as (job_id, team_id, organization_id)")
+    named = {} if kwargs is None else kwargs
+    if not isinstance(named, Mapping) or not all(isinstance(name, str) for name in named):
+        raise InvalidArgument('kwargs: must have names, such as {"job_id": job_id}')
 
 
 def _begins(countdown: float | None, eta: datetime | None) -> datetime | None:

@@ -191,12 +191,24 @@ GIVEN = (str(uuid4()), "t1", "acme")
         (GIVEN, {"kwargs": {"team": "t2"}}, "^team: the task has no such argument"),
         (GIVEN, {}, "^job_id: job .* commit the row before the call"),
         (GIVEN, {"expires": 60}, "^expires: the pipeline has no such option"),
+        (5, {}, "^args: must be a list or a tuple"),
+        (b"abc", {}, "^args: must be a list or a tuple"),
+        (set(GIVEN), {}, "^args: must be a list or a tuple"),
+        (dict.fromkeys(GIVEN), {}, "^args: must be a list or a tuple"),
+        (GIVEN, {"kwargs": [1]}, "^kwargs: must have names"),
+        (GIVEN, {"kwargs": "x"}, "^kwargs: must have names"),
+        (GIVEN, {"kwargs": {1: 2}}, "^kwargs: must have names"),
+        ((GIVEN[0], ["t1"], "acme"), {}, "^team_id: must be text, and is list"),
+        ((*GIVEN[:2], True), {}, "^organization_id: must be text, and is bool"),
+        ((*GIVEN, {"wish": WISH}), {}, "^requirements: must be text, and is dict"),
+        ((*GIVEN, WISH.encode()), {}, "^requirements: must be text, and is bytes"),
+        (([GIVEN[0]], *GIVEN[1:]), {}, "^job_id: must be text, and is list"),
         (GIVEN, {"task_id": str(uuid4())}, "^task_id: the job's ID is the task's ID"),
         ((*GIVEN, " "), {}, "^requirements: must have at least 1"),
         ((str(job_id_for("acme", "1")), "t1", "acme", WISH), {}, "^job_id: must be a UUID of a version below 8"),
     ],
 )
-def test_what_cannot_be_requested_is_said_at_the_call(args: tuple[str, ...], options: Any, names: str) -> None:
+def test_what_cannot_be_requested_is_said_at_the_call(args: Any, options: Any, names: str) -> None:
     """The error names the argument and the fix, and nothing is sent."""
     with pytest.raises(InvalidArgument, match=names):
         generate_custom_activities_task.apply_async(args, **options)

@@ -49,7 +49,35 @@ async def test_the_console_is_for_its_own_pages_alone(database_url: str) -> None
 
 
 @pytest.mark.parametrize(
-    "wrong", ["app.example.com", f"{PAGE}/a", f"{PAGE};http://localhost", "null", "https://*.a.com"]
+    "wrong",
+    [
+        *(
+            "app.example.com",
+            f"{PAGE}/a",
+            f"{PAGE};http://localhost",
+            "null",
+            "https://*.a.com",
+            f"{PAGE}, *",
+            "https://",
+        ),
+        *(
+            "https://user@a.com",
+            "https://a.com:99999",
+            "https://a.com:0",
+            "https://a.com:x",
+            "https://[::1",
+            "https://:80",
+        ),
+        *(
+            "https://a..com",
+            "https://a.com?x",
+            "https://a.com#x",
+            "https://a.com\\b",
+            "https://127.1",
+            "file://",
+            "x://y",
+        ),
+    ],
 )
 def test_what_is_no_origin_is_refused(wrong: str) -> None:
     """It would match nothing, and nobody would know why."""

@@ -165,6 +165,33 @@ async def test_one_odd_key_takes_none_of_the_others_with_it(field: str) -> None:
     await publisher.tokens().read(signed())
 
 
+@pytest.mark.parametrize(
+    ("says", "serves"),
+    [
+        ({"use": None}, True),
+        ({"key_ops": ["verify"]}, True),
+        ({"key_ops": ["sign", "verify"]}, True),
+        ({"key_ops": None}, True),
+        ({"use": "enc"}, False),
+        ({"use": ["sig"]}, False),
+        ({"key_ops": ["encrypt"]}, False),
+        ({"key_ops": []}, False),
+        ({"key_ops": "verify"}, False),
+        ({"key_ops": {"verify": 1}}, False),
+        ({"alg": "RS512"}, False),
+        ({"alg": "PS256"}, False),
+    ],
+)
+async def test_a_key_serves_for_what_it_says_alone(says: Any, serves: bool) -> None:
+    """RFC 7517, section 4.2 to 4.4: one that is to encrypt, or of another algorithm, checks no signature of a token."""
+    tokens = Publisher(keys=[{**public(RSA_KEY, "r"), "alg": "RS256"} | says, public(EC_KEY, "e")]).tokens()
+    if serves:
+        await tokens.read(signed(RSA_KEY, "r"))
+        return
+    with pytest.raises(InvalidToken, match="no key"):
+        await tokens.read(signed(RSA_KEY, "r"))
+
+
 async def test_keys_of_two_kinds_may_share_an_id() -> None:
     """RFC 7517, section 4.5: the token's algorithm says which is meant, in whatever order they stand."""
     both = [public(RSA_KEY, "same"), public(EC_KEY, "same")]
