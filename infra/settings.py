@@ -314,18 +314,21 @@ class Settings(Variables):
         default=0.05,
         ge=0,
         le=1,
-        description="Share of the jobs that are traced, where their caller has not decided. Higher: more is seen, and "
-        "more is paid for it.",
+        description="Share of the jobs that are traced, where their caller has not decided. Higher: costs more.",
+    )
+    trace_statements: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Share of the traced jobs whose SQL and HTTP calls have spans too. Higher: costs more.",
     )
     trace_prompts: bool = Field(
         default=False,
-        description="Whether spans hold the prompts, and with them what customers wrote. Off: models, tokens and "
-        "times alone.",
+        description="Whether spans hold the prompts, and with them what customers wrote.",
     )
     trace_to_llm: bool = Field(
         default=False,
-        description="Whether calls to the LLM carry `traceparent`, for a gateway of yours to go on with the trace. "
-        "Off: no provider learns of it.",
+        description="Whether calls to the LLM carry `traceparent`, for a gateway of yours to go on with the trace.",
     )
     keep_alive_s: int = Field(
         default=75,

@@ -6,6 +6,7 @@ the jobs, the other nineteen cost a look at their event.
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -60,6 +61,8 @@ _SAMPLED: Final = 1
 # Within a text of JSON the quotes would be escaped, so this is an attribute. The last digits say that it is sampled.
 _IN_EVENT: Final = re.compile(rb'"traceparent": ?"(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][13579bdf])"')
 _NO_CONTEXT: Final = Context()
+# The sampler compares more bits than these with the share: among those that it takes, these are still drawn evenly.
+_LOW_BITS: Final = (1 << 32) - 1
 
 
 def _quiet() -> Context:
@@ -70,7 +73,7 @@ def _quiet() -> Context:
     return quiet
 
 
-# Below it, clients of Postgres and HTTP make no spans: they would be built, and dropped.
+# Below it, clients of Postgres and HTTP make no spans.
 _QUIET: Final = _quiet()
 
 
@@ -80,13 +83,17 @@ class Spans:
     Args:
         tracer: of the SDK.
         share: of the jobs whose senders have not decided.
+        statements: share of the traced jobs whose SQL and HTTP calls have spans too.
         system: the broker's name in the conventions.
         prompts: whether spans hold prompts.
         to_llm: whether calls to the LLM tell of the trace.
     """
 
-    def __init__(self, tracer: Tracer, *, share: float, system: str, prompts: bool, to_llm: bool) -> None:
+    def __init__(
+        self, tracer: Tracer, *, share: float, statements: float, system: str, prompts: bool, to_llm: bool
+    ) -> None:
         self._tracer = tracer
+        self._whole_below = round(statements * (_LOW_BITS + 1))
         self._bound = TraceIdRatioBased.get_bound_for_rate(share)
         self._system = system
         self._prompts, self._to_llm = prompts, to_llm
@@ -102,18 +109,48 @@ class Spans:
             finally:
                 detach(token)
             return
-        attributes = self._messaging("process", topic) | {MESSAGING_GROUP: group, ATTEMPT: attempt}
-        if entry is not None:
-            attributes[MESSAGING_MESSAGE_ID] = entry
-        if isinstance(job_id, UUID):
-            attributes |= {JOB: str(job_id), RUN: getattr(event, "run", 1)}
+        attributes = self._try(group, topic, entry, attempt, event)
         wanted_trace.set(job_id.int if isinstance(job_id, UUID) else None)
-        context = None if remote is None else _below(remote)
+        context = _NO_CONTEXT if remote is None else _below(remote)
         with self._span(f"process {topic}", SpanKind.CONSUMER, attributes, context) as span:
             if span.is_recording() and isinstance(event, BaseModel):
                 yield event.model_copy(update={"traceparent": _text(span.get_span_context())})
             else:
                 yield event
+
+    @contextmanager
+    def taking(self, group: str, topic: str, entry: str | None, attempt: int, event: E) -> Iterator[E]:
+        """Link an event's batch to what sent it; make a span of a failing try."""
+        remote = _remote(getattr(event, "traceparent", None))
+        if remote is None or attempt > 1:
+            with self.processing(group, topic, entry, attempt, event) as traced:
+                yield traced
+            return
+        began, sender = time.time_ns(), NonRecordingSpan(remote)
+        token = attach(set_span_in_context(sender, self._around(sender)))
+        try:
+            yield event
+        except BaseException as error:
+            if remote.trace_flags.sampled:
+                attributes = self._try(group, topic, entry, attempt, event)
+                span = self._tracer.start_span(
+                    f"process {topic}", _below(remote), SpanKind.CONSUMER, attributes, start_time=began
+                )
+                _failed(span, error)
+                span.end()
+            raise
+        finally:
+            detach(token)
+
+    def _try(self, group: str, topic: str, entry: str | None, attempt: int, event: object) -> dict[str, Any]:
+        """Return what is said of a stage's try."""
+        job_id = getattr(event, "job_id", None)
+        attributes = self._messaging("process", topic) | {MESSAGING_GROUP: group, ATTEMPT: attempt}
+        if entry is not None:
+            attributes[MESSAGING_MESSAGE_ID] = entry
+        if isinstance(job_id, UUID):
+            attributes |= {JOB: str(job_id), RUN: getattr(event, "run", 1)}
+        return attributes
 
     def _is_wanted(self, job_id: object, remote: SpanContext | None) -> bool:
         """Return false if an event is certainly not sampled: by what it says, or as the sampler decides of its job."""
@@ -163,6 +200,16 @@ class Spans:
         with self._span(f"batch {name}", SpanKind.INTERNAL, attributes, below, links):
             yield
 
+    def begin_request(self, span: Span, _scope: Mapping[str, Any]) -> None:
+        """Decide whether clients make spans below a request's, whose context is its own."""
+        attach(set_span_in_context(span, self._around(span)))
+
+    def _around(self, span: Span) -> Context:
+        """Return what stands around a span: whether clients make spans below it."""
+        context = span.get_span_context()
+        is_whole = context.trace_flags.sampled and context.trace_id & _LOW_BITS < self._whole_below
+        return _NO_CONTEXT if is_whole else _QUIET
+
     @staticmethod
     def here() -> SpanContext | None:
         """Return the current span's context, or None if it is not sampled."""
@@ -202,7 +249,10 @@ class Spans:
         if prompt is not None and self._prompts:
             messages = [{"role": "user", "parts": [{"type": "text", "content": prompt}]}]
             attributes[GEN_AI_PROMPT] = json.dumps(messages)
-        with self._span(f"chat {model}", SpanKind.CLIENT, attributes) as span:
+        # Who is told of the trace is told by the client's own span.
+        with self._span(
+            f"chat {model}", SpanKind.CLIENT, attributes, around=_NO_CONTEXT if self._to_llm else None
+        ) as span:
             before = told_outside.set(self._to_llm)
             try:
                 yield Chat(span)
@@ -230,9 +280,11 @@ class Spans:
         attributes: Mapping[str, Any],
         context: Context | None = None,
         links: Sequence[Link] = (),
+        *,
+        around: Context | None = None,
     ) -> Iterator[Span]:
         span = self._tracer.start_span(name, context, kind, attributes, links)
-        token = attach(set_span_in_context(span))
+        token = attach(set_span_in_context(span, self._around(span) if around is None else around))
         try:
             yield span
         except BaseException as error:

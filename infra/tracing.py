@@ -94,6 +94,7 @@ def start(settings: Settings, service: str) -> None:
     _tracing.spans = Spans(
         exporting_tracer(settings.otlp_endpoint, service=name, share=settings.trace_share),
         share=settings.trace_share,
+        statements=settings.trace_statements,
         system="kafka" if "kafka" in settings.broker_url.partition(":")[0] else "redis",
         prompts=settings.trace_prompts,
         to_llm=settings.trace_to_llm,
@@ -107,6 +108,15 @@ def processing(group: str, topic: str, entry: str | None, attempt: int, event: E
     """
     spans = _tracing.spans
     return nullcontext(event) if spans is None else spans.processing(group, topic, entry, attempt, event)
+
+
+def taking(group: str, topic: str, entry: str | None, attempt: int, event: E) -> AbstractContextManager[E]:
+    """Link an event's batch to what sent it; make a span of a failing try.
+
+    For a stage from whose events nothing follows; a try that is not the first has its span as in other stages.
+    """
+    spans = _tracing.spans
+    return nullcontext(event) if spans is None else spans.taking(group, topic, entry, attempt, event)
 
 
 def sending(entries: Sequence[tuple[str, bytes | None]]) -> AbstractContextManager[list[bytes | None]]:
@@ -187,9 +197,12 @@ def exemplar() -> dict[str, str] | None:
 
 def trace_requests(api: Any) -> None:  # noqa: ANN401 - FastAPI, which workers do not load
     """Make a span of each request, but for those of orchestrators and Prometheus."""
-    if is_on():
+    if _tracing.spans is not None:
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor  # noqa: PLC0415 - loaded by `start`
 
         FastAPIInstrumentor.instrument_app(
-            api, excluded_urls="healthz,readyz,metrics", exclude_spans=["receive", "send"]
+            api,
+            server_request_hook=_tracing.spans.begin_request,
+            excluded_urls="healthz,readyz,metrics",
+            exclude_spans=["receive", "send"],
         )

@@ -58,7 +58,9 @@ class CounterBatches(Generic[T, R]):
         self._patient = patient
         self._free = free
         self._owner = owner
-        self._batcher: Batcher[T, R | Locked] = Batcher(self._run, max_size=max_size, timeout_s=timeout_s)
+        self._batcher: Batcher[T, R | Locked] = Batcher(
+            self._run, max_size=max_size, timeout_s=timeout_s, name=getattr(patient, "__qualname__", None)
+        )
         self._seconds = seconds
         self._rest_until: dict[str, float] = {}
 

@@ -21,7 +21,7 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     read_request: Callable[[Delivery], Request] = expecting(JobRequested, JobCancelRequested)
     dispatcher = Dispatcher(app.database, app.publisher, window=settings.dispatch_window)
     asked = app.stage(read_request, dispatcher.after(requests.handle), requests.give_up)
-    told = app.stage(read_fact, about_jobs(ends.handle))
+    told = app.stage(read_fact, about_jobs(ends.handle), is_last=True)
     app.feed(JOB_REQUESTS, asked, concurrency=settings.batch_size)
     app.feed(JOB_EVENTS, told, concurrency=settings.batch_size)
     app.close_first(dispatcher.close)

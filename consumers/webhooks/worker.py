@@ -33,7 +33,7 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
         concurrency=settings.webhook_concurrency,
     )
     facts = Facts(app.database, clock, settings, recorded=sender.poke)
-    app.feed(JOB_EVENTS, app.stage(read_fact, facts.handle), concurrency=settings.batch_size)
+    app.feed(JOB_EVENTS, app.stage(read_fact, facts.handle, is_last=True), concurrency=settings.batch_size)
     app.watch(lambda: sender.held)
     app.close_first(sender.close)
     _send(app, sender)

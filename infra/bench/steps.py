@@ -61,7 +61,7 @@ def main() -> int:
     options = parser.parse_args()
     progress = Console(stderr=True)
     with collecting() as collector:
-        settings = Settings(otlp_endpoint=collector.url, trace_share=1.0)
+        settings = Settings(otlp_endpoint=collector.url, trace_share=1.0, trace_statements=1.0)
         with Stack(settings, llm_latency_s=_LLM_S, report=lambda name: progress.print(f"{name} …")) as stack:
             traces = asyncio.run(_follow(stack, collector, options.jobs, progress))
         jobs = [_cut(collector.of(trace), collector.spans) for trace in traces]
@@ -123,7 +123,10 @@ def _cut(spans: Sequence[Seen], all_spans: Sequence[Seen]) -> list[Step]:
     post, sent = one(_API, "POST /api"), one(_API, "send job-requests")
     decided, released = one(_QUOTA, "process job-requests"), one(_QUOTA, "send job-accepted")
     begun, call = one(_GENERATION, "process job-accepted"), one(_GENERATION, "chat")
-    ended, folded = one(_GENERATION, "send job-events", last=True), one(_PROJECTION, "process job-events", last=True)
+    ended, folded = (
+        one(_GENERATION, "send job-events", last=True),
+        one(_PROJECTION, "batch Projection.project", last=True),
+    )
     if not post.start_ns < decided.start_ns < begun.start_ns < call.end_ns <= ended.start_ns < folded.start_ns:
         raise NotTraced("the end of the job")
     moments = (

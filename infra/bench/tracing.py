@@ -1,9 +1,10 @@
 """`python -m infra.bench.tracing` measures what traces cost the pipeline.
 
 Fleets that differ in nothing else stand side by side, each with servers of its own: without traces, with a collector
-that is away, with a share of the jobs traced, with all. Each is every stage in one process, so all that tracing costs
-falls on the process that bounds the throughput. They take turns, many short ones in changing order, so that whatever
-else the machine does meets all of them; each turn is compared with the one without traces of the same round.
+that is away, with a share of the jobs traced, with all, with each of their statements too. Each is every stage in one
+process, so all that tracing costs falls on the process that bounds the throughput. They take turns, many short ones in
+changing order, so that whatever else the machine does meets all of them; each turn is compared with the one without
+traces of the same round.
 """
 
 import argparse
@@ -82,12 +83,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.bench.tracing", description=__doc__)
     parser.add_argument("--jobs", type=int, default=400, help="jobs of a turn (default 400)")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each fleet (default 15)")
+    parser.add_argument("--only", action="append", metavar="NAME", help="a fleet besides the one without traces")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     options = parser.parse_args()
     for name in {"DATABASE_URL", "BROKER_URL"} & os.environ.keys():
         sys.exit(f"{name} is set, and each fleet needs servers of its own; unset it")
     progress = Console(stderr=True)
-    with _fleets(progress) as fleets:
+    with _fleets(progress, only=options.only or ()) as fleets:
         asyncio.run(_measure(fleets, jobs=options.jobs, rounds=options.rounds, progress=progress))
     reports = [_report(fleet, fleets[0], options.jobs) for fleet in fleets]
     if options.json:
@@ -98,7 +100,7 @@ def main() -> int:
 
 
 @contextmanager
-def _fleets(progress: Console) -> Iterator[Sequence[Fleet]]:
+def _fleets(progress: Console, *, only: Sequence[str]) -> Iterator[Sequence[Fleet]]:
     """Start all fleets, the one without traces first, and a collector that keeps nothing."""
     with ExitStack() as stack:
         port = free_port()
@@ -113,15 +115,22 @@ def _fleets(progress: Console) -> Iterator[Sequence[Fleet]]:
         sink.wait_ready(lambda: SINK_READY in log.read_text(), timeout_s=30)
         here, away = f"http://{HOST}:{port}", f"http://{HOST}:{free_port()}"
         fleets = []
-        for name, endpoint, share in (
-            (_BASE, None, 0.0),
-            ("collector away, a twentieth", away, 0.05),
-            ("a twentieth of the jobs", here, 0.05),
-            ("all jobs", here, 1.0),
+        for name, endpoint, share, statements in (
+            (_BASE, None, 0.0, 0.0),
+            ("collector away, a twentieth", away, 0.05, 0.05),
+            ("a twentieth of the jobs", here, 0.05, 0.05),
+            ("all jobs", here, 1.0, 0.05),
+            ("all jobs, each statement", here, 1.0, 1.0),
         ):
+            if only and name not in {_BASE, *only}:
+                continue
             progress.print(f"starting a fleet: {name} …")
             settings = Settings(
-                _env_file=None, otlp_endpoint=endpoint, trace_share=share, generation_concurrency=_AT_ONCE
+                _env_file=None,
+                otlp_endpoint=endpoint,
+                trace_share=share,
+                trace_statements=statements,
+                generation_concurrency=_AT_ONCE,
             )
             fleets.append(Fleet(name, stack.enter_context(Stack(settings, llm_latency_s=_LLM_S, parts=(ALL,)))))
         yield fleets

@@ -257,7 +257,7 @@ class Stack:
         if WEB in self._parts:
             updates["cors_origins"] = self._origins()
         if TRACES in self._parts:
-            updates |= {"otlp_endpoint": self.url_of(TRACES), "trace_share": 1.0}
+            updates |= {"otlp_endpoint": self.url_of(TRACES), "trace_share": 1.0, "trace_statements": 1.0}
         self.settings = self.settings.model_copy(update=updates)
         if self.offline:
             self._wait_ready(LLM, self._children[LLM])

@@ -29,13 +29,19 @@ class Batcher(Generic[T, R]):
         run: handles a batch and returns one result per item, in order. It must be safe to repeat.
         max_size: items in one batch at most.
         timeout_s: longest one batch may take.
+        name: what traces call it; that of `run` if None.
     """
 
     def __init__(
-        self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, max_size: int, timeout_s: float
+        self,
+        run: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        *,
+        max_size: int,
+        timeout_s: float,
+        name: str | None = None,
     ) -> None:
         self._run = run
-        self._name = getattr(run, "__qualname__", "")
+        self._name = getattr(run, "__qualname__", "") if name is None else name
         self._max_size = max_size
         self._timeout_s = timeout_s
         self._waiting: deque[_Item[T, R]] = deque()

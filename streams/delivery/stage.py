@@ -62,6 +62,7 @@ class Stage(Generic[E]):
         settler: makes durable what came of a try.
         opened: takes away the internal headers that the pipeline has not written; see `streams.delivery.seal`.
         timeout: longest one try may take; it then counts as transient.
+        is_last: whether nothing follows from its events, so that in a trace their batch stands for them.
         window: makes the stage suspected when most of its recent tries failed.
         brake: an operator's; a paused stage tries nothing.
         probing: how long a held stage waits before it asks again.
@@ -78,6 +79,7 @@ class Stage(Generic[E]):
     opened: Callable[[Delivery], Awaitable[Delivery]]
     policy: RetryPolicy
     timeout: timedelta
+    is_last: bool = False
     window: FailureWindow = field(default_factory=FailureWindow)
     brake: Brake = field(default_factory=Brake)
     probing: InitVar[RetryPolicy] = PROBING
@@ -249,7 +251,8 @@ class Stage(Generic[E]):
         return outcome
 
     def _span(self, event: E, delivery: Delivery) -> AbstractContextManager[E]:
-        return tracing.processing(self.group, delivery.topic, delivery.entry, delivery.attempt, event)
+        span = tracing.taking if self.is_last else tracing.processing
+        return span(self.group, delivery.topic, delivery.entry, delivery.attempt, event)
 
     def _suspects(self, event: E | None, error: Exception) -> bool:
         """Note a failed try, and hold if by now most of them fail."""

@@ -96,6 +96,7 @@ class StageApp(faust.App):
         handle: Callable[[E, Delivery], Awaitable[Sequence[Record]]],
         give_up: Callable[[E, Delivery, Exception], Awaitable[Sequence[Record]]] = no_consequences,
         *,
+        is_last: bool = False,
         policy: RetryPolicy | None = None,
         retries: RetrySchedule | None = None,
         timeout: timedelta | None = None,
@@ -107,6 +108,7 @@ class StageApp(faust.App):
             decode: see `Stage`.
             handle: see `Stage`.
             give_up: see `Settler`.
+            is_last: see `Stage`.
             policy: which failure leads where; the settings' retries if None.
             retries: keeps what is tried again later; the schedule if None.
             timeout: longest one try may take. If None: the time of four batches.
@@ -124,6 +126,7 @@ class StageApp(faust.App):
             ),
             opened=Seal(self.database).opened,
             brake=self.brake,
+            is_last=is_last,
             asks=asks,
             policy=policy or RetryPolicy.of(self.settings),
             timeout=timeout or timedelta(seconds=_BATCHES_IN_A_TRY * self.settings.stage_timeout_s),

@@ -37,6 +37,7 @@ def on_kafka(collector: Collector) -> Iterator[Stack]:
             generation_concurrency=25,
             otlp_endpoint=collector.url,
             trace_share=0,
+            trace_statements=1,
         )
         with running(Stack(settings, llm_latency_s=0.2, durable=False)) as stack:
             yield stack

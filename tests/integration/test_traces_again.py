@@ -39,6 +39,7 @@ async def test_a_lost_run_that_is_sent_again_stays_in_its_trace(database_url: st
             stall_threshold_s=3,
             otlp_endpoint=collector.url,
             trace_share=0,
+            trace_statements=1,
         )
         with running(Stack(settings, llm_latency_s=0.05, parts=(ALL, API))) as stack:
             async with aiohttp.ClientSession(stack.api_url) as http:
@@ -56,7 +57,7 @@ async def test_a_lost_run_that_is_sent_again_stays_in_its_trace(database_url: st
                 spans = collector.of(trace)
                 known = {one.id for one in spans} | {_CALLER}
                 assert [one.name for one in spans if one.parent not in known] == []
-                assert "process job-events" in [one.name for one in spans]
+                assert "batch Projection.project" in [one.name for one in spans]
                 return spans
 
             spans = await wait_for(whole, deadline_s=60, what="the whole trace")
@@ -82,7 +83,7 @@ async def main():
     print((await rebuild(connection, dry_run=False, progress=lambda *_: None)).repaired)
     await connection.close()
 
-tracing.start(Settings(_env_file=None, otlp_endpoint=sys.argv[2], trace_share=1), "rebuild")
+tracing.start(Settings(_env_file=None, otlp_endpoint=sys.argv[2], trace_share=1, trace_statements=1), "rebuild")
 with tracing.processing("projection", "a-topic", "1-0", 1, object()):
     pass
 asyncio.run(main())

@@ -171,6 +171,7 @@ BOUNDS = [
     ("docs/traces.md", f"asked again after {trace_export._ASK_AGAIN_S[0]:g} s"),
     ("docs/traces.md", f"every {_WORDS[int(trace_export._ASK_AGAIN_S[1]) // 60]} minutes at last"),
     ("docs/traces.md", _where(_default("trace_share") == 1 / 20, "a twentieth by default")),
+    ("docs/traces.md", _where(_default("trace_statements") == 1 / 20, "in a twentieth of the traced jobs")),
     ("docs/front-ends.md", f"{auth._CLOCK_SKEW.seconds} s of difference between clocks"),
     ("docs/front-ends.md", f"is known within {key_sets._BETWEEN_FETCHES_S:g} s"),
     ("docs/front-ends.md", _where(key_sets._FRESH_S == _HOUR_S, "when they are an hour old")),

@@ -35,17 +35,18 @@ async def main():
     print(told)
 
 with collecting() as collector:
-    settings = Settings(_env_file=None, otlp_endpoint=collector.url, trace_share=1, trace_to_llm=sys.argv[1] == "yes")
-    tracing.start(settings, "generation")
+    known = {"otlp_endpoint": collector.url, "trace_share": 1, "trace_statements": float(sys.argv[2])}
+    tracing.start(Settings(_env_file=None, trace_to_llm=sys.argv[1] == "yes", **known), "generation")
     asyncio.run(main())
 """
 
 
+@pytest.mark.parametrize("statements", ["0", "1"])
 @pytest.mark.parametrize(("setting", "told"), [("no", [False, False, False]), ("yes", [False, True, False])])
-def test_only_the_llm_is_told_and_only_if_it_is_wanted(setting: str, told: list[bool]) -> None:
-    """A call before, to, and after the LLM."""
+def test_only_the_llm_is_told_and_only_if_it_is_wanted(setting: str, told: list[bool], statements: str) -> None:
+    """A call before, to, and after the LLM, whether or not other calls have spans."""
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, setting], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", _PROGRAM, setting, statements], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.stdout.splitlines()[0] == str(told), done.stderr
 
@@ -75,7 +76,8 @@ with collecting() as collector:
         take(body)
 
     collector.take = keep
-    tracing.start(Settings(_env_file=None, otlp_endpoint=collector.url, trace_share=1), "generation")
+    known = {"otlp_endpoint": collector.url, "trace_share": 1, "trace_statements": 1}
+    tracing.start(Settings(_env_file=None, **known), "generation")
     for fail in (lambda: asyncio.run(refused()), raised):
         try:
             with tracing.processing("generation", "job-accepted", "1-0", 1, object()):
