@@ -17,7 +17,7 @@ from producers.client import Request
 from tests.acceptance.customer import Customer
 from tests.acceptance.running import running
 from tests.conformance.brokers import tansu
-from tests.integration.test_traces import from_the_request_to_the_projection
+from tests.integration.test_traces import from_the_request_to_the_projection, through_tries_and_a_replay
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,7 @@ def on_kafka(collector: Collector) -> Iterator[Stack]:
             _env_file=None,
             broker_url=broker.url(),
             generation_concurrency=25,
+            retry_base_s=0.2,
             otlp_endpoint=collector.url,
             trace_share=0,
             trace_statements=1,
@@ -71,9 +72,11 @@ def test_the_client_without_asyncio_asks_waits_and_withdraws_on_kafka(on_kafka: 
 
 
 async def test_one_trace_over_kafka(on_kafka: Stack, collector: Collector) -> None:
-    """One root and the same parents as on Redis; spans name the broker's kind."""
+    """One root and the same parents as on Redis, through tries and a replay too; spans name the broker's kind."""
     async with aiohttp.ClientSession(on_kafka.api_url) as http:
-        await from_the_request_to_the_projection(Customer(on_kafka, http), collector)
+        customer = Customer(on_kafka, http)
+        await from_the_request_to_the_projection(customer, collector, broker="kafka")
+        await through_tries_and_a_replay(customer, collector)
     systems = {one.attributes["messaging.system"] for one in collector.spans if "messaging.system" in one.attributes}
     assert systems == {"kafka"}
 

@@ -108,7 +108,7 @@ async def test_one_trace_through_everything(customer: Customer, collector: Colle
     """From the caller's request to the projection, through tries and a replay; and none where nobody wants one."""
     trace = await from_the_request_to_the_projection(customer, collector)
     await _joined_to_logs_and_metrics(customer, collector, trace, worker_port)
-    await _through_tries_and_a_replay(customer, collector)
+    await through_tries_and_a_replay(customer, collector)
     await _none_unless_it_is_sampled(customer, collector)
 
 
@@ -130,7 +130,7 @@ async def _trace_of(collector: Collector, trace: str, *, ends: int = 1) -> list[
     return list(await wait_for(whole, deadline_s=60, what=f"the trace {trace}"))
 
 
-async def from_the_request_to_the_projection(customer: Customer, collector: Collector) -> str:
+async def from_the_request_to_the_projection(customer: Customer, collector: Collector, *, broker: str = "redis") -> str:
     """One root below the caller's span, and each span below the one that led to it. Return the trace."""
     trace = uuid4().hex
     status, accepted = await customer.post(headers={"traceparent": f"00-{trace}-{_CALLER}-01"})
@@ -163,6 +163,7 @@ async def from_the_request_to_the_projection(customer: Customer, collector: Coll
     assert any(one.parent == chat.id and one.kind == _CLIENT for one in spans), "the HTTP call"
     assert {"postgresql"} <= {one.attributes.get("db.system") or one.attributes.get("db.system.name") for one in spans}
     batches = [one for one in spans if one.name.startswith("batch ")]
+    assert {one.attributes["messaging.system"] for one in spans if "messaging.system" in one.attributes} == {broker}
     assert {by_id[one.parent].kind for one in batches} == {_CONSUMER, _PRODUCER}
     assert all((trace, one.parent) in one.links for one in batches)
     assert {one.name for one in batches} >= {
@@ -190,7 +191,7 @@ async def _joined_to_logs_and_metrics(customer: Customer, collector: Collector, 
     assert spans[span].name.startswith("chat ")
 
 
-async def _through_tries_and_a_replay(customer: Customer, collector: Collector) -> None:
+async def through_tries_and_a_replay(customer: Customer, collector: Collector) -> None:
     """A retry, a failure and its replay stay in one trace; the replay's span names what failed."""
     trace = uuid4().hex
     control = f"{str(customer.stack.settings.openai_base_url).removesuffix('/v1')}/control"
