@@ -6,7 +6,6 @@ pooler statements have no names. A pooler is found by asking: the process ID tha
 """
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from operator import attrgetter
@@ -21,6 +20,7 @@ from asyncpg.pool import PoolConnectionProxy
 from infra.clock import ServerClock
 from infra.database_url import DatabaseAddress, read_database_url
 from infra.errors import DependencyDown
+from infra.postgres_errors import AWAY, OTHER_SCHEMA, STATEMENTS_ASTRAY, down
 from infra.statements import Statements
 
 log = structlog.get_logger(__name__)
@@ -30,42 +30,18 @@ aiosql.register_adapter("asyncpg", Statements)  # type: ignore[arg-type] # it is
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-# What is raised when the server is away, restarting, full or read-only, as opposed to when a query is wrong.
-# TimeoutError (no free connection, no answer in time) is an OSError.
-_AWAY: tuple[type[BaseException], ...] = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    # Repeating the transaction is the documented answer to both, and no job's fault.
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-)
-# The code is newer than the schema: every event would fail, and none of them is to blame.
-_OTHER_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
-# A named statement is on another server, or somebody else's: a pooler has come between.
-_STATEMENTS_ASTRAY = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-# What the data of one row causes: Postgres, or asyncpg before it, does not take a value of it. Others are not affected.
-DATA_ERRORS: tuple[type[Exception], ...] = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.ProgramLimitExceededError,
-    UnicodeError,
-    OverflowError,
-    RecursionError,
-)
 _COMMAND_TIMEOUT_S = 60.0
 _NAMED_STATEMENTS: Final = 100  # per connection; asyncpg's own default
-# Left to itself, Postgres plans a statement anew each time for the length of its arrays, which takes four times as long
-# as running it. A plan that is kept must not read a table as a whole: made while the table is small, it would go on so
-# until Postgres looks at the table again.
 # Two indices are put together as maps of the rows that each finds. What does not fit here is kept by page instead, and
 # each row of such a page is looked at: at the default of 4 MB millions were, of five million jobs. Seldom is it used.
 _LIST_MEMORY: Final = "32MB"
+# Left to itself, Postgres plans a statement anew each time for the length of its arrays, which takes four times as long
+# as running it. A plan that is kept must not read a table as a whole: made while the table is small, it would go on so
+# until Postgres looks at the table again.
 _KEPT_PLANS: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+# A process that stands still in a transaction, or a connection that dies unnoticed, would keep its locks from all other
+# processes. No transaction waits so long for anything but the server. A pooler has a limit of its own for it.
+_STANDS_STILL: Final = "SET idle_in_transaction_session_timeout = '60s'"
 
 
 def columns(rows: Sequence[object], **attributes: str) -> dict[str, list[Any]]:
@@ -94,46 +70,6 @@ async def reading_json(connection: "asyncpg.Connection[asyncpg.Record]") -> None
         await connection.set_type_codec(
             name, schema="pg_catalog", encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads
         )
-
-
-def down(error: BaseException) -> DependencyDown:
-    """Return an outage that says in one line what is wrong and where to look."""
-    return DependencyDown("postgres", " ".join(_explained(error).split()))
-
-
-def _explained(error: BaseException) -> str:
-    if isinstance(error, asyncpg.ConnectionDoesNotExistError) and isinstance(error.__cause__, asyncpg.PostgresError):
-        error = error.__cause__  # what the server, or a pooler, said before it hung up
-    match error:
-        case ssl.SSLCertVerificationError():
-            return f"the certificate of Postgres is refused: {error.verify_message}; check sslrootcert in DATABASE_URL"
-        case ssl.SSLError():
-            return f"TLS with Postgres fails: {error.reason or error}; check sslmode in DATABASE_URL"
-        # asyncpg has no type of its own for this answer.
-        case ConnectionError() if "rejected SSL upgrade" in str(error):
-            return (
-                "Postgres has no TLS, which sslmode in DATABASE_URL asks for: turn it on, or use sslmode=prefer; or "
-                "what listens there is no Postgres: check host and port"
-            )
-        case asyncpg.InvalidAuthorizationSpecificationError():
-            return f"Postgres refuses the login: {error}; check user, password and sslmode in DATABASE_URL"
-        case asyncpg.InvalidCatalogNameError():
-            return f"Postgres has no such database: {error}; check DATABASE_URL"
-        case asyncpg.ProtocolViolationError():
-            # Servers do not say this of what asyncpg sends: it is how pgbouncer says anything.
-            return f"the pooler before Postgres refuses: {error}; check its settings, and those in DATABASE_URL"
-        case asyncpg.InsufficientResourcesError():
-            return f"Postgres is full: {error}; lower TEAMFIT_DATABASE_POOL_SIZE, or raise its limits"
-        case asyncpg.InsufficientPrivilegeError():
-            return f"Postgres refuses: {error}; check the rights of the user in DATABASE_URL"
-        case TimeoutError():
-            more = f": {error}" if str(error) else ""
-            return (
-                f"Postgres is away, or all connections are taken: no answer in time{more}; check host and port in "
-                "DATABASE_URL"
-            )
-        case _:
-            return f"Postgres is away: {type(error).__name__}: {error}; check DATABASE_URL"
 
 
 async def connect(address: DatabaseAddress) -> Session:
@@ -241,9 +177,9 @@ class Database:
 
     async def _prepare(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         await reading_json(connection)
-        # Behind a pooler the setting would be another client's too, and statements have no names to keep a plan for.
-        if self._keeps_plans and not await behind_pooler(connection):
-            await connection.execute(_KEPT_PLANS)
+        # Behind a pooler settings would be another client's too, and statements have no names to keep a plan for.
+        if not self._pooled:
+            await connection.execute(f"{_STANDS_STILL}; {_KEPT_PLANS}" if self._keeps_plans else _STANDS_STILL)
 
     async def _finds_pooler(self) -> bool:
         connection = await connect(self._address)
@@ -295,14 +231,14 @@ class Database:
         try:
             async with self._borrowed() as connection, _lost_isdown(connection):
                 yield connection
-        except _STATEMENTS_ASTRAY as error:
+        except STATEMENTS_ASTRAY as error:
             self._expect_pooler()
             raise DependencyDown(
                 "postgres", f"a pooler before Postgres lost a statement ({error}); from now on they have no names"
             ) from error
-        except _AWAY as error:
+        except AWAY as error:
             raise down(error) from error
-        except _OTHER_SCHEMA as error:
+        except OTHER_SCHEMA as error:
             raise DependencyDown("postgres", f"{error}: the database is not migrated; run teamfit migrate") from error
 
     @asynccontextmanager

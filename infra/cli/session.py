@@ -13,7 +13,8 @@ from infra import tracing
 from infra.actions import acting_as
 from infra.database_url import read_database_url
 from infra.errors import DependencyDown
-from infra.postgres import Database, Session, connect, down
+from infra.postgres import Database, Session, connect
+from infra.postgres_errors import down
 from infra.settings import settings
 from producers.broker import Broker
 

@@ -14,7 +14,7 @@ from alembic.config import Config
 from sqlalchemy.exc import DBAPIError
 
 from infra.database_url import DatabaseAddress, read_database_url
-from infra.postgres import down
+from infra.postgres_errors import down
 
 _FOLDER = Path(__file__).parent
 

@@ -45,7 +45,8 @@ import structlog
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown
-from infra.postgres import DATA_ERRORS, Connection, Database, columns
+from infra.postgres import Connection, Database, columns
+from infra.postgres_errors import DATA_ERRORS
 from infra.texts import storable
 from producers.reconcile.remedies import Saved, StillRun, given_up_as, remedy, request_of_run
 from producers.replay.reruns import lost_reruns, read_lost_rerun

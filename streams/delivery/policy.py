@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Self
 
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed, Transient
-from infra.postgres import DATA_ERRORS
+from infra.postgres_errors import DATA_ERRORS
 from infra.settings import Settings
 from streams.delivery.deliveries import DeadLetter, Delivery, Hold, RetryLater
 

@@ -8,7 +8,7 @@ import structlog
 
 from infra import telemetry
 from infra.errors import DependencyDown
-from infra.postgres import DATA_ERRORS
+from infra.postgres_errors import DATA_ERRORS
 from streams.delivery.cancellation import stay_cancelled
 from streams.delivery.dead_letters import dead_letter
 from streams.delivery.deliveries import (

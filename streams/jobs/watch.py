@@ -26,7 +26,8 @@ import structlog
 
 from infra import telemetry
 from infra.errors import DependencyDown
-from infra.postgres import Database, Session, behind_pooler, down
+from infra.postgres import Database, Session, behind_pooler
+from infra.postgres_errors import down
 from streams.delivery.brake import Brake
 from streams.jobs.controls import CHANNEL, Controls, read_controls
 from streams.jobs.stages import QUOTA, STAGES

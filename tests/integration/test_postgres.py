@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+import infra.postgres
 from infra.errors import DependencyDown
 from infra.postgres import Database
 from tests.chaos.pipeline.proxy import Proxy
@@ -52,6 +53,48 @@ async def test_a_connection_that_asyncpg_cannot_use_any_more_is_an_outage(databa
                 raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
     finally:
         await own.close()
+
+
+async def test_who_stands_still_in_a_transaction_does_not_keep_its_locks(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that hangs, or whose connection died unnoticed, would keep a job from all others; it hears of it."""
+    monkeypatch.setattr(infra.postgres, "_STANDS_STILL", "SET idle_in_transaction_session_timeout = '300ms'")
+    hung, other = Database(database_url, size=1), Database(database_url, size=1)
+    lock, has_it, goes_on = "SELECT pg_advisory_xact_lock(20310403)", asyncio.Event(), asyncio.Event()
+
+    async def hang() -> None:
+        async with hung.transaction() as connection:
+            await connection.execute(lock)
+            has_it.set()
+            await goes_on.wait()
+            await connection.execute(lock)
+
+    try:
+        hanging = asyncio.create_task(hang())
+        async with asyncio.timeout(20):
+            await has_it.wait()
+            async with other.transaction() as connection:
+                await connection.execute(lock)
+        goes_on.set()
+        with pytest.raises(DependencyDown):
+            await hanging
+        async with hung.transaction() as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+    finally:
+        await hung.close()
+        await other.close()
+
+
+async def test_every_pool_has_a_limit_for_it(database_url: str) -> None:
+    """Whether it keeps plans or not."""
+    for keeps_plans in (False, True):
+        pool = Database(database_url, size=1, keeps_plans=keeps_plans)
+        try:
+            async with pool.connection() as connection:
+                assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "1min"
+        finally:
+            await pool.close()
 
 
 @pytest.mark.parametrize("step", ["acquire", "release"])

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 import infra.telemetry  # noqa: F401 - importing it registers the metrics
 from consumers.generation.blame import Blame
-from infra import database_url, postgres
+from infra import database_url
 from infra.cli import app
 from infra.cli.job import _SECTIONS
 from infra.cli.options import _OPTIONS
@@ -27,6 +27,7 @@ from infra.database_url import read_database_url
 from infra.errors import InvalidSetting
 from infra.operations import faults
 from infra.operations.controls import BY_ORGANIZATION, PAUSABLE
+from infra.postgres_errors import AWAY, DATA_ERRORS, OTHER_SCHEMA
 from infra.settings import Settings
 from streams.delivery.standstill import BUG
 from streams.jobs import faust_app
@@ -104,7 +105,7 @@ def test_the_bad_deploy_that_is_shown_is_one_that_makes_dead_letters() -> None:
     section = _section("docs/operating.md", "A bad deploy")
     (name,) = re.findall(r"lately with (\w+):", section)
     error: type[Exception] = getattr(builtins, name, None) or getattr(asyncpg, name)
-    assert not issubclass(error, (*postgres._AWAY, *postgres._OTHER_SCHEMA, *postgres.DATA_ERRORS))
+    assert not issubclass(error, (*AWAY, *OTHER_SCHEMA, *DATA_ERRORS))
     assert f"--error {name}\n" in section
 
 

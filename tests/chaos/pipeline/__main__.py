@@ -145,7 +145,7 @@ async def _row(system: System, fault: Fault, *, progress: Progress) -> Score:
     told = f"{name}: {'clean' if score.clean else 'NOT CLEAN'}, {score.seconds:.0f} s"
     progress.update(task, description=told)
     if not progress.console.is_terminal:  # where the bars are drawn once, at the end
-        progress.console.print(told, markup=False, highlight=False)
+        progress.console.print(told, *score.broken, sep="\n", markup=False, highlight=False)
     return score
 
 

@@ -1,0 +1,84 @@
+"""Errors of Postgres and asyncpg mean an outage, another schema, a pooler, or bad data."""
+
+import ssl
+
+import asyncpg
+
+from infra.errors import DependencyDown
+
+# What is raised when the server is away, restarting, full or read-only, as opposed to when a query is wrong.
+# TimeoutError (no free connection, no answer in time) is an OSError.
+AWAY: tuple[type[BaseException], ...] = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    # A transaction stood still for so long that the server ended it; see `infra.postgres`.
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    # Repeating the transaction is the documented answer to both, and no job's fault.
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+# The code is newer than the schema: every event would fail, and none of them is to blame.
+OTHER_SCHEMA: tuple[type[Exception], ...] = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+)
+# A named statement is on another server, or somebody else's: a pooler has come between.
+STATEMENTS_ASTRAY: tuple[type[Exception], ...] = (
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.DuplicatePreparedStatementError,
+)
+# What the data of one row causes: Postgres, or asyncpg before it, does not take a value of it. Others are not affected.
+DATA_ERRORS: tuple[type[Exception], ...] = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    UnicodeError,
+    OverflowError,
+    RecursionError,
+)
+
+
+def down(error: BaseException) -> DependencyDown:
+    """Return an outage that says in one line what is wrong and where to look."""
+    return DependencyDown("postgres", " ".join(_explained(error).split()))
+
+
+def _explained(error: BaseException) -> str:
+    if isinstance(error, asyncpg.ConnectionDoesNotExistError) and isinstance(error.__cause__, asyncpg.PostgresError):
+        error = error.__cause__  # what the server, or a pooler, said before it hung up
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"the certificate of Postgres is refused: {error.verify_message}; check sslrootcert in DATABASE_URL"
+        case ssl.SSLError():
+            return f"TLS with Postgres fails: {error.reason or error}; check sslmode in DATABASE_URL"
+        # asyncpg has no type of its own for this answer.
+        case ConnectionError() if "rejected SSL upgrade" in str(error):
+            return (
+                "Postgres has no TLS, which sslmode in DATABASE_URL asks for: turn it on, or use sslmode=prefer; or "
+                "what listens there is no Postgres: check host and port"
+            )
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return f"Postgres refuses the login: {error}; check user, password and sslmode in DATABASE_URL"
+        case asyncpg.InvalidCatalogNameError():
+            return f"Postgres has no such database: {error}; check DATABASE_URL"
+        case asyncpg.ProtocolViolationError():
+            # Servers do not say this of what asyncpg sends: it is how pgbouncer says anything.
+            return f"the pooler before Postgres refuses: {error}; check its settings, and those in DATABASE_URL"
+        case asyncpg.InsufficientResourcesError():
+            return f"Postgres is full: {error}; lower TEAMFIT_DATABASE_POOL_SIZE, or raise its limits"
+        case asyncpg.InsufficientPrivilegeError():
+            return f"Postgres refuses: {error}; check the rights of the user in DATABASE_URL"
+        case TimeoutError():
+            more = f": {error}" if str(error) else ""
+            return (
+                f"Postgres is away, or all connections are taken: no answer in time{more}; check host and port in "
+                "DATABASE_URL"
+            )
+        case _:
+            return f"Postgres is away: {type(error).__name__}: {error}; check DATABASE_URL"
