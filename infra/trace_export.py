@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http import trace_exporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
 from opentelemetry.propagate import set_global_textmap
@@ -28,7 +28,6 @@ from opentelemetry.trace import Link, SpanKind, Status, Tracer, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import Attributes
 
-from infra.trace_encoding import encoded
 from infra.tracing import CONVENTIONS, ERROR, told_outside, wanted_trace
 
 log = structlog.get_logger(__name__)
@@ -163,9 +162,7 @@ def exporting_tracer(endpoint: str, *, service: str, share: float) -> Tracer:
         id_generator=JobTraces(),
         resource=Resource.create({"service.name": service, "service.namespace": "teamfit"}),
     )
-    # Where another version of the exporter does not ask for this name, it encodes by itself, only slower.
-    vars(trace_exporter)["encode_spans"] = encoded
-    exporter = trace_exporter.OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_SEND_S)
+    exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_SEND_S)
     # It has a line for each of its tries.
     logging.getLogger("opentelemetry.exporter.otlp.proto.http").setLevel(logging.ERROR)
     provider.add_span_processor(
