@@ -1,9 +1,60 @@
-"""The log has the class and the place of an unexpected error, not its text.
+"""An unexpected error is answered with an ID, and the log has it.
 
-A driver's error quotes the value that it could not use, which may be a customer's wish.
+The log has its class and place, and not its text: a driver's error quotes the value that it could not use, which may be a customer's wish.
 """
 
 import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+# As Starlette has them, which workers do not load.
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Bugs:
+    """Turns an unexpected error of an app into an answer with the error's ID.
+
+    Args:
+        app: what answers.
+        name: of the line in the log.
+        answer: makes the answer, of a request's scope and the ID.
+    """
+
+    def __init__(self, app: App, name: str, answer: Callable[[Scope, str], App]) -> None:
+        self._app, self._name, self._answer = app, name, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_start)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            error_id = uuid4().hex
+            log.error(self._name, error_id=error_id, error=chain_of(error), where=frames_of(error))  # noqa: TRY400 - no text
+            if started:
+                raise _CutOff from None  # the server closes the connection, so that half an answer is not taken for one
+            await self._answer(scope, error_id)(scope, receive, send)
+
+
+class _CutOff(Exception):
+    """An answer ends in its middle; the log has said why."""
 
 
 def chain_of(error: BaseException | None) -> str:

@@ -19,6 +19,7 @@ from xdist.scheduler import LoadFileScheduling
 from infra.garbage import collect_seldom, spare_what_stays
 from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
 from infra.migrations import upgrade
+from infra.settings import settings as process_settings
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
@@ -116,6 +117,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def _end(text: str) -> str:
     left_out = len(text) - _CAPTURED_SHOWN
     return text if left_out <= 0 else f"({left_out:,} characters before)\n{text[-_CAPTURED_SHOWN:]}"
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_its_own() -> None:
+    """Have each test read this process's settings from its own environment, and not from an earlier test's."""
+    process_settings.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -4,23 +4,21 @@ No document repeats a value that the caller sent, and no log line an error's tex
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from math import ceil
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from infra.advice import advice_on
 from infra.api.document import describe, known_names, methods
 from infra.api.problems import PROBLEMS, RETRY_AFTER_S, FieldProblem, Problem, ProblemResponse
-from infra.bugs import chain_of, frames_of
+from infra.bugs import Bugs
 from infra.errors import DependencyDown, Refused
 
 log = structlog.get_logger(__name__)
@@ -50,7 +48,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Refused, _of_refusal)
     app.add_exception_handler(DependencyDown, _of_outage)
     app.add_exception_handler(asyncpg.PostgresError, _of_odd_answer)
-    app.add_middleware(_Bugs)
+    app.add_middleware(Bugs, name="api.failed", answer=_of_bug)
     describe(app)
 
 
@@ -142,35 +140,6 @@ def _of_odd_answer(request: Request, error: Exception) -> ProblemResponse:
     return _of_outage(request, DependencyDown("postgres", f"Postgres answers {type(error).__name__} ({state})"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Bugs:
-    """Turns an unexpected error into a problem document, with the ID by which the log has it."""
-
-    app: ASGIApp
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        started = False
-
-        async def note_start(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self.app(scope, receive, note_start)
-        except Exception as error:
-            if scope["type"] != "http":
-                raise
-            error_id = uuid4().hex
-            # Not its text: a driver's error quotes the value that it could not use, which may be a customer's wish.
-            log.error("api.failed", error_id=error_id, error=chain_of(error), where=frames_of(error))  # noqa: TRY400
-            if started:
-                raise _CutOff from None  # the server closes the connection, so that half an answer is not taken for one
-            detail = "something went wrong on our side; the error is in the log under error_id"
-            answer = ProblemResponse(500, "internal_error", detail, error_id=error_id)
-            await answer(scope, receive, send)
-
-
-class _CutOff(Exception):
-    """An answer ends in its middle; the log has said why."""
+def _of_bug(_scope: Scope, error_id: str) -> ProblemResponse:
+    detail = "something went wrong on our side; the error is in the log under error_id"
+    return ProblemResponse(500, "internal_error", detail, error_id=error_id)

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
+from infra.bugs import Bugs
 from infra.console.applying import Applying
 from infra.console.desk import Desk
 from infra.console.pages import (
@@ -34,7 +35,7 @@ from infra.console.pages import (
     workers,
 )
 from infra.console.sessions import Sessions
-from infra.console.strict import Bugs, StrictHeaders
+from infra.console.strict import StrictHeaders
 from infra.errors import DependencyDown
 from infra.identity import Tokens
 from infra.operations.overview import Overviews
@@ -77,7 +78,7 @@ class Console:
         )
         # A redirect to an address with or without its slash would name the host that a proxy hides.
         pages.router.redirect_slashes = False
-        pages.add_middleware(Bugs, page=self._bug)
+        pages.add_middleware(Bugs, name="console.failed", answer=self._bug)
         self._app = StrictHeaders(pages)
 
     @property
@@ -109,9 +110,11 @@ class Console:
         answer.headers["Allow"] = (getattr(error, "headers", None) or {}).get("Allow", "GET")
         return answer
 
-    def _bug(self, request: Request, error_id: str) -> Response:
+    def _bug(self, scope: Scope, error_id: str) -> Response:
         why = f"something went wrong on our side; the console's log has the error under error_id {error_id}"
-        return self._desk.show_to_anybody(request, "refused.html", status=500, title="Internal Server Error", why=why)
+        return self._desk.show_to_anybody(
+            Request(scope), "refused.html", status=500, title="Internal Server Error", why=why
+        )
 
     async def _outage(self, request: Request, error: Exception) -> Response:
         return self._desk.show_to_anybody(

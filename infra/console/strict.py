@@ -1,18 +1,9 @@
 """Whatever is answered below the console's address has its headers, errors and refused bodies too."""
 
-from collections.abc import Awaitable, Callable
 from typing import Final
-from uuid import uuid4
 
-import structlog
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from infra.bugs import chain_of, frames_of
-
-log = structlog.get_logger(__name__)
 
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -57,40 +48,3 @@ class StrictHeaders:
             return False
         path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")).rstrip("/"))
         return path == self._below or path.startswith(f"{self._below}/")
-
-
-class Bugs:
-    """Turns an unexpected error into a page with the ID that the log has.
-
-    Args:
-        app: what answers.
-        page: makes the page, of a request and the ID.
-    """
-
-    def __init__(self, app: ASGIApp, page: Callable[[Request, str], Response]) -> None:
-        self._app, self._page = app, page
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        started = False
-
-        async def note_start(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self._app(scope, receive, note_start)
-        except Exception as error:
-            if scope["type"] != "http":
-                raise
-            error_id = uuid4().hex
-            log.error("console.failed", error_id=error_id, error=chain_of(error), where=frames_of(error))  # noqa: TRY400 - without its text
-            if started:
-                raise _CutOff from None  # the server closes the connection, so that half a page is not taken for one
-            answer: Callable[[Scope, Receive, Send], Awaitable[None]] = self._page(Request(scope), error_id)
-            await answer(scope, receive, send)
-
-
-class _CutOff(Exception):
-    """An answer ends in its middle; the log has said why."""

@@ -32,7 +32,7 @@ async def _ask(page: Page, wish: str) -> None:
 async def test_the_activities_come_while_they_are_written(guest: Visitor, customer: Customer) -> None:
     """A title stands there before the job has ended; then three activities, and the list has the job."""
     page, wish = guest.page, f"Paper boats {uuid4().hex[:8]}"
-    await customer.have("ok", wish, latency_s=6)
+    await customer.have("ok", wish, latency_s=12)
     await page.evaluate("""new MutationObserver(() => {
         const status = document.querySelector("#status").textContent;
         if (document.querySelector("#activities .coming")) window.statusAtFirstTitle ??= status;
