@@ -1,6 +1,7 @@
 """An unexpected error is answered with an ID, and the log has it.
 
-The log has its class and place, and not its text: a driver's error quotes the value that it could not use, which may be a customer's wish.
+The log has its class and place, and not its text: a driver's error quotes the value that it could not use, which may be
+a customer's wish.
 """
 
 import traceback
