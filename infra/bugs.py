@@ -9,10 +9,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-import structlog
-
-log = structlog.get_logger(__name__)
-
 # As Starlette has them, which workers do not load.
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -26,12 +22,11 @@ class Bugs:
 
     Args:
         app: what answers.
-        name: of the line in the log.
-        answer: makes the answer, of a request's scope and the ID.
+        answer: logs the error, and makes the answer, of a request's scope, the error and its ID.
     """
 
-    def __init__(self, app: App, name: str, answer: Callable[[Scope, str], App]) -> None:
-        self._app, self._name, self._answer = app, name, answer
+    def __init__(self, app: App, answer: Callable[[Scope, Exception, str], App]) -> None:
+        self._app, self._answer = app, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -47,11 +42,10 @@ class Bugs:
         except Exception as error:
             if scope["type"] != "http":
                 raise
-            error_id = uuid4().hex
-            log.error(self._name, error_id=error_id, error=chain_of(error), where=frames_of(error))  # noqa: TRY400 - no text
+            answer = self._answer(scope, error, uuid4().hex)
             if started:
                 raise _CutOff from None  # the server closes the connection, so that half an answer is not taken for one
-            await self._answer(scope, error_id)(scope, receive, send)
+            await answer(scope, receive, send)
 
 
 class _CutOff(Exception):

@@ -18,7 +18,7 @@ from starlette.types import Scope
 from infra.advice import advice_on
 from infra.api.document import describe, known_names, methods
 from infra.api.problems import PROBLEMS, RETRY_AFTER_S, FieldProblem, Problem, ProblemResponse
-from infra.bugs import Bugs
+from infra.bugs import Bugs, chain_of, frames_of
 from infra.errors import DependencyDown, Refused
 
 log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Refused, _of_refusal)
     app.add_exception_handler(DependencyDown, _of_outage)
     app.add_exception_handler(asyncpg.PostgresError, _of_odd_answer)
-    app.add_middleware(Bugs, name="api.failed", answer=_of_bug)
+    app.add_middleware(Bugs, answer=_of_bug)
     describe(app)
 
 
@@ -140,6 +140,7 @@ def _of_odd_answer(request: Request, error: Exception) -> ProblemResponse:
     return _of_outage(request, DependencyDown("postgres", f"Postgres answers {type(error).__name__} ({state})"))
 
 
-def _of_bug(_scope: Scope, error_id: str) -> ProblemResponse:
+def _of_bug(_scope: Scope, error: Exception, error_id: str) -> ProblemResponse:
+    log.error("api.failed", error_id=error_id, error=chain_of(error), where=frames_of(error))
     detail = "something went wrong on our side; the error is in the log under error_id"
     return ProblemResponse(500, "internal_error", detail, error_id=error_id)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,7 +15,7 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from infra.bugs import Bugs
+from infra.bugs import Bugs, chain_of, frames_of
 from infra.console.applying import Applying
 from infra.console.desk import Desk
 from infra.console.pages import (
@@ -42,6 +43,8 @@ from infra.operations.overview import Overviews
 from infra.postgres import Database
 from infra.settings import Settings
 from producers.broker import Broker
+
+log = structlog.get_logger(__name__)
 
 _STATIC: Final = Path(__file__).with_name("static")
 
@@ -78,7 +81,7 @@ class Console:
         )
         # A redirect to an address with or without its slash would name the host that a proxy hides.
         pages.router.redirect_slashes = False
-        pages.add_middleware(Bugs, name="console.failed", answer=self._bug)
+        pages.add_middleware(Bugs, answer=self._bug)
         self._app = StrictHeaders(pages)
 
     @property
@@ -110,7 +113,8 @@ class Console:
         answer.headers["Allow"] = (getattr(error, "headers", None) or {}).get("Allow", "GET")
         return answer
 
-    def _bug(self, scope: Scope, error_id: str) -> Response:
+    def _bug(self, scope: Scope, error: Exception, error_id: str) -> Response:
+        log.error("console.failed", error_id=error_id, error=chain_of(error), where=frames_of(error))
         why = f"something went wrong on our side; the console's log has the error under error_id {error_id}"
         return self._desk.show_to_anybody(
             Request(scope), "refused.html", status=500, title="Internal Server Error", why=why
