@@ -6,7 +6,7 @@ import asyncpg
 
 from infra.errors import DependencyDown
 
-# What is raised when the server is away, restarting, full or read-only, as opposed to when a query is wrong.
+# These are raised when the server is away, restarting, full or read-only, as opposed to when a query is wrong.
 # TimeoutError (no free connection, no answer in time) is an OSError.
 AWAY: tuple[type[BaseException], ...] = (
     OSError,
@@ -33,7 +33,7 @@ STATEMENTS_ASTRAY: tuple[type[Exception], ...] = (
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
 )
-# What the data of one row causes: Postgres, or asyncpg before it, does not take a value of it. Others are not affected.
+# The data of one row causes these: Postgres, or asyncpg before it, does not take a value of it. No other is affected.
 DATA_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,

@@ -249,7 +249,7 @@ class Spans:
         if prompt is not None and self._prompts:
             messages = [{"role": "user", "parts": [{"type": "text", "content": prompt}]}]
             attributes[GEN_AI_PROMPT] = json.dumps(messages)
-        # Who is told of the trace is told by the client's own span.
+        # The client's own span tells those who are told of the trace.
         with self._span(
             f"chat {model}", SpanKind.CLIENT, attributes, around=_NO_CONTEXT if self._to_llm else None
         ) as span:

@@ -1,4 +1,4 @@
-"""Whatever is answered below the console's address has its headers, errors and refused bodies too."""
+"""Each answer below the console's address has its headers, errors and refused bodies too."""
 
 from typing import Final
 

@@ -296,7 +296,7 @@ async def test_axe_finds_nothing_on_any_page(newcomer: Newcomer, customer: Custo
 async def test_forms_and_notices_please_axe_and_no_page_is_wider_than_a_phone(
     newcomer: Newcomer, customer: Customer
 ) -> None:
-    """What stands between a button and its effect, an empty list, and each page on a screen of 360 pixels."""
+    """Axe finds nothing between a button and its effect, in an empty list, and on a screen of 360 pixels."""
     visitor = await newcomer(scheme="dark")
     await visitor.sign_in("operator")
     job = await customer.ask("A short walk")
