@@ -7,14 +7,13 @@ the jobs, the other nineteen cost a look at their event.
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from opentelemetry.context import Context, attach, detach, get_current
-from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace import (
     Link,
@@ -23,13 +22,22 @@ from opentelemetry.trace import (
     SpanContext,
     SpanKind,
     StatusCode,
-    TraceFlags,
     Tracer,
     get_current_span,
     set_span_in_context,
 )
 from pydantic import BaseModel
 
+from infra.span_contexts import (
+    NO_CONTEXT,
+    QUIET,
+    SAMPLED_IN_EVENT,
+    as_text,
+    below,
+    quietly,
+    remote_context,
+    says_sampled,
+)
 from infra.tracing import (
     ATTEMPT,
     ERROR,
@@ -56,25 +64,8 @@ from infra.tracing import (
 
 E = TypeVar("E")
 
-_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_SAMPLED: Final = 1
-# Within a text of JSON the quotes would be escaped, so this is an attribute. The last digits say that it is sampled.
-_IN_EVENT: Final = re.compile(rb'"traceparent": ?"(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][13579bdf])"')
-_NO_CONTEXT: Final = Context()
 # The sampler compares more bits than these with the share: among those that it takes, these are still drawn evenly.
 _LOW_BITS: Final = (1 << 32) - 1
-
-
-def _quiet() -> Context:
-    token = attach(_NO_CONTEXT)
-    with suppress_instrumentation():
-        quiet = get_current()
-    detach(token)
-    return quiet
-
-
-# Below it, clients of Postgres and HTTP make no spans.
-_QUIET: Final = _quiet()
 
 
 class Spans:
@@ -87,54 +78,65 @@ class Spans:
         system: the broker's name in the conventions.
         prompts: whether spans hold prompts.
         to_llm: whether calls to the LLM tell of the trace.
+        is_away: whether the collector is known to be away, so that spans would be dropped.
     """
 
     def __init__(
-        self, tracer: Tracer, *, share: float, statements: float, system: str, prompts: bool, to_llm: bool
+        self,
+        tracer: Tracer,
+        *,
+        share: float,
+        statements: float,
+        system: str,
+        prompts: bool,
+        to_llm: bool,
+        is_away: Callable[[], bool],
     ) -> None:
         self._tracer = tracer
+        self._is_away = is_away
         self._whole_below = round(statements * (_LOW_BITS + 1))
         self._bound = TraceIdRatioBased.get_bound_for_rate(share)
         self._system = system
         self._prompts, self._to_llm = prompts, to_llm
 
+    def processing(
+        self, group: str, topic: str, entry: str | None, attempt: int, event: E
+    ) -> AbstractContextManager[E]:
+        """Make the span of a stage's try; give the event with its context."""
+        return self._processing(group, topic, entry, attempt, event) if self._is_wanted(event) else quietly(event)
+
     @contextmanager
-    def processing(self, group: str, topic: str, entry: str | None, attempt: int, event: E) -> Iterator[E]:
-        """Make the span of a stage's try; yield the event with its context."""
-        job_id, remote = getattr(event, "job_id", None), _remote(getattr(event, "traceparent", None))
-        if not self._is_wanted(job_id, remote):
-            token = attach(_QUIET)
-            try:
-                yield event
-            finally:
-                detach(token)
-            return
+    def _processing(self, group: str, topic: str, entry: str | None, attempt: int, event: E) -> Iterator[E]:
+        job_id, remote = getattr(event, "job_id", None), remote_context(getattr(event, "traceparent", None))
         attributes = self._try(group, topic, entry, attempt, event)
         wanted_trace.set(job_id.int if isinstance(job_id, UUID) else None)
-        context = _NO_CONTEXT if remote is None else _below(remote)
+        context = NO_CONTEXT if remote is None else below(remote)
         with self._span(f"process {topic}", SpanKind.CONSUMER, attributes, context) as span:
             if span.is_recording() and isinstance(event, BaseModel):
-                yield event.model_copy(update={"traceparent": _text(span.get_span_context())})
+                yield event.model_copy(update={"traceparent": as_text(span.get_span_context())})
             else:
                 yield event
 
-    @contextmanager
-    def taking(self, group: str, topic: str, entry: str | None, attempt: int, event: E) -> Iterator[E]:
+    def taking(self, group: str, topic: str, entry: str | None, attempt: int, event: E) -> AbstractContextManager[E]:
         """Link an event's batch to what sent it; make a span of a failing try."""
-        remote = _remote(getattr(event, "traceparent", None))
+        if not self._is_wanted(event):
+            return quietly(event)
+        remote = remote_context(getattr(event, "traceparent", None))
         if remote is None or attempt > 1:
-            with self.processing(group, topic, entry, attempt, event) as traced:
-                yield traced
-            return
+            return self._processing(group, topic, entry, attempt, event)
+        return self._taking(group, topic, entry, event, remote)
+
+    @contextmanager
+    def _taking(self, group: str, topic: str, entry: str | None, event: E, remote: SpanContext) -> Iterator[E]:
         began, sender = time.time_ns(), NonRecordingSpan(remote)
         token = attach(set_span_in_context(sender, self._around(sender)))
         try:
             yield event
         except BaseException as error:
             if remote.trace_flags.sampled:
-                attributes = self._try(group, topic, entry, attempt, event)
+                attributes = self._try(group, topic, entry, 1, event)
                 span = self._tracer.start_span(
-                    f"process {topic}", _below(remote), SpanKind.CONSUMER, attributes, start_time=began
+                    f"process {topic}", below(remote), SpanKind.CONSUMER, attributes, start_time=began
                 )
                 _failed(span, error)
                 span.end()
@@ -152,28 +154,43 @@ class Spans:
             attributes |= {JOB: str(job_id), RUN: getattr(event, "run", 1)}
         return attributes
 
-    def _is_wanted(self, job_id: object, remote: SpanContext | None) -> bool:
+    def _is_wanted(self, event: object) -> bool:
         """Return false if an event is certainly not sampled: by what it says, or as the sampler decides of its job."""
         if self._to_llm:
             return True  # who hears of traces hears of those too that are not sampled
-        if remote is not None:
-            return bool(remote.trace_flags.sampled)
+        if self._is_away():
+            return False
+        parent = getattr(event, "traceparent", None)
+        if parent is not None:
+            return says_sampled(parent)
+        job_id = getattr(event, "job_id", None)
         return not isinstance(job_id, UUID) or job_id.int & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound
 
-    @contextmanager
-    def sending(self, entries: Sequence[tuple[str, bytes | None]]) -> Iterator[list[bytes | None]]:
-        """Make a span for each sampled entry, and yield the events with its context."""
+    def sending(self, entries: Sequence[tuple[str, bytes | None]]) -> AbstractContextManager[list[bytes | None]]:
+        """Make a span for each sampled entry, and give the events with its context."""
         values = [value for _, value in entries]
+        found = [
+            (place, match)
+            for place, value in enumerate(values)
+            if value is not None and (match := SAMPLED_IN_EVENT.search(value)) is not None
+        ]
+        if not found or self._is_away():
+            return nullcontext(values)
+        return self._sending(values, [(place, entries[place][0], match) for place, match in found])
+
+    @contextmanager
+    def _sending(
+        self, values: list[bytes | None], sampled: Sequence[tuple[int, str, re.Match[bytes]]]
+    ) -> Iterator[list[bytes | None]]:
         spans: list[Span] = []
-        for place, (topic, value) in enumerate(entries):
-            found = None if value is None else _IN_EVENT.search(value)
-            remote = None if found is None else _remote(found.group(1).decode())
-            if value is None or found is None or remote is None:
+        for place, topic, found in sampled:
+            if (remote := remote_context(found.group(1).decode())) is None:
                 continue
+            value = found.string
             attributes = self._messaging("send", topic)
-            span = self._tracer.start_span(f"send {topic}", _below(remote), SpanKind.PRODUCER, attributes)
+            span = self._tracer.start_span(f"send {topic}", below(remote), SpanKind.PRODUCER, attributes)
             spans.append(span)
-            values[place] = value[: found.start(1)] + _text(span.get_span_context()).encode() + value[found.end(1) :]
+            values[place] = value[: found.start(1)] + as_text(span.get_span_context()).encode() + value[found.end(1) :]
         try:
             yield values
         except BaseException as error:
@@ -184,21 +201,19 @@ class Spans:
             for span in spans:
                 span.end()
 
-    @contextmanager
-    def batch(self, name: str, contexts: Sequence[SpanContext | None]) -> Iterator[None]:
-        """Make one span for a batch, linked to each item's span, below the first."""
-        sampled = [one for one in contexts if one is not None]
+    def batch(
+        self, name: str, contexts: Sequence[SpanContext | None], *, looks_up: bool
+    ) -> AbstractContextManager[object]:
+        """Make one span for a batch, linked to each item's span, below the first.
+
+        One that looks something up stands for its statement, and has a span where statements have.
+        """
+        sampled = [one for one in contexts if one is not None and (not looks_up or self._is_whole(one))]
         if not sampled:
-            token = attach(_QUIET)
-            try:
-                yield
-            finally:
-                detach(token)
-            return
+            return quietly(None)
         attributes = {MESSAGING_SYSTEM: self._system, MESSAGING_BATCH: len(contexts)}
-        below, links = _below(sampled[0]), [Link(one) for one in sampled]
-        with self._span(f"batch {name}", SpanKind.INTERNAL, attributes, below, links):
-            yield
+        parent, links = below(sampled[0]), [Link(one) for one in sampled]
+        return self._span(f"batch {name}", SpanKind.INTERNAL, attributes, parent, links)
 
     def begin_request(self, span: Span, _scope: Mapping[str, Any]) -> None:
         """Decide whether clients make spans below a request's, whose context is its own."""
@@ -206,9 +221,16 @@ class Spans:
 
     def _around(self, span: Span) -> Context:
         """Return what stands around a span: whether clients make spans below it."""
-        context = span.get_span_context()
-        is_whole = context.trace_flags.sampled and context.trace_id & _LOW_BITS < self._whole_below
-        return _NO_CONTEXT if is_whole else _QUIET
+        return NO_CONTEXT if self._is_whole(span.get_span_context()) else QUIET
+
+    def _is_whole(self, context: SpanContext) -> bool:
+        """Return whether statements and calls have spans in a trace."""
+        return context.trace_flags.sampled and context.trace_id & _LOW_BITS < self._whole_below
+
+    @staticmethod
+    def only_in_tries() -> None:
+        """Have clients make spans in tries and batches alone."""
+        attach(QUIET)
 
     @staticmethod
     def here() -> SpanContext | None:
@@ -220,7 +242,7 @@ class Spans:
     def traceparent() -> str | None:
         """Return the current span's context as a header says it."""
         context = get_current_span().get_span_context()
-        return _text(context) if context.is_valid else None
+        return as_text(context) if context.is_valid else None
 
     def waited(self, since: datetime, what: str) -> None:
         """Make the span of a wait that ends now, below the current span."""
@@ -231,12 +253,12 @@ class Spans:
 
     def rerun(self, failed: str, run: int) -> str:
         """Make the span of a replay, linked to what failed; return its context."""
-        remote = _remote(failed)
-        context = _NO_CONTEXT if remote is None else _below(remote)
+        remote = remote_context(failed)
+        context = NO_CONTEXT if remote is None else below(remote)
         link = Link(get_current_span(context).get_span_context(), {LINKED_AS: "failed run"})
         span = self._tracer.start_span("replay", context, attributes={RUN: run}, links=[link])
         span.end()
-        return _text(span.get_span_context())
+        return as_text(span.get_span_context())
 
     @contextmanager
     def chat(self, model: str, server: str, prompt: str | None) -> Iterator[Chat]:
@@ -251,7 +273,7 @@ class Spans:
             attributes[GEN_AI_PROMPT] = json.dumps(messages)
         # The client's own span tells those who are told of the trace.
         with self._span(
-            f"chat {model}", SpanKind.CLIENT, attributes, around=_NO_CONTEXT if self._to_llm else None
+            f"chat {model}", SpanKind.CLIENT, attributes, around=NO_CONTEXT if self._to_llm else None
         ) as span:
             before = told_outside.set(self._to_llm)
             try:
@@ -299,20 +321,3 @@ def _failed(span: Span, error: BaseException) -> None:
     # Its type alone: an error's text may hold what a customer wrote.
     span.set_attribute(ERROR, type(error).__name__)
     span.set_status(StatusCode.ERROR)
-
-
-def _remote(parent: str | None) -> SpanContext | None:
-    """Return the context that an event or a header has, or None."""
-    match = None if parent is None else _PARENT.match(parent)
-    if match is None:
-        return None
-    trace, span, flags = (int(one, 16) for one in match.groups())
-    return SpanContext(trace, span, is_remote=True, trace_flags=TraceFlags(flags & _SAMPLED))
-
-
-def _below(remote: SpanContext) -> Context:
-    return set_span_in_context(NonRecordingSpan(remote), _NO_CONTEXT)
-
-
-def _text(context: SpanContext) -> str:
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & _SAMPLED:02x}"

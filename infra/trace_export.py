@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 # One thread sends; spans beyond the queue are dropped.
 _QUEUE: Final = 4_096
+_BATCH: Final = 2_048
 _SEND_S: Final = 5  # with tries again
 _ASK_AGAIN_S: Final = (10.0, 300.0)
 _BEGINS: Final = frozenset({SpanKind.SERVER, SpanKind.CONSUMER})
@@ -50,12 +51,28 @@ class WhileItAnswers(SpanExporter):
         self._seconds = seconds
         self._wait_s = 0.0
         self._asks_at = float("-inf")
+        self._asks = False
+
+    @classmethod
+    def to(cls, endpoint: str) -> "WhileItAnswers":
+        """Return one that sends to a collector by OTLP over HTTP."""
+        # It has a line for each of its tries.
+        logging.getLogger("opentelemetry.exporter.otlp.proto.http").setLevel(logging.ERROR)
+        return cls(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_SEND_S))
+
+    def is_away(self) -> bool:
+        """Return whether spans would be dropped, as a batch was that came before."""
+        return bool(self._wait_s) and (self._asks or self._seconds() < self._asks_at)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch, unless the collector has just not taken one."""
         if self._seconds() < self._asks_at:
             return SpanExportResult.FAILURE
-        result = self._exporter.export(spans)
+        self._asks = True
+        try:
+            result = self._exporter.export(spans)
+        finally:
+            self._asks = False
         if result is SpanExportResult.SUCCESS:
             if self._wait_s:
                 log.info("traces.resumed")
@@ -155,18 +172,15 @@ class JobTraces(RandomIdGenerator):
         return wanted_trace.get() or super().generate_trace_id()
 
 
-def exporting_tracer(endpoint: str, *, service: str, share: float) -> Tracer:
+def exporting_tracer(exporter: SpanExporter, *, service: str, share: float) -> Tracer:
     """Return this process's tracer. Its clients of Postgres and HTTP make spans below ours."""
     provider = TracerProvider(
         sampler=ParentBased(Share(share)),
         id_generator=JobTraces(),
         resource=Resource.create({"service.name": service, "service.namespace": "teamfit"}),
     )
-    exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_SEND_S)
-    # It has a line for each of its tries.
-    logging.getLogger("opentelemetry.exporter.otlp.proto.http").setLevel(logging.ERROR)
     provider.add_span_processor(
-        TypesAlone(WhileItAnswers(exporter), max_queue_size=_QUEUE, schedule_delay_millis=1_000)
+        TypesAlone(exporter, max_queue_size=_QUEUE, max_export_batch_size=_BATCH, schedule_delay_millis=1_000)
     )
     trace.set_tracer_provider(provider)
     set_global_textmap(ToldOnPurpose())

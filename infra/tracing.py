@@ -88,17 +88,28 @@ def start(settings: Settings, service: str) -> None:
         )
     # Nothing of it is loaded while traces are off.
     from infra.spans import Spans  # noqa: PLC0415
-    from infra.trace_export import exporting_tracer  # noqa: PLC0415
+    from infra.trace_export import WhileItAnswers, exporting_tracer  # noqa: PLC0415
 
     name = os.environ.get("OTEL_SERVICE_NAME") or f"teamfit-{service}"
+    exporter = WhileItAnswers.to(settings.otlp_endpoint)
     _tracing.spans = Spans(
-        exporting_tracer(settings.otlp_endpoint, service=name, share=settings.trace_share),
+        exporting_tracer(exporter, service=name, share=settings.trace_share),
         share=settings.trace_share,
         statements=settings.trace_statements,
         system="kafka" if "kafka" in settings.broker_url.partition(":")[0] else "redis",
         prompts=settings.trace_prompts,
         to_llm=settings.trace_to_llm,
+        is_away=exporter.is_away,
     )
+
+
+def only_in_tries() -> None:
+    """Have clients make spans in tries and batches alone, in this thread and its tasks.
+
+    Those of a worker's timers would be begun, and then not sampled.
+    """
+    if _tracing.spans is not None:
+        _tracing.spans.only_in_tries()
 
 
 def processing(group: str, topic: str, entry: str | None, attempt: int, event: E) -> AbstractContextManager[E]:
@@ -129,10 +140,18 @@ def sending(entries: Sequence[tuple[str, bytes | None]]) -> AbstractContextManag
     return nullcontext([value for _, value in entries]) if spans is None else spans.sending(entries)
 
 
-def batch(name: str, contexts: "Sequence[SpanContext | None]") -> AbstractContextManager[None]:
-    """Make one span for a batch, linked to each item's span, below the first."""
+def batch(
+    name: str, contexts: "Sequence[SpanContext | None]", *, looks_up: bool = False
+) -> AbstractContextManager[object]:
+    """Make one span for a batch, linked to each item's span, below the first.
+
+    Args:
+        name: of what is done.
+        contexts: of the items.
+        looks_up: whether it only looks something up: then it has a span where statements have.
+    """
     spans = _tracing.spans
-    return nullcontext() if spans is None else spans.batch(name, contexts)
+    return nullcontext() if spans is None else spans.batch(name, contexts, looks_up=looks_up)
 
 
 def here() -> "SpanContext | None":

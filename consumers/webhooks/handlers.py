@@ -45,7 +45,7 @@ class Facts:
         timeout_s = settings.stage_timeout_s
         self._ownership = Ownership(database, timeout=timedelta(seconds=timeout_s))
         self._listening: Batcher[str, bool] = Batcher(
-            self._are_listening, max_size=settings.batch_size, timeout_s=timeout_s
+            self._are_listening, max_size=settings.batch_size, timeout_s=timeout_s, looks_up=True
         )
         self._recorded: Batcher[Message, None] = Batcher(
             self._record, max_size=settings.batch_size, timeout_s=timeout_s

@@ -12,6 +12,7 @@ import structlog
 import uvloop
 from faust.types import ServiceT
 
+from infra import tracing
 from infra.errors import InvalidSetting
 from infra.garbage import spare_what_stays
 from infra.ports import require_free
@@ -78,6 +79,7 @@ def run_stages(stages: Sequence[str], *, ready_file: Path | None) -> None:
         PortTaken: another program listens on TEAMFIT_WORKER_PORT.
     """
     started = start_logging(stages[0] if len(stages) == 1 else "worker")
+    tracing.only_in_tries()
     if started.worker_port is not None:
         require_free(started.worker_port, "TEAMFIT_WORKER_PORT", host=started.worker_host)
     if ready_file is not None and not os.access(ready_file.parent, os.W_OK):

@@ -30,6 +30,7 @@ class Batcher(Generic[T, R]):
         max_size: items in one batch at most.
         timeout_s: longest one batch may take.
         name: what traces call it; that of `run` if None.
+        looks_up: whether `run` only looks something up; see `infra.tracing.batch`.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class Batcher(Generic[T, R]):
         max_size: int,
         timeout_s: float,
         name: str | None = None,
+        looks_up: bool = False,
     ) -> None:
         self._run = run
         self._name = getattr(run, "__qualname__", "") if name is None else name
+        self._looks_up = looks_up
         self._max_size = max_size
         self._timeout_s = timeout_s
         self._waiting: deque[_Item[T, R]] = deque()
@@ -75,7 +78,7 @@ class Batcher(Generic[T, R]):
         if not live:
             return
         try:
-            with tracing.batch(self._name, [one[2] for one in live]):
+            with tracing.batch(self._name, [one[2] for one in live], looks_up=self._looks_up):
                 async with asyncio.timeout(self._timeout_s):
                     results = await self._run([item for item, *_ in live])
         except DependencyDown as error:

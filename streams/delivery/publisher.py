@@ -45,7 +45,9 @@ class FaustPublisher:
         entries = [(one.topic, None if _is_kept_as_it_is(one) else one.value) for one in records]
         with tracing.sending(entries) as values:
             traced = zip(records, values, strict=True)
-            await self._publish([one if value is None else replace(one, value=value) for one, value in traced])
+            await self._publish(
+                [one if value is None or value is one.value else replace(one, value=value) for one, value in traced]
+            )
 
     async def _publish(self, records: Sequence[Record]) -> None:
         try:

@@ -89,7 +89,7 @@ class Ownership:
     def __init__(self, database: Database, *, timeout: timedelta) -> None:
         self._database = database
         self._batcher: Batcher[JobEvent, Evidence] = Batcher(
-            self._read, max_size=_LARGEST_BATCH, timeout_s=timeout.total_seconds()
+            self._read, max_size=_LARGEST_BATCH, timeout_s=timeout.total_seconds(), looks_up=True
         )
 
     async def check(self, event: JobEvent) -> Evidence:

@@ -42,6 +42,10 @@ for job in json.load(sys.stdin):
         here = tracing.here()
     with tracing.batch("a-batch", [here]):
         assert is_instrumentation_enabled() is (job in whole)
+        assert tracing.here() is not None
+    with tracing.batch("a-look", [None, here], looks_up=True):
+        assert is_instrumentation_enabled() is (job in whole)
+        assert (tracing.here() is not None) is (job in whole)
     assert is_instrumentation_enabled()
 print(json.dumps([whole, below_chat]))
 """
@@ -81,3 +85,46 @@ def test_a_gateway_that_is_told_of_traces_is_told_of_all() -> None:
     """The call to the LLM has the client's span, which carries the trace; other calls do not."""
     jobs = [uuid4() for _ in range(3)]
     assert _traced(1.0, 0.0, jobs, to_llm=True) == [[], [job.hex for job in jobs]]
+
+
+_BESIDES = """
+import asyncio
+import json
+import sys
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from infra import tracing
+from infra.settings import Settings
+from streams.delivery.batching import Batcher
+
+tracing.start(Settings(_env_file=None, otlp_endpoint="http://127.0.0.1:1", trace_share=1, trace_statements=1), "quota")
+tracing.only_in_tries()
+
+class Event:
+    def __init__(self, flags):
+        self.traceparent = f"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}"
+
+async def run(items):
+    return [is_instrumentation_enabled()] * len(items)
+
+async def told():
+    batches = Batcher(run, max_size=10, timeout_s=5)
+    yield is_instrumentation_enabled()
+    yield await asyncio.create_task(run([1]))
+    yield await batches.submit(1)
+    for flags in ("01", "00"):
+        with tracing.processing("quota", "job-requests", "1-0", 1, Event(flags)):
+            yield is_instrumentation_enabled()
+            yield await batches.submit(1)
+    yield is_instrumentation_enabled()
+
+async def main():
+    print([one if isinstance(one, bool) else one[0] async for one in told()])
+
+asyncio.run(main())
+"""
+
+
+def test_what_a_worker_does_besides_has_no_spans() -> None:
+    """Neither its timers nor the batches of what is not sampled: in a try that is sampled, clients make spans."""
+    done = subprocess.run([sys.executable, "-c", _BESIDES], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.splitlines()[0] == str([False] * 3 + [True, True] + [False] * 3), done.stderr
