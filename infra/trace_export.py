@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 # One thread sends; spans beyond the queue are dropped.
 _QUEUE: Final = 4_096
-_BATCH: Final = 2_048
+_BATCH: Final = 1_024
 _SEND_S: Final = 5  # with tries again
 _ASK_AGAIN_S: Final = (10.0, 300.0)
 _BEGINS: Final = frozenset({SpanKind.SERVER, SpanKind.CONSUMER})
@@ -164,6 +164,21 @@ class ToldOnPurpose(TraceContextTextMapPropagator):
             super().inject(carrier, context, setter)
 
 
+class HashedOnce(Resource):
+    """Says whose spans these are, and is hashed once.
+
+    The exporter looks each span's up in a dict, and the SDK's is written as JSON each time: half of what a span's
+    encoding takes (1.45.1).
+    """
+
+    def __init__(self, attributes: Attributes, schema_url: str | None = None) -> None:
+        super().__init__(attributes or {}, schema_url)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 class JobTraces(RandomIdGenerator):
     """Gives a job without a trace the same one in every process: its ID."""
 
@@ -174,10 +189,11 @@ class JobTraces(RandomIdGenerator):
 
 def exporting_tracer(exporter: SpanExporter, *, service: str, share: float) -> Tracer:
     """Return this process's tracer. Its clients of Postgres and HTTP make spans below ours."""
+    resource = Resource.create({"service.name": service, "service.namespace": "teamfit"})
     provider = TracerProvider(
         sampler=ParentBased(Share(share)),
         id_generator=JobTraces(),
-        resource=Resource.create({"service.name": service, "service.namespace": "teamfit"}),
+        resource=HashedOnce(resource.attributes, resource.schema_url),
     )
     provider.add_span_processor(
         TypesAlone(exporter, max_queue_size=_QUEUE, max_export_batch_size=_BATCH, schedule_delay_millis=1_000)
