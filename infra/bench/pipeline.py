@@ -2,8 +2,9 @@
 
 The clock runs from the first request to the last completed row in the read model. The offline LLM answers after a fixed
 time, so what a job takes beyond that is the pipeline's own. A broker that `BROKER_URL` names is used instead of the
-embedded one. Beside the pipeline, in the same run: a bare loop of the `openai` client, and the Celery design that the
-pipeline replaces (`--peer celery`).
+embedded one. With `--rate` the jobs come one by one, evenly, and the CPU is what they cost so, with what the processes
+take while they wait. Beside the pipeline, in the same run: a bare loop of the `openai` client, and the Celery design
+that the pipeline replaces (`--peer celery`).
 """
 
 import argparse
@@ -91,6 +92,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.bench.pipeline", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2000, help="jobs to send (default 2000)")
     parser.add_argument("--llm-latency", type=float, default=1.0, help="seconds that the LLM takes (default 1)")
+    parser.add_argument("--rate", type=float, help="jobs to send a second (default: all at once)")
     parser.add_argument(
         "--workers", type=int, nargs="+", default=[1], help="generation workers; a run each (default 1)"
     )
@@ -121,7 +123,7 @@ def _run(options: argparse.Namespace, workers: int, *, is_first: bool) -> Pipeli
         report=lambda step: progress.print(f"{step} …"),
     )
     with stack:
-        report = asyncio.run(_measure(stack, jobs=options.jobs, llm_latency_s=options.llm_latency, workers=workers))
+        report = asyncio.run(_measure(stack, options, workers=workers))
         if stack.offline:
             progress.print("a bare loop of the openai client …")
             report.bare_call_ms = _bare_call_ms(stack, options.jobs)
@@ -164,7 +166,8 @@ async def _celery(stack: Stack, options: argparse.Namespace) -> PeerReport:
     )
 
 
-async def _measure(stack: Stack, *, jobs: int, llm_latency_s: float, workers: int) -> PipelineReport:
+async def _measure(stack: Stack, options: argparse.Namespace, *, workers: int) -> PipelineReport:
+    jobs, llm_latency_s = options.jobs, options.llm_latency
     database = Database(stack.settings.database_url, size=1)
     try:
         async with JobRequests.connect(stack.settings.broker_url, source="bench") as requests:
@@ -174,7 +177,7 @@ async def _measure(stack: Stack, *, jobs: int, llm_latency_s: float, workers: in
                 before = await Stored.now(stack, connection)
             usage = Usage(stack.pids())
             start = time.monotonic()
-            await requests.submit_many(_requests(jobs))
+            await _send(requests, jobs, options.rate)
             await _until_completed(stack, database, _WARM_UP_JOBS + jobs, usage)
             seconds = time.monotonic() - start
         async with database.transaction() as connection:
@@ -202,6 +205,16 @@ async def _measure(stack: Stack, *, jobs: int, llm_latency_s: float, workers: in
         bytes_per_job=stored.less(before, jobs),
         connections=connections(stack),
     )
+
+
+async def _send(requests: JobRequests, jobs: int, rate: float | None) -> None:
+    if rate is None:
+        await requests.submit_many(_requests(jobs))
+        return
+    start = time.monotonic()
+    for number, request in enumerate(_requests(jobs)):
+        await asyncio.sleep(max(0.0, start + number / rate - time.monotonic()))
+        await requests.submit_many([request])
 
 
 def _requests(number: int) -> list[Request]:
