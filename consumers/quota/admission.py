@@ -10,7 +10,7 @@ import structlog
 
 from consumers.quota import ledger
 from consumers.quota.decisions import Decision, decide
-from consumers.quota.ledger import Locked, Overtaken, Run
+from consumers.quota.ledger import Locked, Overtaken, Run, Unopened
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import InvalidEvent
@@ -30,10 +30,10 @@ log = structlog.get_logger(__name__)
 # latter is handed back rather than raised, so that one bad request does not undo its neighbours.
 Admission: TypeAlias = Sequence[Record] | InvalidEvent
 
-# How the counters of a period are locked; those that are not are left out of what it returns.
 # For a counter that another transaction is making just now.
 _INSTANT: Final = timedelta(milliseconds=50)
 
+# How the counters of a period are locked; those that are not are left out of what it returns.
 _Lock: TypeAlias = Callable[[Connection, Collection[str], str], Awaitable[Mapping[str, int]]]
 
 
@@ -68,12 +68,13 @@ class Admissions:
             Locked: a lock took longer. Nothing is decided.
             DependencyDown: Postgres is away; whether the decisions were kept is unknown, and asking again is safe.
         """
-        # With this lock every organization's counter is locked in the end, so nothing is put aside.
-        return [
-            one
-            for one in await self._admit_in_transaction(requests, ledger.open_usage, wait)
-            if not isinstance(one, Locked)
-        ]
+        try:
+            admissions = await self._admit_in_transaction(requests, ledger.usage, wait)
+        except Unopened:
+            # The first of an organization in a month.
+            admissions = await self._admit_in_transaction(requests, ledger.open_usage, wait)
+        # With these locks every organization's counter is locked in the end, so nothing is put aside.
+        return [one for one in admissions if not isinstance(one, Locked)]
 
     async def admit_free(self, requests: Sequence[JobRequested]) -> Sequence[Admission | Locked]:
         """Decide what can be decided without waiting for a counter, as `admit` does.
@@ -90,8 +91,9 @@ class Admissions:
     ) -> Sequence[Admission | Locked]:
         while True:
             try:
-                async with self.database.transaction() as connection, ledger.limited_wait(connection, wait):
-                    admissions, refused = await self._admit(connection, requests, lock)
+                with ledger.limited_wait(wait):
+                    async with self.database.transaction() as connection:
+                        admissions, refused = await self._admit(connection, requests, lock, wait)
             except Overtaken:
                 continue
             for decision in refused:
@@ -106,12 +108,12 @@ class Admissions:
             return admissions
 
     async def _admit(
-        self, connection: Connection, requests: Sequence[JobRequested], lock: _Lock
+        self, connection: Connection, requests: Sequence[JobRequested], lock: _Lock, wait: timedelta | None
     ) -> tuple[Sequence[Admission | Locked], Sequence[Decision]]:
         """Return what each request comes to, and the decisions that newly refused one."""
         now = self.clock.now()
         job_ids = {request.job_id for request in requests}
-        standings = await ledger.standings(connection, requests, period_of(now))
+        standings = await ledger.standings(connection, requests, period_of(now), wait)
         eligible = {
             request.data.organization_id
             for request, standing in zip(requests, standings, strict=True)
@@ -120,8 +122,7 @@ class Admissions:
         # What follows is read under the lock: another worker's decisions about these organizations are all in it.
         used = await lock(connection, eligible, period_of(now))
         aside = eligible - used.keys()
-        known = await ledger.decisions(connection, job_ids)
-        ended = await ledger.outcomes(connection, job_ids)
+        known, ended = await ledger.on_record(connection, job_ids)
 
         owners = {job_id: decision.organization_id for (job_id, _), decision in known.items()}
         undecided = {}

@@ -17,8 +17,8 @@ A counter may be locked for long by somebody else's transaction. Whoever must no
 (`limited_wait`, `lock_free_usage`); `counters` says what becomes of those who cannot go on.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
@@ -47,26 +47,47 @@ class Locked(TeamfitError):
     """An organization's counter is locked by somebody else's transaction; nothing was written."""
 
 
-@asynccontextmanager
-async def limited_wait(connection: Connection, longest: timedelta | None) -> AsyncIterator[None]:
-    """Limit the time that the transaction's statements wait for a lock. With None there is no limit.
+class Unopened(TeamfitError):
+    """An organization has no counter for the period yet; nothing was written."""
+
+
+@contextmanager
+def limited_wait(longest: timedelta | None) -> Iterator[None]:
+    """Tell a lock that was waited for too long. The transaction's first statement is given the limit.
 
     Raises:
-        Locked: one had to wait longer.
+        Locked: one took longer.
     """
     try:
-        if longest is not None:
-            await _queries.limit_wait(connection, milliseconds=f"{longest / timedelta(milliseconds=1):.0f}")
         yield
     except asyncpg.LockNotAvailableError as error:
         raise Locked(f"a counter in quota_usage was locked for longer than {longest}; see pg_locks") from error
 
 
-async def standings(connection: Connection, requests: Sequence[JobRequested], period: str) -> list[Standing]:
-    """Read what the backend knows about each request; in their order, with the period's spending."""
+async def standings(
+    connection: Connection, requests: Sequence[JobRequested], period: str, wait: timedelta | None
+) -> list[Standing]:
+    """Read what the backend knows about each request; in their order, with the period's spending.
+
+    From here on the transaction's statements wait so long for a lock at most; with None there is no limit.
+    """
     whose = columns(requests, organization_ids="data.organization_id", team_ids="data.team_id")
-    rows = _queries.standings(connection, **whose, period=period)
+    rows = _queries.standings(connection, **whose, period=period, longest_wait=_milliseconds(wait))
     return [Standing(**row) async for row in rows]
+
+
+async def usage(connection: Connection, organization_ids: Collection[str], period: str) -> dict[str, int]:
+    """Lock these organizations' counters and return the units taken of each.
+
+    Raises:
+        Unopened: one is missing. Made now, it would be locked after others, out of the order that all keep: roll back.
+    """
+    if not organization_ids:
+        return {}
+    used = await lock_usage(connection, [(organization_id, period) for organization_id in organization_ids])
+    if len(used) < len(organization_ids):
+        raise Unopened(f"{len(organization_ids) - len(used)} organizations have no counter for {period} yet")
+    return {organization_id: units for (organization_id, _), units in used.items()}
 
 
 async def open_usage(connection: Connection, organization_ids: Collection[str], period: str) -> dict[str, int]:
@@ -117,10 +138,33 @@ async def _units(rows: AsyncIterator[asyncpg.Record]) -> dict[UsageKey, int]:
     return {(row["organization_id"], row["period"]): row["used"] async for row in rows}
 
 
-async def decisions(connection: Connection, job_ids: Collection[JobId]) -> dict[Run, Decision]:
-    """Read every decision about these jobs, of any run."""
-    rows = _queries.decisions(connection, job_ids=list(job_ids))
-    return {(row["job_id"], row["run"]): Decision(**row) async for row in rows}
+def _milliseconds(wait: timedelta | None) -> str | None:
+    return None if wait is None else f"{wait / timedelta(milliseconds=1):.0f}"
+
+
+async def decisions(connection: Connection, job_ids: Collection[JobId], wait: timedelta | None) -> dict[Run, Decision]:
+    """Read every decision about these jobs, of any run.
+
+    It limits the wait for locks as `standings` does.
+    """
+    rows = _queries.decisions(connection, job_ids=list(job_ids), longest_wait=_milliseconds(wait))
+    return {(row["job_id"], row["run"]): Decision(**row) async for row in rows if row["job_id"] is not None}
+
+
+async def on_record(
+    connection: Connection, job_ids: Collection[JobId]
+) -> tuple[dict[Run, Decision], dict[Run, RunOutcome]]:
+    """Read the decisions about these jobs' runs, and how those that have ended did."""
+    known: dict[Run, Decision] = {}
+    ended: dict[Run, RunOutcome] = {}
+    async for row in _queries.on_record(connection, job_ids=list(job_ids)):
+        entry = dict(row)
+        run, outcome = (row["job_id"], row["run"]), entry.pop("outcome")
+        if outcome is not None:
+            ended[run] = outcome
+        if row["state"] is not None:
+            known[run] = Decision(**entry)
+    return known, ended
 
 
 async def outcomes(connection: Connection, job_ids: Collection[JobId]) -> dict[Run, RunOutcome]:

@@ -1,6 +1,9 @@
--- name: standings(organization_ids, team_ids, period)
--- What admission must know about each request, in the order asked.
-WITH asked AS MATERIALIZED (
+-- name: standings(organization_ids, team_ids, period, longest_wait)
+-- What admission must know about each request, in the order asked. Has a statement of this transaction fail that waits longer
+-- for a lock; NULL: as long as the server says. So that takes no round trip of its own.
+WITH patience AS MATERIALIZED (
+    SELECT set_config('lock_timeout', coalesce(:longest_wait, current_setting('lock_timeout')), true)
+), asked AS MATERIALIZED (
     SELECT organization_id, team_id, place
     FROM unnest(:organization_ids::text[], :team_ids::text[]) WITH ORDINALITY AS one (organization_id, team_id, place)
 ), money AS MATERIALIZED (
@@ -22,6 +25,7 @@ SELECT
     money.budget,
     coalesce(money.spent, 0) AS spent
 FROM asked
+CROSS JOIN patience
 LEFT JOIN organizations ON organizations.id = asked.organization_id
 LEFT JOIN teams ON teams.id = asked.team_id AND teams.organization_id = asked.organization_id
 LEFT JOIN subscriptions ON subscriptions.organization_id = asked.organization_id
@@ -58,15 +62,23 @@ WHERE (quota_usage.organization_id, quota_usage.period) IN (
 ORDER BY quota_usage.organization_id, quota_usage.period
 FOR UPDATE SKIP LOCKED;
 
--- name: limit_wait(milliseconds)!
--- Has a statement fail that waits longer than this for a lock, until the transaction ends.
-SELECT set_config('lock_timeout', :milliseconds, true);
-
--- name: decisions(job_ids)
--- Every decision so far about these jobs, of any run.
+-- name: decisions(job_ids, longest_wait)
+-- Every decision so far about these jobs, of any run, or one row of NULLs. Limits how long this transaction's statements wait
+-- for a lock, as above, and so does that where there is no decision yet.
+WITH patience AS MATERIALIZED (
+    SELECT set_config('lock_timeout', coalesce(:longest_wait, current_setting('lock_timeout')), true)
+)
 SELECT job_id, run, organization_id, period, state, code, message, priority, decided_at
-FROM quota_ledger
-WHERE job_id = ANY(:job_ids::uuid[]);
+FROM patience LEFT JOIN quota_ledger ON job_id = ANY(:job_ids::uuid[]);
+
+-- name: on_record(job_ids)
+-- Every decision so far about these jobs, of any run, and how their runs have ended, where they have: a run may have either
+-- without the other.
+SELECT
+    job_id, run, entry.organization_id, entry.period, entry.state, entry.code, entry.message, entry.priority, entry.decided_at,
+    ended.outcome
+FROM (SELECT * FROM quota_ledger WHERE quota_ledger.job_id = ANY(:job_ids::uuid[])) AS entry
+FULL JOIN (SELECT * FROM job_outcomes WHERE job_outcomes.job_id = ANY(:job_ids::uuid[])) AS ended USING (job_id, run);
 
 -- name: outcomes(job_ids)
 -- How the runs of these jobs have ended, where they have.

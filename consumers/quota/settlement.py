@@ -62,18 +62,21 @@ class Settlements:
     async def _settle_all(self, facts: Sequence[TerminalFact], lock: _Lock, wait: timedelta | None) -> set[ledger.Run]:
         while True:
             try:
-                async with self.database.transaction() as connection, ledger.limited_wait(connection, wait):
-                    return await self._settle(connection, facts, lock)
+                with ledger.limited_wait(wait):
+                    async with self.database.transaction() as connection:
+                        return await self._settle(connection, facts, lock, wait)
             except Overtaken:
                 continue
 
-    async def _settle(self, connection: Connection, facts: Sequence[TerminalFact], lock: _Lock) -> set[ledger.Run]:
+    async def _settle(
+        self, connection: Connection, facts: Sequence[TerminalFact], lock: _Lock, wait: timedelta | None
+    ) -> set[ledger.Run]:
         """Return the runs that were put aside, because their counters were not to be had."""
         now = self.clock.now()
         ending: dict[ledger.Run, TerminalFact] = {}
         for fact in facts:
             ending.setdefault((fact.job_id, fact.run), fact)
-        known = await ledger.decisions(connection, {job_id for job_id, _ in ending})
+        known = await ledger.decisions(connection, {job_id for job_id, _ in ending}, wait)
         reserved: dict[ledger.Run, LedgerState] = {
             run: "charged" if isinstance(fact, JobCompleted) else "released"
             for run, fact in ending.items()

@@ -136,7 +136,7 @@ async def test_a_batch_costs_the_same_number_of_statements_whatever_its_size(
         admitting = len(postgres.statements)
         await settlements(postgres).settle([*(completed(one) for one in asked), failed(request())])
         spent.append((admitting, len(postgres.statements)))
-    assert spent[1:] == [(10, 4)] * 3
+    assert spent[1:] == [(8, 4)] * 3
 
 
 async def test_a_repeat_gets_the_same_facts_byte_for_byte(postgres: Database, database: Pool) -> None:

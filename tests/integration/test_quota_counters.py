@@ -124,6 +124,33 @@ async def test_settlement_waits_for_nobody_else_either(postgres: Database, datab
     assert [await usage(database, name) for name in ORGANIZATIONS] == [(0, 1), (1, 0), (0, 0)]
 
 
+async def test_the_wait_is_limited_before_anything_is_on_record(postgres: Database, database: Pool) -> None:
+    """An end that comes before its request, and a first request, are waited with no longer than others."""
+    asked, moment = request("acme"), timedelta(milliseconds=50)
+    async with asyncio.timeout(20), database.acquire() as connection, connection.transaction():
+        await connection.execute(
+            "INSERT INTO quota_ledger (job_id, run, organization_id, period, state, priority, decided_at)"
+            " VALUES ($1, $2, 'acme', $3, 'released', false, now())",
+            asked.job_id,
+            asked.run,
+            PERIOD,
+        )
+        with pytest.raises(Locked):
+            await Settlements(postgres, ManualClock()).settle([completed(asked)], moment)
+        with pytest.raises(Locked):
+            await Admissions(postgres, ManualClock(), trust_threshold=0.5).admit([asked], moment)
+
+
+async def test_a_limited_wait_ends_with_its_transaction(postgres: Database) -> None:
+    """What comes next on the connection waits as long as the server says."""
+    for organization in ("acme", "unheard-of"):
+        asked = request(organization)
+        await Admissions(postgres, ManualClock(), trust_threshold=0.5).admit([asked], timedelta(seconds=1))
+        await Settlements(postgres, ManualClock()).settle([completed(asked)], timedelta(seconds=1))
+        async with postgres.connection() as connection:
+            assert await connection.fetchval("SHOW lock_timeout") == "0"
+
+
 async def test_many_locked_organizations_hold_up_none_that_is_free(postgres: Database, database: Pool) -> None:
     """However many counters are locked, one that is free is had, in the same batch."""
     worker = admitting(postgres)
