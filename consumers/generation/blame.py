@@ -26,6 +26,7 @@ from consumers.generation.blame_words import (
     LIMIT_CODES,
     NO_CREDIT,
     NO_CREDIT_CODES,
+    NO_JSON,
     NO_JSON_CODES,
     NOT_BOUGHT,
     TRUNCATED,
@@ -34,6 +35,7 @@ from consumers.generation.blame_words import (
 from consumers.generation.declining import declines
 from consumers.generation.refusal import Refusal
 from consumers.generation.request_words import (
+    API_VERSION,
     BOUND,
     LONG,
     LONG_CODES,
@@ -75,6 +77,7 @@ _REFUSING: Final = frozenset({400, 403, 422, 424, 446, 451})
 _NOT_NOW: Final = frozenset({408, 409, 421, 423, 424, 425})
 _NO_COMPLETIONS: Final = frozenset({404, 405, 410})
 _OF_PROXIES: Final = frozenset(range(440, 500)) - _REFUSING
+_NO_LIMITS: Final = frozenset({HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 
@@ -131,10 +134,11 @@ def _of_account(refusal: Refusal, said: _Words, named: str, url: str) -> Verdict
     """Return that the account has no credit, has used up a limit, or is blocked."""
     status = refusal.status
     is_limit, is_outage = status == HTTPStatus.TOO_MANY_REQUESTS, status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    # Gemini's rate limits speak of billing too; an account without credit names no time at which that changes.
-    if said.code(NO_CREDIT_CODES) or (not is_outage and said.any(None, NO_CREDIT) and not (is_limit and refusal.wait)):
+    # Rate limits speak of billing too, to sell more; an account without credit names no time at which that changes.
+    sells = is_limit and (refusal.wait or said.any(None, LIMIT))
+    if said.code(NO_CREDIT_CODES) or (not is_outage and said.any(None, NO_CREDIT) and not sells):
         return _no_credit(refusal, named, url)
-    if is_limit or (not is_outage and status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE and said.any(LIMIT_CODES, LIMIT)):
+    if is_limit or (not is_outage and status not in _NO_LIMITS and said.any(LIMIT_CODES, LIMIT)):
         return _limit(refusal, named)
     if status in {400, 402, 403} and said.any(None, NOT_BOUGHT):
         return _no_credit(refusal, named, url)
@@ -152,7 +156,7 @@ def _of_content(refusal: Refusal, said: _Words, named: str) -> Verdict | None:
         return Verdict(
             "prompt", "llm_content_filter", f"the LLM's content filter refused the request {named}", certain=certain
         )
-    if said.code(NO_JSON_CODES):
+    if said.any(NO_JSON_CODES, NO_JSON):
         return Verdict("prompt", "llm_invalid_output", f"the endpoint found no valid JSON in the answer {named}")
     if said.any(None, TRUNCATED):
         sentence = f"the endpoint cut the answer off at TEAMFIT_MAX_COMPLETION_TOKENS and kept it {named}"
@@ -185,6 +189,9 @@ def _by_request(refusal: Refusal, said: _Words, named: str, url: str, model: str
         return Verdict("configuration", "llm_misconfigured", sentence)
     if said.any(None, NO_ADDRESS):
         return _no_address(named, url)
+    if said.any(None, API_VERSION):
+        sentence = f"{url} asks for another API version {named}: set ?api-version=… at the end of OPENAI_BASE_URL"
+        return Verdict("configuration", "llm_misconfigured", sentence)
     if status in {400, 403} and said.any(DENIED_CODES, DENIED):
         return Verdict("account", "llm_misconfigured", f"{url} does not let this key call it {named}: check its rights")
     return None

@@ -46,6 +46,7 @@ NO_CREDIT: Final = words(
     r"free (tier|quota|allocation|trial)[\w\s]{0,40}(exhausted|used up|expired)",
     r"your specified api usage limits?",
     r"requires billing|inactive subscription",
+    r"payment[_ ](instrument|method)[\w\s]{0,24}(invalid|required|must be provided|declined)|invalid_payment_\w+",
     r"billing (to be|is not|not) enabled",
     r"prepaid",
     r"top[- ]?up",
@@ -69,6 +70,7 @@ KEY_CODES: Final = words(
     r"authentication_(error|failed)",
     r"token_expired",
     r"access_?denied_?key",
+    r"auth_?failure(\.\w+)?",
     r"base_resp_(1004|2049)",
 )
 KEY: Final = words(
@@ -86,17 +88,22 @@ KEY: Final = words(
     r"\btoken (is |was |has )?(invalid|expired|revoked)",
     r"no cookie auth credentials",
     r"security token[\w\s]{0,40}(expired|invalid)",
-    r"signature[^.]{0,60}does(n't| not) match",
+    r"signature[^.]{0,60}(does(n't| not) match|expired)",
+    r"authori[sz]ation (failed|required|denied)",
     r"key\b[\w\s]{0,24}(leaked|compromised|blocked)",
 )
 DENIED_CODES: Final = words(r"permission_(error|denied)", r"missing_scopes?")
 DENIED: Final = words(
     r"not (authori[sz]ed|permitted|allowed) to (perform|access|use|invoke|call)",
     r"(does(n't| not) have|insufficient|no) (the )?(required |sufficient )?(permissions?|scopes?)\b",
+    r"access to (this|the) (api|service|resource|endpoint)[\w\s]{0,16}(disallowed|denied|forbidden)",
+    r"can ?not (consume|use|access|call) this (api|service|resource|endpoint)",
+    r"not enabled for (this|your) (account|project|organi[sz]ation|key)",
+    r"无权访问",
 )
 BLOCKED_CODES: Final = words(
     r"unsupported_country\w*",
-    r"account_(suspended|deactivated|disabled|banned|locked)",
+    r"account_(suspended|deactivated|disabled|banned|locked|inactive)",
     r"user_(suspended|banned|deactivated)",
     r"organization_(restricted|suspended|disabled)",
     r"access_terminated\w*",
@@ -113,12 +120,12 @@ BLOCKED: Final = words(
         r"(country|region|territory|location)[\w\s,]{0,40}(not supported|unsupported|not available|restricted|"
         r"blocked)"
     ),
-    r"not (available|supported) in your (country|region)",
+    r"(not (available|supported)|unavailable) in your (country|region)",
     (
-        r"(account|organi[sz]ation|project|user|key|access|team|subscription)\b[\w\s]{0,24}(suspended|deactivated|"
-        r"disabled|banned|restricted|locked|terminated|archived)"
+        r"(account|organi[sz]ation|project|user|key|access|team|subscription)\b[\w\s'\"`-]{0,48}\b(suspended|deactivated|"
+        r"disabled|inactive|banned|restricted|b?locked|terminated|archived)"
     ),
-    r"ip( address)?\b[\w\s]{0,24}not (allowed|authorized|whitelisted)",
+    r"\bip( address)?\b[^a-z]{0,40}(is |was )?(not (allowed|authori[sz]ed|whitelisted)|blocked|denied)",
     r"(network|firewall) (settings|rules|policy)",
     r"rbac: access denied",
 )
@@ -178,23 +185,30 @@ FLAGGED: Final = words(
     r"content (management )?(policy|filter)",
     r"safety (system|filter|reasons|settings|checks?)",
     r"(content|prompt|pattern|response|output|request)\b[^.]{0,24}\b(is|was|been)? ?blocked",
-    r"violat\w* (the |a )?guardrail",
+    r"violat\w* (the |a )?guardrail|by (the |a )?guardrail",
+    r"blocked (entity|keyword|word|phrase|topic)",
     r"flagged (as|for|by)",
     r"requires moderation",
     r"content exists risk",
     r"\bnsfw\b",
     r"敏感|不安全|违规|违反",
 )
+NO_JSON: Final = words(
+    r"(failed|unable|not able|could not) (to )?(generate|produce|output|return) (a |any )?(valid )?json",
+    r"did(n't| not) (generate|produce|output|return) (a |any )?(valid )?json",
+)
 TRUNCATED: Final = words(r"could not finish the message")
 NO_JSON_CODES: Final = words(
     r"json_validate_failed",
     r"failed_generation",
     r"output_parse\w*",
-    r"json_validation_failed",
+    r"json_(validation|generation)_failed",
     r"tool_use_failed",
 )
 LIMIT_CODES: Final = words(
     r"rate_?limit\w*",
+    r"(request_?)?limit_?exceeded",
+    r"quota_?exceeded",
     r"too_many_requests",
     r"resource_exhausted",
     r"throttl\w*",
@@ -213,6 +227,8 @@ LIMIT: Final = words(
     r"throttl",
     r"concurren\w+ limit",
     r"out of call volume",
-    r"(usage|key|consumption) limit (was |has been |is )?(exceeded|reached)",
+    r"(usage|key|consumption) limits? (was |were |has been |have been |is |are )?(exceeded|reached)",
+    r"quota (limit )?(was |has been |is )?(exceeded|exhausted|reached|violation)",
+    r"exceeded (its|your) (service|account|usage|daily|monthly)[\w\s]{0,16} (limit|quota)",
     r"并发(数过高|上限)|限流|请求过于频繁",
 )

@@ -31,7 +31,7 @@ _DECLINES: Final = re.compile(
             r"\b(kann|darf|werde|können|dürfen|möchte) (ich|wir)\b[^.!?]{0,60}\bnicht\b",
             r"\b(ich|wir) (kann|darf|werde|können|dürfen|möchte)\b[^.!?]{0,60}\bnicht\b",
             r"\b(kan ik|ik kan)\b[^.!?]{0,60}\bniet\b",
-            r"\b(jag|jeg) kan (inte|ikke)\b",
+            r"\b(jag|jeg) kan\b[^.!?]{0,30}\b(inte|ikke)\b|\bkan (jag|jeg)\b[^.!?]{0,60}\b(inte|ikke)\b",
             # French, Spanish, Portuguese, Italian
             r"\bje (ne (peux|puis|saurais|suis pas en mesure)|refuse)\b",
             r"\bno (puedo|podemos|me es posible|es posible)\b",
@@ -44,7 +44,7 @@ _DECLINES: Final = re.compile(
             r"\bδεν (μπορώ|μπορούμε)\b",  # noqa: RUF001 - Greek is meant
             # Czech, Slovak, Polish, Russian, Ukrainian, Turkish
             r"\b(nemohu|nemůžu|nemôžem|nemůžeme)\b",
-            r"\bnie mog(ę|emy)\b",
+            r"\bnie (mog(ę|emy)|jestem w stanie)\b",
             r"\bне (можу|можемо)\b",  # noqa: RUF001 - Cyrillic is meant
             r"\bне (могу|можем)\b",  # noqa: RUF001 - Cyrillic is meant
             r"\b(yardımcı olamam|yapamam)\b",  # noqa: RUF001 - so is the dotless i

@@ -31,13 +31,14 @@ _EXACT: Final = {
 }
 _PARTS: Final = {
     Ending.FILTERED: "filter safety recitation prohibited blocklist blocked spii sensitive moderation flagged "
-    "guardrail toxic",
+    "guardrail toxic model_armor jailbreak risk violat unsafe harmful policy",
     Ending.REFUSED: "refus",
     Ending.TRUNCATED: "length max_token maxtoken max_output maxoutput max_completion max_new token_limit tokens_limit "
-    "limit_reached context_window context_limit truncat incomplete cut_off cutoff",
+    "limit_reached context_window context_limit truncat incomplete cut_off cutoff "
+    "out_of_token",
     Ending.MALFORMED: "malformed unexpected_tool too_many_tool missing_thought no_image repetition",
     Ending.BROKEN_OFF: "error fail abort cancel timeout timed_out overload unavailable insufficient interrupt "
-    "exception",
+    "exception time_limit not_finished",
 }
 _KNOWN: Final = [(part, ending) for ending, parts in _PARTS.items() for part in parts.split()]
 _WORD_CHARS: Final = 40
@@ -77,6 +78,8 @@ def _filtered(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for part in parts:
         prompts = part.get("prompt_filter_results")
         for one in (part, *(prompts if isinstance(prompts, list) else [])):
+            if isinstance(one, dict) and one.get("amazon-bedrock-guardrailAction") == "INTERVENED":
+                yield "guardrail"
             results = one.get("content_filter_results") if isinstance(one, dict) else None
             for category, result in results.items() if isinstance(results, dict) else ():
                 if isinstance(result, dict) and result.get("filtered") is True:

@@ -4,7 +4,11 @@ A body is one JSON object with `choices`; or the pieces of a stream, a wrapper a
 the activities alone. All of it becomes one shape here, so that whoever reads an answer reads choices and messages.
 """
 
+import base64
+import binascii
 import json
+import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,7 +30,13 @@ _DEEPEST: Final = 3
 # A hostile body costs no more than this: a wrapper has few fields, and no second choice is asked for.
 _MOST_FIELDS: Final = 100
 _MOST_CHOICES: Final = 8
+_MOST_CHUNKS: Final = 20_000
+_HEAD_CHARS: Final = 64
 _NOTHING: Final = "the endpoint's answer is no chat completion"
+_GZIP: Final = b"\x1f\x8b"
+# The frame of HTTP/1.1's chunks, which a gateway has left in the body.
+_CHUNK: Final = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
+_IN_BASE64: Final = "eyJ"  # {"
 _CHOICE_FIELDS: Final = frozenset({"message", "delta", "text", "content", "finish_reason"})
 
 
@@ -52,7 +62,10 @@ class Envelope:
 def open_envelope(content: bytes) -> Envelope:
     """Return what a body holds. Raises nothing."""
     kinds: set[str] = set()
+    content = _unframed(content)
     document = _read(content, kinds)
+    if isinstance(document, str) and content.lstrip()[:1] == b'"':
+        document = _read(document.encode(errors="replace"), kinds)
     if isinstance(document, list):
         envelope = _in_list(document)
     elif isinstance(document, dict):
@@ -61,6 +74,22 @@ def open_envelope(content: bytes) -> Envelope:
         envelope = _in_text(document if isinstance(document, str) else "", content)
     envelope.kinds |= kinds
     return envelope
+
+
+def _unframed(content: bytes) -> bytes:
+    """Return a body without what HTTP has put around it, and a gateway's headers do not name."""
+    if content.startswith(_GZIP):
+        try:
+            content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(content, MOST_BYTES)
+        except zlib.error:
+            return content
+    parts: list[bytes] = []
+    at = 0
+    while len(parts) < _MOST_CHUNKS and (chunk := _CHUNK.match(content, at)) is not None:
+        end = chunk.end() + int(chunk[1], 16)
+        parts.append(content[chunk.end() : end])
+        at = end + len(b"\r\n")
+    return b"".join(parts) or content
 
 
 def _read(content: bytes, kinds: set[str]) -> object:
@@ -81,7 +110,7 @@ def _read(content: bytes, kinds: set[str]) -> object:
 def _encoding(content: bytes) -> str:
     """Return UTF-16 or UTF-32 where a body begins so with JSON, else UTF-8."""
     found = json.detect_encoding(content)
-    return found if content[:4].strip(b"\xff\xfe\0").startswith((b"{", b"[")) else "utf-8-sig"
+    return found if content[:8].strip(b"\xff\xfe\0").startswith((b"{", b"[")) else "utf-8-sig"
 
 
 def _in_list(documents: list[Any]) -> Envelope:
@@ -127,10 +156,12 @@ def _opened(document: Json, depth: int) -> Envelope | None:
 
 
 def _object(part: object) -> Json:
-    if isinstance(part, str) and part[:1] == "{":
+    if isinstance(part, list) and len(part) == 1:
+        [part] = part
+    if isinstance(part, str) and part.startswith(("{", _IN_BASE64)):
         try:
-            part = orjson.loads(part)
-        except orjson.JSONDecodeError:
+            part = orjson.loads(base64.b64decode(part) if part.startswith(_IN_BASE64) else part)
+        except (orjson.JSONDecodeError, binascii.Error, ValueError):
             return {}
     return part if isinstance(part, dict) else {}
 
@@ -154,13 +185,9 @@ def _with(document: Json, stated: list[Any]) -> Envelope:
 def _choice(stated: object) -> Choice:
     if not isinstance(stated, dict):
         return Choice({"text": stated}, {})
-    several = stated.get("messages")
-    places = (
-        stated.get("message"),
-        stated.get("delta"),
-        several[-1] if isinstance(several, list) and several else None,
-    )
-    messages = [{"content": one} if isinstance(one, str) else one for one in (*places, stated)]
+    places = [stated.get(name) for name in ("message", "delta", "messages")]
+    lasts = [(one[-1] if one else None) if isinstance(one, list) else one for one in places]
+    messages = [{"content": one} if isinstance(one, str) else one for one in (*lasts, stated)]
     held = [one for one in messages if isinstance(one, dict)]
     message = next((one for one in held if any(value for name, value in one.items() if name != "role")), {})
     return Choice(stated, {} if message is stated and "content" not in stated else message)
@@ -173,6 +200,8 @@ def _in_text(text: str, content: bytes) -> Envelope:
     if text and content.lstrip()[:1] not in {b"{", b"[", b"<"} and (unpack(text).value or declines(text)):
         return Envelope(choices=[Choice({}, {"content": text})], kinds={"bare"})
     problem = "the endpoint's answer is not JSON" if text else _NOTHING
+    if "\ufffd" in text[:_HEAD_CHARS]:
+        problem += " and no text, as if compressed by br or zstd, which is not asked for"
     if len(content) >= MOST_BYTES:
         problem = f"the endpoint's answer is longer than {MOST_BYTES:,} bytes"
     elif not content.strip():

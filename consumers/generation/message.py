@@ -15,6 +15,9 @@ _THINKING_PARTS: Final = frozenset({*_REASONING, "redacted_thinking", "reasoning
 # Where a part of a list holds its text.
 _PART_TEXTS: Final = ("text", "content", "output_text", "value")
 _PART_VALUES: Final = ("json", "parsed", "input", "arguments")
+_DECODED: Final = ("parsed", "structured_output", "structured_outputs", "json")
+# What servers call the arguments of a call.
+_ARGUMENTS: Final = ("arguments", "input", "parameters", "args")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,9 @@ def _said(choice: Json, message: Json) -> Iterator[Source]:
             yield Source(_together(held), "parts")
         if any(isinstance(one, dict) and "type" not in one for one in values):
             yield Source(content, "decoded")
-    if message.get("parsed"):
-        yield Source(message["parsed"], "decoded")
+    for name in _DECODED:
+        if message.get(name):
+            yield Source(message[name], "decoded")
     if calls := list(_calls(message)):
         yield Source(_together(calls), "tool_call")
     if isinstance(choice.get("text"), str) and choice["text"].strip():
@@ -87,12 +91,15 @@ def _together(held: list[Any]) -> object:
 
 def _calls(message: Json) -> Iterator[object]:
     calls = message.get("tool_calls")
+    if isinstance(calls, dict) and not {"function", *_ARGUMENTS} & calls.keys():
+        calls = list(calls.values())
     stated = calls if isinstance(calls, list) else [calls]
     for call in [*stated, {"function": message.get("function_call")}]:
         if isinstance(call, dict):
             function = call.get("function")
-            arguments = (function if isinstance(function, dict) else call).get("arguments")
-            if arguments:
+            place = function if isinstance(function, dict) else call
+            arguments = next((place[name] for name in _ARGUMENTS if place.get(name)), None)
+            if arguments is not None:
                 yield arguments
 
 

@@ -2,14 +2,19 @@
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
 from streams.jobs.completion import Usage
 
-_REPORTS: Final = ("error", "errors", "detail", "message", "msg", "error_msg", "error_message", "base_resp")
+_REPORTS: Final = (
+    *("error", "errors", "detail", "message", "msg", "error_msg", "error_message", "errormessage", "base_resp"),
+    *("fault", "exception"),
+)
 # Gateways write these where there was no error.
 _NO_ERROR: Final = frozenset({"", "0", "00", "200", "none", "null", "nil", "ok", "success", "no error", "false"})
-_STATUSES: Final = ("code", "status", "status_code", "statusCode", "http_code")
+_STATUSES: Final = ("code", "status", "status_code", "statuscode", "http_code", "httpcode")
+_MOST_FIELDS: Final = 100
 # MiniMax has generated such an answer, and keeps it.
 _KEPT: Final = 1027
 
@@ -56,10 +61,11 @@ def reports(part: Mapping[str, Any]) -> bool:
 
 def reported(part: Mapping[str, Any], usage: Usage) -> NoCompletion:
     """Return what a part of a body reports, if anything, and its cost."""
+    part = _report_in(_lowered(part))
     error = part.get("error") or part
-    stated = [_mapping(one).get(name) for one in (error, part) for name in _STATUSES]
+    stated = [_lowered(_mapping(one)).get(name) for one in (error, part) for name in _STATUSES]
     statuses = [int(one) for one in map(str, stated) if re.fullmatch("[45][0-9]{2}", one)]
-    is_report = any(part.get(name) for name in _REPORTS)
+    is_report = _says(part)
     costs = usage.prompt_tokens is not None or usage.completion_tokens is not None
     is_kept = _mapping(part.get("base_resp")).get("status_code") == _KEPT
     return NoCompletion(
@@ -69,6 +75,23 @@ def reported(part: Mapping[str, Any], usage: Usage) -> NoCompletion:
         usage=usage if costs else None,
         maybe_billed=usage.maybe_billed if costs else is_kept or not is_report,
     )
+
+
+def _report_in(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the object that reports: this one, or the one within it that has an error or a code with a sentence."""
+    if _says(part):
+        return part
+    inner = [_lowered(one) for one in part.values() if isinstance(one, dict)]
+    reports = [one for one in inner if one.get("error") or (one.get("code") and one.get("message"))]
+    return reports[0] if len(reports) == 1 else part
+
+
+def _says(part: Mapping[str, Any]) -> bool:
+    return any(part.get(name) for name in _REPORTS)
+
+
+def _lowered(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {str(name).lower(): value for name, value in islice(part.items(), _MOST_FIELDS)}
 
 
 def _is_error(stated: object) -> bool:

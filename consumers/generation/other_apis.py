@@ -37,7 +37,8 @@ def _responses(document: Json) -> list[dict[str, Any]] | None:
     """The Responses API: `output` has messages, tool calls and reasoning, and `output_text` all texts in one."""
     output = document.get("output")
     items = [one for one in output if isinstance(one, dict)] if isinstance(output, list) else []
-    if not items and not isinstance(document.get("output_text"), str):
+    is_response = document.get("object") == "response" and isinstance(output, list) and not document.get("error")
+    if not items and not is_response and not isinstance(document.get("output_text"), str):
         return None
     content = [part for one in items if one.get("type", "message") == "message" for part in _list(one.get("content"))]
     reasoning = [one for one in items if one.get("type") == "reasoning"]

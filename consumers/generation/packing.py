@@ -5,9 +5,10 @@ string, null for an empty list. It says nothing about the activities, so it cost
 themselves are content: they are found here, and never mended.
 """
 
+import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -23,6 +24,13 @@ _START: Final = re.compile(r'\{(?=\s*["\'}])|\[(?=\s*\{)|"(?=(?:\s|\\[nrt]|\\+")
 # An answer that begins like this and cannot be decoded is broken. What is whole inside of it is not the answer.
 _BEGINS: Final = re.compile(r'\{\s*["\']activities|\[\s*\{\s*"title"')
 _FENCE: Final = re.compile(r"(?:```|~~~)[\w+.-]*")
+_IN_FENCE: Final = re.compile(r"(?:```|~~~)[\w+.-]*\s*(.*?)\s*(?:```|~~~)?", re.DOTALL)
+# As Markdown quotes a line.
+_QUOTED: Final = re.compile(r"^\s*> ?")
+# A JSON string as a whole, or what people's programs take for a blank and JSON does not.
+_SPACES: Final = re.compile(
+    r'("(?:[^"\\]|\\.)*")|[\u00a0\u1680\u2000-\u200f\u2028\u2029\u202f\u205f-\u2064\u3000\ufeff]', re.DOTALL
+)
 _ACTIVITIES: Final = "activities"
 _LISTS: Final = ("materials", "steps")
 _DEEPEST: Final = 4
@@ -69,10 +77,11 @@ def unpack(text: str, *, depth: int = 0) -> Found:
     elif not text.strip():
         return Found(problem="it is empty")
     found, places = _last(values)
-    if found.value is None and (escaped := _unescaped(text)) and depth < _DEEPEST:
-        found = unpack(escaped, depth=depth + 1)
-        found.kinds.add("string")
-        return found
+    for other in _rewritten(text) if found.value is None and depth < _DEEPEST else ():
+        inner = unpack(other, depth=_DEEPEST)
+        if inner.value is not None:
+            inner.kinds.add("string")
+            return inner
     if found.value is None:
         found.instead = "" if any(one.broken for one in values) else outside
         return found
@@ -82,6 +91,20 @@ def unpack(text: str, *, depth: int = 0) -> Found:
     found.kinds |= {"fence"} if bare != around else set()
     found.kinds |= {"text"} if _TAG.sub("", bare).strip() else set()
     return found
+
+
+def _rewritten(text: str) -> Iterator[str]:
+    """Yield the text without a way of writing that hides its JSON. Nothing within a string changes its meaning."""
+    if escaped := _unescaped(text):
+        yield escaped
+    if "&quot;" in text or "&#34;" in text:
+        yield html.unescape(text)
+    lines = text.splitlines()
+    if lines and all(line.lstrip().startswith(">") for line in lines if line.strip()):
+        yield "\n".join(_QUOTED.sub("", line) for line in lines)
+    spaced = _SPACES.sub(lambda found: found[1] or " ", text)
+    if spaced != text:
+        yield spaced
 
 
 def _unescaped(text: str) -> str:
@@ -217,9 +240,9 @@ def _is_activity(value: object) -> bool:
 def _one(value: object, kinds: set[str]) -> dict[str, Any] | None:
     """Return the activity that a value is, or holds as its only one, or as a text."""
     inner, kind = value, ""
-    if isinstance(value, str) and value.lstrip()[:1] == "{":
+    if isinstance(value, str) and (bare := _bare(value))[:1] == "{":
         try:
-            inner, kind = _DECODER.decode(value), "string"
+            inner, kind = _DECODER.decode(bare), "string"
         except (ValueError, RecursionError):
             return None
     elif isinstance(value, dict) and len(value) == 1:
@@ -229,6 +252,13 @@ def _one(value: object, kinds: set[str]) -> dict[str, Any] | None:
         return None
     kinds |= {kind} if kind else set()
     return inner
+
+
+def _bare(text: str) -> str:
+    """Return a text without the fence around it."""
+    text = text.strip()
+    fenced = _IN_FENCE.fullmatch(text)
+    return fenced[1] if fenced else text
 
 
 def unpacked_each(value: dict[str, Any], kinds: set[str]) -> dict[str, Any]:

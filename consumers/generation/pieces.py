@@ -14,7 +14,7 @@ import orjson
 
 from consumers.generation.body import MOST_BYTES, MOST_STREAM_BYTES
 from consumers.generation.frame import Frame, texts_of
-from consumers.generation.stream import merged, value_in
+from consumers.generation.stream import as_chat, merged, value_in
 from consumers.generation.written import Written
 
 # Called with the number and the title of an activity.
@@ -180,6 +180,7 @@ class Pieces:
         return value
 
     def _fold(self, piece: dict[str, Any], line: bytes) -> None:
+        piece = as_chat(piece)
         choices = _dicts(piece.get("choices"))
         choice = _first(choices)
         delta = choice.get("delta")

@@ -18,12 +18,21 @@ _DURATION: Final = re.compile(rf"(?:{_PART.pattern}\s*)+")
 _ISO_DURATION: Final = re.compile(rf"p((?:{_PART.pattern})?)t?((?:{_PART.pattern})*)")
 # A header that was sent twice, joined on the way.
 _JOINED: Final = re.compile(r"\d{1,12}(?:\s*,\s*\d{1,12})+")
+# As .NET writes a duration: 00:01:30.
+_CLOCK: Final = re.compile(r"(\d{1,3}):([0-5]\d):([0-5]\d(?:\.\d{1,9})?)", re.ASCII)
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-# "Please try again in 1.2s", "Please retry in 45.8s.", "retry after 20 seconds", "Try again in 6m0s"
+# "Please try again in 1.2s", "retry after 20 seconds", "Try again in 6m0s", "in 1 minute and 5 seconds"
 _SPOKEN: Final = re.compile(
-    rf"(?:again|retry|wait|resets?|available|cool ?down)(?:\s+\w+)?\s+(?:in|after|for|of)?\s*(?:about\s+)?"
-    rf"((?:{_PART.pattern}\s*)+)(?![a-z])"
+    rf"(?:again|retry|wait|resets?|available|cool ?down|down)(?:\s+\w+)?\s+(?:in|after|for|of)?\s*(?:about\s+)?"
+    rf"((?:{_PART.pattern}\s*(?:(?:and|,)\s+(?=\d))?)+)(?![a-z])"
 )
+# As LiteLLM names a time, "Limit resets at: 2031-04-01 12:00:00 UTC", and Azure a duration, "in 00:10:00".
+_SPOKEN_AT: Final = re.compile(
+    r"(?:again|retry|resets?|replenished|available|until)\s*(?:at|in|on|after)?\s*:?\s*"
+    r"(\d{4}-\d\d-\d\d[t ]\d\d:\d\d:\d\d(?:\.\d{1,9})? ?(?:utc|gmt|z|[+-]\d\d:?\d\d)|\d{1,3}:\d\d:\d\d)"
+)
+_SPOKEN_CHINESE: Final = re.compile(r"(\d{1,9}) ?(秒|分钟|小时)(?:钟)?(?:之?后|後)")
+_CHINESE_S: Final = {"秒": 1, "分钟": 60, "小时": 3600}
 # Seconds or a date; and Azure's, OpenAI's and others' in milliseconds, which come first.
 _WAITS: Final = ("retry-after", "x-retry-after", "x-ratelimit-retry-after")
 _WAITS_MS: Final = ("retry-after-ms", "x-ms-retry-after-ms", "x-retry-after-ms")
@@ -38,6 +47,10 @@ _LONGEST_LIST: Final = 512
 _EPOCH_S: Final = 1e8
 _THOUSANDTHS: Final = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 _ZONE: Final = re.compile(r"(?<=\d) ?(?:UTC|GMT)$")
+# As Go prints a time: 2031-04-01 09:00:00.5 +0000 UTC m=+1.5
+_OF_GO: Final = re.compile(r" ?([+-]\d\d:?\d\d)(?: [A-Z]{3,5})?(?: m=\S*)?$")
+_MONTH: Final = re.compile(r"(?<=-)(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)(?=-)", re.IGNORECASE)
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
 def retry_after(headers: Mapping[str, str]) -> timedelta | None:
@@ -46,9 +59,9 @@ def retry_after(headers: Mapping[str, str]) -> timedelta | None:
     It says so by `retry-after-ms`, or `Retry-After` in seconds or as a date.
     """
     for name in _WAITS_MS:
-        milliseconds = number_of(headers.get(name))
-        if milliseconds is not None:
-            return bounded(milliseconds / 1000)
+        wait = wait_of(in_milliseconds(headers.get(name)))
+        if wait is not None:
+            return wait
     return next((wait for name in _WAITS if (wait := wait_of(headers.get(name))) is not None), None)
 
 
@@ -76,8 +89,19 @@ def wait_of(text: str | None) -> timedelta | None:
 
 def spoken_wait(text: str) -> timedelta | None:
     """Return the wait that an error's message names in words."""
-    found = _SPOKEN.search(text.lower())
-    return bounded(_seconds(found[1])) if found else None
+    lowered = text.lower()
+    if (found := _SPOKEN.search(lowered)) is not None:
+        return bounded(_seconds(found[1]))
+    if (found := _SPOKEN_AT.search(lowered)) is not None:
+        clock = _CLOCK.fullmatch(found[1])
+        return _of_clock(clock) if clock else wait_of(found[1].upper())
+    found = _SPOKEN_CHINESE.search(lowered)
+    return bounded(int(found[1]) * _CHINESE_S[found[2]]) if found else None
+
+
+def in_milliseconds(text: str | None) -> str | None:
+    """Return a value with milliseconds as its unit. One that has a unit is left as it is."""
+    return f"{text} ms" if number_of(text) is not None else text
 
 
 def exhausted_for(headers: Mapping[str, str]) -> timedelta | None:
@@ -124,7 +148,7 @@ def _longest(headers: Mapping[str, str], *, unless_left: bool) -> timedelta | No
         left = number_of(headers.get(lowered.replace("reset", "remaining")))
         if (left is None and unless_left) or (left is not None and left > 0):
             continue
-        wait = wait_of(f"{value} ms" if lowered.endswith("-ms") and number_of(value) is not None else value)
+        wait = wait_of(in_milliseconds(value) if lowered.endswith("-ms") else value)
         if wait:
             waits.append(wait)
     for _, state in limit_items(headers.get("ratelimit")):
@@ -144,9 +168,20 @@ def _unit(unit: str) -> float:
     return {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0}[unit[0]]
 
 
+def _of_clock(clock: re.Match[str]) -> timedelta:
+    hours, minutes, seconds = map(float, clock.groups())
+    return bounded(3600 * hours + 60 * minutes + seconds)
+
+
+def _as_iso(text: str) -> str:
+    """Return a time with its zone, and its month's number, as ISO 8601 has them."""
+    in_numbers = _MONTH.sub(lambda month: f"{_MONTHS.index(month[0].lower()) + 1:02}", text)
+    return _OF_GO.sub(r"\1", in_numbers) if _OF_GO.search(in_numbers) else _ZONE.sub("Z", in_numbers)
+
+
 def _until(text: str) -> timedelta | None:
     try:
-        at = datetime.fromisoformat(_ZONE.sub("Z", text)) if text[:4].isdigit() else parsedate_to_datetime(text)
+        at = datetime.fromisoformat(_as_iso(text)) if text[:4].isdigit() else parsedate_to_datetime(text)
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
         return bounded((at - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError, OverflowError, IndexError):

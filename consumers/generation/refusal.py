@@ -13,7 +13,7 @@ from typing import Final
 
 import orjson
 
-from consumers.generation.rate_limits import named_reset, retry_after, spoken_wait, wait_of
+from consumers.generation.rate_limits import in_milliseconds, named_reset, retry_after, spoken_wait, wait_of
 
 # What an error says stands at its beginning; a page of megabytes costs no more than this.
 _READ_BYTES: Final = 64 * 1024
@@ -30,7 +30,16 @@ _BASE_RESP: Final = "base_resp"
 _BASE_RESP_CODE: Final = ("base_resp", "status_code")
 _PARAMETERS: Final = frozenset({"param", "loc", "field", "parameter"})
 # What a validation error repeats of the request may be the customer's text.
-_ECHOES: Final = frozenset({"input", "failed_generation", "flagged_input", "ctx", "url", "headers", "request"})
+_ECHOES: Final = frozenset({"input", "failed_generation", "flagged_input", "ctx", "url", "request"})
+_HEADERS: Final = "headers"
+_OF_LIMITS: Final = re.compile(r"(x-)?rate-?limit|(x-)?retry-after", re.IGNORECASE)
+# What a body calls the time to come back: Google, OpenAI, Hugging Face and WSO2, in the letters alone.
+_WAITS: Final = re.compile(
+    r"retry(delay|(after|in|at)(seconds|secs|s)?|after(ms|milliseconds|millis))"
+    r"|resets?(at|time|after|in(ms|milliseconds|seconds|secs|s)?)|nextaccesstime|estimatedtime"
+)
+_MILLISECONDS: Final = ("ms", "milliseconds", "millis")
+_OTHER_THAN_LETTERS: Final = re.compile("[^a-z]")
 # Cloudflare's page for programs is a number.
 _PAGE: Final = re.compile(r"\s*(<|error code: \d{3,4}\s*$)")
 _SECRET: Final = re.compile(r"\b(?:(?:sk|pk|xai|csk|pplx|tgp)-|gsk_|hf_|AIza|Bearer\s+)[\w*.-]{6,}", re.IGNORECASE)
@@ -108,8 +117,9 @@ class _Said:
                 self.codes.add(f"{_BASE_RESP}_{value}")
             elif name in _PARAMETERS:
                 self.parameters.add(clean(str(value), chars=_WORD_CHARS).lower())
-            elif name in {"retrydelay", "retry_after", "retry_after_seconds"}:
-                self.wait = self.wait or wait_of(clean(str(value)))
+            elif _WAITS.fullmatch(letters := _OTHER_THAN_LETTERS.sub("", name)):
+                stated = clean(str(value))
+                self.wait = self.wait or wait_of(in_milliseconds(stated) if letters.endswith(_MILLISECONDS) else stated)
             elif name.startswith("x-ratelimit"):
                 self.headers[name] = clean(str(value))
             elif name in _CODES:
@@ -123,8 +133,13 @@ class _Said:
         if depth > _DEEPEST or self._parts > _MOST_PARTS or name in _ECHOES:
             return
         match value:
+            case {"seconds": seconds} if name == "retrydelay":
+                yield name, f"{seconds}s"
             case dict():
                 for key, part in value.items():
+                    # A gateway hands on those of the provider; others are of the request, with its key.
+                    if name == _HEADERS and not _OF_LIMITS.match(str(key)):
+                        continue
                     inner = str(key).lower()[:_WORD_CHARS]
                     yield from self._walk(_BASE_RESP if (name, inner) == _BASE_RESP_CODE else inner, part, depth + 1)
             case list() if name == "loc":

@@ -15,7 +15,8 @@ MODEL_CODES: Final = words(
         r"model_?(not_?found|not_?exist|not_available|not_supported|decommissioned|terms_required|deprecated|"
         r"permission_blocked\w*)\w*"
     ),
-    r"(unknown|invalid|unsupported|no_such)_model\w*",
+    r"(unknown|invalid|unsupported|unavailable|no_such)_model\w*",
+    r"no_access",
     r"deployment_?not_?found",
     r"model_not_open",
     r"model_not_loaded",
@@ -28,8 +29,9 @@ MODEL_CODES: Final = words(
 MODEL: Final = words(
     (
         r"\bmodels?\b[^.]{0,160}?(not found|does(n't| not) exist|not exist|is not available|no longer|"
-        r"decommissioned|not loaded|not a valid|is not supported\b(?! (response|when|with this (param|"
-        r"value)))|retired|not a chat model|removed|end of (its )?life|access denied)"
+        r"decommissioned|disabled|not loaded|not a valid|identifier is invalid|"
+        r"is not supported\b(?! (response|when|with this (param|value)))|"
+        r"retired|not a chat model|removed|end of (its )?life|access (is )?denied)"
     ),
     r"(unknown|invalid|no such|unrecogni[sz]ed|unsupported|not a valid) model\b",
     r"not a valid model id",
@@ -38,7 +40,8 @@ MODEL: Final = words(
     r"no allowed providers",
     r"failed to load model",
     r"try pulling it",
-    r"do(es)?(n't| not) have access to (the )?model",
+    r"do(es)?(n't| not) have access to (the )?model|no access to (the )?model",
+    r"llm provider not provided",
     r"deployment[\w\s]{0,40}does not exist",
     r"(does(n't| not)|not) support (the )?chat",
     r"does not work with the specified model",
@@ -67,7 +70,8 @@ LONG: Final = words(
     r"range of input length",
     # What is left for the answer beside a prompt that is longer than the model reads.
     r"max_tokens must be at least 1, got -",
-    r"maximum (input|prompt|sequence)? ?(length|tokens)[^.]{0,60}exceed",
+    r"maximum (input|prompt|sequence)? ?(length|tokens)(?! you requested)[^.]{0,60}exceed",
+    r"(prompt|input)[ _](length|tokens?)\b[^.]{0,60}?((greater|larger|longer|more) than|must be less)",
     r"(prompt|input|request|messages?|payload|body)\b[^.]{0,40}?too (long|large|big)",
     r"too (many|long)[^.]{0,20}(input |prompt )?tokens",
     r"reduce (the |your )?(length|message|prompt|input)",
@@ -96,7 +100,16 @@ TOO_MANY_ASKED: Final = words(
 BOUND: Final = words(r"(less|greater) than", r"at most", r"<=", r"\brange\b")
 # LM Studio says so under status 200.
 NO_ADDRESS: Final = words(
-    r"unexpected endpoint", r"(no|unknown|invalid) (such )?(route|endpoint|path)\b", r"cannot post "
+    r"could not route to",
+    r"please configure ai gateway",
+    r"unexpected endpoint",
+    r"(no|unknown|invalid) (such )?(route|endpoint|path)\b",
+    r"cannot post ",
+)
+# Azure's dated interfaces: one that is missing, or has been ended.
+API_VERSION: Final = words(
+    r"api[ -]version\b[^.]{0,60}?(required|missing|invalid|unknown|not (supported|found|valid))",
+    r"(missing|invalid|unknown|unsupported)[\w ]{0,20} api[ -]version\b",
 )
 # Parts of the request, as `dialect` knows them, and how refusals name them.
 PARTS: Final[dict[str, re.Pattern[str]]] = {
@@ -146,7 +159,7 @@ NOT_TAKEN: Final = words(
     r"literal_error",
     r"extra inputs",
     r"instead",
-    r"failed to (parse|compile)",
+    r"failed to (parse|compile|convert)",
     r"(must|should) alternate",
     r"too (many states|complex|deep)",
     r"only user,? and",

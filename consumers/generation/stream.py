@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
+_PREFIX: Final = re.compile(r"(?:data:\s*)+")
 _BLANK: Final = re.compile(r"\s*")
 # Names under which pieces of one text follow each other. Of anything else the last one counts.
 _TEXTS: Final = frozenset(
@@ -41,8 +42,30 @@ def joined(pieces: Sequence[object]) -> object:
     for piece in pieces[:_MOST_PIECES]:
         if isinstance(piece, dict):
             # The last of the Responses API's events repeats the whole answer.
-            document = piece["response"] if isinstance(piece.get("response"), dict) else merged(document, piece)
+            whole = isinstance(piece.get("response"), dict)
+            document = piece["response"] if whole else merged(document, as_chat(piece))
     return document
+
+
+def as_chat(piece: dict[str, Any]) -> dict[str, Any]:
+    """Return an event of Anthropic's stream as a piece of a completion. Another one is left as it is."""
+    delta: dict[str, Any] = {}
+    match piece:
+        case {"type": "message_start", "message": {"usage": usage, **message}}:
+            return {"model": message.get("model"), "usage": usage}
+        case {"type": "content_block_delta", "delta": {"text": str() as text}}:
+            delta = {"content": text}
+        case {"type": "content_block_delta", "delta": {"thinking": str() as text}}:
+            delta = {"reasoning_content": text}
+        case {"type": "content_block_delta", "delta": {"partial_json": str() as text}}:
+            delta = {"tool_calls": [{"index": piece.get("index", 0), "function": {"arguments": text}}]}
+        case {"type": "message_delta", "delta": {"stop_reason": reason}}:
+            return {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}], "usage": piece.get("usage")}
+        case {"type": "content_block_start" | "content_block_delta" | "content_block_stop" | "message_stop"}:
+            return {}
+        case _:
+            return piece
+    return {"choices": [{"index": 0, "delta": delta}]}
 
 
 def _events(lines: Sequence[str]) -> Iterator[object]:
@@ -63,7 +86,8 @@ def _events(lines: Sequence[str]) -> Iterator[object]:
 
 
 def value_in(text: str) -> object:
-    """Return the object or list that a text is, or None."""
+    """Return the object or list that a text is, or None. A gateway may have put a second `data:` before it."""
+    text = _PREFIX.sub("", text, count=1)
     try:
         return json.loads(text, strict=False) if text[:1] in {"{", "["} else None
     except (ValueError, RecursionError):

@@ -1,6 +1,8 @@
 """A completion is found in whatever body it comes: pieces of a stream, a wrapper, other choices, other APIs."""
 
+import gzip
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,6 +116,16 @@ _TEXTS = {
     "a body as a text": _dumps({"isBase64Encoded": False, "body": _dumps(_PLAIN), "headers": {}}),
     "output, and the cost beside it": _dumps({"output": {"choices": [_CHOICE]}, "usage": _USAGE, "request_id": "r"}),
     "in a list": _dumps([_PLAIN]),
+    "a body as a text in Base64": _dumps(
+        {"isBase64Encoded": True, "body": b64encode(_dumps(_PLAIN).encode()).decode()}
+    ),
+    "a body in a string": _dumps(_dumps(_PLAIN)),
+    "predictions": _dumps({"predictions": [_PLAIN], "deployedModelId": "1"}),
+    "a message in a list": _dumps(_PLAIN | {"choices": [{"message": [{"role": "assistant", "content": GOOD}]}]}),
+    "events with the prefix twice": _sse(_chunks()).replace("data: ", "data: data: "),
+    "the usage so far with each event": _sse(
+        [one | {"usage": {"prompt_tokens": 10, "completion_tokens": min(at, 20)}} for at, one in enumerate(_chunks())]
+    ),
     "base_resp": _dumps(_PLAIN | {"base_resp": {"status_code": 0, "status_msg": ""}, "input_sensitive": False}),
     "Cloudflare's own": _dumps({"result": {"response": GOOD, "usage": _USAGE}, "success": True, "errors": []}),
     "Cloudflare's own, decoded": _dumps({"result": {"response": json.loads(GOOD), "usage": _USAGE}, "success": True}),
@@ -127,6 +139,31 @@ def test_a_completion_is_found(text: str) -> None:
     assert activities_in(text.encode()) == ACTIVITIES
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (10, 20)
     assert not completion.usage.maybe_billed
+
+
+_BYTES = {
+    "UTF-32": _dumps(_PLAIN).encode("utf-32"),
+    "UTF-16 of the other order": b"\xfe\xff" + _dumps(_PLAIN).encode("utf-16-be"),
+    "compressed, and no header says so": gzip.compress(_dumps(_PLAIN).encode()),
+    "chunks that a gateway left": b"64\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n"
+    % ((sent := _dumps(_PLAIN).encode())[:100], len(sent) - 100, sent[100:]),
+}
+
+
+@pytest.mark.parametrize("content", _BYTES.values(), ids=_BYTES)
+def test_a_completion_is_found_in_other_bytes(content: bytes) -> None:
+    """Encodings and what HTTP puts around a body are taken off."""
+    assert activities_in(content) == ACTIVITIES
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\x8b\x00\x80" * 20, b"\x28\xb5\x2f\xfd" * 9, b"\x1f\x8bno gzip", b"1\r\nx\r\n" * 100_000, b"ffffffff\r\n{"],
+)
+def test_bytes_that_are_no_text_say_so(content: bytes) -> None:
+    """A gateway may compress as nobody asked it to, or break its own frame."""
+    with pytest.raises(NoCompletion, match="the endpoint's answer is not JSON"):
+        read(content, fallback_model="f")
 
 
 _BARE = {
@@ -219,6 +256,27 @@ def test_the_answer_of_another_api_is_used_and_counted(document: object) -> None
     assert (usage.prompt_tokens, usage.completion_tokens, usage.maybe_billed) == (10, 20, False)
 
 
+def test_a_streamed_answer_of_anthropic_is_joined() -> None:
+    """Its events are of another form than those that were asked for."""
+    texts = [GOOD[at : at + 300] for at in range(0, len(GOOD), 300)]
+    usage = {"input_tokens": 10, "output_tokens": 1}
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {**_ANTHROPIC, "model": "m", "content": [], "usage": usage}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "ping"},
+        *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": one}} for one in texts),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 20}},
+        {"type": "message_stop"},
+    ]
+    content = _sse(events, done="").encode()
+    assert activities_in(content) == ACTIVITIES
+    usage_read = read(content, fallback_model="f").usage
+    assert (usage_read.model, usage_read.prompt_tokens, usage_read.completion_tokens) == ("m", 10, 20)
+    events[-2]["delta"]["stop_reason"] = "max_tokens"
+    assert failure_of(_sse(events, done="").encode()).code == "llm_truncated"
+
+
 def test_a_streamed_answer_of_ollama_is_joined() -> None:
     """It streams by default, an object a line."""
     lines = [
@@ -271,6 +329,7 @@ def test_another_api_that_brings_no_activities_names_the_address_to_set(name: st
         (_output(_SAID, status="incomplete", incomplete_details={"reason": "max_output_tokens"}), "llm_truncated"),
         (_output(_message({"type": "refusal", "refusal": "no"})), "llm_refusal"),
         (_output(_SAID, status="incomplete", incomplete_details={"reason": "content_filter"}), "llm_content_filter"),
+        (_output(status="incomplete", incomplete_details={"reason": "content_filter"}), "llm_content_filter"),
     ],
 )
 def test_how_the_answer_of_another_api_ended_counts(document: object, code: str) -> None:
@@ -369,6 +428,9 @@ _SORRY = (
     "Sajnálom, de ebben nem tudok segíteni.",
     "Valitettavasti en voi auttaa tässä pyynnössä.",
     "Îmi pare rău, dar nu pot ajuta cu această cerere.",
+    "Jag kan tyvärr inte hjälpa till med det.",
+    "Det kan jeg desværre ikke hjælpe med.",
+    "Przykro mi, nie jestem w stanie tego zrobić.",
     "Λυπάμαι, δεν μπορώ να βοηθήσω με αυτό το αίτημα.",  # noqa: RUF001 - Greek is meant
     "عذراً، لا أستطيع المساعدة في هذا الطلب.",
     "מצטער, אני לא יכול לעזור בבקשה זו.",
@@ -433,6 +495,7 @@ def test_other_prose_is_no_refusal(text: str) -> None:
         ({"error": {"code": 1261, "message": "Prompt too long"}}, "llm_prompt_too_long", False),
         ({"base_resp": {"status_code": 1039, "status_msg": "token limit"}}, "llm_prompt_too_long", False),
         ({"detail": "This model's maximum context length is 4096 tokens"}, "llm_prompt_too_long", False),
+        ({"header": {"code": 10013, "message": "input content moderation not pass"}}, "llm_content_filter", False),
     ],
 )
 def test_an_error_under_200_that_is_about_the_prompt_fails_its_job(
@@ -463,6 +526,24 @@ def test_an_error_under_200_that_is_about_the_prompt_fails_its_job(
         ({"error": "overloaded"}, "endpoint", "llm_server_error"),
         ({"error": "Incorrect API key provided"}, "account", "llm_misconfigured"),
         ({"error": {"message": "The model `m` does not exist"}}, "configuration", "llm_misconfigured"),
+        (
+            {"Response": {"Error": {"Code": "AuthFailure.SecretIdNotFound", "Message": "x"}, "RequestId": "r"}},
+            "account",
+            "llm_misconfigured",
+        ),
+        (
+            {"Response": {"Error": {"Code": "RequestLimitExceeded", "Message": "x"}, "RequestId": "r"}},
+            "limit",
+            "llm_rate_limited",
+        ),
+        (
+            {"ResponseMetadata": {"Error": {"HTTPCode": 403, "Message": "Access denied: invalid access key"}}},
+            "account",
+            "llm_misconfigured",
+        ),
+        ({"Message": "Too Many Requests"}, "limit", "llm_rate_limited"),
+        ({"fault": {"faultstring": "Rate limit quota violation"}}, "limit", "llm_rate_limited"),
+        ({"errorType": "Sandbox.Timedout", "errorMessage": "Task timed out"}, "endpoint", "llm_server_error"),
     ],
 )
 def test_an_error_under_200_that_everybody_meets_holds(document: object, blame: str, code: str) -> None:
@@ -494,6 +575,7 @@ _FILTERED = {"hate": {"filtered": False, "severity": "safe"}, "violence": {"filt
         },
         {"choices": [{"message": {"content": None, "content_filter_results": _FILTERED}}]},
         {"choices": [{"message": {}}], "prompt_filter_results": [{"content_filter_results": _FILTERED}]},
+        {"choices": [{"message": {"content": "Sorry"}}], "amazon-bedrock-guardrailAction": "INTERVENED"},
     ],
 )
 def test_a_filter_that_speaks_beside_the_answer_stops_it(document: dict[str, Any]) -> None:

@@ -116,6 +116,36 @@ def test_a_used_up_limit_says_when_to_come_back_too() -> None:
     assert _answered(429, headers=headers).closed_for == timedelta(seconds=2)
 
 
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        ({"details": [{"retryDelay": "3.5s"}]}, 3.5),
+        ({"details": [{"retryDelay": {"seconds": "30", "nanos": 0}}]}, 30),
+        ({"retry_after": 1.5}, 1.5),
+        ({"retryAfter": 20}, 20),
+        ({"retry-after": "20"}, 20),
+        ({"retry_after_ms": 2_500}, 2.5),
+        ({"retryAfterMs": "2500"}, 2.5),
+        ({"metadata": {"retry_after_seconds": 12}}, 12),
+        ({"type": "usage_limit_reached", "resets_in_seconds": 123, "resets_at": 4_000_000_000}, 123),
+        ({"resets_at": 4_000_000_000}, 3_600),
+        ({"resetTime": "2096-10-02T07:06:40Z"}, 3_600),
+        ({"nextAccessTime": "2096-Oct-02 07:06:40+0000 UTC"}, 3_600),
+        ({"metadata": {"headers": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "4000000000000"}}}, 3_600),
+        ({"metadata": {"headers": {"Retry-After": "5", "Authorization": "Bearer sk-abc123"}}}, 5),
+        ({"resets_at": "soon"}, None),
+        ({"retryDelay": {"seconds": "soon"}}, None),
+    ],
+)
+def test_a_body_may_name_when_to_come_back(error: dict[str, object], seconds: float | None) -> None:
+    """Each has a name of its own for it: Google, OpenAI, gateways, and OpenRouter, which hands on the headers."""
+    body = orjson.dumps({"error": {"message": "Rate limit exceeded"} | error})
+    response = httpx2.Response(429, content=body, request=_REQUEST)
+    failure = translate(openai.RateLimitError("x", response=response, body=None), url="http://llm.test/v1", model="m")
+    assert failure.closed_for == (None if seconds is None else timedelta(seconds=seconds))
+    assert "sk-abc123" not in failure.words
+
+
 @pytest.mark.parametrize(("status", "headers"), [(429, {}), (429, {"retry-after": "0"}), (503, {}), (529, {})])
 def test_an_endpoint_that_names_no_time_closes_no_gate(status: int, headers: dict[str, str]) -> None:
     """It is held until a probe is answered; the gate is for times that an endpoint names."""

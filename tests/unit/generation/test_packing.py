@@ -111,6 +111,20 @@ def failure_of(content: bytes) -> LlmFailure:
         "its own error, empty": json.dumps({"error": None, "success": True, "activities": ACTIVITIES}),
         "numbers as strings": GOOD.replace('"min": ', '"min": "').replace(', "max": ', '", "max": '),
         "whole numbers with a point": GOOD.replace('"duration_minutes": 60,', '"duration_minutes": 60.0,'),
+        "each as a string in a fence": json.dumps(
+            {"activities": [f"```json\n{json.dumps(one)}\n```" for one in ACTIVITIES]}
+        ),
+        "quoted by Markdown": "\n".join(
+            f"> {line}" for line in json.dumps({"activities": ACTIVITIES}, indent=1).splitlines()
+        ),
+        "no-break spaces between": json.dumps({"activities": ACTIVITIES}, indent=2).replace("  ", "\u00a0\u00a0"),
+        "a zero-width space between": GOOD.replace(", ", ",\u200b ", 1),
+        "as HTML": "<p>" + GOOD.replace('"', "&quot;") + "</p>",
+        "thought of Command's": f"<|START_THINKING|>{_TWO}<|END_THINKING|><|START_RESPONSE|>{GOOD}<|END_RESPONSE|>",
+        "box of GLM's": f"<think>hm</think><|begin_of_box|>{GOOD}<|end_of_box|>",
+        "channels without their marks": f"analysisThree {{of them}}assistantfinal{GOOD}",
+        "steps and the final response": f"My steps:\n{_TWO}\n[BEGIN FINAL RESPONSE]\n{GOOD}\n[END FINAL RESPONSE]",
+        "comments around": f"// three\n/* of them */ {GOOD} // end",
         "line breaks in strings": GOOD.replace('"activities"', '"note": "one\ntwo", "activities"'),
     }.items(),
     ids=lambda case: case[0],
@@ -146,6 +160,11 @@ def test_packing_comes_off(text: tuple[str, str]) -> None:
         {"content": None, "tool_calls": [{"type": "function", "function": {"name": "a", "arguments": GOOD}}]},
         {"content": "Calling.", "tool_calls": [{"function": {"arguments": {"activities": ACTIVITIES}}}]},
         {"function_call": {"name": "a", "arguments": GOOD}},
+        {"content": None, "tool_calls": {"0": {"function": {"name": "a", "arguments": GOOD}}}},
+        {"content": None, "tool_calls": [{"name": "a", "input": {"activities": ACTIVITIES}}]},
+        {"content": None, "tool_calls": [{"function": {"name": "a", "parameters": {"activities": ACTIVITIES}}}]},
+        {"content": None, "tool_calls": [{"type": "tool_call", "args": {"activities": ACTIVITIES}}]},
+        {"content": None, "structured_output": {"activities": ACTIVITIES}},
         {"content": GOOD, "refusal": "", "tool_calls": None, "reasoning": None},
     ],
 )
@@ -231,6 +250,8 @@ def test_a_hostile_text_is_invalid(text: str) -> None:
         "FINISH_REASON_MAX_TOKENS",
         "model_context_window_exceeded",
         "truncated",
+        "max_length",
+        "out_of_tokens",
     ],
 )
 def test_cut_off_in_any_spelling_is_truncated(reason: str) -> None:
@@ -266,6 +287,13 @@ def test_the_reason_may_stand_in_another_place(more: dict[str, object]) -> None:
         "BLOCKLIST",
         "SPII",
         "sensitive",
+        "MODEL_ARMOR",
+        "ERROR_TOXIC",
+        "content_risk",
+        "policy_violation",
+        "unsafe",
+        "JAILBREAK",
+        "content_filter: PROHIBITED_CONTENT",
     ],
 )
 def test_a_content_filter_in_any_spelling(reason: str) -> None:
@@ -297,7 +325,9 @@ def test_an_answer_that_its_server_calls_malformed_is_not_saved(reason: str) -> 
     assert reason.lower() in str(failure)
 
 
-@pytest.mark.parametrize("reason", ["error", "insufficient_system_resource", "network_error", "abort", "cancelled"])
+@pytest.mark.parametrize(
+    "reason", ["error", "insufficient_system_resource", "network_error", "abort", "cancelled", "time_limit"]
+)
 def test_an_answer_that_its_server_broke_off_is_the_endpoints_failure(reason: str) -> None:
     """It is not saved, and what it cost is not forgotten."""
     with pytest.raises(NoCompletion) as raised:

@@ -102,6 +102,9 @@ _WAYS: list[Callable[[float], str]] = [
     lambda at: str(int(at * 1e9)),
     lambda at: datetime.fromtimestamp(at, UTC).isoformat(),
     lambda at: f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC",
+    lambda at: f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S.%f}000 +0000 UTC m=+1.5",
+    lambda at: f"{datetime.fromtimestamp(at, UTC):%Y-%b-%d %H:%M:%S}+0000 UTC",
+    lambda at: f"{datetime.fromtimestamp(at + 7_200, UTC):%a, %d %b %Y %H:%M:%S} +0200",
     lambda at: f"{datetime.fromtimestamp(at, UTC):%A, %d-%b-%y %H:%M:%S} GMT",
     lambda at: f"{datetime.fromtimestamp(at, UTC):%a %b %d %H:%M:%S %Y}",
 ]
@@ -115,6 +118,8 @@ _WAYS: list[Callable[[float], str]] = [
         ({"x-ratelimit-retry-after": "7s"}, 7),
         ({"x-ms-retry-after-ms": "700"}, 0.7),
         ({"x-retry-after-ms": "700", "retry-after": "1"}, 0.7),
+        ({"retry-after-ms": "1500ms"}, 1.5),
+        ({"retry-after-ms": "soon", "retry-after": "4"}, 4),
     ],
 )
 def test_a_wait_may_stand_under_another_name(header: dict[str, str], seconds: float) -> None:
@@ -164,6 +169,14 @@ def test_a_reset_may_be_a_point_in_time(ahead: timedelta, write: Callable[[float
         ("Your limit will reset in 10 s", 10),
         ("Your limit resets after 5 minutes", 300),
         ("cooldown of 30 s", 30),
+        ("cooling down for 30 seconds", 30),
+        ("Please try again in 1 minute and 5 seconds", 65),
+        ("Out of call volume quota. Quota will be replenished in 00:10:00.", 600),
+        ("Limit resets at: 2096-04-01 12:00:00 UTC", 3_600),
+        ("请求过于频繁, 请在 5 秒后重试", 5),
+        ("请 2 分钟后再试", 120),
+        ("Rate limit of 10 per 60s exceeded", None),
+        ("try again in a few seconds", None),
         ("try again later", None),
         ("Your limit resets at 3pm", None),
     ],
