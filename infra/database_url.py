@@ -35,6 +35,7 @@ _DEFAULT_PORT = 5432
 _LAST_PORT = 65_535
 _MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _SESSIONS = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
+_OF_JAVA = {"targetservertype": "target_session_attrs", "secondary": "standby"}
 # What asyncpg reads by itself, given as a URL of nothing else.
 _FOR_ASYNCPG = (
     *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl", "sslnegotiation"),
@@ -45,12 +46,12 @@ _QUOTES = ("'", '"', "`", "\N{LEFT SINGLE QUOTATION MARK}", "\N{LEFT DOUBLE QUOT
 _PASTED = {
     r"psql\b": "is a command of psql's; keep what is within its quotation marks",
     r"(export\s+|set\s+|env\s+)*\w+\s*(=|:\s)\s*['\"]?postgres": "repeats its own name, or another's; keep the rest",
-    r"\$\{?\w+\}?$|\{\{": "holds a placeholder that was not filled in; write what it stands for",
+    r"\$\{?\w+\}?$|\$\(\w+\)$|\{\{": "holds a placeholder that was not filled in; write what it stands for",
     r"jdbc:": "is an address for JDBC",
     r"(host|user|dbname|port)\s*=": "is a list of parameters, not a URL",
 }
 # What templates and examples of services hold.
-_PLACEHOLDER = re.compile(r"\$\{\w+\}|\{\{|<\w[\w-]*>|\[YOUR-", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"\$\{\w+\}|\$\(\w+\)|\{\{|<\w[\w-]*>|\[YOUR-", re.IGNORECASE)
 # Switches of the server, as `-c name=value`; and `name=value` alone, which poolers of managed services read.
 _VALUE = r"(?:[^\s\\]|\\.)*"
 _OPTIONS = re.compile(
@@ -109,6 +110,8 @@ def read_database_url(url: str) -> DatabaseAddress:
     authority, _, path = before.partition("/")
     if "@" in path and "@" not in authority:
         raise _wrong(f"has an @ behind its first /: {_ENCODE}")
+    if re.search(r";\s*\w+=", path):
+        raise _wrong("has a ; behind the database's name; write ? before the first parameter, and & before each other")
     credentials, _, hosts = authority.rpartition("@")
     user, _, password = credentials.partition(":")
     given = _parameters(query)
@@ -189,7 +192,7 @@ def _parameters(query: str) -> dict[str, str]:
         _decoded(name, "a parameter").strip().lower(): _decoded(value, "a parameter").strip()
         for name, _, value in pairs
     }
-    return {name: value for name, value in decoded.items() if name and value}
+    return {_OF_JAVA.get(name, name): value for name, value in decoded.items() if name and value}
 
 
 def _refuse_misspelt(given: Mapping[str, str]) -> None:
@@ -210,10 +213,11 @@ def _refuse_misspelt(given: Mapping[str, str]) -> None:
 
 
 def _one_of(given: Mapping[str, str], name: str, values: Sequence[str]) -> str | None:
-    value = given.get(name, "").lower().replace("_", "-")
-    if value and value not in values:
-        raise _wrong(f"has {name}={given[name]!r:.60}; it must be one of {', '.join(values)}")
-    return value or None
+    written = given.get(name, "").lower().replace("_", "-")
+    value = _OF_JAVA.get(written, written)
+    if not value or value in values:
+        return value or None
+    raise _wrong(f"has {name}={given[name]!r:.60}; it must be one of {', '.join(values)}")
 
 
 def _tls(given: dict[str, str]) -> dict[str, Any]:
@@ -305,7 +309,7 @@ def _host(text: str) -> tuple[str, int | None]:
     bracketed = re.fullmatch(r"\[([^\]]+)\](?::(.*))?", text)
     name, port = bracketed.groups() if bracketed else (text.partition(":")[0], text.partition(":")[2])
     host = _decoded(name, "a host")
-    if not host or re.search(r"[\s;]", host) or (not bracketed and ":" in (port or "")):
+    if not host or re.search(r"[\s;\\]", host) or (not bracketed and ":" in (port or "")):
         raise _wrong(f"has an empty or malformed host: write HOST:PORT, [IPV6]:PORT or %2Fsocket%2Ffolder; {_ENCODE}")
     return host, _port(port) if port else None
 

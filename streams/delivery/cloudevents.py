@@ -6,11 +6,12 @@
 | binary | the data alone, as JSON | each attribute, and perhaps `content-type` |
 
 An attribute's header is `ce_<name>` (Kafka), `ce-<name>` (HTTP, NATS), `cloudEvents:<name>` or `cloudEvents_<name>`
-(AMQP), in any case.
+(AMQP), in any case. HTTP's is percent-encoded, and may stand in quotation marks.
 
 An attribute that is null is absent, and so is an optional one that is blank. `data_base64` is decoded to the JSON that
 it holds. A byte order mark is skipped.
-Sources: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md and
+Sources: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md and
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md and
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 """
 
@@ -21,6 +22,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, TypeAlias
+from urllib.parse import unquote_to_bytes
 
 from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import from_json
@@ -54,6 +56,8 @@ JsonMediaType: TypeAlias = Annotated[
 
 _STRUCTURED: Final = re.compile(r"\s*application/cloudevents(\+json)?\s*(;|$)", re.IGNORECASE)
 _ATTRIBUTE: Final = re.compile(r"(?:ce[_-]|cloudevents[:_])(.+)")
+_OF_HTTP: Final = "ce-"
+_IN_QUOTES: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 # Those that tell a binary event; something on the way may add others to a structured one.
 _TELLING: Final = frozenset({"specversion", "type"})
 _CONTENT_TYPES: Final = frozenset({"content-type", "content_type", "contenttype"})
@@ -103,13 +107,23 @@ def header_attributes(headers: Mapping[str, bytes]) -> dict[str, str]:
 
 def _in_headers(headers: Mapping[str, bytes]) -> dict[str, bytes]:
     found = {name.lower(): value for name, value in headers.items()}
-    attributes = {name[1]: value for header, value in found.items() if (name := _ATTRIBUTE.fullmatch(header))}
+    attributes = {
+        name[1]: _from_http(value) if header.startswith(_OF_HTTP) else value
+        for header, value in found.items()
+        if (name := _ATTRIBUTE.fullmatch(header))
+    }
     content_type = next((found[name] for name in _CONTENT_TYPES if name in found), b"")
     if not attributes.keys() & _TELLING or _STRUCTURED.match(content_type.decode(errors="replace")):
         return {}
     if content_type:
         attributes.setdefault("datacontenttype", content_type.decode(errors="replace").encode())
     return attributes
+
+
+def _from_http(value: bytes) -> bytes:
+    """Return what a header means by HTTP's binding: out of its quotation marks, and percent-decoded once."""
+    quoted = _IN_QUOTES.fullmatch(value)
+    return unquote_to_bytes(re.sub(rb"\\(.)", rb"\1", quoted[1]) if quoted else value)
 
 
 def without_zero_time(time: object) -> object:

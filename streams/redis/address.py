@@ -3,6 +3,7 @@
     redis://user:password@host:6379/0?lease=15s                       a server
     redis://:password@one:26379;two:26379/0?sentinel=mymaster         a master, found by asking Sentinels
     redis://user:password@one:7000;two:7000?cluster=true              a Cluster, found by asking nodes
+    unix:///run/valkey.sock?db=2                                      a server on this machine
 
 Several hosts are separated by `;` or `,`; user, password, database and query may stand with any one of them. A part
 that is unknown, malformed or ambiguous is an error that names it. Nothing here needs Faust, redis-py or yarl.
@@ -28,7 +29,7 @@ _SENTINEL_PORT = 26379
 
 # What people paste in a URL's place, and what it is.
 _PASTED = {
-    r".*(\$\{?\w+\}?$|\$\{\w+\}|\{\{|<\w[\w-]*>|\[YOUR-)": "holds a placeholder that was not filled in; fill it in",
+    r".*(\$\{?\w+\}?$|\$[{(]\w+[})]|\{\{|<\w[\w-]*>|\[YOUR-)": "holds a placeholder that was not filled in; fill it in",
     r"[\w.-]+:\d+,.*=": "is .NET's; write rediss://:PASSWORD@HOST:PORT, with %2B %2F %3D for + / =",
     r"(export\s+|set\s+|env\s+)*\w+\s*(=|:\s)": "begins with a variable's name; keep what is behind that",
     r"(redis|valkey)-cli\b": "is a command of redis-cli's; keep the URL behind -u, and write rediss:// for --tls",
@@ -76,10 +77,20 @@ class BrokerAddress:
                 f"broker URL: {scheme}:// is not Redis; write redis:// (Valkey too), rediss:// with TLS, or unix://{hint}"
             )
         pairs = [pair for part in parts for pair in parse_qsl(part.query, keep_blank_values=True)]
+        # A socket's path leaves no place for it.
+        own = [value for name, value in pairs if scheme == "unix" and name == "db"]
+        pairs = [pair for pair in pairs if scheme != "unix" or pair[0] != "db"]
         settings = RedisSettings.from_query(scheme, pairs)
         username, password = _credentials(parts)
         if scheme == "unix":
-            return cls(scheme=scheme, socket=_socket(parts), username=username, password=password, settings=settings)
+            return cls(
+                scheme=scheme,
+                socket=_socket(parts),
+                database=_number(_one("database", set(own)) or "0"),
+                username=username,
+                password=password,
+                settings=settings,
+            )
         default_port = _SENTINEL_PORT if settings.sentinel else _PORT
         hosts = tuple(_host(part, default_port) for part in parts)
         if len(hosts) > 1 and not (settings.sentinel or settings.cluster):
@@ -116,7 +127,7 @@ def _split(part: str) -> SplitResult:
     try:
         split = urlsplit(part)
     except ValueError as error:
-        raise InvalidSettings(f"broker URL: {error}") from None
+        raise InvalidSettings(f"broker URL: {error}; in a password write %5B %5D for [ ]") from None
     if split.fragment and split.scheme in _SCHEMES:
         raise InvalidSettings("broker URL: it has a '#'; write %23 for one in a password")
     return split
@@ -147,13 +158,17 @@ def _credentials(parts: Iterable[SplitResult]) -> tuple[str | None, str | None]:
     username, password = next(iter(found), (None, None))
     if username and not password:
         raise InvalidSettings(
-            "broker URL: it has a user without a password; with a password alone write :password@host"
+            "broker URL: it has a user without a password; with a password alone write :password@host, and %2C %3B for "
+            ", ; in it"
         )
     return (unquote(username) if username else None), (unquote(password) if password else None)
 
 
 def _database(parts: Iterable[SplitResult]) -> int:
-    path = _one("database", {part.path.strip("/") for part in parts} - {""}) or "0"
+    return _number(_one("database", {part.path.strip("/") for part in parts} - {""}) or "0")
+
+
+def _number(path: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", path):
         raise InvalidSettings(f"broker URL: the database must be a number, as in redis://host/0, not {path!r}")
     return int(path)

@@ -185,7 +185,7 @@ class Server:
         credentials: dict[str, Any] = {"username": address.username, "password": address.password}
         once_more: dict[str, Any] = {"retry": retry, "retry_on_error": retry_on}
         if address.socket is not None:
-            return Redis(unix_socket_path=address.socket, **credentials, **options, **once_more)
+            return Redis(unix_socket_path=address.socket, db=address.database, **credentials, **options, **once_more)
         tls: dict[str, Any] = {"ssl": True, **self.settings.tls} if address.scheme == "rediss" else {}
         if self.settings.cluster:
             nodes = [ClusterNode(host, port) for host, port in address.hosts]

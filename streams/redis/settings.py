@@ -20,6 +20,9 @@ from .errors import InvalidSettings
 __all__ = ["RedisSettings"]
 
 _TIME_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+_LONGEST_S = 3650 * 86400.0  # beyond it a time would leave the calendar
+_MOST_PARTITIONS = 1_000
+_LONGEST_NUMBER = 18  # digits
 _SIZE_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -27,7 +30,10 @@ def _duration(text: str) -> timedelta:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text)
     if match is None:
         raise ValueError("a time such as 250ms, 15s, 10m, 2h or 7d")
-    return timedelta(seconds=float(match[1]) * _TIME_UNITS[match[2]])
+    seconds = float(match[1]) * _TIME_UNITS[match[2]]
+    if seconds > _LONGEST_S:
+        raise ValueError("a time of 3650d at most")
+    return timedelta(seconds=seconds)
 
 
 def _positive(text: str) -> timedelta:
@@ -38,20 +44,20 @@ def _positive(text: str) -> timedelta:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > _LONGEST_NUMBER or int(text) < 1:
         raise ValueError("a whole number above zero")
     return int(text)
 
 
 def _several(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:  # noqa: PLR2004 - it says so itself
+    if not text.isdecimal() or len(text) > _LONGEST_NUMBER or int(text) < 2:  # noqa: PLR2004 - it says so itself
         raise ValueError("a whole number above one")
     return int(text)
 
 
 def _size(text: str) -> int:
-    match = re.fullmatch(r"([1-9]\d*)([kmg]?)b?", text.lower())
-    if match is None:
+    match = re.fullmatch(r"([1-9]\d*)([kmg]?)(?:i?b)?", text.lower())
+    if match is None or len(match[1]) > _LONGEST_NUMBER:
         raise ValueError("a size such as 512k or 64m")
     return int(match[1]) * _SIZE_UNITS[match[2]]
 
@@ -85,7 +91,10 @@ def _by_topic(text: str) -> tuple[str, int]:
     topic, _, number = text.rpartition(":")
     if not topic:
         raise ValueError("<topic>:<number>")
-    return topic, _count(number)
+    count = _count(number)
+    if count > _MOST_PARTITIONS:
+        raise ValueError(f"<topic>:<number>, with {_MOST_PARTITIONS} at most")
+    return topic, count
 
 
 def _topic_groups(text: str) -> tuple[str, tuple[str, ...]]:
@@ -237,6 +246,15 @@ class RedisSettings:
 # Parameters that other clients take, and where ours has them.
 _OTHER_CLIENTS: Final = {
     "db": "write the database behind the host, as in redis://host/2",
+    "socket_timeout": "write timeout=",
+    "socket_connect_timeout": "write timeout=",
+    "sentinelmasterid": "write sentinel=<master's name>",
+    "sentinel_master": "write sentinel=<master's name>",
+    "master_name": "write sentinel=<master's name>",
+    "mastername": "write sentinel=<master's name>",
+    "service_name": "write sentinel=<master's name>",
+    "insecureskipverify": "write ssl_cert_reqs=none",
+    "skip_verify": "write ssl_cert_reqs=none",
     "ssl": "write rediss:// for TLS",
     "tls": "write rediss:// for TLS",
     "protocol": "remove it, the transport chooses",
@@ -253,6 +271,9 @@ def _read(values: dict[str, Any], scheme: str, name: str, text: str) -> None:
     """
     known = {item.name: item for item in fields(RedisSettings)}
     item = known.get(name)
+    if item is None and "@" in name:
+        # Not repeated: it may be the end of a password.
+        raise InvalidSettings("broker URL: it has an @ behind its ?; in a password write %3F for ?")
     if item is None:
         meant = get_close_matches(name.lower(), known, n=1)
         hint = f"did you mean {meant[0]}?" if meant else f"known are {', '.join(sorted(known))}"

@@ -254,6 +254,11 @@ URL = "postgresql://u:s3cret@h/db"
         (f"{URL}?sslmode='require'", "sslmode"),
         ("postgresql://u:s3cret@h/'db'", "the database's name"),
         (f"{URL}?service=s3cret", "service"),
+        (f"{URL};sslmode=require", "has a ; behind the database's name"),
+        (f"{URL}?targetServerType=master", "target_session_attrs"),
+        ("postgresql://u:s3cret@h\\db", "malformed host"),
+        ("$(DATABASE_URL)", "placeholder"),
+        ("postgresql://$(PGUSER):s3cret@h/db", "placeholder"),
         *[
             (f"{URL}?options={options}", "options")
             for options in ("'-c%20a%3Db'", "s3cret", "-c", "-c%20", "-c+a%3Db", "-c%20a", "--a", "-c%20a%3Db%20s3cret")
@@ -282,3 +287,13 @@ def test_options_that_servers_and_poolers_read_are_sent(options: str) -> None:
     """As libpq would send them."""
     sent = read_database_url(f"{URL}?options={quote(options)}").arguments["server_settings"].get("options", "")
     assert sent == options.strip()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("primary", "primary"), ("secondary", "standby"), ("any", "any")],
+)
+def test_which_of_several_hosts_is_meant_in_the_words_of_java(written: str, meant: str) -> None:
+    """Whoever comes from JDBC keeps it; ignored, the first host that answers might be read-only."""
+    arguments = read_database_url(f"postgresql://u@one,two/db?targetServerType={written}").arguments
+    assert arguments["target_session_attrs"] == meant

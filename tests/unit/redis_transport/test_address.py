@@ -130,6 +130,22 @@ def test_parts_of_a_url(url: str, hosts: list[Any], login: tuple[Any, Any], data
         ("redis://one;two", "several hosts need sentinel"),
         ("redis://:a@one;:b@two?sentinel=m", "different users or passwords"),
         ("redis://me@host", "a user without a password"),
+        ("redis://:s3,cret@host", "%2C %3B for , ; in it"),
+        ("redis://:s3;cret@host", "%2C %3B for , ; in it"),
+        ("redis://:pa?s3cret@host", "in a password write %3F for ?"),
+        ("redis://:s3[cret@host", "in a password write %5B %5D for [ ]"),
+        ("redis://$(REDIS_HOST):6379", "holds a placeholder"),
+        ("redis://one?lease=99999999999h", "lease='99999999999h' must be a time of 3650d at most"),
+        (f"redis://one?block={'9' * 400}", "must be a time of 3650d at most"),
+        (f"redis://one?send_buffer={'9' * 5_000}", "must be a whole number above zero"),
+        (f"redis://one?send_buffer_bytes={'9' * 5_000}", "must be a size"),
+        ("redis://one?partitions=a:1000000000", "must be <topic>:<number>, with 1000 at most"),
+        ("redis://one?socket_timeout=5", "unknown parameter 'socket_timeout'; write timeout="),
+        ("redis://one?sentinelMasterId=m", "write sentinel=<master's name>"),
+        ("redis://one?service_name=m", "write sentinel=<master's name>"),
+        ("rediss://one?insecureSkipVerify=true", "write ssl_cert_reqs=none"),
+        ("unix:///a?db=x", "the database must be a number"),
+        ("unix:///a?db=1&db=2", "more than one database: 1, 2"),
         ("redis://one;rediss://two?sentinel=m", "more than one scheme: redis, rediss"),
         ("redis://one/1?cluster=true", "no database but 0"),
         ("redis://one?cluster=true&sentinel=m", "cluster and sentinel exclude each other"),
@@ -168,6 +184,12 @@ async def test_what_cannot_be_meant_is_named(url: str, message: str) -> None:
     with pytest.raises(ValueError, match="broker URL"):
         async with JobRequests.connect(url):
             pass
+
+
+def test_a_socket_has_databases_too() -> None:
+    """Its path leaves no place for the number, so it is redis-py's parameter."""
+    address = BrokerAddress.parse("unix:///run/valkey.sock?db=2&lease=10s")
+    assert (address.socket, address.database) == ("/run/valkey.sock", 2)
 
 
 _TOPICS = st.sampled_from(["job-requests", "job-events", "other"])
