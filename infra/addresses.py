@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
-_OF_A_CALL: Final = re.compile(r"(?<![:/])/+(chat/completions)?/*(?=\?|$)")
+_OF_A_CALL: Final = re.compile(r"(?<![:/])/+((chat/)?completions|responses|embeddings)?/*(?=\?|$)")
 
 _USUAL_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
 _NO_ORIGIN: Final = "is no origin that a browser sends, such as `https://app.example.com`"

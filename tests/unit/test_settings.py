@@ -159,7 +159,7 @@ def test_a_refusal_names_the_problem_and_the_fix(
         ("trusted_proxies", "10.1.2.3/8", "10.0.0.0/8"),
         *[
             ("openai_base_url", f"https://h/v1{end}", "https://h/v1")
-            for end in ("", "/", "//", "/chat/completions", "/chat/completions/")
+            for end in ("", "/", "//", "/chat/completions", "/chat/completions/", "/completions", "/responses")
         ],
         (
             "openai_base_url",
