@@ -20,7 +20,7 @@ from asyncpg.pool import PoolConnectionProxy
 from infra.clock import ServerClock
 from infra.database_url import DatabaseAddress, read_database_url
 from infra.errors import DependencyDown
-from infra.postgres_errors import AWAY, OTHER_SCHEMA, STATEMENTS_ASTRAY, down
+from infra.postgres_errors import AWAY, CORRUPTED, OTHER_SCHEMA, STATEMENTS_ASTRAY, down, is_of_the_server
 from infra.statements import Statements
 
 log = structlog.get_logger(__name__)
@@ -236,8 +236,14 @@ class Database:
             raise DependencyDown(
                 "postgres", f"a pooler before Postgres lost a statement ({error}); from now on they have no names"
             ) from error
+        except CORRUPTED:
+            raise
         except AWAY as error:
             raise down(error) from error
+        except asyncpg.UnknownPostgresError as error:
+            if is_of_the_server(error):
+                raise down(error) from error
+            raise
         except OTHER_SCHEMA as error:
             raise DependencyDown("postgres", f"{error}: the database is not migrated; run teamfit migrate") from error
 

@@ -1,33 +1,48 @@
 """Errors of Postgres and asyncpg mean an outage, another schema, a pooler, or bad data."""
 
 import ssl
+from typing import Final
 
 import asyncpg
 
 from infra.errors import DependencyDown
 
-# These are raised when the server is away, restarting, full or read-only, as opposed to when a query is wrong.
+# These are raised when the server is away, restarting, full or read-only, or does not let us, as opposed to when a
+# query or a value is wrong. Each stands for those of its class of SQLSTATE, which poolers use for their own errors.
 # TimeoutError (no free connection, no answer in time) is an OSError.
 AWAY: tuple[type[BaseException], ...] = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
-    # A transaction stood still for so long that the server ended it; see `infra.postgres`.
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    # Repeating the transaction is the documented answer to both, and no job's fault.
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
+    asyncpg.InsufficientPrivilegeError,
+    # Read-only after a failover; or a transaction stood still, or took so long that the server ended it.
+    asyncpg.InvalidTransactionStateError,
+    # A deadlock, a conflict: repeating the transaction is the documented answer, and no job's fault.
+    asyncpg.TransactionRollbackError,
+    # A lock that somebody keeps for longer than `lock_timeout`.
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    # A plan from before a migration, which passes; or what a pooler or another kind of server does not do.
+    asyncpg.FeatureNotSupportedError,
+    asyncpg.PostgresSystemError,
+    asyncpg.InternalServerError,
 )
+# Of one row, whose page is broken: the others go on.
+CORRUPTED: tuple[type[Exception], ...] = (asyncpg.DataCorruptedError, asyncpg.IndexCorruptedError)
 # The code is newer than the schema: every event would fail, and none of them is to blame.
 OTHER_SCHEMA: tuple[type[Exception], ...] = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
     asyncpg.UndefinedFunctionError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidSchemaNameError,
+    # A constraint that ON CONFLICT names is not there.
+    asyncpg.InvalidColumnReferenceError,
 )
+# Classes of SQLSTATE of the server itself, whatever code a newer one or a pooler has made up in them.
+_OF_THE_SERVER: Final = ("08", "0A", "25", "28", "3D", "40", "53", "55", "57", "58", "XX")
 # A named statement is on another server, or somebody else's: a pooler has come between.
 STATEMENTS_ASTRAY: tuple[type[Exception], ...] = (
     asyncpg.InvalidSQLStatementNameError,
@@ -42,6 +57,11 @@ DATA_ERRORS: tuple[type[Exception], ...] = (
     OverflowError,
     RecursionError,
 )
+
+
+def is_of_the_server(error: asyncpg.UnknownPostgresError) -> bool:
+    """Return whether an error without a type of its own is about the server."""
+    return str(error.sqlstate or "").startswith(_OF_THE_SERVER)
 
 
 def down(error: BaseException) -> DependencyDown:
@@ -74,6 +94,10 @@ def _explained(error: BaseException) -> str:
             return f"Postgres is full: {error}; lower TEAMFIT_DATABASE_POOL_SIZE, or raise its limits"
         case asyncpg.InsufficientPrivilegeError():
             return f"Postgres refuses: {error}; check the rights of the user in DATABASE_URL"
+        case asyncpg.LockNotAvailableError():
+            return f"Postgres keeps a lock for somebody else: {error}; see pg_locks, and lock_timeout of this user"
+        case asyncpg.FeatureNotSupportedError():
+            return f"Postgres does not do this: {error}; after a migration it passes, else look at what stands between"
         case TimeoutError():
             more = f": {error}" if str(error) else ""
             return (

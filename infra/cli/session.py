@@ -14,7 +14,7 @@ from infra.actions import acting_as
 from infra.database_url import read_database_url
 from infra.errors import DependencyDown
 from infra.postgres import Database, Session, connect
-from infra.postgres_errors import down
+from infra.postgres_errors import AWAY, down
 from infra.settings import settings
 from producers.broker import Broker
 
@@ -72,12 +72,7 @@ async def _in_session(work: Callable[[Session], Awaitable[T]]) -> T:
         return await work(connection)
     except asyncpg.UndefinedTableError as error:
         raise DependencyDown("postgres", f"{error}; check DATABASE_URL, or run teamfit migrate") from error
-    except (
-        OSError,
-        asyncpg.PostgresConnectionError,
-        asyncpg.OperatorInterventionError,
-        asyncpg.InsufficientPrivilegeError,
-    ) as error:
+    except AWAY as error:
         raise down(error) from error
     finally:
         if not connection.is_closed():

@@ -44,6 +44,63 @@ async def test_a_wrong_argument_is_no_outage(database_url: str) -> None:
         await own.close()
 
 
+@pytest.mark.parametrize(
+    "sqlstate",
+    [
+        *("57P01", "57P02", "57P03", "57P04", "57014", "57P05", "57P99"),  # terminated, crashed, starting, timed out
+        *("08000", "08003", "08006", "08P01"),  # lost, and how pgbouncer says anything
+        *("53000", "53100", "53200", "53300", "53400"),  # the disk, memory, connections; a managed service's quota
+        *("25006", "25P02", "25P03", "25P04"),  # a replica after a failover, a transaction that took too long
+        *("40001", "40P01", "40003", "40999"),
+        *("55P03", "55000", "55006"),  # lock_timeout of the role
+        *("0A000", "0A999"),  # a plan from before a migration
+        *("58000", "58030", "XX000"),  # pgcat, Supavisor and Neon
+        *("28000", "28P01", "42501", "3D000"),
+        *("42P01", "42703", "42883", "42704", "3F000", "42P10"),  # the schema is older
+    ],
+)
+async def test_what_the_server_says_of_itself_holds_and_buries_no_event(database_url: str, sqlstate: str) -> None:
+    """By the class of its code, whatever the code: no job is to blame, and none spends an attempt."""
+    own = Database(database_url, size=1)
+    try:
+        with pytest.raises(DependencyDown, match="swordfish") as raised:
+            async with own.transaction() as connection:
+                await connection.execute(f"DO $$ BEGIN RAISE 'swordfish' USING ERRCODE = '{sqlstate}'; END $$")
+        assert "\n" not in str(raised.value)
+    finally:
+        await own.close()
+
+
+@pytest.mark.parametrize("sqlstate", ["22P02", "23505", "22999", "42601", "P0001", "21000", "XX001", "XX002", "TF001"])
+async def test_what_a_statement_or_its_values_cause_is_no_outage(database_url: str, sqlstate: str) -> None:
+    """Nor is a row whose page is broken, or what a trigger of somebody else raises: others go on."""
+    own = Database(database_url, size=1)
+    try:
+        with pytest.raises(asyncpg.PostgresError, match="swordfish"):
+            async with own.transaction() as connection:
+                await connection.execute(f"DO $$ BEGIN RAISE 'swordfish' USING ERRCODE = '{sqlstate}'; END $$")
+    finally:
+        await own.close()
+
+
+async def test_a_plan_from_before_a_migration_holds_for_a_moment(database_url: str, database: Pool) -> None:
+    """A column changes its type under connections that know a statement: no event is to blame, and the next is read."""
+    own = Database(database_url, size=1)
+    await database.execute("CREATE TABLE planned (a int)")
+    try:
+        for changed in (False, True):
+            if changed:
+                await database.execute("ALTER TABLE planned ALTER a TYPE text")
+                with pytest.raises(DependencyDown, match="after a migration"):
+                    async with own.transaction() as connection:
+                        await connection.fetch("SELECT * FROM planned")
+            async with own.transaction() as connection:
+                assert await connection.fetch("SELECT * FROM planned") == []
+    finally:
+        await own.close()
+        await database.execute("DROP TABLE planned")
+
+
 async def test_a_connection_that_asyncpg_cannot_use_any_more_is_an_outage(database_url: str) -> None:
     """A server that dies in the middle of an answer leaves asyncpg confused, not the event wrong."""
     own = Database(database_url, size=1)
