@@ -36,6 +36,9 @@ from .wrong_url import tls_advice
 
 __all__ = ["go_on_without_login", "improve"]
 
+# OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
+_OF_ANOTHER_HOST = frozenset({62, 64})
+
 
 # So seldom is it looked whether the URL is wrong about TLS, since most lost connections have other reasons.
 _LOOK_EVERY_S: Final = 60.0
@@ -125,6 +128,8 @@ class _Improvements(AbstractConnection):
 
     def _error_message(self, exception: BaseException) -> str:
         message: str = super()._error_message(exception)
+        if isinstance(exception, SSLCertVerificationError) and exception.verify_code in _OF_ANOTHER_HOST:
+            return f"{message} Write the host that its certificate is for into the broker URL."
         if isinstance(exception, SSLCertVerificationError):
             return f"{message} Is ssl_ca_certs in the broker URL the file of the server's authority?"
         return message
