@@ -145,6 +145,12 @@ def _connection(error: Exception, url: str) -> LlmFailure:
     error of aiohttp underneath decides.
     """
     root = _cause(error)
+    if isinstance(root, aiohttp.ClientHttpProxyError):
+        sentence = f"a proxy refuses the connection to {url} ({root.status}): check HTTPS_PROXY and NO_PROXY"
+        return _of(Verdict("endpoint", "llm_unavailable", sentence), sent=False)
+    if isinstance(root, FileNotFoundError | PermissionError):
+        what = f"a file for TLS cannot be read ({clean(str(root))})"
+        return _of(Verdict("configuration", "llm_misconfigured", f"{what}: check SSL_CERT_FILE"), sent=False)
     if isinstance(root, _NEVER_SENT):
         sentence = f"{url} is not reachable ({type(root).__name__}: {clean(str(root))}): check OPENAI_BASE_URL"
         return _of(Verdict("endpoint", "llm_unavailable", sentence), sent=False)

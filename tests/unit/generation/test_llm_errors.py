@@ -76,6 +76,10 @@ def test_a_configuration_error_names_the_variables_to_check() -> None:
     [
         (aiohttp.ClientConnectorError(Mock(), OSError(111, "refused")), DependencyDown, "llm_unavailable", False),
         (aiohttp.ConnectionTimeoutError(), DependencyDown, "llm_unavailable", False),
+        (aiohttp.ClientHttpProxyError(Mock(), (), status=407), DependencyDown, "llm_unavailable", False),
+        (aiohttp.ClientHttpProxyError(Mock(), (), status=502), DependencyDown, "llm_unavailable", False),
+        (FileNotFoundError(2, "No such file or directory", "/nope.pem"), DependencyDown, "llm_misconfigured", False),
+        (PermissionError(13, "Permission denied", "/etc/ca.pem"), DependencyDown, "llm_misconfigured", False),
         (aiohttp.ServerDisconnectedError(), DependencyDown, "llm_connection_lost", True),
         (aiohttp.ClientOSError(104, "reset"), DependencyDown, "llm_connection_lost", True),
         (aiohttp.ClientPayloadError(), DependencyDown, "llm_connection_lost", True),
@@ -83,9 +87,12 @@ def test_a_configuration_error_names_the_variables_to_check() -> None:
     ],
 )
 def test_what_happened_to_the_connection_decides(
-    root: aiohttp.ClientError, error: type[Exception], recorded: str, *, maybe_billed: bool
+    root: aiohttp.ClientError | OSError, error: type[Exception], recorded: str, *, maybe_billed: bool
 ) -> None:
-    """The adapter calls a refused and a lost connection the same; only the second may have been billed."""
+    """The adapter calls a refused and a lost connection the same; only the second may have been billed.
+
+    A proxy that refuses to connect, and a file that TLS needs, were told as an answer that was lost and paid for.
+    """
     between = httpx2.ConnectTimeout("")
     between.__cause__ = root
     raised = openai.APITimeoutError(_REQUEST)
