@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 from uuid import uuid4
 
 import jwt
+from jwt.exceptions import InvalidJTIError, InvalidSubjectError
 from pydantic import SecretStr
 
 from infra.errors import TeamfitError
@@ -140,12 +141,29 @@ def decoded(
         raise InvalidToken("token_expired", "the bearer token has expired; ask for a new one") from error
     except jwt.MissingRequiredClaimError as error:
         raise InvalidToken("token_invalid", f"the bearer token lacks the claim `{error.claim}`") from error
-    except (jwt.InvalidIssuerError, jwt.InvalidAudienceError) as error:
-        raise InvalidToken("token_invalid", "the bearer token is of another issuer, or for another audience") from error
     except (jwt.InvalidTokenError, RecursionError, OverflowError, ValueError) as error:
         # PyJWT lets out what reading the JSON and the times in it raises: all before, or in spite of, a good signature.
-        raise InvalidToken("token_invalid", "the bearer token is not one that this API signed") from error
+        raise InvalidToken("token_invalid", objection(error)) from error
     return claims
+
+
+def objection(error: Exception) -> str:
+    """Return what is wrong with a token by PyJWT's error, and the fix."""
+    match error:
+        case jwt.InvalidIssuerError():
+            return "the bearer token is of another issuer; its `iss` must be the one set here, last slash and all"
+        case jwt.InvalidAudienceError():
+            return "the bearer token is for another audience; ask for one whose `aud` names this API"
+        case jwt.ImmatureSignatureError():
+            return "the bearer token is not one that is valid yet; its `iat` and `nbf` lie ahead, so compare the clocks"
+        case jwt.InvalidAlgorithmError():
+            return "the bearer token's `alg` is not taken; it must be HS256, or RS256 or ES256 of the identity provider"
+        case InvalidSubjectError() | InvalidJTIError():
+            return "the bearer token's claims `sub` and `jti` must be text"
+        case jwt.InvalidSignatureError():
+            return "the bearer token is not one that this API signed"
+        case _:
+            return "the bearer token cannot be read; it must be a JWT without `crit`, with times in numbers"
 
 
 def caller_of(claims: Mapping[str, Any]) -> Caller:
@@ -154,13 +172,26 @@ def caller_of(claims: Mapping[str, Any]) -> Caller:
     Raises:
         InvalidToken: its claims are not of the form that they must have.
     """
-    subject, organization_id, scope = claims["sub"], claims["org"], claims["scope"]
-    if not (_is_name(subject) and _is_name(organization_id) and isinstance(scope, str)):
-        raise InvalidToken("token_invalid", "the bearer token's claims `sub`, `org` and `scope` must be printable text")
+    subject, organization_id = text_of("sub", claims["sub"]), text_of("org", claims["org"])
+    scope = text_of("scope", claims["scope"], scopes=True)
     expires_at = datetime.fromtimestamp(min(int(claims["exp"]), _LATEST), UTC)
     return Caller(subject, organization_id, frozenset(scope.split()), expires_at)
 
 
-def _is_name(claim: object) -> TypeGuard[str]:
-    """Whether a claim is text that can be kept and shown: not empty, no NUL, no half a character."""
-    return isinstance(claim, str) and bool(claim) and claim.isprintable()
+def text_of(name: str, claim: object, *, scopes: bool = False) -> str:
+    """Return a claim that is text which can be kept and shown.
+
+    It is not empty, and holds no NUL and no half a character.
+
+    Args:
+        name: what the token calls the claim.
+        claim: what it holds.
+        scopes: whether it is a list of scopes, which may be empty.
+
+    Raises:
+        InvalidToken: it is no such text.
+    """
+    if isinstance(claim, str) and (scopes or (claim and claim.isprintable())):
+        return claim
+    lacks = "is missing; it " if claim is None else ""
+    raise InvalidToken("token_invalid", f"the bearer token's claim `{name}` {lacks}must be printable text")

@@ -38,7 +38,8 @@ class CheckedTokens:
     def keep(self, token: str, claims: Mapping[str, Any]) -> None:
         """Remember a token that was accepted. The oldest of too many is forgotten."""
         digest = _digest(token)
-        self._claims[digest] = (min(self._now() + _KEPT_S, float(claims["exp"])), claims)
+        # As an integer, which may have more digits than a float has room for.
+        self._claims[digest] = (min(self._now() + _KEPT_S, int(claims["exp"])), claims)
         self._claims.move_to_end(digest)
         if len(self._claims) > _MOST:
             self._claims.popitem(last=False)

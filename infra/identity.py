@@ -6,16 +6,28 @@ is a setting. A token whose ID (`jti`) is on the list of revoked ones is refused
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import jwt
 import structlog
+from yarl import URL
 
-from infra.auth import Caller, InvalidToken, NoSigningKey, caller_of, decoded, read_token, signing_keys
+from infra.auth import (
+    Caller,
+    InvalidToken,
+    NoSigningKey,
+    caller_of,
+    decoded,
+    objection,
+    read_token,
+    signing_keys,
+    text_of,
+)
 from infra.checked_tokens import CheckedTokens
 from infra.errors import InvalidSetting
 from infra.key_sets import ALGORITHMS, KeySet, NoKeySet
@@ -57,7 +69,8 @@ class Revoked:
         state = self._path.stat()
         seen = (state.st_ino, state.st_size, state.st_mtime_ns)
         if seen != self._seen:
-            self._ids = frozenset(filter(None, map(str.strip, self._path.read_text().splitlines())))
+            text = self._path.read_text(encoding="utf-8-sig")  # whatever the locale, and what an editor puts first
+            self._ids = frozenset(filter(None, map(str.strip, text.splitlines())))
             self._seen = seen
 
 
@@ -79,13 +92,18 @@ class Provider:
         """
         key_id = header.get("kid")
         try:
-            key = await self.keys.key(key_id if isinstance(key_id, str) else None, header["alg"])
+            keys = await self.keys.find(key_id if isinstance(key_id, str) else None, header["alg"])
         except NoKeySet as error:
             message = "the identity provider's keys cannot be fetched at present; send the request again later"
             raise InvalidToken("identity_unavailable", message) from error
-        if key is None:
-            raise InvalidToken("token_invalid", "the identity provider has no key of the bearer token's `kid`")
-        claims = decoded(
+        if not keys:
+            lacks = "has several keys, and the bearer token lacks `kid`"
+            why = "has no key of the bearer token's `kid` for its `alg`" if key_id else lacks
+            raise InvalidToken("token_invalid", f"the identity provider {why}")
+        return self._named(_first_good([partial(self._checked, token, key) for key in keys]))
+
+    def _checked(self, token: str, key: jwt.PyJWK) -> Mapping[str, Any]:
+        return decoded(
             token,
             key,
             algorithms=ALGORITHMS,
@@ -93,10 +111,19 @@ class Provider:
             audience=self.audience,
             issuer=self.issuer,
         )
+
+    def _named(self, claims: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return claims with the organization and the scopes under our own names. Raises InvalidToken by theirs."""
         scope = _at(claims, self.scope_claim)
         if isinstance(scope, list) and all(isinstance(one, str) for one in scope):
             scope = " ".join(scope)
-        return {**claims, "org": _at(claims, self.organization_claim), "scope": scope}
+        scopes = text_of(self.scope_claim, scope, scopes=True).split()
+        return {
+            **claims,
+            "org": text_of(self.organization_claim, _at(claims, self.organization_claim)),
+            # Cognito and others write the resource before each of its scopes.
+            "scope": " ".join(one.removeprefix(f"{self.audience}/") for one in scopes),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,31 +171,37 @@ class Tokens:
     def _own(self, token: str) -> Mapping[str, Any]:
         if not self.keys:
             raise NoSigningKey("TEAMFIT_SIGNING_KEY is not set, so no token can be checked; links of `teamfit` go on")
-        *earlier, last = self.keys
-        for key in earlier:
-            try:
-                return read_token(key, token)
-            except InvalidToken as error:
-                if not isinstance(error.__cause__, jwt.InvalidSignatureError):
-                    raise  # this key has signed it, or no key of ours has
-        return read_token(last, token)
+        return _first_good([partial(read_token, key, token) for key in self.keys])
+
+
+def _first_good(reads: Sequence[Callable[[], Mapping[str, Any]]]) -> Mapping[str, Any]:
+    """Return the claims of a token by the key that has signed it. Raises InvalidToken."""
+    *earlier, last = reads
+    for read in earlier:
+        try:
+            return read()
+        except InvalidToken as error:
+            if not isinstance(error.__cause__, jwt.InvalidSignatureError):
+                raise  # this key has signed it, or no key has
+    return last()
 
 
 def _header(token: str) -> Mapping[str, Any]:
     try:
         return jwt.get_unverified_header(token)
     except (jwt.InvalidTokenError, RecursionError, ValueError) as error:
-        raise InvalidToken("token_invalid", "the bearer token is not one that this API signed") from error
+        raise InvalidToken("token_invalid", objection(error)) from error
 
 
-def _at(claims: Mapping[str, Any], path: str) -> object:
-    """Return a claim, or what is inside of one: `resource.org`. A claim whose name has dots goes first."""
-    found: object = claims
+def _at(claims: object, path: str) -> object:
+    """Return a claim, or what is inside of one: `resource.org`. Of names with dots in them the longest goes first."""
+    if not isinstance(claims, dict):
+        return None
     if path in claims:
         return claims[path]
-    for name in path.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
-    return found
+    dots = [place for place, character in enumerate(path) if character == "."]
+    inside = (_at(claims.get(path[:dot]), path[dot + 1 :]) for dot in reversed(dots))
+    return next((found for found in inside if found is not None), None)
 
 
 def _provider(settings: Settings) -> Provider | None:
@@ -180,10 +213,7 @@ def _provider(settings: Settings) -> Provider | None:
     if not any(parts.values()):
         return None
     issuer, audience, keys_url = (_given(name, value) for name, value in parts.items())
-    url = urlsplit(keys_url)
-    if url.scheme != "https" and not (url.scheme == "http" and url.hostname in _LOOPBACK):
-        # Whoever can change what comes over plain HTTP makes tokens for everybody.
-        raise InvalidSetting(Settings.variable("oidc_jwks_url"), "must begin with https://")
+    _check_keys_url(keys_url)
     return Provider(
         issuer=issuer,
         audience=audience,
@@ -191,6 +221,20 @@ def _provider(settings: Settings) -> Provider | None:
         organization_claim=settings.oidc_organization_claim,
         scope_claim=settings.oidc_scope_claim,
     )
+
+
+def _check_keys_url(text: str) -> None:
+    """Pass if keys can be fetched there. Raises InvalidSetting."""
+    variable = Settings.variable("oidc_jwks_url")
+    try:
+        url, host = URL(text), urlsplit(text).hostname
+    except ValueError as error:
+        raise InvalidSetting(variable, f"cannot be read: {error}") from error
+    if url.scheme != "https" and not (url.scheme == "http" and url.host in _LOOPBACK):
+        # Whoever can change what comes over plain HTTP makes tokens for everybody.
+        raise InvalidSetting(variable, "must begin with https://")
+    if not host or url.port == 0 or not text.isprintable() or " " in text:
+        raise InvalidSetting(variable, "has no host, or a blank; write https://id.example.com/keys")
 
 
 def _given(name: str, value: str | None) -> str:

@@ -8,7 +8,8 @@ token are kept, and only so many; redirects are not followed, and no answer is r
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from codecs import BOM_UTF8
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import aiohttp
@@ -60,19 +61,19 @@ class KeySet:
         self._url = url
         self._fetch = fetch
         self._seconds = seconds
-        self._keys: Mapping[_Name, jwt.PyJWK] | None = None
+        self._keys: Mapping[_Name, Sequence[jwt.PyJWK]] | None = None
         self._fetched_at = self._tried_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
 
-    async def key(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
-        """Return the key of this ID and algorithm, or None.
+    async def find(self, key_id: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
+        """Return the keys of this ID and algorithm. There are several if the provider gave them one ID.
 
         A token without an ID means the only key. Keys of two kinds may share an ID (RFC 7517, section 4.5).
 
         Raises:
             NoKeySet: the provider has not answered yet.
         """
-        if self._keys is None or (found := self._find(key_id, algorithm)) is None:
+        if self._keys is None or not (found := self._find(key_id, algorithm)):
             if (fetching := self._begin()) is not None:
                 # Others wait for the same fetch: one that goes away does not end it.
                 await asyncio.shield(fetching)
@@ -83,12 +84,12 @@ class KeySet:
             self._begin()
         return found
 
-    def _find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
+    def _find(self, key_id: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
         keys = self._keys or {}
         if key_id is None and len(keys) != 1:
-            return None
+            return ()
         only = next(iter(keys)) if key_id is None else (key_id, algorithm)
-        return keys.get(only) if only[1] == algorithm else None
+        return keys.get(only, ()) if only[1] == algorithm else ()
 
     def _begin(self) -> asyncio.Task[None] | None:
         """Return the fetch that runs, or one that begins; None if it is too early for another."""
@@ -107,20 +108,23 @@ class KeySet:
             self._fetching = None
 
 
-def _usable(content: bytes) -> dict[_Name, jwt.PyJWK]:
+def _usable(content: bytes) -> dict[_Name, Sequence[jwt.PyJWK]]:
     """Return the keys that may sign tokens, by their IDs and algorithms.
 
     Raises:
         ValueError: it is no set of keys, or none of them can be used.
     """
-    document = orjson.loads(content)
+    document = orjson.loads(content.removeprefix(BOM_UTF8))
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
-        raise ValueError("the answer is no JWKS: it lacks the list `keys`")  # noqa: TRY004 - it is about a text
-    keys: dict[_Name, jwt.PyJWK] = {}
+        described = isinstance(document, dict) and document.get("jwks_uri")
+        fix = "; set the address to its `jwks_uri`" if described else ""
+        raise ValueError(f"the answer is no JWKS: it lacks the list `keys`{fix}")  # noqa: TRY004 - it is about a text
+    keys: dict[_Name, Sequence[jwt.PyJWK]] = {}
     for one in listed[:_MOST_KEYS]:
         if (key := _signing(one)) is not None:
-            keys[one.get("kid"), str(key.algorithm_name)] = key
+            name = one.get("kid"), str(key.algorithm_name)
+            keys[name] = (*keys.get(name, ()), key)
     if not keys:
         raise ValueError(f"the set holds no key for {' or '.join(ALGORITHMS)}")
     return keys

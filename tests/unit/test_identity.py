@@ -20,6 +20,7 @@ from infra.key_sets import KeySet
 from infra.settings import Settings
 from tests.waiting import wait_for
 
+_OF_A_CLIENT = "resource_access.teamfit.example.com.roles"
 ISSUER, AUDIENCE = "https://id.example.com/", "teamfit"
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER_RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -82,13 +83,46 @@ async def test_a_token_of_the_provider_says_who_calls(key: Any, key_id: str) -> 
         ({"https://acme.com/org": "acme"}, "https://acme.com/org", "scope"),
         ({"teamfit": {"org": "acme", "scopes": ["jobs", "operator"]}}, "teamfit.org", "teamfit.scopes"),
         ({"scp": "jobs operator"}, "org", "scp"),
+        ({"scp": ["jobs", "operator"]}, "org", "scp"),  # Okta
+        ({"roles": ["jobs"], "scp": None, "tid": "acme"}, "tid", "roles"),  # Entra, of a program
+        ({"https://acme.com/claims": {"org": "acme"}}, "https://acme.com/claims.org", "scope"),  # Auth0
+        ({"resource_access": {"teamfit.example.com": {"roles": ["jobs"]}}}, "org", _OF_A_CLIENT),  # Keycloak
+        ({"resource_access": {"teamfit": 7, "teamfit.example.com": {"roles": ["jobs"]}}}, "org", _OF_A_CLIENT),
+        ({"app_metadata": {"org": "acme"}, "role": "authenticated"}, "app_metadata.org", "scope"),  # Supabase
+        ({"o": {"id": "acme", "rol": "admin"}, "azp": "https://app.example.com"}, "o.id", "scope"),  # Clerk
+        ({"scope": f"openid {AUDIENCE}/jobs", "client_id": "x", "token_use": "access"}, "org", "scope"),  # Cognito
+        ({"aud": ["account", AUDIENCE], "azp": "web", "realm_access": {"roles": ["x"]}}, "org", "scope"),
+        ({"exp": time.time() + 60.5, "iat": time.time() - 0.5}, "org", "scope"),
+        ({"exp": str(int(time.time()) + 60)}, "org", "scope"),
+        *(({"exp": 10**digits}, "org", "scope") for digits in (12, 20, 400)),
+        ({"exp": 1e308}, "org", "scope"),
     ],
 )
 async def test_claims_are_read_where_the_settings_say(changes: Any, organization: str, scope: str) -> None:
-    """A claim's whole name, a field inside of one, a list or a text of scopes."""
-    caller = await Publisher().tokens(organization=organization, scope=scope).read(signed(**changes))
-    assert caller.organization_id == "acme"
-    assert "jobs" in caller.scopes
+    """A claim's whole name, a field inside of one, a list or a text of scopes; a second time too, from memory."""
+    tokens, token = Publisher().tokens(organization=organization, scope=scope), signed(**changes)
+    for _ in range(2):
+        caller = await tokens.read(token)
+        assert caller.organization_id == "acme"
+        assert "jobs" in caller.scopes
+
+
+@pytest.mark.parametrize(
+    ("organization", "scope", "says"),
+    [
+        ("org_id", "scope", "^the bearer token's claim `org_id` is missing; it must be printable text$"),
+        ("o.id", "scope", "claim `o.id` is missing"),
+        ("sub.org", "scope", "claim `sub.org` is missing"),
+        ("aud.", "scope", "claim `aud.` is missing"),
+        ("org", "roles", "claim `roles` is missing"),
+        ("groups", "scope", "^the bearer token's claim `groups` must be printable text$"),
+        ("org", "numbers", "claim `numbers` must"),
+    ],
+)
+async def test_a_claim_is_named_as_the_provider_has_it(organization: str, scope: str, says: str) -> None:
+    """Whoever reads it looks into the token, where our own names do not stand."""
+    with pytest.raises(InvalidToken, match=says):
+        await Publisher().tokens(organization=organization, scope=scope).read(signed(groups=["acme"], numbers=[1]))
 
 
 @pytest.mark.parametrize(
@@ -105,6 +139,21 @@ async def test_claims_are_read_where_the_settings_say(changes: Any, organization
         ({"org": ["acme"]}, "must be printable text"),
         ({"scope": [1]}, "must be printable text"),
         ({"scope": {"jobs": True}}, "must be printable text"),
+        ({"aud": {AUDIENCE: 1}}, "another audience"),
+        ({"aud": [AUDIENCE, 7]}, "another audience"),
+        ({"aud": []}, "lacks the claim `aud`"),
+        ({"nbf": 9_999_999_999}, "compare the clocks"),
+        ({"exp": -1}, "expired"),
+        ({"exp": float("inf")}, "cannot be read"),
+        *(
+            ({name: odd}, "cannot be read")
+            for name in ("exp", "iat", "nbf")
+            for odd in ("1.5", "", [1], {}, "9" * 5_000)
+        ),
+        ({"sub": 7}, "`sub` and `jti` must be text"),
+        ({"jti": 7}, "`sub` and `jti` must be text"),
+        ({"sub": "a\0b"}, "claim `sub` must be printable text"),
+        ({"org": "\ud800"}, "claim `org` must be printable text"),
     ],
 )
 async def test_a_token_for_others_or_of_another_time_is_refused(changes: Any, says: str) -> None:
@@ -119,6 +168,51 @@ async def test_clocks_may_differ_by_half_a_minute() -> None:
     tokens = Publisher().tokens()
     await tokens.read(signed(exp=now - 20))
     await tokens.read(signed(iat=now + 20, nbf=now + 20))
+
+
+def _headed(**more: object) -> str:
+    """Return a token with more in its header, signed all the same."""
+    claims = jwt.decode(signed(), options={"verify_signature": False})
+    return jwt.encode(claims, RSA_KEY, algorithm="RS256", headers={"kid": "r", **more})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"jku": "https://evil.example/keys"},
+        {"x5u": "https://evil.example/keys"},
+        {"jwk": public(OTHER_RSA_KEY, "r")},
+        {"x5c": ["AAAA"]},
+        {"typ": "at+jwt"},
+        {"cty": "JWT", "zip": "DEF", "nonce": "n"},
+    ],
+)
+async def test_a_header_names_no_key_but_by_its_id(more: dict[str, Any]) -> None:
+    """Keys, and addresses of keys, in the token's own header are passed over."""
+    await Publisher().tokens().read(_headed(**more))
+    head, _, signature = _headed(**more).split(".")
+    body = signed(org="evil").split(".")[1]
+    with pytest.raises(InvalidToken, match="not one that this API signed"):
+        await Publisher().tokens().read(f"{head}.{body}.{signature}")
+
+
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [
+        (_headed(crit=["exp"], exp=1), "must be a JWT without `crit`"),
+        (_headed(crit=[]), "must be a JWT without `crit`"),
+        (jwt.encode({}, RSA_KEY, algorithm="PS256", headers={"kid": "r"}), "`alg` is not taken; it must be HS256, or"),
+        (jwt.encode({}, RSA_KEY, algorithm="RS512", headers={"kid": "r"}), "`alg` is not taken"),
+        (jwt.encode({}, "", algorithm="none"), "`alg` is not taken"),
+        (jwt.encode({}, OTHER_RSA_KEY, algorithm="RS256"), "has several keys, and the bearer token lacks `kid`"),
+        (signed(RSA_KEY, "../r"), "has no key of the bearer token's `kid`"),
+        ("a.b.c", "cannot be read"),
+    ],
+)
+async def test_what_is_wrong_with_a_token_is_said(token: str, says: str) -> None:
+    """In one sentence, with the field and the fix."""
+    with pytest.raises(InvalidToken, match=says):
+        await Publisher().tokens().read(token)
 
 
 def _confused(key: Any) -> str:
@@ -201,6 +295,24 @@ async def test_keys_of_two_kinds_may_share_an_id() -> None:
             await tokens.read(signed(key, "same"))
 
 
+async def test_keys_of_one_kind_may_share_an_id_by_mistake() -> None:
+    """A provider that gave a new key the old one's name: tokens of both are good, a third's is not."""
+    both = [public(RSA_KEY, "same"), public(OTHER_RSA_KEY, "same")]
+    for keys in (both, both[::-1]):
+        tokens = Publisher(keys=keys).tokens()
+        for key in (RSA_KEY, OTHER_RSA_KEY):
+            await tokens.read(signed(key, "same"))
+        stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        with pytest.raises(InvalidToken, match="not one that this API signed"):
+            await tokens.read(signed(stranger, "same"))
+
+
+async def test_a_byte_order_mark_takes_no_key_away() -> None:
+    """Some servers of files put one first."""
+    answer = b"\xef\xbb\xbf" + json.dumps({"keys": [public(RSA_KEY, "r")]}).encode()
+    await Publisher(answer=answer).tokens().read(signed())
+
+
 async def test_a_key_without_an_id_serves_when_it_is_the_only_one() -> None:
     """Some providers have one key and do not name it."""
     publisher = Publisher(keys=[public(RSA_KEY, None)])
@@ -247,6 +359,7 @@ BAD_ANSWERS: Mapping[str, dict[str, Any]] = {
     "no JSON": {"answer": b"<html>"},
     "no set": {"answer": b"[]"},
     "no list": {"answer": b'{"keys": {}}'},
+    "the description": {"answer": b'{"issuer": "x", "jwks_uri": "https://id.example.com/keys"}'},
     "no keys": {"keys": []},
     "none of use": {"keys": [7, {}, {"kty": "RSA"}, {"kid": 7, "kty": "oct", "k": "AAAA"}]},
     "none that a library can read": {"keys": [{"kty": "oct"}, {**public(RSA_KEY, "r"), "alg": "none"}]},
@@ -297,7 +410,8 @@ async def test_a_key_can_be_changed_without_an_outage() -> None:
 async def test_a_token_can_be_taken_back(tmp_path: Path) -> None:
     """Whoever signed it; the list is read again when it has changed, and holds while its file is away."""
     listed, now = tmp_path / "revoked", [0.0]
-    listed.write_text("another\n")
+    listed.write_bytes(b"\xef\xbb\xbfanother\r\n")
+    assert "another" in Revoked(listed)
     tokens = Publisher().tokens(revoked=Revoked(listed, seconds=lambda: now[0]))
     own = issue_token(OWN, organization_id="acme")
     theirs = signed(jti="t-1")
@@ -324,6 +438,13 @@ async def test_a_token_can_be_taken_back(tmp_path: Path) -> None:
         (
             {"oidc_issuer": ISSUER, "oidc_audience": "a", "oidc_jwks_url": "http://id.example.com/keys"},
             "^TEAMFIT_OIDC_JWKS_URL must begin with https",
+        ),
+        *(
+            (
+                {"oidc_issuer": ISSUER, "oidc_audience": "a", "oidc_jwks_url": f"https://{odd}"},
+                "^TEAMFIT_OIDC_JWKS_URL (has no host|cannot be read)",
+            )
+            for odd in ("", "/keys", "?x", "[::1", "id.example.com:x/keys", "id.example.com:70000/", "id example/")
         ),
         ({"revoked_tokens": "/nowhere/revoked"}, "^TEAMFIT_REVOKED_TOKENS names a file that cannot be read"),
     ],
