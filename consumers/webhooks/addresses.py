@@ -6,6 +6,7 @@ another address a moment later.
 """
 
 import ipaddress
+import re
 import socket
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
@@ -35,6 +36,13 @@ _OUTER_IPV6: Final = ipaddress.IPv6Network("2000::/3")
 _INNER_IPV6: Final = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 # These stand for the IPv4 address in their last 32 bits: as the system writes it, and as a NAT64 gateway does.
 _MAPPED: Final = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96")))
+
+_NUMBER: Final = re.compile(r"\d+|0[xX][\da-fA-F]*")
+_IPV4: Final = re.compile(r"(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}")
+_LABEL: Final = re.compile(r"(?!-)[\w-]{1,63}(?<!-)", re.ASCII)
+_LONGEST_HOST: Final = 254  # with a dot at its end
+# Source: https://www.iana.org/assignments/special-use-domain-names; and what networks call themselves all the same.
+_INNER_NAMES: Final = (".localhost", ".localdomain", ".local", ".internal", ".intranet", ".lan", ".home.arpa")
 
 
 class WrongUrl(ValueError):
@@ -86,10 +94,12 @@ def checked_url(text: str, *, allow_http: bool, allow_private: bool) -> str:
         WrongUrl: they cannot.
     """
     if len(text) > LONGEST_URL or not text.isprintable() or not text.isascii() or " " in text:
-        raise WrongUrl(f"give at most {LONGEST_URL} characters of ASCII without blanks; escape the others")
+        fix = "escape the others, and write the host's as `xn--…`"
+        raise WrongUrl(f"give at most {LONGEST_URL} characters of ASCII without blanks; {fix}")
     try:
         parts, url = urlsplit(text), URL(text)
-        host, port = url.host, url.port
+        host, port = url.raw_host, url.port
+        _ = url.host
     except ValueError as error:
         raise WrongUrl(f"cannot be read: {error}") from error
     if url.scheme != "https" and not (allow_http and url.scheme == "http"):
@@ -98,14 +108,28 @@ def checked_url(text: str, *, allow_http: bool, allow_private: bool) -> str:
         raise WrongUrl("it has no host, or a port that is none; write https://example.com/hooks")
     if parts.username is not None or parts.password is not None or "#" in text:
         raise WrongUrl("leave out user, password and fragment; the signature says who sends")
-    if not allow_private and (why := _literal_objection(host)) is not None:
+    if (why := _no_host(host)) is not None or (not allow_private and (why := _inner_objection(host)) is not None):
         raise WrongUrl(f"{why}; give one that can be reached from outside")
     return text
 
 
-def _literal_objection(host: str) -> str | None:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return f"{host} is a name of this machine" if host.lower().rstrip(".") == "localhost" else None
-    return objection(host)
+def _no_host(host: str) -> str | None:
+    """Return why a host can be none: other programs read one number in many ways, and no name has such labels."""
+    if ":" in host:
+        return None
+    last = host.removesuffix(".").rpartition(".")[2]
+    if _NUMBER.fullmatch(last) and not _IPV4.fullmatch(host):
+        return f"{host} is no address as it is written: four numbers below 256, without zeros before them"
+    if len(host) > _LONGEST_HOST or not all(_LABEL.fullmatch(label) for label in host.removesuffix(".").split(".")):
+        return f"{host:.80} is no name of a host"
+    return None
+
+
+def _inner_objection(host: str) -> str | None:
+    """Return why a host is of no use outside, or None. Where a public name leads is not known here."""
+    if ":" in host or _IPV4.fullmatch(host):
+        return objection(host)
+    name = host.lower().removesuffix(".")
+    if "." not in name or name.endswith(_INNER_NAMES):
+        return f"{host} is a name of this machine or of an inner network"
+    return None

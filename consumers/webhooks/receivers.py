@@ -8,10 +8,12 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from consumers.webhooks.addresses import any_socket, public_socket
@@ -56,6 +58,9 @@ class Receivers:
         except aiohttp.ClientConnectorError as error:
             # Its own text is made of the number of the system's error, which a refused address has not.
             return Answer(None, storable(f"no connection: {error.os_error}", _LONGEST_PROBLEM))
+        except aiohttp.ClientResponseError as error:
+            # Its status is no answer's: it is what a server would say of a request that cannot be read.
+            return Answer(None, storable(f"no answer of HTTP: {' '.join(error.message.split())}", _LONGEST_PROBLEM))
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Answer(None, storable(f"{type(error).__name__}: {error}", _LONGEST_PROBLEM))
 
@@ -69,7 +74,7 @@ class Receivers:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # How many are under way at once is bounded by whoever sends.
-                connector=aiohttp.TCPConnector(
+                connector=_Connector(
                     limit=0,
                     keepalive_timeout=_KEEP_ALIVE_S,
                     socket_factory=self._socket,
@@ -86,6 +91,26 @@ class Receivers:
                 },
             )
         return self._session
+
+
+class _HeadFirst(ResponseHandler):
+    """An answer whose head counts, whatever follows it in the same packet.
+
+    A body that a 204 must not have, or that is longer or broken, takes aiohttp 3.14 the answer before it too.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come, the head by itself."""
+        head, end, rest = data.partition(b"\r\n\r\n")
+        super().data_received(head + end)
+        if rest:
+            super().data_received(rest)
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self, **how: Any) -> None:  # noqa: ANN401 - aiohttp's own
+        super().__init__(**how)
+        self._factory = partial(_HeadFirst, loop=asyncio.get_running_loop())
 
 
 async def _beginning(answer: aiohttp.ClientResponse) -> bytes:

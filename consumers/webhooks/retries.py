@@ -6,6 +6,7 @@ sent ──2xx──▶ delivered
 """
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ DELAYS: Final[Sequence[timedelta]] = tuple(
 MOST_ATTEMPTS: Final = len(DELAYS) + 1
 # A receiver may ask for more time, and not for so much that it is never asked again.
 _LONGEST_WAIT: Final = timedelta(days=1)
+_SECONDS: Final = re.compile(r"(\d+)(?:\.\d*)?", re.ASCII)  # some write fractions, which the standard has not
 _GONE: Final = 410
 
 
@@ -65,8 +67,8 @@ def next_try(answer: Answer, attempts: int, now: datetime) -> timedelta | None:
 def _asked_for(retry_after: str | None, now: datetime) -> timedelta:
     """Return the time in a `Retry-After`, of seconds or a date; what cannot be read asks for none."""
     text = (retry_after or "").strip()
-    if text.isascii() and text.isdecimal():
-        return timedelta(seconds=min(int(text[:9]), int(_LONGEST_WAIT.total_seconds())))
+    if seconds := _SECONDS.fullmatch(text):
+        return timedelta(seconds=min(int(seconds[1][:9]), int(_LONGEST_WAIT.total_seconds())))
     try:
         moment = parsedate_to_datetime(text)
         return max(timedelta(), (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now)

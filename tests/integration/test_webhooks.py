@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -389,6 +389,55 @@ async def test_a_stop_waits_for_the_tries_under_way(scene: Scene, receiver: Rece
     found = (await list_deliveries(scene.database, added.endpoint.id)).deliveries
     assert {one.event_id: one.state for one in found}[late.id] == "waiting"
     assert sorted(one.state for one in found) == ["delivered", "waiting"]
+
+
+ODD_ANSWERS: Mapping[str, tuple[bytes, int | None]] = {
+    "204 with a body": (b"204 No Content\r\nContent-Length: 2\r\n\r\nok", 204),
+    "204 with a body of no length": (b"204 No Content\r\n\r\nok", 204),
+    "204 in pieces": (b"204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 204),
+    "a body that is no text": (b"200 OK\r\nContent-Length: 3\r\n\r\n\xff\x00\x01", 200),
+    "a body of no length": (b"200 OK\r\n\r\nabc", 200),
+    "a body that is longer": (b"200 OK\r\nContent-Length: 1\r\n\r\nabc", 200),
+    "a body that is shorter": (b"200 OK\r\nContent-Length: 9\r\n\r\nabc", 200),
+    "a broken chunk": (b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc", 200),
+    "a body that is not gzip": (b"200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", 200),
+    "an answer before the answer": (
+        b"103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        200,
+    ),
+    "cookies": (b"200 OK\r\nSet-Cookie: =;a[]=b\xff\r\nContent-Length: 0\r\n\r\n", 200),
+    "another protocol": (b"101 Switching\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", 101),
+    "a redirect inside": (b"301 Moved\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n", 301),
+    "a redirect to nothing": (b"308 Moved\r\nLocation: \xff\xfe\r\nContent-Length: 0\r\n\r\n", 308),
+    "no status": (b"999 x\r\nContent-Length: 0\r\n\r\n", 999),
+    "NUL in its text": (b"500 x\r\nContent-Length: 3\r\n\r\na\x00b", 500),
+    "two lengths": (b"200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc", None),
+    "NUL in a header": (b"200 OK\r\nA: a\x00b\r\n\r\n", None),
+    "a header that is too long": (b"200 OK\r\nA: " + b"a" * 20_000 + b"\r\n\r\n", None),
+    "too many headers": (b"200 OK\r\n" + b"A: b\r\n" * 5_000 + b"\r\n", None),
+    "no number": (b"2000 OK\r\n\r\n", None),
+    "half a line": (b"20", None),
+}
+
+
+@pytest.mark.parametrize(("said", "status"), ODD_ANSWERS.values(), ids=ODD_ANSWERS.keys())
+async def test_the_status_counts_whatever_follows_it(said: bytes, status: int | None) -> None:
+    """A 204 with a body was no answer, and its endpoint was disabled; what is no answer is told in one line."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(b"HTTP/1.1 " + said)
+        writer.close()
+
+    sending = Receivers(allow_private=True)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        got = await sending.post(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", {"webhook-id": "1"}, "{}")
+    await sending.close()
+    assert got.status == status
+    assert got.is_good is (got.problem is None)
+    assert "\n" not in str(got.problem)
+    if status is None:
+        assert str(got.problem).startswith(("no answer of HTTP: ", "ServerDisconnectedError"))
 
 
 async def endless(request: web.Request) -> web.StreamResponse:

@@ -81,6 +81,32 @@ WRONG_URLS = (
     *("https://127.0.0.1/", "https://[::1]/", "https://[::ffff:10.0.0.1]/", "https://169.254.169.254/latest/meta-data"),
     *("https://localhost/", "https://LOCALHOST./", "https://ex\u00e4mple.com/", "https://example.com/" + "a" * 3_000),
     "gopher://127.0.0.1:6379/_FLUSHALL",
+    # One number in many ways, which programs read differently; the system's resolver reads most as 127.0.0.1.
+    *(
+        f"https://{host}/"
+        for host in ("2130706433", "0x7f.1", "127.1", "0177.0.0.1", "127.0.0.1.", "0", "0x0", "1.2.3")
+    ),
+    *(f"https://{host}/" for host in ("1.2.3.4.5", "256.1.1.1", "08.8.8.8", "example.0x7f", "127%2e0.0.1", "8.8.8.8.")),
+    *(f"https://[{host}]/" for host in ("0:0:0:0:0:ffff:127.0.0.1", "::ffff:7f00:1", "fe80::1%25eth0", "::", "")),
+    # Names that mean something inside alone, with any dots and capitals.
+    *(f"https://{host}/" for host in ("foo.localhost", "localhost.localdomain", "ip6-localhost", "redis", "REDIS.")),
+    *(f"https://{host}/" for host in ("metadata.google.internal", "x.svc.cluster.local", "Printer.LOCAL.", "nas.lan")),
+    # No names of hosts.
+    *(f"https://{host}/" for host in ("a..b", "-a.com", "a-.com", ".a.com", "a.com..", "*.a.com", "{host}", "a!b.com")),
+    *(f"https://{host}/" for host in (f"{'a' * 64}.com", ".".join("a" * 130), "a.com%00", "xn--", "xn--a", "[a.com]")),
+    *(f"https://example.com{port}/" for port in (":65536", ":443:80", ":x", ":-1", "\\@127.0.0.1", "\\.evil")),
+    *("https:example.com", "https:/example.com", "https:///example.com", "https://?x", "wss://example.com/"),
+    *(
+        "https://example.com%2f@x/",
+        "https://@example.com/",
+        "https://\uff11\uff12\uff17.\uff10.\uff10.\uff11/",
+        "https://example.com/\x7f",
+    ),
+)
+RIGHT_URLS = (
+    *("https://example.com", "HTTPS://EXAMPLE.COM/", "https://example.com./hooks", "https://xn--bcher-kva.example/"),
+    *("https://example.com:8443/a?b=c&d", "https://exa_mple.com/", "https://8.8.8.8/", "https://[2606:4700::1111]/"),
+    *("https://example.com/%zz", "https://example.com/a/../b", "https://a.b.c.d.e.example/", "https://1.example/"),
 )
 
 
@@ -91,10 +117,19 @@ def test_a_wrong_url_is_refused_when_it_is_given(url: str) -> None:
         checked_url(url, allow_http=False, allow_private=False)
 
 
+@pytest.mark.parametrize("url", RIGHT_URLS)
+def test_a_url_of_the_open_internet_is_taken(url: str) -> None:
+    """As it is written."""
+    assert checked_url(url, allow_http=False, allow_private=False) == url
+
+
 def test_settings_lift_the_checks() -> None:
     """Each its own."""
     assert checked_url("http://example.com/", allow_http=True, allow_private=False)
-    assert checked_url("https://127.0.0.1:9/", allow_http=False, allow_private=True)
+    for inner in ("127.0.0.1:9", "localhost", "redis:8080", "hooks.internal", "[::1]"):
+        assert checked_url(f"https://{inner}/", allow_http=False, allow_private=True)
+    with pytest.raises(WrongUrl, match="four numbers below 256"):
+        checked_url("https://127.1/", allow_http=False, allow_private=True)
     with pytest.raises(WrongUrl):
         checked_url("http://127.0.0.1/", allow_http=True, allow_private=False)
 
@@ -110,15 +145,31 @@ def test_retries_last_three_days() -> None:
     assert next_try(Answer(500), MOST_ATTEMPTS, NOW) is None
 
 
+DATES = (
+    *("Tuesday, 01-Apr-31 13:00:00 GMT", "Tue Apr  1 13:00:00 2031", "01 Apr 2031 13:00:00 GMT"),
+    *("Tue, 01 Apr 2031 15:00:00 +0200", "Tue, 01 Apr 2031 13:00:00", "tue, 01 apr 2031 13:00:00 gmt"),
+)
+NO_TIMES = (
+    *("PT1H", "60s", "+60", "NaN", "inf", "0", "-0", "2031-04-01T13:00:00Z", "Tue, 32 Apr 2031 13:00:00 GMT"),
+    *("Tue, 01 Apr 99999 13:00:00 GMT", "Tue, 01 Apr 2031 25:00:00 GMT", "Mon, 01 Jan 0001 00:00:00 +2359", "- Apr"),
+)
+
+
 @pytest.mark.parametrize(
     ("retry_after", "at_least", "at_most"),
     [
         ("3600", 3_600, 3_600),
         ("Tue, 01 Apr 2031 13:00:00 GMT", 3_600, 3_600),
+        ("3600.5", 3_600, 3_600),
+        (" 3600 ", 3_600, 3_600),
+        *((date, 3_600, 3_600) for date in DATES),
         ("1", 4.5, 5.5),
         ("999999999999999999999", 86_400, 86_400),
         ("Wed, 01 Apr 2099 13:00:00 GMT", 86_400, 86_400),
-        *((odd, 4.5, 5.5) for odd in ("", "soon", "-5", "1e9", "١٢", "Tue, 01 Apr 1970 13:00:00 GMT", "0x10", "\x00")),
+        *(
+            (odd, 4.5, 5.5)
+            for odd in ("", "soon", "-5", "1e9", "١٢", "Tue, 01 Apr 1970 13:00:00 GMT", "0x10", "\x00", *NO_TIMES)
+        ),
     ],
 )
 def test_a_receiver_says_when_it_is_asked_again(retry_after: str, at_least: float, at_most: float) -> None:
