@@ -12,9 +12,10 @@ or has not; calling again with the same job sends the same event, which counts o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 from uuid import UUID
 
 from producers.celery_results import (
@@ -51,8 +52,11 @@ _WITHOUT_EFFECT: Final = frozenset(
     {
         *("priority", "queue", "routing_key", "exchange", "delivery_mode", "headers", "connection", "producer"),
         *("retry", "retry_policy", "serializer", "compression", "ignore_result", "shadow", "add_to_parent"),
+        *("publisher", "reply_to", "correlation_id", "root_id", "parent_id", "origin", "argsrepr", "kwargsrepr"),
+        *("content_type", "content_encoding", "mandatory", "immediate", "declare", "router", "route_name"),
     }
 )
+_NO_METHOD: Final = "call delay or apply_async (docs/from-celery.md)"
 # The task has a method of the class's name.
 _Result: TypeAlias = AsyncResult
 
@@ -63,22 +67,51 @@ class _Task:
     name: Final = "generate_custom_activities"
 
     @staticmethod
-    def AsyncResult(task_id: str) -> "_Result":  # noqa: N802 - Celery's name
+    def AsyncResult(task_id: str | UUID, **how: object) -> "_Result":  # noqa: N802 - Celery's name
         """Return the result of an earlier call."""
-        return AsyncResult(task_id)
+        return AsyncResult(task_id, **how)
 
-    def delay(self, *args: object, **kwargs: object) -> "_Result":
+    def __call__(self, *_args: object, **_kwargs: object) -> NoReturn:
+        """Refuse to do the work here and now."""
+        raise InvalidArgument(f"{self.name}: the work is done by the pipeline alone; {_NO_METHOD}")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say of what else a task of Celery has that there is none."""
+        raise AttributeError(f"{name}: the pipeline's task has none; {_NO_METHOD}")
+
+    def delay(self, /, *args: object, **kwargs: object) -> "_Result":
         """Call the task: `delay(job_id, team_id, organization_id)`, and `requirements=` if the row lacks them."""
         return self.apply_async(args, kwargs)
+
+    def s(self, /, *args: object, **kwargs: object) -> "_Signature":
+        """Return a call for later, which may get more arguments before these."""
+        return _Signature(args, kwargs)
+
+    def si(self, /, *args: object, **kwargs: object) -> "_Signature":
+        """Return a call for later, which gets no more arguments."""
+        return _Signature(args, kwargs, immutable=True)
+
+    def signature(
+        self,
+        args: Sequence[object] | None = None,
+        kwargs: Mapping[str, object] | None = None,
+        immutable: bool = False,  # noqa: FBT001, FBT002 - Celery's
+        **options: object,
+    ) -> "_Signature":
+        """Return a call for later with options of `apply_async`."""
+        _check(args, kwargs)
+        return _Signature(tuple(args or ()), dict(kwargs or {}), options, immutable=immutable)
+
+    subtask = signature
 
     def apply_async(
         self,
         args: Sequence[object] | None = None,
         kwargs: Mapping[str, object] | None = None,
+        task_id: str | UUID | None = None,
         *,
         countdown: float | None = None,
-        eta: datetime | None = None,
-        task_id: str | None = None,
+        eta: datetime | str | None = None,
         **options: object,
     ) -> "_Result":
         """Request the job of the task's arguments. A repeat is the same job.
@@ -86,23 +119,73 @@ class _Task:
         Args:
             args: `job_id`, `team_id`, `organization_id`, and `requirements` if the job's row does not hold them.
             kwargs: the same by name.
-            countdown: begin in so many seconds; goes before `eta`.
-            eta: begin then, in UTC unless it says otherwise.
             task_id: if given, the job's ID.
+            countdown: begin in so many seconds; unless it is 0 it goes before `eta`.
+            eta: begin then, a moment or its text by ISO 8601, in UTC unless it says otherwise.
             options: `priority`, `queue` and others of how a message travels have no effect.
 
         Raises:
             InvalidArgument: an argument is missing or cannot be used; nothing was sent.
             SubmitFailed: the broker did not confirm; call again with the same job.
         """
-        if unknown := sorted({name for name, value in options.items() if value is not None} - _WITHOUT_EFFECT):
+        if unknown := sorted({name for name, value in options.items() if _says_something(value)} - _WITHOUT_EFFECT):
             raise InvalidArgument(f"{unknown[0]}: the pipeline has no such option; leave it out (docs/from-celery.md)")
         _check(args, kwargs)
         called = _Called.read(*(args or ()), **(kwargs or {}))
-        if task_id is not None and task_id != str(called.job_id):
+        if task_id is not None and str(task_id).lower() != str(called.job_id):
             raise InvalidArgument("task_id: the job's ID is the task's ID here; leave it out, or give the job's")
         apart(_request(called, _begins(countdown, eta)))
         return AsyncResult(str(called.job_id))
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """A call for later, which may be made several times."""
+
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    options: Mapping[str, object] = field(default_factory=dict)
+    immutable: bool = field(default=False, kw_only=True)
+
+    def delay(self, /, *args: object, **kwargs: object) -> "_Result":
+        """Make the call."""
+        return self.apply_async(args, kwargs)
+
+    def apply_async(
+        self, args: Sequence[object] | None = None, kwargs: Mapping[str, object] | None = None, **options: object
+    ) -> "_Result":
+        """Make the call; what is given here goes before what the signature holds. See the task's own."""
+        _check(args, kwargs)
+        more = self.clone(args, kwargs, **options)
+        return generate_custom_activities_task.apply_async(more.args, more.kwargs, **more.options)  # type: ignore[arg-type] # whatever the caller gives is checked there
+
+    def clone(
+        self, args: Sequence[object] | None = None, kwargs: Mapping[str, object] | None = None, **options: object
+    ) -> "_Signature":
+        """Return this call with more arguments and options."""
+        if self.immutable:
+            args, kwargs = (), {}
+        every = (*(args or ()), *self.args)
+        return replace(self, args=every, kwargs={**self.kwargs, **(kwargs or {})}, options={**self.options, **options})
+
+    def set(self, immutable: bool | None = None, **options: object) -> "_Signature":  # noqa: FBT001 - Celery's
+        """Return this call with more options."""
+        more = self.clone(None, None, **options)
+        return more if immutable is None else replace(more, immutable=immutable)
+
+    def __or__(self, _next: object) -> NoReturn:
+        """Refuse a chain."""
+        raise InvalidArgument("chain: no task follows a job here; follow it by webhook or by its events")
+
+    __ror__ = __or__
+
+    def __call__(self, *_args: object, **_kwargs: object) -> NoReturn:
+        """Refuse to do the work here and now."""
+        generate_custom_activities_task()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say of what else a signature of Celery has that there is none."""
+        raise AttributeError(f"{name}: a call of the pipeline's task has none; {_NO_METHOD}")
 
 
 generate_custom_activities_task: Final = _Task()
@@ -119,17 +202,7 @@ class _Called:
     @classmethod
     def read(cls, *args: object, **kwargs: object) -> "_Called":
         names = ("job_id", "team_id", "organization_id", "requirements")
-        given = dict(zip(names, args, strict=False)) | kwargs
-        for name in sorted(set(given) - set(names)):
-            raise InvalidArgument(f"{name}: the task has no such argument; it takes {', '.join(names)}")
-        if len(args) > len(names) or len(given) < len(args) + len(kwargs):
-            raise InvalidArgument(f"arguments: one too many, or one given twice; the task takes {', '.join(names)}")
-        for name in names[:3]:
-            if given.get(name) is None:
-                raise InvalidArgument(f"{name}: missing; the task takes {', '.join(names)}")
-        for name, value in given.items():
-            if isinstance(value, bool) or not isinstance(value, str | int | UUID | None):
-                raise InvalidArgument(f"{name}: must be text, and is {type(value).__name__}")
+        given = arguments_by_name(names, args, kwargs, needed=names[:3])
         wish = given.get("requirements")
         return cls(
             job_id_of(given["job_id"]),
@@ -137,6 +210,34 @@ class _Called:
             str(given["organization_id"]),
             None if wish is None else str(wish),
         )
+
+
+def arguments_by_name(
+    names: Sequence[str], args: Sequence[object], kwargs: Mapping[str, object], *, needed: Sequence[str]
+) -> Mapping[str, object]:
+    """Return a call's arguments by their names.
+
+    Raises:
+        InvalidArgument: one is missing, unknown, given twice or no text.
+    """
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    takes = f"the task takes {', '.join(names)}"
+    for name in sorted(set(given) - set(names)):
+        raise InvalidArgument(f"{name}: the task has no such argument; it takes {', '.join(names)}")
+    if len(args) > len(names) or len(given) < len(args) + len(kwargs):
+        raise InvalidArgument(f"arguments: one too many, or one given twice; {takes}")
+    for name in needed:
+        if given.get(name) is None:
+            raise InvalidArgument(f"{name}: missing; {takes}")
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, str | int | UUID | None):
+            raise InvalidArgument(f"{name}: must be text, and is {type(value).__name__}")
+    return given
+
+
+def _says_something(option: object) -> bool:
+    """Return whether an option is given: Celery takes an empty list of callbacks for none."""
+    return option is not None and option not in ([], (), {})
 
 
 def _check(args: object, kwargs: object) -> None:
@@ -148,14 +249,24 @@ def _check(args: object, kwargs: object) -> None:
         raise InvalidArgument('kwargs: must have names, such as {"job_id": job_id}')
 
 
-def _begins(countdown: float | None, eta: datetime | None) -> datetime | None:
-    try:
-        begins = eta if countdown is None else datetime.now(UTC) + timedelta(seconds=countdown)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidArgument("countdown: must be a number of seconds that ends within the calendar") from None
-    if not isinstance(begins, datetime | None):
-        raise InvalidArgument("eta: must be a datetime, such as datetime.now(UTC) + timedelta(hours=1)")
+def _begins(countdown: float | None, eta: datetime | str | None) -> datetime | None:
+    begins = _moment(eta)
+    if countdown:
+        try:
+            begins = datetime.now(UTC) + timedelta(seconds=countdown)
+        except (TypeError, ValueError, OverflowError):
+            message = "countdown: must be a number of seconds that ends within the calendar"
+            raise InvalidArgument(message) from None
     return begins.replace(tzinfo=UTC) if begins is not None and begins.tzinfo is None else begins
+
+
+def _moment(eta: object) -> datetime | None:
+    if isinstance(eta, str):
+        with suppress(ValueError):
+            return datetime.fromisoformat(eta)
+    if not isinstance(eta, datetime | None):
+        raise InvalidArgument("eta: must be a datetime, such as datetime.now(UTC) + timedelta(hours=1)")
+    return eta
 
 
 async def _request(called: _Called, run_at: datetime | None) -> None:

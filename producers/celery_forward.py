@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from infra.errors import DependencyDown
-from producers.celery_compat import generate_custom_activities_task
+from producers.celery_compat import arguments_by_name, generate_custom_activities_task
 from producers.celery_results import pipeline_url
 from producers.client import InvalidArgument, JobRequests
 
@@ -42,13 +42,12 @@ def forward_to_pipeline(app: _CeleryApp, *, name: str = NAME, arguments: Sequenc
             be left to the job's row; without, the task's ID is the idempotency key: a task that runs twice is one job.
     """
 
-    def forward(task: Any, *args: object, **kwargs: object) -> None:  # noqa: ANN401 - Celery's own, bound
-        if len(args) > len(arguments):
-            raise InvalidArgument(f"arguments: one too many; the task takes {', '.join(arguments)}")
-        given = dict(zip(arguments, args, strict=False)) | kwargs
+    def forward(task: Any, /, *args: object, **kwargs: object) -> None:  # noqa: ANN401 - Celery's own, bound
         if "job_id" in arguments:
+            given = arguments_by_name(arguments, args, kwargs, needed=())
             generate_custom_activities_task.apply_async(kwargs=given)
         else:
+            given = arguments_by_name(arguments, args, kwargs, needed=ARGUMENTS)
             asyncio.run(_submit(str(task.request.id), given))
 
     app.task(
@@ -64,10 +63,8 @@ def forward_to_pipeline(app: _CeleryApp, *, name: str = NAME, arguments: Sequenc
 
 
 async def _submit(task_id: str, given: Mapping[str, object]) -> None:
-    for name in sorted({*ARGUMENTS, *given}):
-        if name not in ARGUMENTS or given.get(name) is None:
-            what = "missing" if name in ARGUMENTS else "the task has no such argument"
-            raise InvalidArgument(f"{name}: {what}; it takes {', '.join(ARGUMENTS)}")
+    for name in sorted(set(given) - set(ARGUMENTS)):
+        raise InvalidArgument(f"{name}: the task has no such argument; it takes {', '.join(ARGUMENTS)}")
     async with JobRequests.connect(pipeline_url(), source="celery") as requests:
         organization_id, team_id, requirements = (str(given[name]) for name in ARGUMENTS)
         await requests.submit(

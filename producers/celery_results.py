@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
 import aiosql
@@ -40,7 +40,9 @@ _STATES: Final[Mapping[str, str]] = {
 _READY: Final = frozenset({SUCCESS, FAILURE, REVOKED})
 
 # How a result is waited for, which Postgres alone decides here.
-_WAITED_ALIKE: Final = frozenset({"no_ack", "follow_parents", "disable_sync_subtasks"})
+_WAITED_ALIKE: Final = frozenset({"disable_sync_subtasks"})
+# Where Celery looks results up.
+_MADE_ALIKE: Final = frozenset({"app", "backend", "parent", "task_name"})
 _POLL_S: Final = 0.5  # Celery's own default
 _SHORTEST_POLL_S: Final = 0.01
 _LONGEST_S: Final = 1e9  # beyond that the clock has no number for its end
@@ -62,15 +64,30 @@ class TaskRevokedError(TeamfitError):
     """The job was cancelled. `get` raises it, and it is the `result` of a task in the state REVOKED."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class AsyncResult:
     """A job, seen as the result of a task. Each attribute asks Postgres anew.
+
+    Args:
+        task_id: the job's ID, as text or a UUID.
+        how: Celery's `app`, `backend` and others, which have no effect.
 
     Attributes:
         id: the job's ID, as text.
     """
 
     id: str
+
+    def __init__(self, task_id: str | UUID, *_how: object, **how: object) -> None:
+        if not isinstance(task_id, str | UUID):
+            raise InvalidArgument(f"id: must be a job's UUID, and is {type(task_id).__name__}")
+        if unknown := sorted(set(how) - _MADE_ALIKE):
+            raise InvalidArgument(f"{unknown[0]}: a result has no such option; leave it out (docs/from-celery.md)")
+        object.__setattr__(self, "id", str(task_id))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say of what else a result of Celery has that there is none."""
+        raise AttributeError(f"{name}: a job's result has none; it has id, state, result and get (docs/from-celery.md)")
 
     def __str__(self) -> str:
         """Return the ID: code that logs or stores a result means that."""
@@ -112,6 +129,8 @@ class AsyncResult:
         timeout: float | None = None,
         propagate: bool = True,  # noqa: FBT001, FBT002 - Celery's
         interval: float = _POLL_S,
+        no_ack: bool = True,  # noqa: FBT001, FBT002 - the same
+        follow_parents: bool = True,  # noqa: FBT001, FBT002 - the same
         **how: object,
     ) -> object:
         """Wait for the job's end, and return its result.
@@ -120,7 +139,9 @@ class AsyncResult:
             timeout: how many seconds to wait; None: for ever.
             propagate: raise the error of a job that failed or was cancelled; otherwise return it.
             interval: seconds between two looks.
-            how: `no_ack`, `follow_parents` and `disable_sync_subtasks` have no effect.
+            no_ack: no effect.
+            follow_parents: the same.
+            how: `disable_sync_subtasks` has none; others that are not None are refused.
 
         Raises:
             InvalidArgument: an argument cannot be used.
@@ -128,7 +149,8 @@ class AsyncResult:
             TaskFailed: it failed.
             TaskRevokedError: it was cancelled.
         """
-        if unknown := sorted(set(how) - _WAITED_ALIKE):
+        del no_ack, follow_parents
+        if unknown := sorted({name for name, value in how.items() if value is not None} - _WAITED_ALIKE):
             raise InvalidArgument(f"{unknown[0]}: a result is waited for without it here; leave it out")
         pause = max(_SHORTEST_POLL_S, _seconds("interval", interval))
         deadline = None if timeout is None else time.monotonic() + _seconds("timeout", timeout)
@@ -145,6 +167,9 @@ class AsyncResult:
         return result
 
     wait = get
+
+    def forget(self) -> None:
+        """Do nothing: a job's end is kept as the operators' retention has it."""
 
     def revoke(self, *_how: object, **_how_else: object) -> None:
         """Ask for the job to be cancelled, running or not; `state` tells whether it was.

@@ -1,7 +1,9 @@
 """Code that called the Celery task calls the pipeline, unchanged but for the import."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from operator import or_
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -92,8 +94,10 @@ async def test_a_refused_job_is_a_failure(books: Pool) -> None:
         {"countdown": 3_600},
         {"eta": datetime.now(UTC) + timedelta(hours=1)},
         {"eta": (datetime.now(UTC) + timedelta(hours=1)).replace(tzinfo=None)},
+        {"eta": (datetime.now(UTC) + timedelta(hours=1)).isoformat()},
+        {"eta": datetime.now(UTC) + timedelta(hours=1), "countdown": 0},
     ],
-    ids=["countdown", "eta", "naive eta"],
+    ids=["countdown", "eta", "naive eta", "eta as text", "eta and no countdown"],
 )
 async def test_a_delayed_call_waits_and_can_be_revoked(books: Pool, when: dict[str, Any]) -> None:
     """It is PENDING until its time; `get` gives up after its timeout; once revoked it stays so."""
@@ -115,7 +119,7 @@ def test_a_countdown_that_ends_at_no_time_is_refused(countdown: Any) -> None:
         generate_custom_activities_task.apply_async(GIVEN, countdown=countdown)
 
 
-@pytest.mark.parametrize("eta", ["tomorrow", 3, date(2031, 4, 3)], ids=repr)
+@pytest.mark.parametrize("eta", ["tomorrow", "", 3, 1.5, date(2031, 4, 3), timedelta(hours=1)], ids=repr)
 def test_an_eta_that_is_no_moment_is_refused(eta: Any) -> None:
     """As above."""
     with pytest.raises(InvalidArgument, match=r"^eta: "):
@@ -130,6 +134,7 @@ def test_an_eta_that_is_no_moment_is_refused(eta: Any) -> None:
         ({"timeout": float("nan")}, "^timeout: "),
         ({"interval": None}, "^interval: "),
         ({"callback": print}, "^callback: a result is waited for without it"),
+        ({"on_message": print}, "^on_message: a result is waited for without it"),
     ],
 )
 def test_a_wait_that_cannot_be_is_refused(how: Any, names: str) -> None:
@@ -146,6 +151,7 @@ def test_results_are_waited_for_as_celery_has_it() -> None:
         ((0,), {}),
         ((0.1, False, 0), {"no_ack": True, "follow_parents": True}),
         ((), {"timeout": -3, "disable_sync_subtasks": False}),
+        ((0, True, 0.5, True, True), {"callback": None, "on_message": None}),
         ((0,), {"interval": float("inf")}),
     ):
         for wait in (result.get, result.wait):
@@ -178,6 +184,81 @@ def test_a_job_that_nobody_knows_is_pending() -> None:
         result.revoke()
 
 
+WAYS: Mapping[str, Callable[[Any, UUID, str, str], AsyncResult]] = {
+    "every option": lambda task, job, team, organization: task.apply_async(
+        (job, team, organization), **OPTIONS, link=None, link_error=[], expires=None
+    ),
+    "the ID by place": lambda task, job, team, organization: task.apply_async(
+        [job, team], {"organization_id": organization}, str(job).upper()
+    ),
+    "a signature": lambda task, job, team, organization: task.s(job, team, organization).delay(),
+    "a part of one": lambda task, job, team, organization: task.s(organization).set(priority=3).delay(job, team),
+    "an immutable one": lambda task, job, team, organization: task.si(job, team, organization).apply_async(("more",)),
+    "one with options": lambda task, job, team, organization: task.signature(
+        [job], {"team_id": team}, countdown=0.1
+    ).apply_async(kwargs={"organization_id": organization}),
+}
+OPTIONS: Mapping[str, Any] = {
+    **dict.fromkeys(("queue", "routing_key", "exchange", "shadow", "serializer", "compression", "reply_to"), "x"),
+    "priority": 9,
+    "headers": {"a": 1},
+    "ignore_result": True,
+    "retry": True,
+    "retry_policy": {"max_retries": 3},
+    "add_to_parent": False,
+    "connection": object(),
+    "publisher": object(),
+    "time_limit": None,
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+async def test_each_way_to_call_is_one_job(books: Pool, way: Any) -> None:
+    """With all that says how a message travels, in parts, and by signatures."""
+    job_id = await row(books)
+    result = way(generate_custom_activities_task, UUID(job_id), BIRCH.team.id, BIRCH.id)
+    assert result == AsyncResult(job_id) == AsyncResult(UUID(job_id), app=object(), backend=None)
+    assert isinstance(await asyncio.to_thread(result.get, 60), dict)
+    result.forget()
+    assert result.state == SUCCESS
+
+
+@pytest.mark.parametrize(
+    "missing", ["apply", "retry", "map", "starmap", "chunks", "request", "app", "run", "delay_on_commit"]
+)
+def test_what_a_task_has_not_is_said(missing: str) -> None:
+    """With what to call in its place; so for a signature, and for a result."""
+    for one, says in (
+        (generate_custom_activities_task, "call delay or apply_async"),
+        (generate_custom_activities_task.s(*GIVEN), "call delay or apply_async"),
+        (AsyncResult(GIVEN[0]), "it has id, state, result and get"),
+    ):
+        assert not hasattr(one, missing)
+        with pytest.raises(AttributeError, match=rf"^{missing}: .*{says}"):
+            getattr(one, missing)
+
+
+def test_work_here_and_now_and_chains_are_refused() -> None:
+    """A job is followed by its events."""
+    one = generate_custom_activities_task.s(*GIVEN)
+    for call in (generate_custom_activities_task, one):
+        with pytest.raises(InvalidArgument, match="the work is done by the pipeline alone"):
+            call(*GIVEN)
+    for first, then in ((one, one), (one, 7), (7, one)):
+        with pytest.raises(InvalidArgument, match=r"^chain: "):
+            or_(first, then)
+
+
+@pytest.mark.parametrize(
+    ("task_id", "how", "says"),
+    [(None, {}, "^id: must be"), (7, {}, "^id: must be"), (b"x", {}, "^id: must"), ("x", {"a": 1}, "^a: a result has")],
+)
+def test_a_result_of_no_id_is_refused(task_id: Any, how: Any, says: str) -> None:
+    """By the argument's name."""
+    with pytest.raises(InvalidArgument, match=says):
+        AsyncResult(task_id, **how)
+
+
 GIVEN = (str(uuid4()), "t1", "acme")
 
 
@@ -191,6 +272,17 @@ GIVEN = (str(uuid4()), "t1", "acme")
         (GIVEN, {"kwargs": {"team": "t2"}}, "^team: the task has no such argument"),
         (GIVEN, {}, "^job_id: job .* commit the row before the call"),
         (GIVEN, {"expires": 60}, "^expires: the pipeline has no such option"),
+        (GIVEN, {"expires": 0}, "^expires: the pipeline has no such option"),
+        (GIVEN, {"expires": datetime.now(UTC)}, "^expires: the pipeline has no such option"),
+        (GIVEN, {"link": generate_custom_activities_task.s()}, "^link: the pipeline has no such option"),
+        (GIVEN, {"link_error": [1]}, "^link_error: the pipeline has no such option"),
+        (GIVEN, {"soft_time_limit": 5}, "^soft_time_limit: the pipeline has no such option"),
+        (GIVEN, {"chord": {"a": 1}}, "^chord: the pipeline has no such option"),
+        (GIVEN, {"kwargs": {"self": 1}}, "^self: the task has no such argument"),
+        (GIVEN, {"task_id": 7}, "^task_id: the job's ID is the task's ID"),
+        ((GIVEN[0], 5.0, "acme"), {}, "^team_id: must be text, and is float"),
+        ((GIVEN[0], "t1", None), {}, "^organization_id: missing"),
+        ((), {}, "^job_id: missing"),
         (5, {}, "^args: must be a list or a tuple"),
         (b"abc", {}, "^args: must be a list or a tuple"),
         (set(GIVEN), {}, "^args: must be a list or a tuple"),
