@@ -3,7 +3,7 @@
 from typing import Annotated, TypeAlias
 
 import structlog
-from fastapi import Depends, Header
+from fastapi import Depends, Header, Request
 
 from infra import tracing
 from streams.delivery.traces import NO_TRACE, Trace, trace_id_of
@@ -12,8 +12,10 @@ _TraceParent = Annotated[str | None, Header(description="W3C trace context. What
 _TraceState = Annotated[list[str] | None, Header(description="Goes with `traceparent`.")]
 
 
-async def _callers_trace(traceparent: _TraceParent = None, tracestate: _TraceState = None) -> Trace:
+async def _callers_trace(request: Request, traceparent: _TraceParent = None, tracestate: _TraceState = None) -> Trace:
     """Return the caller's trace, and bind it to the log lines about the request, which has a context of its own."""
+    if len(request.headers.getlist("traceparent")) > 1:
+        traceparent = None  # either one may be meant
     state = ",".join(tracestate or ()) if trace_id_of(traceparent) else ""
     # Of the span of this request, where one is made; it is below the caller's.
     traceparent = tracing.traceparent() or traceparent

@@ -67,7 +67,15 @@ def _log(file: Path) -> Sequence[str]:
 
 async def test_a_trace_that_is_none_does_not_keep_a_job(customer: Customer, books: Pool) -> None:
     """W3C: whoever gets a malformed `traceparent` goes on as if there were none, and drops `tracestate` with it."""
-    for number, parent in enumerate(("nonsense", PARENT.upper(), PARENT.replace(TRACE, "0" * 32), "ff" + PARENT[2:])):
+    odd = (
+        "nonsense",
+        PARENT.upper(),
+        PARENT.replace(TRACE, "0" * 32),
+        "ff" + PARENT[2:],
+        f"{PARENT}-more",
+        f"{PARENT}, {PARENT}",
+    )
+    for number, parent in enumerate(odd):
         headers = {"traceparent": parent, "tracestate": STATE}
         status, accepted = await customer.post(headers=headers, requirements=f"A walk, variant {number}")
         assert status == 202
