@@ -43,7 +43,7 @@ def _origin(text: str) -> str:
         host, port = _host(parts.hostname or ""), parts.port
     except ValueError as error:
         raise ValueError(f"{text!r:.60} {_NO_ORIGIN}") from error
-    if not host or port == 0 or set(bare) & set("@?#\\") or parts.path:
+    if not host or port == 0 or set(bare) & set("@?#\\%") or parts.path:
         raise ValueError(f"{text!r:.60} {_NO_ORIGIN}")
     return f"{parts.scheme}://{host}" if port in {None, usual} else f"{parts.scheme}://{host}:{port}"
 

@@ -4,12 +4,17 @@ Tokens travel in a header that the page sets, never in a cookie, so no credentia
 trusted gains nothing that a program without a token does not have.
 """
 
+from http import HTTPStatus
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_METHODS: Final = ("GET", "POST", "HEAD")
+from infra.api.problems import ProblemResponse
+
+_METHODS: Final = ("GET", "POST", "HEAD", "DELETE")
 _SENT: Final = (
     "Authorization",
     "Content-Type",
@@ -19,6 +24,10 @@ _SENT: Final = (
     "Prefer",
     "traceparent",
     "tracestate",
+    # Means nothing here; libraries send it unasked, and a page would be kept out for it.
+    "baggage",
+    "Cache-Control",
+    "X-Requested-With",
 )
 # What a page may read of an answer beside the few headers that it may always read.
 _READ: Final = (
@@ -33,6 +42,34 @@ _READ: Final = (
     "WWW-Authenticate",
 )
 _PREFLIGHT_KEPT_S: Final = 600
+_ASKED: Final = b"access-control-request-headers"
+
+
+class _Preflights(CORSMiddleware):
+    """Starlette's own, whose refusals are problem documents too."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer a browser that asks first."""
+        asked = [(name, value) for name, value in request_headers.raw if name != _ASKED]
+        wanted = [one.strip() for one in request_headers.get(_ASKED.decode(), "").split(",")]
+        if any(wanted):  # some ask for none, by a header that is empty
+            asked.append((_ASKED, ", ".join(filter(None, wanted)).encode("latin-1")))
+        answer = super().preflight_response(Headers(raw=asked))
+        if answer.status_code == HTTPStatus.OK:
+            return answer
+        headers = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
+        return ProblemResponse(400, "bad_request", self._objection(request_headers), headers=headers)
+
+    def _objection(self, asked: Headers) -> str:
+        if not self.is_allowed_origin(asked["origin"]):
+            return "Origin: pages of it may not call this API; name it in TEAMFIT_CORS_ORIGINS"
+        if asked["access-control-request-method"] not in self.allow_methods:
+            return f"Access-Control-Request-Method: pages may send {', '.join(self.allow_methods)} alone"
+        if "access-control-request-private-network" in asked and not self.allow_private_network:
+            return (
+                "Access-Control-Request-Private-Network: name the page's origin in TEAMFIT_CORS_ORIGINS in place of `*`"
+            )
+        return "Access-Control-Request-Headers: pages may send those of Access-Control-Allow-Headers alone"
 
 
 class CrossOrigin:
@@ -45,12 +82,14 @@ class CrossOrigin:
 
     def __init__(self, app: ASGIApp, origins: str) -> None:
         self._app = app
-        self._open = CORSMiddleware(
+        self._open = _Preflights(
             app,
             allow_origins=[origin.strip() for origin in origins.split(",")],
             allow_methods=_METHODS,
             allow_headers=_SENT,
             expose_headers=_READ,
+            # Who names origins knows that their pages come from outside.
+            allow_private_network=origins != "*",
             max_age=_PREFLIGHT_KEPT_S,
         )
 

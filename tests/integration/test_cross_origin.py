@@ -1,5 +1,6 @@
 """Pages of other origins call the API, as browsers do it for them."""
 
+from itertools import product
 from uuid import uuid4
 
 import pytest
@@ -27,6 +28,45 @@ async def test_a_page_of_a_named_origin_may_ask_and_read(database_url: str, pref
                 assert {"ETag", "Last-Event-ID"} <= set(answer.headers["Access-Control-Expose-Headers"].split(", "))
                 assert "Origin" in answer.headers["Vary"]
                 assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+WANTED = (
+    *("authorization", "Authorization,Content-Type,IDEMPOTENCY-KEY", "if-none-match, prefer", "last-event-id"),
+    *("baggage,traceparent,tracestate", "cache-control,x-requested-with", "", ",", "accept , content-type,", None),
+)
+
+
+async def test_what_a_page_asks_for_is_allowed(database_url: str) -> None:
+    """Each method that a route takes, with what libraries send unasked; also where the API is inside, the page not."""
+    settings = api_settings(database_url=database_url).model_copy(update={"cors_origins": PAGE})
+    async with serving(settings) as http:
+        for method, wanted in product(("GET", "POST", "HEAD", "DELETE"), WANTED):
+            asks = {"Access-Control-Request-Method": method, "Access-Control-Request-Private-Network": "true"}
+            asks |= {} if wanted is None else {"Access-Control-Request-Headers": wanted}
+            async with http.options("/api/jobs", headers={"Origin": PAGE, **asks}) as answer:
+                assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (200, PAGE), wanted
+                assert method in answer.headers["Access-Control-Allow-Methods"]
+                assert answer.headers["Access-Control-Allow-Private-Network"] == "true"
+                assert {"Origin", "Access-Control-Request-Headers"} <= set(answer.headers["Vary"].split(", "))
+
+
+UNWANTED = {
+    "Origin": ("null", f"{PAGE}/", f"{PAGE}:443", PAGE.upper(), f"{PAGE}.evil.com", "", "*", f"x{PAGE}", "\xe9"),
+    "Access-Control-Request-Method": ("PUT", "patch", "x", ""),
+    "Access-Control-Request-Headers": ("cookie", "x-a,", "*", "\xe9"),
+}
+
+
+async def test_a_page_reads_why_it_may_not(database_url: str) -> None:
+    """A problem document, as elsewhere, that names the header and the fix, and repeats nothing."""
+    settings = api_settings(database_url=database_url).model_copy(update={"cors_origins": PAGE})
+    async with serving(settings) as http:
+        for name, odd in ((name, odd) for name, values in UNWANTED.items() for odd in values):
+            async with http.options("/api/jobs", headers={"Origin": PAGE, **ASKS, name: odd}) as answer:
+                body = await answer.json(content_type="application/problem+json")
+                assert (answer.status, body["code"]) == (400, "bad_request"), odd
+                assert body["detail"].startswith(f"{name}: ")
+                assert (answer.headers.get("Access-Control-Allow-Origin") == PAGE) is (name != "Origin")
 
 
 @pytest.mark.parametrize("origins", [None, "https://other.example.com"])
@@ -76,6 +116,7 @@ async def test_the_console_is_for_its_own_pages_alone(database_url: str) -> None
             "https://127.1",
             "file://",
             "x://y",
+            "https://a.com%20",
         ),
     ],
 )

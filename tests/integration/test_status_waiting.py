@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -11,6 +12,7 @@ import pytest
 
 from consumers.projection.changes import Changes
 from consumers.projection.handlers import Projection
+from infra.api.routes.jobs import _wait_of
 from infra.postgres import Database
 from streams.jobs.events import JobEvent, JobId
 from tests.api_server import api_settings, bearer, serving
@@ -128,6 +130,26 @@ async def test_whoever_waits_in_vain_hears_how_it_is(api: aiohttp.ClientSession,
     for prefer in ("wait", "wait=soon", "wait=-1", "wait=0", "return=minimal", "awaits=30"):
         async with asyncio.timeout(10), api.get(f"/api/jobs/{JOB}", headers={**bearer(), "Prefer": prefer}) as answer:
             assert (answer.status, answer.headers.get("Preference-Applied")) == (200, None)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds"),
+    [
+        *(("wait=30", 30), ("WAIT = 30", 30), ('wait="30"', 30), ("respond-async, wait=5;x=y", 5), ("wait=0030", 30)),
+        *(
+            ("wait=50", 50),
+            ("wait=51", 50),
+            ("wait=86400000", 50),
+            (f"wait={'9' * 5_000}", 50),
+            (f"wait={'0' * 90}7", 7),
+        ),
+        *((odd, None) for odd in ("", "wait", "wait=", "wait=-1", "wait=1.5", "wait=1e3", "wait=\u0663", "awaits=3")),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_wait_is_read_in_each_form(prefer: str, seconds: int | None) -> None:
+    """RFC 7240: names in any letters, values in quotes or not, parameters behind; too much is what there is at most."""
+    assert _wait_of(prefer) == (None if seconds is None else timedelta(seconds=seconds))
 
 
 async def test_many_who_wait_cost_no_more_than_one(database_url: str, projection: Projection) -> None:

@@ -26,7 +26,7 @@ from infra.uuids import GivenUuid
 # Proxies give up on an answer after a minute or so.
 LONGEST_WAIT = timedelta(seconds=50)
 
-_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE)
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?0*(\d+)\"?\s*(?=$|[,;])", re.IGNORECASE | re.ASCII)
 _TAG = re.compile(r"(?:W/)?\"?([0-9a-f]{32})(?:[^0-9A-Za-z\"][^\"]*)?\"?", re.IGNORECASE)
 # Answers differ by organization, and are asked for again each time.
 _CACHE = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
@@ -162,4 +162,4 @@ async def _set_before(end: float, changed: asyncio.Event) -> bool:
 def _wait_of(prefer: str | None) -> timedelta | None:
     """Return how long the caller would like to wait (RFC 7240), or None. What is not understood is ignored."""
     found = _WAIT.search(prefer or "")
-    return min(timedelta(seconds=int(found.group(1))), LONGEST_WAIT) if found else None
+    return min(timedelta(seconds=int(found.group(1)[:6])), LONGEST_WAIT) if found else None
