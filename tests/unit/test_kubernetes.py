@@ -238,3 +238,42 @@ def test_the_overlay_of_the_page_renders(tmp_path: Path) -> None:
     assert all(re.fullmatch(r"registry\.example\.com/teamfit@sha256:[0-9a-f]{64}", image) for image in images)
     (settings,) = (one["data"] for one in manifests if one["kind"] == "ConfigMap")
     assert settings["TEAMFIT_MODEL"] == "gpt-4o"
+
+
+_OVERLAYS = {
+    "a prefix": "namePrefix: eu-",
+    "a prefix and a suffix": "namePrefix: eu-\nnameSuffix: -blue",
+    "the longest name": f"namePrefix: {'a' * 30}-",
+    "no replicas": "replicas: [{name: api, count: 0}, {name: worker-webhooks, count: 0}]",
+    "annotations with anything": """commonAnnotations: {note: "say \\"hi\\"\\nand: 'bye' # no", "a.b/c": "{{ x }}"}""",
+    "labels of numbers": 'labels: [{pairs: {cost-center: "0042", "on": "true"}, includeTemplates: true}]',
+    "a digest and a port": f"images: [{{name: teamfit, newName: 'localhost:5000/a/b', digest: 'sha256:{'0' * 64}'}}]",
+    "a tag of numbers": 'images: [{name: teamfit, newTag: "1.10"}]',
+    "another secret": """patches:
+  - target: {kind: Deployment, name: worker-quota}
+    patch: |-
+      - {op: replace, path: /spec/template/spec/containers/0/envFrom/1/secretRef/name, value: vault.quota-1}""",
+    "settings with anything": """patches:
+  - target: {kind: ConfigMap, name: teamfit}
+    patch: |-
+      - {op: add, path: /data/TEAMFIT_OIDC_SCOPE_CLAIM, value: "https://a.com/x: [1]\\n"}""",
+}
+
+
+@pytest.mark.parametrize("text", _OVERLAYS.values(), ids=_OVERLAYS.keys())
+def test_an_overlay_changes_what_it_names(tmp_path: Path, text: str) -> None:
+    """Whatever its names are, what is rendered fits the schema, and all that is named in it is there."""
+    folder = os.path.relpath(_KUBERNETES / "autoscaled", tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(f"namespace: odd-1\nresources: [{folder}]\n{text}\n")
+    manifests = list(yaml.safe_load_all(_rendered(tmp_path)))
+    names = {(one["kind"], one["metadata"]["name"]) for one in manifests}
+    assert {one["metadata"].get("namespace", "odd-1") for one in manifests} == {"odd-1"}
+    for manifest in manifests:
+        if not manifest["apiVersion"].startswith("keda.sh/"):
+            kubernetes_validate.validate(manifest, _VERSIONS[0], strict=True)
+        if manifest["kind"] in {"Deployment", "CronJob"}:
+            (container,) = _template(manifest)["spec"]["containers"]
+            assert ("ConfigMap", container["envFrom"][0]["configMapRef"]["name"]) in names
+    (scaled,) = (one["spec"] for one in manifests if one["kind"] == "ScaledObject")
+    assert ("Deployment", scaled["scaleTargetRef"]["name"]) in names
+    assert ("TriggerAuthentication", scaled["triggers"][0]["authenticationRef"]["name"]) in names
