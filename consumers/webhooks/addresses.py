@@ -101,7 +101,7 @@ def checked_url(text: str, *, allow_http: bool, allow_private: bool) -> str:
         host, port = url.raw_host, url.port
         _ = url.host
     except ValueError as error:
-        raise WrongUrl(f"cannot be read: {error}") from error
+        raise WrongUrl(f"cannot be read ({error}); write https://example.com/hooks") from error
     if url.scheme != "https" and not (allow_http and url.scheme == "http"):
         raise WrongUrl("begin it with https://; what is sent by http can be read and changed on its way")
     if not host or port == 0:
