@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -110,7 +110,7 @@ class _HeadFirst(ResponseHandler):
 class _Connector(aiohttp.TCPConnector):
     def __init__(self, **how: Any) -> None:  # noqa: ANN401 - aiohttp's own
         super().__init__(**how)
-        self._factory = partial(_HeadFirst, loop=asyncio.get_running_loop())
+        self._factory = cast("partial[ResponseHandler]", partial(_HeadFirst, loop=asyncio.get_running_loop()))
 
 
 async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
