@@ -194,7 +194,7 @@ WAYS: Mapping[str, Callable[[Any, UUID, str, str], AsyncResult]] = {
     "a signature": lambda task, job, team, organization: task.s(job, team, organization).delay(),
     "a part of one": lambda task, job, team, organization: task.s(organization).set(priority=3).delay(job, team),
     "an immutable one": lambda task, job, team, organization: task.si(job, team, organization).apply_async(("more",)),
-    "one with options": lambda task, job, team, organization: task.signature(
+    "one with options": lambda task, job, team, organization: task.subtask(
         [job], {"team_id": team}, countdown=0.1
     ).apply_async(kwargs={"organization_id": organization}),
 }
