@@ -15,9 +15,14 @@ from infra.postgres import Connection
 _queries = aiosql.from_path(Path(__file__).with_name("costs.sql"), "asyncpg")
 
 
-async def without_price(connection: Connection) -> Mapping[str, int]:
-    """Return how many calls of which models have no price."""
-    return {row["model"]: row["calls"] async for row in _queries.without_price(connection)}
+async def without_price(connection: Connection, *, most: int | None = None) -> Mapping[str, int]:
+    """Return how many calls of which models have no price. Of each, so many are counted at most."""
+    return {row["model"]: row["calls"] async for row in _queries.without_price(connection, most=most)}
+
+
+async def would_price(connection: Connection, model: str, holds_from: datetime, *, most: int) -> int:
+    """Return how many unpriced calls would get this model's price, counted up to so many."""
+    return int(await _queries.would_price(connection, model=model, holds_from=holds_from, most=most))
 
 
 async def price_again(connection: Connection, holds_from: datetime) -> int:

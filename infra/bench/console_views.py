@@ -134,6 +134,7 @@ async def _job(database: Database, number: int) -> UUID:
 
 
 def _pages(job_id: UUID, long_job: UUID) -> Iterator[str]:
+    yield from ("/llm", "/organizations/plans")
     yield from ("/", "/workers", "/streams", "/streams/entries?topic=job-requests", "/operating")
     yield from ("/replay", "/cancels", "/discards", "/organizations", "/organizations?name=bench+77")
     yield from (f"/organization?id={one}" for one in (BIG, SMALL))
@@ -181,6 +182,9 @@ _OPERATORS: Final = (
     "discard/plans",
     "organizations",
     f"organizations/books?organization_id={BIG}",
+    "organizations/plans",
+    "llm",
+    "llm/prices",
     "webhooks",
     f"webhooks?organization_id={BIG}",
 )

@@ -1,6 +1,6 @@
 """Several commands share these options.
 
-They are `--json`, `--yes`, those about plans, and the filters of failed events.
+They are `--json`, `--yes`, `--dry-run`, those about plans, and the filters of failed events.
 """
 
 import re
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would follow; change nothing.")]
 
 _TRACE = re.compile(r"[0-9a-f]{32}")
 _AGO = re.compile(r"(\d{1,6})([smhd])")

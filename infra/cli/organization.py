@@ -13,7 +13,9 @@ from infra.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from infra.operations.tenants import Organization, Team
+    from infra.postgres import Database
 
+_PAGE = 500
 _LARGEST = 2_147_483_647  # what the tables' integers take
 
 
@@ -153,13 +155,23 @@ def list_organizations(
 ) -> None:
     """List every organization."""
     from infra.cli.session import with_database
-    from infra.operations import tenants
 
-    found = with_database(lambda database: tenants.organizations(database, name))
+    found = with_database(lambda database: _every(database, name))
     if as_json:
         print_json(found)
     else:
         _print_rows(found)
+
+
+async def _every(database: "Database", name: str | None) -> "Sequence[Organization]":
+    from infra.operations.tenants import find_organizations
+
+    found, after = await find_organizations(database, name, limit=_PAGE)
+    every = [*found]
+    while after is not None:
+        found, after = await find_organizations(database, name, limit=_PAGE, after=after)
+        every += found
+    return every
 
 
 @teams.command("add")

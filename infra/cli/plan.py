@@ -8,11 +8,11 @@ import typer
 
 from infra.cli.budgets import Budget, BudgetKind, micro, readable
 from infra.cli.errors import plain_errors
-from infra.cli.options import AsJson
+from infra.cli.options import AsJson, DryRun
 from infra.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from infra.operations.plans import PlanShare
+    from infra.operations.plans import PlanShare, ShareEffects
 
 _LONGEST = 64
 
@@ -51,17 +51,21 @@ def set_plan(
     budget: Budget = None,
     budget_kind: BudgetKind = None,
     no_cap: Annotated[bool, typer.Option("--no-cap", help="Any number of runs at once.")] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Change what is given of a plan; the rest stays. What an organization was given itself goes before it."""
     from infra.cli.session import with_database
-    from infra.operations.plans import PlanShare, set_share
+    from infra.operations.plans import PlanShare, effects_of_share, set_share
 
     if no_cap and max_in_flight is not None:
         raise typer.BadParameter("give --max-in-flight or --no-cap, not both")
     given = PlanShare(*(plan, weight, max_in_flight, requests_per_minute, max_waiting), micro(budget), budget_kind)
     if given == PlanShare(plan) and not no_cap:
         raise typer.BadParameter("give at least one option that changes something")
+    if dry_run:
+        _print_effects(with_database(lambda one: effects_of_share(one, given, no_cap=no_cap)), as_json=as_json)
+        return
     known = with_database(lambda database: set_share(database, given, no_cap=no_cap))
     if as_json:
         print_json(known)
@@ -85,11 +89,14 @@ def list_plans(*, as_json: AsJson = False) -> None:
 
 @plans.command("forget")
 @plain_errors()
-def forget_plan(plan: Plan) -> None:
+def forget_plan(plan: Plan, *, dry_run: DryRun = False) -> None:
     """Forget all that was set for a plan, its intake limits and budget too."""
     from infra.cli.session import with_database
-    from infra.operations.plans import forget_share
+    from infra.operations.plans import effects_of_forgetting, forget_share
 
+    if dry_run:
+        _print_effects(with_database(lambda database: effects_of_forgetting(database, plan)), as_json=False)
+        return
     with_database(lambda database: forget_share(database, plan))
     typer.echo(f"{plan}: nothing is set for it any more")
 
@@ -100,3 +107,18 @@ def _print_rows(found: "Sequence[PlanShare]") -> None:
         return
     columns = ["plan", "weight", "max in flight", "requests a minute", "max waiting", "budget", "kind"]
     print_table(columns, (readable(asdict(one)).values() for one in found))
+
+
+def _print_effects(effects: "ShareEffects", *, as_json: bool) -> None:
+    if as_json:
+        print_json(effects)
+        return
+    for when, share in (("Now", effects.before), ("Then", effects.after)):
+        values = {} if share is None else {name: one for name, one in asdict(share).items() if one is not None}
+        shown = readable({"budget": None, **values}).items()
+        said = [f"{name.replace('_', ' ')} {value}" for name, value in shown if name != "plan" and value is not None]
+        typer.echo(f"{when}: {', '.join(said) or 'weight 1 and no limits'}.")
+    typer.echo(
+        f"{effects.organizations} organizations have the plan, {effects.with_their_own} of them values of their own; "
+        f"{effects.waiting} runs wait, {effects.in_flight} are worked on. Nothing was done."
+    )

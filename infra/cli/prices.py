@@ -1,13 +1,16 @@
 """`teamfit llm prices`: what the tokens of each model cost."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from infra.cli.errors import plain_errors
-from infra.cli.options import AsJson
+from infra.cli.options import AsJson, DryRun
 from infra.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from infra.operations.prices import Price, PriceEffects
 
 prices_app = typer.Typer(help="What a million tokens of each model cost, from when on.", no_args_is_help=True)
 
@@ -50,13 +53,12 @@ def set_one(
     since: Annotated[
         datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="Calls begun since cost this; today if out.")
     ] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Set a model's price from a day on (UTC). Calls on record that have none are priced; others keep theirs."""
     from infra.cli.session import with_database
-    from infra.operations.prices import Price, WrongPrice, micro_units, set_price
+    from infra.operations.prices import Price, effects_of_price, micro_units, set_price
 
-    if len(currency) != 3 or not (currency.isascii() and currency.isalpha() and currency.isupper()):  # noqa: PLR2004
-        raise WrongPrice("currency: is not of three capitals; write USD or EUR")
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     price = Price(
         model=model,
@@ -65,7 +67,22 @@ def set_one(
         output_price=micro_units(output_price, name="output price"),
         currency=currency,
     )
+    if dry_run:
+        _print_effects(price, with_database(lambda database: effects_of_price(database, price)))
+        return
     priced = with_database(lambda database: set_price(database, price))
     typer.echo(f"{model} costs {input_price} and {output_price} {currency} from {price.holds_from:%Y-%m-%d} on (UTC).")
     if priced:
         typer.echo(f"{priced} calls on record have a price now.")
+
+
+def _print_effects(price: "Price", effects: "PriceEffects") -> None:
+    from infra.operations.prices import amount_of
+
+    until = f" until {effects.holds_until:%Y-%m-%d}, when its next price holds" if effects.holds_until else ""
+    typer.echo(f"{price.model} would cost this from {price.holds_from:%Y-%m-%d} on (UTC){until}.")
+    before = effects.before
+    if before is not None:
+        costs = f"{amount_of(before.input_price)} and {amount_of(before.output_price)} {before.currency}"
+        typer.echo(f"Before: {costs}, from {before.holds_from:%Y-%m-%d} on. Calls that have a price keep it.")
+    typer.echo(f"{effects.calls_priced} calls on record have no price and would get one. Nothing was done.")

@@ -62,7 +62,7 @@ def worker(
     One is the same as `faust -A consumers.STAGE worker`, with this project's log format. Several share this process,
     one pool of connections and one port; `teamfit worker all` suits small installations.
     """
-    from infra.operations.worker import run_stages
+    from infra.cli.stage_worker import run_stages
 
     run_stages(_stages() if _ALL in stages else stages, ready_file=ready_file)
 

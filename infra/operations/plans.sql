@@ -20,7 +20,21 @@ RETURNING
     plan, weight, max_in_flight, requests_per_minute, max_waiting, budget,
     coalesce(budget_kind, CASE WHEN budget IS NOT NULL THEN 'hard' END) AS budget_kind;
 
--- name: forget_share(plan)$
+-- name: forget_share(plan)!
 -- Forgets what was set for a plan.
-WITH gone AS (DELETE FROM plan_shares WHERE plan = :plan RETURNING plan)
-SELECT count(*) FROM gone;
+DELETE FROM plan_shares WHERE plan = :plan;
+
+-- name: of_plan(plan)^
+-- What is set for a plan, the organizations that have it, those of them that were given values of their own, and their runs.
+SELECT
+    count(*) AS organizations,
+    count(*) FILTER (
+        WHERE num_nonnulls(
+            given.weight, given.max_in_flight, given.requests_per_minute, given.max_waiting, given.budget, given.budget_kind
+        ) > 0
+    ) AS with_their_own,
+    coalesce(sum(line.waiting), 0)::bigint AS waiting,
+    coalesce(sum(line.in_flight), 0)::bigint AS in_flight
+FROM subscriptions AS given
+LEFT JOIN dispatch_organizations AS line ON line.organization_id = given.organization_id
+WHERE given.plan = :plan;

@@ -4,6 +4,7 @@ A price is in micro-units of the currency for a million tokens: 2.50 USD for a m
 one currency, as what they add up to has one.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -16,12 +17,14 @@ import aiosql
 from consumers.generation import costs
 from infra.actions import Act, acting
 from infra.errors import TeamfitError
+from infra.operations.job_search import COUNTED, Count
 from infra.postgres import Connection, Database
 
 _queries = aiosql.from_path(Path(__file__).with_name("prices.sql"), "asyncpg")
 
 MICRO: Final = 1_000_000
 _DEAREST: Final = 1_000_000
+_CURRENCY: Final = re.compile("[A-Z]{3}")
 
 
 class WrongPrice(TeamfitError):
@@ -38,6 +41,21 @@ class Price:
     output_price: int
     currency: str
     holds: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PriceEffects:
+    """This follows from a price.
+
+    Attributes:
+        calls_priced: calls on record that have no price and get one. Others keep theirs.
+        before: the model's price until then, or the one of the same time that is replaced.
+        holds_until: when its next price holds, which is set already.
+    """
+
+    calls_priced: Count
+    before: Price | None
+    holds_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +89,31 @@ def amount_of(micro_units: int) -> str:
     return f"{whole:.2f}" if whole == round(whole, 2) else str(whole.normalize())
 
 
-async def prices(database: Database) -> tuple[list[Price], Mapping[str, int]]:
-    """Return all prices, and how many calls of which models have none. Raises DependencyDown."""
-    async with database.transaction() as connection:
-        found = [Price(**row) async for row in _queries.prices(connection)]
-        return found, await costs.without_price(connection)
+async def prices(database: Database, *, most: int | None = None) -> tuple[list[Price], Mapping[str, int]]:
+    """Return all prices, and how many calls of which models have none.
+
+    Args:
+        database: where.
+        most: up to how many calls of each model are counted; None: all of them.
+
+    Raises:
+        DependencyDown: Postgres is away.
+    """
+    async with database.transaction(for_values=True) as connection:
+        return await _all(connection), await costs.without_price(connection, most=most)
+
+
+async def effects_of_price(database: Database, price: Price) -> PriceEffects:
+    """Say what would follow from a price; nothing is done.
+
+    Raises:
+        WrongPrice: it cannot be set so.
+        DependencyDown: Postgres is away.
+    """
+    async with database.transaction(for_values=True) as connection:
+        await _require_currency(connection, price.currency)
+        calls = await costs.would_price(connection, price.model, price.holds_from, most=COUNTED + 1)
+        return PriceEffects(Count.of(calls), *await _beside(connection, price))
 
 
 async def set_price(database: Database, price: Price) -> int:
@@ -84,14 +122,13 @@ async def set_price(database: Database, price: Price) -> int:
     Repeats are harmless. Calls that have a price keep it: what was billed does not change afterwards.
 
     Raises:
-        WrongPrice: other prices have another currency.
+        WrongPrice: its currency is none, or other prices have another.
         DependencyDown: Postgres is away.
     """
     act = Act("llm.price", f"model {price.model}", effects=asdict(price))
     async with acting(database, act) as connection:
-        other = await _queries.other_currency(connection, currency=price.currency)
-        if other is not None:
-            raise WrongPrice(f"currency: there are prices in {other}, and none in {price.currency}; use {other}")
+        await _require_currency(connection, price.currency)
+        before, _ = await _beside(connection, price)
         await _queries.set_price(
             connection,
             model=price.model,
@@ -101,8 +138,28 @@ async def set_price(database: Database, price: Price) -> int:
             currency=price.currency,
         )
         priced = await costs.price_again(connection, price.holds_from)
-        act.effects["calls_priced"] = priced
+        act.effects |= {"before": before and asdict(before), "calls_priced": priced}
         return priced
+
+
+async def _beside(connection: Connection, price: Price) -> tuple[Price | None, datetime | None]:
+    """Return the model's price before this one, and when its next one holds."""
+    others = [one for one in await _all(connection) if one.model == price.model]
+    earlier = [one for one in others if one.holds_from <= price.holds_from]
+    later = [one.holds_from for one in others if one.holds_from > price.holds_from]
+    return max(earlier, key=lambda one: one.holds_from, default=None), min(later, default=None)
+
+
+async def _all(connection: Connection) -> list[Price]:
+    return [Price(**row) async for row in _queries.prices(connection)]
+
+
+async def _require_currency(connection: Connection, wanted: str) -> None:
+    if not _CURRENCY.fullmatch(wanted):
+        raise WrongPrice("currency: is not of three capitals; write USD or EUR")
+    other = await _queries.other_currency(connection, currency=wanted)
+    if other is not None:
+        raise WrongPrice(f"currency: there are prices in {other}, and none in {wanted}; use {other}")
 
 
 async def currency(connection: Connection) -> str:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 import aiosql
 import asyncpg
@@ -19,6 +19,11 @@ from infra.operations.prices import currency
 from infra.postgres import Connection, Database
 
 _queries = aiosql.from_path(Path(__file__).with_name("tenants.sql"), "asyncpg")
+
+Status: TypeAlias = Literal["active", "trialing", "past_due", "paused", "cancelled"]
+"""Of a subscription; only `active` may request."""
+LONGEST_NAME: Final = 64
+LONGEST_DESCRIPTION: Final = 10_000
 
 _LIMITS = ("requests_per_minute", "max_waiting", "budget", "budget_kind")
 _SUBSCRIPTION = ("id", "plan", "status", "monthly_quota", "priority", "weight", "max_in_flight", *_LIMITS)
@@ -150,13 +155,6 @@ async def organization(database: Database, organization_id: str) -> Organization
     """Return an organization. Raises UnknownOrganization."""
     async with database.transaction() as connection:
         return await organization_in(connection, organization_id)
-
-
-async def organizations(database: Database, name: str | None = None) -> Sequence[Organization]:
-    """Return every organization, or those whose ID or name has a text."""
-    async with database.transaction() as connection:
-        rows = _queries.organizations(connection, id=None, name=name, after=None, limit=None)
-        return [Organization(**row) async for row in rows]
 
 
 async def find_organizations(

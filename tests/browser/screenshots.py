@@ -101,6 +101,8 @@ async def _arranged(operator: Visitor, customer: Customer) -> dict[str, str]:
         "plan": plan,
         "organizations": "/organizations",
         "organization": f"/organization?id={ACME.id}",
+        "plan-shares": "/organizations/plans",
+        "llm": "/llm",
         "streams": "/streams",
         "workers": "/workers",
         "actions": "/actions",

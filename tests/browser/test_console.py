@@ -194,6 +194,58 @@ async def test_a_stage_is_paused_and_resumed(operator: Visitor, customer: Custom
     await expect(page.locator("#live tbody tr").first).to_contain_text("control.pause.end")
 
 
+async def test_a_price_is_set_and_a_plan_is_given_a_share(operator: Visitor) -> None:
+    """Each says first what follows; then the price and the share stand on their pages, and both in the log."""
+    page, model = operator.page, f"model-{uuid4().hex[:8]}"
+    await operator.open("/llm")
+    card = page.locator("form.card", has=page.get_by_role("heading", name="Set a price"))
+    await card.get_by_label("Model").fill(model)
+    await card.get_by_label("A million tokens in").fill("0.15")
+    await card.get_by_label("A million tokens out").fill("0.60")
+    await card.get_by_role("button", name="Set …").click()
+    await expect(page.locator("main")).to_contain_text("Calls on record that get their price")
+    assert await operator.complaints() == []
+    await page.get_by_role("button", name="Set the price").click()
+    await page.wait_for_url(re.compile("/llm$"))
+    await expect(page.locator("#live tr", has_text=model)).to_contain_text("0.60")
+    await operator.open("/organizations")
+    await page.get_by_role("link", name="Shares of plans").click()
+    card = page.locator("form.card", has=page.get_by_role("heading", name="Set a share"))
+    await card.get_by_label("Plan").fill(model)
+    await card.get_by_label("Weight").fill("2.5")
+    await card.get_by_role("button", name="Set …").click()
+    await expect(page.locator("tr.current")).to_contain_text("2.5")
+    assert await operator.complaints() == []
+    await page.get_by_role("button", name="Do it").click()
+    await page.wait_for_url(re.compile("/organizations/plans$"))
+    await page.get_by_label("Plan").last.select_option(model)
+    await page.get_by_role("button", name="Forget …").click()
+    await expect(page.locator("main")).to_contain_text("weight 1 and no limits")
+    await page.get_by_role("button", name="Do it").click()
+    await page.wait_for_url(re.compile("/organizations/plans$"))
+    await expect(page.locator("#live")).not_to_contain_text(model)
+    await operator.open("/actions")
+    for action in ("llm.price", "plan.set", "plan.forget"):
+        await expect(page.locator("#live tr", has_text=model).filter(has_text=action)).to_have_count(1)
+
+
+async def test_an_organization_is_added_with_a_team_and_its_texts_are_erased(operator: Visitor) -> None:
+    """From the list to its page; the erasure says first that there is nothing yet."""
+    page, name = operator.page, f"new-{uuid4().hex[:8]}"
+    await operator.open("/organizations")
+    card = page.locator("form.card", has=page.get_by_role("heading", name="Add an organization"))
+    await card.get_by_label("ID, as requests name it").fill(name)
+    await card.get_by_role("button", name="Add").click()
+    await page.wait_for_url(re.compile(f"/organization.id={name}"))
+    card = page.locator("form.card", has=page.get_by_role("heading", name="Add a team"))
+    await card.get_by_label("ID, as requests name it").fill(f"{name}-core")
+    await card.get_by_role("button", name="Add").click()
+    await expect(page.locator("#live")).to_contain_text(f"{name}-core")
+    await page.get_by_role("button", name="Erase …").click()
+    await expect(page.locator("main")).to_contain_text("There is nothing to erase.")
+    assert await operator.complaints() == []
+
+
 async def _waits_for(customer: Customer, job: str, gate: str) -> bool:
     return ((await customer.job(job)).get("waiting_for") or {}).get("gate") == gate
 
@@ -204,7 +256,8 @@ async def test_a_viewer_looks_and_has_no_buttons(newcomer: Newcomer, customer: C
     viewer = await newcomer()
     await viewer.sign_in("viewer")
     pages = ("/", "/jobs", "/failed", "/organization?id=birch", "/streams", "/workers", "/webhooks", "/actions")
-    for path in (*pages, f"/jobs/{job}"):
+    more = ("/organizations", "/organizations/plans", "/llm", "/schedule")
+    for path in (*pages, *more, f"/jobs/{job}"):
         await viewer.open(path)
         assert await viewer.page.locator("form[method=post]").count() == 1, path
         await expect(viewer.page.get_by_role("button", name="Sign out")).to_be_visible()
@@ -288,7 +341,8 @@ async def test_axe_finds_nothing_on_any_page(newcomer: Newcomer, customer: Custo
     pages = ("/", "/jobs", f"/jobs/{job}", f"/jobs/{job}/events", "/failed", event, "/replay", plan, "/organizations")
     others = ("/organization?id=birch", "/streams", "/workers", "/actions", f"/jobs/{uuid4()}", "/nowhere")
     more = ("/failed/groups", "/discards", discard, "/cancels", "/schedule", "/webhooks", endpoint, "/operating")
-    for path in (*pages, *others, *more, "/streams/entries?topic=job-events"):
+    new = ("/llm", "/organizations/plans", "/streams/entries?topic=job-events")
+    for path in (*pages, *others, *more, *new):
         await visitor.open(path)
         assert await visitor.complaints() == [], path
 
@@ -311,6 +365,8 @@ async def test_forms_and_notices_please_axe_and_no_page_is_wider_than_a_phone(
         "/actions",
         "/failed/groups",
         "/cancels",
+        "/llm",
+        "/organizations/plans",
     )
     others = ("/discards", "/schedule", "/webhooks", "/operating", "/streams/entries?topic=job-events", "/nowhere")
     await visitor.page.set_viewport_size({"width": 360, "height": 740})
@@ -337,12 +393,12 @@ async def test_forms_and_notices_please_axe_and_no_page_is_wider_than_a_phone(
 
 
 async def test_the_navigation_has_one_line_on_a_small_laptop(newcomer: Newcomer) -> None:
-    """Ten names, the operator's and the way out stand side by side at 1,280 pixels; they took two lines."""
+    """Eleven names, the operator's and the way out stand side by side at 1,280 pixels; they took two lines."""
     visitor = await newcomer()
     await visitor.sign_in("operator")
     await visitor.open("/failed")
     tops = await visitor.page.locator(".bar nav a").evaluate_all("all => all.map(one => one.offsetTop)")
-    assert (len(tops), len(set(tops))) == (10, 1)
+    assert (len(tops), len(set(tops))) == (11, 1)
     assert await visitor.page.locator(".bar").evaluate("bar => bar.offsetHeight") < 70
     assert await visitor.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from infra.cli import app
 from infra.settings import settings
 from streams.jobs.events import JobRequested
+from tests.api_server import api_settings, bearer, serving
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline, pipeline_on
 from tests.integration.quota_scene import add_organization, usage
@@ -141,6 +142,35 @@ async def test_no_table_keeps_an_erased_organizations_word(
     before = await database.fetch("SELECT t::text FROM job_events AS t ORDER BY sequence")
     assert (await erase("--organization", "acme", "--yes")).exit_code == 0
     assert await database.fetch("SELECT t::text FROM job_events AS t ORDER BY sequence") == before
+
+
+async def test_the_api_erases_as_the_command_does(
+    pipeline: Pipeline, database: Pool, database_url: str, redis_url: str
+) -> None:
+    """It says first how much there is; then no table keeps a word, the log has it, and a repeat is harmless."""
+    live = await _with_texts(pipeline, database, "acme")
+    await _with_texts(pipeline, database, "birch")
+    whose = {"organization_id": "acme"}
+    counts = {"jobs": 3, "events": 5, "activities": 3, "failed_events": 1, "cancellations": 1, "live": 1}
+    async with serving(api_settings(database_url=database_url, broker_url=redis_url)) as api:
+        api.headers.update(bearer("ops", "operator"))
+        for path, erased in (("/effects", False), ("", True)):
+            async with api.post(f"/api/ops/organizations/erase{path}", json=whose) as answer:
+                assert (answer.status, await answer.json()) == (200, {"organization_id": "acme", **counts})
+            assert (await _tables_with(database, "secret-acme") == set()) is erased
+        async with api.post("/api/ops/organizations/erase", json=whose) as answer:
+            assert (answer.status, (await answer.json())["live"]) == (200, 0)
+        for path in ("/effects", ""):
+            async with api.post(f"/api/ops/organizations/erase{path}", json={"organization_id": "nowhere"}) as answer:
+                assert (answer.status, (await answer.json())["code"]) == (404, "organization_not_found")
+    assert len(await _tables_with(database, "secret-birch")) == 9
+    outcome = await database.fetchval("SELECT outcome FROM job_outcomes WHERE job_id = $1", live.job_id)
+    assert outcome == "cancelled"
+    log = await database.fetch("SELECT action, target, face, effects FROM operator_actions ORDER BY at")
+    assert [(one["action"], one["target"], one["face"]) for one in log] == [("erase", "organization acme", "api")] * 2
+    done = {name: number for name, number in counts.items() if name != "live"}
+    assert json.loads(log[0]["effects"]) == {**done, "cancelled": 1}
+    await assert_consistent(database_url, settled=False)
 
 
 async def test_an_erasure_asks_first(erase: Run, pipeline: Pipeline, database: Pool) -> None:

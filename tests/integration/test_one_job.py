@@ -93,6 +93,15 @@ async def test_jobs_are_cancelled_by_the_api_as_by_the_command(
         *(live, asked.model_dump_json()),
     )
     body = {"job_ids": [str(failed.job_id), str(live), str(unknown), str(live)], "because": "a wrong import"}
+    async with api.post("/api/ops/jobs/cancel/effects", json={"job_ids": body["job_ids"]}) as answer:
+        assert answer.status == 200, await answer.text()
+        effects = await answer.json()
+    assert [(one["is_known"], one["ended"]) for one in effects["jobs"]] == [
+        (True, "failed"),
+        (True, None),
+        (False, None),
+    ]
+    assert effects["living"] == 1
     for _ in range(2):
         async with api.post("/api/ops/jobs/cancel", json=body) as answer:
             assert answer.status == 200, await answer.text()

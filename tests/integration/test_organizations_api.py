@@ -67,6 +67,35 @@ async def test_an_organization_is_changed_and_its_ledger_counted_again(
     ]
 
 
+async def test_an_organization_and_a_team_are_added_once(api: aiohttp.ClientSession, database: Pool) -> None:
+    """The same again changes nothing; with other values it is refused, and so is a team of none."""
+    new = {"organization_id": " hazel ", "monthly_quota": 7}
+    for _ in range(2):
+        status, added = await _asked(api.post(f"{_ROUTE}/add", json=new))
+        assert (status, added["id"], added["name"], added["plan"]) == (200, "hazel", "hazel", "team")
+        assert (added["monthly_quota"], added["trust_score"], added["status"]) == (7, 1.0, "active")
+    team = {"team_id": "hazel-core", "organization_id": "hazel", "size": 9}
+    for _ in range(2):
+        status, added = await _asked(api.post(f"{_ROUTE}/teams/add", json=team))
+        assert (status, added["id"], added["name"], added["size"]) == (200, "hazel-core", "hazel-core", 9)
+    for path, wrong in (
+        ("/add", {**new, "monthly_quota": 8}),
+        ("/add", {**new, "status": "activ"}),
+        ("/add", {**new, "organization_id": "e" * 65}),
+        ("/teams/add", {**team, "size": 0}),
+        ("/teams/add", {**team, "organization_id": "acme"}),
+    ):
+        status, problem = await _asked(api.post(_ROUTE + path, json=wrong))
+        assert (status, problem["code"]) == (422, "invalid_request"), wrong
+    status, problem = await _asked(api.post(f"{_ROUTE}/teams/add", json={**team, "organization_id": "unknown"}))
+    assert (status, problem["code"]) == (404, "organization_not_found")
+    log = await database.fetch("SELECT action, target, face FROM operator_actions WHERE outcome = 'done' ORDER BY at")
+    assert [tuple(one) for one in log] == [
+        *[("organization.add", "organization hazel", "api")] * 2,
+        *[("team.add", "team hazel-core", "api")] * 2,
+    ]
+
+
 async def test_what_is_none_is_refused(api: aiohttp.ClientSession) -> None:
     """An organization that there is not, a budget without prices, a field that is misspelt."""
     for method, path in (("GET", "/books"), ("POST", "/set"), ("POST", "/recount")):

@@ -1,4 +1,4 @@
-"""What one can do by command, API or console, all three can, or it is said here why not."""
+"""What one can do by command, API or console, all three can."""
 
 import ast
 from collections import defaultdict
@@ -9,31 +9,13 @@ from typing import Final
 _ROOT: Final = Path(__file__).parents[2]
 _OPERATIONS: Final = _ROOT / "infra" / "operations"
 _FACES: Final = {"cli", "api", "console"}
-_OTHERS: Final = {
-    # Parts of other operations, and what makes the statements of several.
-    **dict.fromkeys(
-        (
-            *("cursors.write_cursor", "cursors.read_cursor", "cursors.read_delivery_cursor"),
-            *("cursors.read_endpoint_cursor", "controls.plain", "faults.faults_of", "frozen_plans.statements"),
-            *("history.read_history", "job_search.filtered", "job_search.values_of", "job_search.count_jobs"),
-            *("job_search.find_jobs", "job_search.notice_of", "plan_applying.apply_plan", "prices.currency"),
-            *("prices.micro_units", "prices.amount_of", "tenants.organization_in", "tenants.organizations"),
-        ),
-        "a part of others",
-    ),
-    # The API and the console say the same in the answer of the job.
-    **dict.fromkeys(("jobs.known_jobs", "jobs.may_be_cancelled"), "the API shows a job's life before"),
-    "tenants.find_organizations": "the command lists all at once",
-    # Set up once, by whoever may open the database; no page of the issue has them, and none needs a token's scope.
-    **dict.fromkeys(
-        (
-            *("erase.find_texts", "erase.erase_texts", "llm.gates", "llm.closed_gates", "llm.open_gates"),
-            *("llm.dialects", "llm.forget_dialects", "llm.holds", "llm.endpoints", "plans.shares", "plans.set_share"),
-            *("plans.forget_share", "prices.prices", "prices.set_price", "tenants.add_organization"),
-            *("tenants.add_team", "worker.run_stages"),
-        ),
-        "by command alone",
-    ),
+# Parts of other operations, and what makes the statements of several: nothing that somebody does.
+_PARTS: Final = {
+    *("cursors.write_cursor", "cursors.read_cursor", "cursors.read_delivery_cursor", "cursors.read_endpoint_cursor"),
+    *("controls.plain", "faults.faults_of", "frozen_plans.statements", "history.read_history"),
+    *("job_search.filtered", "job_search.values_of", "job_search.count_jobs", "job_search.find_jobs"),
+    *("job_search.notice_of", "plan_applying.apply_plan", "prices.currency", "prices.micro_units"),
+    *("prices.amount_of", "tenants.organization_in"),
 }
 
 
@@ -70,10 +52,10 @@ def _names(tree: ast.Module) -> Iterator[str]:
 
 
 def test_what_one_face_can_do_all_three_can() -> None:
-    """Each operation is called by commands, routes and pages. One that is added is added to all, or to the table."""
+    """Each operation is called by commands, routes and pages; one that is added is added to all."""
     used = _used()
     lacking = {name: sorted(_FACES - used[name]) for name in _operations() if _FACES - used[name]}
-    assert lacking.keys() == _OTHERS.keys(), {
-        "lacks a face": {name: faces for name, faces in lacking.items() if name not in _OTHERS},
-        "lacks none any more": _OTHERS.keys() - lacking.keys(),
+    assert lacking.keys() == _PARTS, {
+        "lacks a face": {name: faces for name, faces in lacking.items() if name not in _PARTS},
+        "lacks none any more": _PARTS - lacking.keys(),
     }

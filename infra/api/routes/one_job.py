@@ -13,7 +13,7 @@ from infra.auth import OPERATOR
 from infra.identity import Tokens
 from infra.operations.job_content import EventPage, JobContent, archived_events, content_of
 from infra.operations.job_search import Term
-from infra.operations.jobs import CancelResult, JobLife, UnknownJob, cancel, life_of
+from infra.operations.jobs import CancelResult, JobLife, UnknownJob, cancel, known_jobs, life_of, may_be_cancelled
 from infra.postgres import Database
 from producers.cancel.cancellation import Cancellation
 from streams.delivery.interfaces import Publisher
@@ -44,12 +44,34 @@ class JobEventsQuery(BaseModel):
     limit: int = Field(default=100, ge=1, le=_LARGEST_PAGE)
 
 
-class CancelJobs(BaseModel):
-    """The jobs that are cancelled, and why."""
+class ChosenJobs(BaseModel):
+    """Some jobs."""
 
     model_config = ConfigDict(extra="forbid")
 
     job_ids: list[UUID] = Field(min_length=1, max_length=_LARGEST_CHOICE)
+
+
+class StandingJob(BaseModel):
+    """A job as it stands now."""
+
+    job_id: UUID
+    is_known: bool
+    organization_id: str | None
+    run: int | None = Field(description="The newest.")
+    ended: str | None = Field(description="How that ended; absent: not yet.")
+
+
+class CancelEffects(BaseModel):
+    """The jobs as they stand, and how many would be cancelled."""
+
+    jobs: list[StandingJob]
+    living: int
+
+
+class CancelJobs(ChosenJobs):
+    """The jobs that are cancelled, and why."""
+
     because: Term = Field(max_length=500, description="Why; the customers read it.")
 
 
@@ -58,6 +80,22 @@ def create_router(database: Database, publisher: Publisher, tokens: Tokens) -> A
     router = APIRouter(prefix="/api/ops/jobs", tags=["operators"])
     guarded = [Depends(Authenticated(tokens, scope=OPERATOR, logs=database))]
     cancellation = Cancellation(database, publisher, database.clock)
+
+    @router.post("/cancel/effects", responses=_WRITE, dependencies=guarded)
+    async def show_cancel_effects(body: ChosenJobs) -> CancelEffects:
+        """Say how jobs stand, and how many would be cancelled; nothing is done."""
+        found = await known_jobs(database, list(dict.fromkeys(body.job_ids)))
+        jobs = [
+            StandingJob(
+                job_id=job,
+                is_known=known.is_known,
+                organization_id=known.organization_id,
+                run=known.run,
+                ended=known.ended,
+            )
+            for job, known in found
+        ]
+        return CancelEffects(jobs=jobs, living=sum(may_be_cancelled(known) for _, known in found))
 
     @router.post("/cancel", responses=_WRITE, dependencies=guarded)
     async def cancel_jobs(body: CancelJobs) -> Sequence[CancelResult]:

@@ -1,11 +1,11 @@
-"""The operators' routes to organizations: found, read, changed, and their ledger counted again."""
+"""The operators' routes to organizations: found, read, added, changed, and their ledger counted again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
-from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Query, params
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from infra.api.bearer import Authenticated
 from infra.api.problems import BODY, TOKEN, Problem, responses
@@ -15,12 +15,21 @@ from infra.operations import quota, tenants
 from infra.operations.job_search import Term
 from infra.operations.prices import WrongPrice
 from infra.postgres import Database
+from infra.texts import STORABLE
 
 _LARGEST: Final = 2**31 - 1
 _LARGEST_PAGE: Final = 500
 _READS: Final = responses(*TOKEN, "invalid_request", "database_unavailable")
 _READS_ONE: Final = responses(*TOKEN, "invalid_request", "organization_not_found", "database_unavailable")
 _WRITES: Final = responses(*TOKEN, *BODY, "organization_not_found", "database_unavailable")
+_ADDS: Final = responses(*TOKEN, *BODY, "database_unavailable")
+
+Name: TypeAlias = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=tenants.LONGEST_NAME), STORABLE
+]
+Description: TypeAlias = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=tenants.LONGEST_DESCRIPTION), STORABLE
+]
 
 
 class OrganizationsQuery(BaseModel):
@@ -89,6 +98,44 @@ class OrganizationChanges(BaseModel):
     as_plan: bool = Field(default=False, description="Weight, cap, limits and budget that are left out: its plan's.")
 
 
+class NewOrganization(BaseModel):
+    """An organization to add, with its subscription."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    organization_id: Name
+    name: Name | None = Field(default=None, description="What people call it; its ID if left out.")
+    trust_score: float = Field(default=1.0, ge=0, le=1)
+    plan: Name = Field(default="team", description="`free` may request nothing.")
+    status: tenants.Status = Field(default="active", description="Only `active` may request.")
+    monthly_quota: int = Field(default=100, ge=0, le=_LARGEST, description="Jobs a month (UTC).")
+    priority: bool = Field(default=False, description="Whether its share is four times its plan's.")
+    weight: float | None = Field(default=None, ge=0.001, le=1000, description="Its share against others'.")
+    max_in_flight: int | None = Field(default=None, ge=0, le=_LARGEST, description="Runs at once; 0 pauses it.")
+
+    def organization(self) -> tenants.Organization:
+        """Return it as the operations take it."""
+        given = self.model_dump(exclude={"organization_id", "name"})
+        return tenants.Organization(id=self.organization_id, name=self.name or self.organization_id, **given)
+
+
+class NewTeam(BaseModel):
+    """A team to add to an organization."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    team_id: Name
+    organization_id: Term
+    name: Name | None = Field(default=None, description="What people call it; its ID if left out.")
+    size: int | None = Field(default=None, ge=1, le=_LARGEST, description="How many people it has.")
+    description: Description | None = Field(default=None, description="Who they are; it stands in the prompt.")
+
+    def team(self) -> tenants.Team:
+        """Return it as the operations take it."""
+        given = (self.team_id, self.organization_id, self.name or self.team_id, self.size, self.description)
+        return tenants.Team(*given)
+
+
 def create_router(database: Database, tokens: Tokens) -> APIRouter:
     """Return the routes. An ID may hold any character, so it is no part of a path."""
     router = APIRouter(prefix="/api/ops/organizations", tags=["operators"])
@@ -121,7 +168,22 @@ def create_router(database: Database, tokens: Tokens) -> APIRouter:
             await quota.repair(database, await quota.read_books(database, body.organization_id))
             return await _books(database, body.organization_id)
 
+    _add_adding(router, database, guarded)
     return router
+
+
+def _add_adding(router: APIRouter, database: Database, guarded: Sequence[params.Depends]) -> None:
+    @router.post("/add", responses=_ADDS, dependencies=guarded)
+    async def add_organization(body: NewOrganization) -> tenants.Organization:
+        """Add an organization with its subscription. One that is there with these values is no error."""
+        with _refusals():
+            return await tenants.add_organization(database, body.organization())
+
+    @router.post("/teams/add", responses=_WRITES, dependencies=guarded)
+    async def add_team(body: NewTeam) -> tenants.Team:
+        """Add a team to an organization. One that is there with these values is no error."""
+        with _refusals():
+            return await tenants.add_team(database, body.team())
 
 
 async def _books(database: Database, organization_id: str) -> OrganizationBooks:

@@ -1,7 +1,7 @@
-"""Organizations are listed and shown; an operator changes one, or counts its ledger again."""
+"""Organizations are listed and shown; an operator adds and changes them, or recounts a ledger."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
@@ -13,12 +13,28 @@ from infra.console.visits import Visit
 from infra.errors import Refused
 from infra.operations.prices import micro_units, spent
 from infra.operations.quota import read_books, repair
-from infra.operations.tenants import find_organizations, organization, set_organization, teams
+from infra.operations.tenants import (
+    LONGEST_DESCRIPTION,
+    LONGEST_NAME,
+    Organization,
+    Status,
+    Team,
+    add_organization,
+    add_team,
+    find_organizations,
+    organization,
+    set_organization,
+    teams,
+)
 from infra.operations.usage import read_usage
 from infra.texts import STORABLE
 
 _LISTED: Final = 100
+_LARGEST: Final = 2**31 - 1
 _LARGEST_BUDGET: Final = 1_000_000_000
+
+_Name = Annotated[str, Field(max_length=LONGEST_NAME), STORABLE]
+_Description = Annotated[str, Field(max_length=LONGEST_DESCRIPTION), STORABLE]
 
 
 class _Wanted(BaseModel):
@@ -35,11 +51,16 @@ class _Changes(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    monthly_quota: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    name: _Name | None = None
+    plan: _Name | None = None
+    trust_score: float | None = Field(default=None, ge=0, le=1)
+    monthly_quota: int | None = Field(default=None, ge=0, le=_LARGEST)
     status: str | None = Field(default=None, max_length=100)
     priority: bool | None = None
     weight: float | None = Field(default=None, ge=0.001, le=1000)
-    max_in_flight: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    max_in_flight: int | None = Field(default=None, ge=0, le=_LARGEST)
+    requests_per_minute: int | None = Field(default=None, ge=0, le=1_000_000)
+    max_waiting: int | None = Field(default=None, ge=0, le=_LARGEST)
     budget: Annotated[str, STORABLE] | None = Field(default=None, max_length=20)
     budget_kind: Literal["hard", "soft"] | None = None
     as_plan: bool = False
@@ -51,13 +72,39 @@ class _Changes(BaseModel):
         return {**given, "budget": budget}
 
 
+class _New(BaseModel):
+    """The form of a new organization with its subscription."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: _Name
+    name: _Name | None = None
+    plan: _Name = "team"
+    status: Status = "active"
+    monthly_quota: int = Field(default=100, ge=0, le=_LARGEST)
+    trust_score: float = Field(default=1.0, ge=0, le=1)
+    priority: bool = False
+
+
+class _NewTeam(BaseModel):
+    """The form of a new team; `id` is its organization's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str, STORABLE]
+    team_id: _Name
+    name: _Name | None = None
+    size: int | None = Field(default=None, ge=1, le=_LARGEST)
+    description: _Description | None = None
+
+
 def routes(desk: Desk) -> list[Route]:
     """Return the routes."""
 
     async def every(visit: Visit) -> Response:
         wanted = _Wanted.model_validate(visit.fields)
         found, following = await find_organizations(desk.database, wanted.name, limit=_LISTED, after=wanted.after)
-        return desk.show(visit, "organizations.html", found=found, next=following)
+        return desk.show(visit, "organizations.html", found=found, next=following, statuses=get_args(Status))
 
     async def model(visit: Visit) -> Mapping[str, Any]:
         organization_id = _id(visit)
@@ -84,11 +131,30 @@ def routes(desk: Desk) -> list[Route]:
         return desk.go(visit, f"/organization{query({'id': organization_id})}")
 
     return [
+        *_adding(desk),
         desk.page("/organizations", every),
         desk.action("/organization/change", change),
         desk.action("/organization/recount", recount),
         *desk.live_page("/organization", "organization.html", model),
     ]
+
+
+def _adding(desk: Desk) -> list[Route]:
+    async def add(visit: Visit) -> Response:
+        """Add an organization; one that is there with these values is no error."""
+        new = _New.model_validate(visit.fields)
+        wanted = Organization(**{**dict(new), "name": new.name or new.id})
+        return _shown(visit, (await add_organization(desk.database, wanted)).id)
+
+    async def add_one_team(visit: Visit) -> Response:
+        new = _NewTeam.model_validate(visit.fields)
+        wanted = Team(new.team_id, new.id, new.name or new.team_id, new.size, new.description)
+        return _shown(visit, (await add_team(desk.database, wanted)).organization_id)
+
+    def _shown(visit: Visit, organization_id: str) -> Response:
+        return desk.go(visit, f"/organization{query({'id': organization_id})}")
+
+    return [desk.action("/organizations/add", add), desk.action("/organization/team", add_one_team)]
 
 
 def _id(visit: Visit) -> str:

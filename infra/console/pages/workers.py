@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 from starlette.routing import Route
 
+from infra.console.asking import Question
 from infra.console.desk import Desk
 from infra.console.visits import Visit
 from infra.operations.controls import (
@@ -61,7 +62,17 @@ def routes(desk: Desk) -> list[Route]:
         """Say what would follow, and ask."""
         wish = _Wanted.model_validate(visit.fields).wish()
         effects = await effects_of(desk.database, wish)
-        return desk.show(visit, "control.html", wish=wish, effects=effects, given=visit.fields)
+        value = f": {wish.value}" if wish.value else ""
+        question = Question(
+            title="Control",
+            subject=f"{wish.kind.replace('_', ' ')}, {wish.target}{value}",
+            why=wish.reason,
+            effects=[(name.replace("_", " "), one) for name, one in effects.items()],
+            action="/workers/control/confirmed",
+            hint="Every process obeys within two seconds, and after a restart too.",
+            back="/workers",
+        )
+        return question.asked(desk, visit)
 
     async def act(visit: Visit) -> Response:
         await set_control(desk.database, _Wanted.model_validate(visit.fields).wish())

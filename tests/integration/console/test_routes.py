@@ -44,7 +44,9 @@ PAGES = (
     "/replay",
     "/replay/{plan_id:uuid}",
     "/organizations",
+    "/organizations/plans",
     "/organization",
+    "/llm",
     "/streams",
     "/streams/entries",
     "/schedule",
@@ -79,6 +81,18 @@ ACTIONS = {
     "/replay/{plan_id:uuid}/abort": 303,
     "/organization/change": 303,
     "/organization/recount": 303,
+    "/organization/team": 303,
+    "/organization/erase": 200,
+    "/organization/erase/confirmed": 200,
+    "/organizations/add": 303,
+    "/organizations/plans/set": 200,
+    "/organizations/plans/set/confirmed": 303,
+    "/organizations/plans/forget": 200,
+    "/organizations/plans/forget/confirmed": 303,
+    "/llm/gate/open": 303,
+    "/llm/dialect/forget": 303,
+    "/llm/price": 200,
+    "/llm/price/confirmed": 303,
     "/schedule/run": 303,
     "/webhooks/add": 200,
     "/webhooks/{endpoint_id:uuid}/rotate": 200,
@@ -89,6 +103,14 @@ ACTIONS = {
     "/workers/control": 200,
     "/workers/control/confirmed": 303,
     "/workers/control/end": 404,
+}
+# The first that fits is sent.
+_FIELDS: Mapping[str, Mapping[str, str]] = {
+    "/organizations/add": {"id": "hazel", "monthly_quota": "7"},
+    "/organization/team": {"id": "acme", "team_id": "acme-core", "size": "9"},
+    "/organizations/plans/set": {"plan": "team", "weight": "3", "budget": "50.00"},
+    "/organizations/plans/forget": {"plan": "team"},
+    "/llm/price": {"model": "m", "input_price": "0.15", "output_price": "0.60", "currency": "USD"},
 }
 OPEN = {"/sign-in", "/sign-in/{link}", "/sign-out"}
 
@@ -139,6 +161,9 @@ class World:
             )
         if route == "/schedule/run":
             return {"task": "counts", "reason": "a test"}
+        for start, fields in _FIELDS.items():
+            if route.startswith(start):
+                return dict(fields)
         return {"id": "acme"} if route.startswith("/organization") else {}
 
 
@@ -162,6 +187,8 @@ async def world(database: Pool, database_url: str, settings: Settings) -> AsyncI
 async def _arranged(scene: Scene, settings: Settings) -> dict[str, str]:
     job = await scene.failed_generation()
     plan = await scene.plan()
+    async with scene.database.transaction() as connection:
+        await connection.execute(_KNOWN)
     return {
         "job_id": str(job.job_id),
         "event_id": str(await scene.failed_event_of(job)),
@@ -172,6 +199,21 @@ async def _arranged(scene: Scene, settings: Settings) -> dict[str, str]:
             (await add_endpoint(scene.database, settings, "acme", "https://acme.example/in")).endpoint.id
         ),
     }
+
+
+# What the fleet knows of an LLM endpoint, a call without a price, and a plan's share.
+_KNOWN = """
+INSERT INTO llm_hours VALUES ('https://llm/v1', 'm', date_trunc('hour', now(), 'UTC'), 4, 1, 0, 2, 10, 20);
+INSERT INTO llm_gate VALUES ('https://llm/v1', now() + interval '1 hour', 'llm_rate_limited');
+INSERT INTO llm_dialects VALUES
+    ('https://llm/v1', 'm', 'auto', 'prompt', 'max_tokens', true, 'more was refused', now());
+INSERT INTO llm_holds (endpoint, model, credential, blame, code, sentence, next_probe_at)
+VALUES ('https://llm/v1', 'm', 'c', 'account', 'llm_insufficient_quota', 'has no credit', now());
+INSERT INTO llm_prices VALUES ('m', now() - interval '1 day', 1, 1, 'USD');
+INSERT INTO generation_attempts (job_id, run, attempt, token, state, started_at)
+VALUES (gen_random_uuid(), 1, 1, gen_random_uuid(), 'failed', now());
+INSERT INTO plan_shares (plan, weight, budget) VALUES ('team', 2, 5000000);
+"""
 
 
 def test_the_table_has_every_route(settings: Settings) -> None:
@@ -284,6 +326,37 @@ async def test_what_is_done_and_refused_is_in_the_log(world: World, database: Po
     shown = await (await world.get("/actions?outcome=refused", viewer)).text()
     assert "a viewer may look at everything here and change nothing" in shown
     assert "control.pause" not in shown
+
+
+async def test_what_would_follow_is_said_before_it_is_done(world: World, database: Pool) -> None:
+    """A price, a plan's share and an erasure have a page with their effects; its form does it, and it is logged."""
+    operator = await world.session("operator")
+    told = {
+        "/llm/price": ("Calls on record that get their price", "0.15 in and 0.60 out USD", "Set the price"),
+        "/organizations/plans/set": ("Organizations that have it", "50.00", "Do it"),
+        "/organizations/plans/forget": ("Of them with values of their own", "weight 1 and no limits", "Do it"),
+        "/organization/erase": ("Failed events", "This cannot be undone", "Erase for good"),
+    }
+    for route, words in told.items():
+        page = await (await world.post(route, operator, **world.fields(route))).text()
+        assert [word for word in words if word not in page] == [], route
+    assert await database.fetchval("SELECT count(*) FROM operator_actions") == 0
+    for route in told:
+        assert (await world.post(f"{route}/confirmed", operator, **world.fields(route))).status < 400, route
+    log = await database.fetch("SELECT action, actor, face FROM operator_actions ORDER BY at")
+    assert [tuple(one) for one in log] == [
+        (name, "ann", "console") for name in ("llm.price", "plan.set", "plan.forget", "erase")
+    ]
+    page = await (await world.post("/organization/erase", operator, id="nowhere")).text()
+    assert "not known" in page
+
+
+async def test_a_viewer_reads_no_words_of_an_endpoint(world: World) -> None:
+    """Why one is held, and why it is asked as it is, may quote what a provider wrote."""
+    for session, reads in ((await world.session("operator"), True), (await world.session("viewer"), False)):
+        page = await (await world.get("/llm", session)).text()
+        assert ("has no credit" in page, "more was refused" in page) == (reads, reads)
+        assert ("<datalist" in page) is reads
 
 
 async def test_a_token_signs_in_by_its_scope(world: World) -> None:
@@ -488,6 +561,9 @@ WRONG = (
     ("/organizations?name=%00", 422),
     ("/cancels?before=yesterday", 422),
     ("/organization?id=nobody", 404),
+    ("/llm?hours=0", 422),
+    ("/llm?hours=many", 422),
+    ("/llm?colour=red", 422),
     ("/organization", 422),
     ("/jobs?status=lost", 422),
     ("/jobs?error_code=llm_refusl", 422),

@@ -1,0 +1,77 @@
+"""An organization's texts are erased; a page says first how much there is."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict
+from starlette.responses import Response
+from starlette.routing import Route
+
+from infra.console.asking import Question
+from infra.console.desk import Desk
+from infra.console.rendering import query
+from infra.console.visits import Visit
+from infra.errors import Refused
+from infra.operations.erase import NothingKnown, Texts, erase_texts, find_texts
+from infra.texts import STORABLE
+from producers.cancel.cancellation import Cancellation
+from producers.turns import Turns
+
+_AGAIN = "Repeat it once the topics' retention in the broker has passed, then run teamfit verify."
+
+
+class _Of(BaseModel):
+    """The organization whose texts are erased."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str, STORABLE]
+
+
+def routes(desk: Desk) -> list[Route]:
+    """Return the routes."""
+    heavy = Turns(1)
+
+    async def found(visit: Visit) -> Texts:
+        try:
+            return await find_texts(desk.database, _Of.model_validate(visit.fields).id)
+        except NothingKnown as error:
+            raise Refused("organization_not_found", str(error)) from error
+
+    async def choose(visit: Visit) -> Response:
+        """Say what an erasure would touch, and ask."""
+        texts = await found(visit)
+        hint = f"This cannot be undone. Rows, times and numbers stay. {_AGAIN}"
+        action = "/organization/erase/confirmed" if texts.anything else None
+        question = _question(texts, "Erase its texts", hint if action else "There is nothing to erase.", action)
+        return question.asked(desk, visit)
+
+    async def act(visit: Visit) -> Response:
+        """Cancel its live jobs, and erase its texts in every table. A repeat goes on after an outage."""
+        async with heavy.one():
+            texts = await found(visit)
+            if texts.anything:
+                cancellation = Cancellation(desk.database, desk.broker, desk.database.clock)
+                await erase_texts(desk.database, cancellation, texts, operator=visit.session.subject)
+        return _question(texts, "Its texts are erased", _AGAIN, None).asked(desk, visit)
+
+    return [desk.action("/organization/erase", choose), desk.action("/organization/erase/confirmed", act)]
+
+
+def _question(texts: Texts, what: str, hint: str, action: str | None) -> Question:
+    return Question(
+        title=what,
+        subject=f"organization {texts.organization_id}",
+        effects=[
+            ("Live jobs, cancelled first", f"{len(texts.live):,}"),
+            ("Jobs", f"{texts.jobs:,}"),
+            ("Activities", f"{texts.activities:,}"),
+            ("Events", f"{texts.events:,}"),
+            ("Failed events", f"{texts.failed_events:,}"),
+            ("Early cancellations", f"{texts.cancellations:,}"),
+        ],
+        action=action,
+        back=f"/organization{query({'id': texts.organization_id})}",
+        hint=hint,
+        button="Erase for good",
+        heading="Rows that hold its texts, or held them",
+    )
