@@ -86,6 +86,8 @@ async def _arranged(operator: Visitor, customer: Customer) -> dict[str, str]:
     await operator.page.get_by_role("button", name="Add").click()
     await operator.page.get_by_role("link", name="To the endpoint").click()
     endpoint = operator.page.url.partition("/console")[2]
+    await operator.page.get_by_role("button", name="Send").last.click()
+    await _priced(operator)
     await customer.have("slow", "hurry")
     for number in range(3):
         await customer.ask(f"No hurry, {number + 4} people")
@@ -115,6 +117,23 @@ async def _arranged(operator: Visitor, customer: Customer) -> dict[str, str]:
         "entries": "/streams/entries?topic=job-events",
         "operating": "/operating",
     }
+
+
+async def _priced(operator: Visitor) -> None:
+    """Give the model a price, and a plan a share."""
+    page = operator.page
+    await operator.open("/llm")
+    await page.get_by_label("Model, as its answers name it").fill(str(operator.stack.settings.model))
+    await page.get_by_label("A million tokens in").fill("0.15")
+    await page.get_by_label("A million tokens out").fill("0.60")
+    await page.get_by_role("button", name="Set …").click()
+    await page.get_by_role("button", name="Set the price").click()
+    await operator.open("/organizations/plans")
+    await page.get_by_label("Plan, as subscriptions name it").fill("team")
+    await page.get_by_label("Weight of each").fill("2")
+    await page.get_by_label("Budget of a month").fill("50.00")
+    await page.get_by_role("button", name="Set …").click()
+    await page.get_by_role("button", name="Do it").click()
 
 
 async def _counted(page: Page, operator: Visitor) -> None:

@@ -246,6 +246,22 @@ async def test_an_organization_is_added_with_a_team_and_its_texts_are_erased(ope
     assert await operator.complaints() == []
 
 
+async def test_no_column_of_the_deliveries_is_cut(operator: Visitor, customer: Customer) -> None:
+    """At 1,280 pixels all of them are seen, of a job's event with a long answer too; the answer was beyond the edge."""
+    page = operator.page
+    await operator.open("/webhooks")
+    await page.get_by_label("Organization").last.fill("birch")
+    await page.get_by_label("URL").fill(f"https://{uuid4().hex}.example/a/path/that/does/not/exist")
+    await page.get_by_role("button", name="Add").click()
+    await page.get_by_role("link", name="To the endpoint").click()
+    await customer.ask("Something to be told of")
+    row = page.locator("#live tbody tr[data-row]").first
+    await expect(row.locator("td").last).not_to_be_empty(timeout=60_000)
+    wide = "all => all.map(one => one.scrollWidth - one.clientWidth)"
+    assert await page.locator("#live .wide").evaluate_all(wide) == [0]
+    await page.get_by_role("button", name="Remove for good").click()
+
+
 async def _waits_for(customer: Customer, job: str, gate: str) -> bool:
     return ((await customer.job(job)).get("waiting_for") or {}).get("gate") == gate
 
