@@ -16,7 +16,13 @@ _queries = aiosql.from_path(Path(__file__).with_name("costs.sql"), "asyncpg")
 
 
 async def without_price(connection: Connection, *, most: int | None = None) -> Mapping[str, int]:
-    """Return how many calls of which models have no price. Of each, so many are counted at most."""
+    """Return how many calls of which models have no price. Of each, so many are counted at most.
+
+    The caller's transaction reads by index from then on, if there is a bound.
+    """
+    if most is not None:
+        # A map of all calls of a model would be made before the first is counted.
+        await connection.execute("SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off")
     return {row["model"]: row["calls"] async for row in _queries.without_price(connection, most=most)}
 
 
