@@ -252,6 +252,18 @@ async def test_a_word_that_most_have_is_counted_without_listing_them(postgres: P
     assert str(await count_jobs(database, JobFilter(words="session kayaks nowhere"))) == "0"
 
 
+@pytest.mark.parametrize("chosen", [{"error_code": "llm_timeout"}, {"status": "failed", "run": 2}], ids=str)
+async def test_jobs_of_an_error_or_of_another_run_are_read_in_the_order_of_a_page(
+    postgres: Postgres, database: Database, chosen: dict[str, object]
+) -> None:
+    """No map of them all is made for the first of them, and none that has not failed is passed by."""
+    before = postgres.log.stat().st_size
+    page, count = await list_jobs(database, JobFilter.model_validate(chosen))
+    found = [one for one in readings(postgres.log, after=before) if one.table == "customization_jobs"]
+    assert {one.node for one in found} <= {"Index Scan", "Index Only Scan"}
+    assert sum(one.rows for one in found) <= len(page.jobs) + 1 + count.number
+
+
 def _pairs(filters: dict[str, Sequence[str]]) -> Iterator[dict[str, str]]:
     for first, second in combinations(filters, 2):
         for one, other in product(filters[first], filters[second]):

@@ -1,0 +1,11 @@
+"""Failed jobs by error, and those of other runs by status, are read in the order of a page."""
+
+from infra.migrations.sql import run_file
+
+revision = "0039"
+down_revision = "0038"
+
+
+def upgrade() -> None:
+    """Apply the revision's SQL."""
+    run_file("0039_errors_and_runs.sql")
