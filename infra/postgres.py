@@ -64,6 +64,14 @@ async def plan_for_values(connection: "Session | Connection", *, by_index: bool 
     await connection.execute(f"{chosen}; SET LOCAL work_mem = '{_LIST_MEMORY}'" if by_index else chosen)
 
 
+async def plan_for_any_values(connection: "Session | Connection") -> None:
+    """Have the transaction's statements planned as if no value were known.
+
+    A value that very many rows have misleads: the first events of such a job were looked for among those of all jobs.
+    """
+    await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+
+
 async def reading_json(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Have a connection read and write JSON as values."""
     for name in ("json", "jsonb"):

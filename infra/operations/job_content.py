@@ -11,7 +11,7 @@ import aiosql
 
 from consumers.projection.status import Activity, find_job
 from infra.auth import OPERATOR, Caller
-from infra.postgres import Database
+from infra.postgres import Database, plan_for_any_values
 
 _queries = aiosql.from_path(Path(__file__).with_name("job_content.sql"), "asyncpg")
 
@@ -59,6 +59,7 @@ async def content_of(database: Database, job_id: UUID) -> JobContent:
 async def archived_events(database: Database, job_id: UUID, *, after: int = 0, limit: int = 100) -> EventPage:
     """Return a page of a job's events, beginning after a place in the archive."""
     async with database.transaction() as connection:
+        await plan_for_any_values(connection)
         rows = _queries.events(connection, job_id=job_id, after=after, limit=limit + 1)
         found = [ArchivedEvent(**row) async for row in rows]
     return EventPage(found[:limit], found[limit - 1].sequence if len(found) > limit else None)

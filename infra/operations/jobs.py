@@ -10,7 +10,7 @@ from uuid import UUID
 import aiosql
 
 from infra.errors import Refused, TeamfitError
-from infra.postgres import Connection, Database
+from infra.postgres import Connection, Database, plan_for_any_values
 from producers.cancel.cancellation import Cancellation
 from streams.jobs.cancellations import KnownJob, known_job
 from streams.jobs.events import JobId
@@ -177,6 +177,7 @@ async def life_of(database: Database, job_id: UUID, *, most_facts: int | None = 
     """
     # One moment for all: a job that moves meanwhile must not be shown half before and half after.
     async with database.transaction(snapshot=True) as connection:
+        await plan_for_any_values(connection)
         request = await _queries.request(connection, job_id=job_id)
         job = await _queries.job(connection, job_id=job_id)
         asked = None if most_facts is None else most_facts + 1

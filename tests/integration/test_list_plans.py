@@ -28,7 +28,7 @@ from tests.conftest import run_apart
 # Three times what a count reads at most, so that a list of them all is told from one that is bounded.
 _ROWS: Final = 3 * COUNTED
 _AMOUNTS: Final = Amounts(
-    jobs=_ROWS, organizations=1_000, failed_events=_ROWS, events_of_one_job=2_000, actions=_ROWS, scheduled=_ROWS
+    jobs=_ROWS, organizations=1_000, failed_events=_ROWS, events_of_one_job=20_000, actions=_ROWS, scheduled=_ROWS
 )
 _BOUNDED: Final = 2 * COUNTED
 
