@@ -1,4 +1,4 @@
-"""Failed jobs by error, and those of other runs by status, are read in the order of a page."""
+"""Jobs by error, and of other runs by status, are read in the order of a page."""
 
 from infra.migrations.sql import run_file
 
