@@ -1,4 +1,4 @@
-"""Jobs by error, and of other runs by status, are read in the order of a page."""
+"""Jobs by error, and reruns by status, are read in a page's order."""
 
 from infra.migrations.sql import run_file
 
