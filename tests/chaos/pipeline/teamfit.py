@@ -24,6 +24,7 @@ from producers.client import JobRequests, Request
 from tests.acceptance.customer import hand_written
 from tests.chaos.pipeline.grounds import LLM_LATENCY_S, Grounds
 from tests.chaos.pipeline.system import Books, Load
+from tests.chaos.pipeline.unmoved import unmoved
 
 _queries: Any = aiosql.from_path(Path(__file__).with_name("teamfit.sql"), "asyncpg")
 _KINDS = (API, *WORKERS)
@@ -158,7 +159,9 @@ class Teamfit:
             if report.ok:
                 return self._ended()
             if asyncio.get_running_loop().time() > end:
-                return [*self._ended(), *report.explain().splitlines()]
+                async with self._books.connection() as connection, self.grounds.broker_client() as broker:
+                    still = await unmoved(connection, broker)
+                return [*self._ended(), *report.explain().splitlines(), *still]
             await asyncio.sleep(_POLL_S)
 
     def _ended(self) -> list[str]:
