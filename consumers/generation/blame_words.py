@@ -43,7 +43,7 @@ NO_CREDIT: Final = words(
     r"spend(ing)? (alert |hard )?(limit|threshold)",
     r"budget (has been |was |is )?exceeded|over budget",
     r"(credit card|payment method)[\w\s]{0,24}(required|on file)|valid credit card",
-    r"free (tier|quota|allocation|trial)[\w\s]{0,40}(exhausted|used up|expired)",
+    r"free (tier|quota|allocation|trial)[\w\s]{0,40}(exhausted|used up|expired|ended)",
     r"your specified api usage limits?",
     r"requires billing|inactive subscription",
     r"payment[_ ](instrument|method)[\w\s]{0,24}(invalid|required|must be provided|declined)|invalid_payment_\w+",
@@ -142,6 +142,7 @@ AWAY_CODES: Final = words(
     r"upstream_\w+",
 )
 AWAY: Final = words(
+    r"queue is full",
     r"(at|over|maximum|exceeded) capacity|capacity (is )?(temporarily )?(exceeded|reached)",
     r"(currently|temporarily) (overloaded|unavailable)",
     r"(server|service|model|engine|system)s? (is|are) (too |currently |very )?(busy|overloaded|down|unavailable)",

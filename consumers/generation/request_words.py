@@ -29,7 +29,7 @@ MODEL_CODES: Final = words(
 MODEL: Final = words(
     (
         r"\bmodels?\b[^.]{0,160}?(not found|does(n't| not) exist|not exist|is not available|no longer|"
-        r"decommissioned|disabled|not loaded|not a valid|identifier is invalid|"
+        r"decommissioned|disabled|gated|not (loaded|deployed)|not a valid|identifier is invalid|"
         r"is not supported\b(?! (response|when|with this (param|value)))|"
         r"retired|not a chat model|removed|end of (its )?life|access (is )?denied)"
     ),
@@ -47,6 +47,7 @@ MODEL: Final = words(
     r"does not work with the specified model",
     r"on-demand throughput",
     r"real ?model ?id",
+    r"无权使用模型",
 )
 LONG_CODES: Final = words(
     r"context_?(length|window|size)\w*",
@@ -75,7 +76,8 @@ LONG: Final = words(
     r"(prompt|input|request|messages?|payload|body)\b[^.]{0,40}?too (long|large|big)",
     r"too (many|long)[^.]{0,20}(input |prompt )?tokens",
     r"reduce (the |your )?(length|message|prompt|input)",
-    r"exceeds?\b[^.]{0,40}(token|context|length) (limit|count|window|size)",
+    r"exceed(s|ed)?\b[^.]{0,40}(token|context|length) (limit|count|window|size)",
+    r"exceed\w* (the )?max(imum)? (message|input|prompt|context) (tokens|length)",
     r"maximum number of (input )?tokens",
     r"inputs?`? tokens",
     r"longer than (the )?(model|maximum)",
@@ -140,6 +142,7 @@ PARTS: Final[dict[str, re.Pattern[str]]] = {
         r"\bschema\b",
     ),
     "system": words(
+        r"messages\W{1,2}\d+\W{1,2}role",
         r"system[ _](role|message|prompt|instruction)s?",
         r"role\W{1,4}system",
         r"roles must alternate",
