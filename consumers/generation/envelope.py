@@ -33,7 +33,12 @@ _MOST_CHOICES: Final = 8
 _MOST_CHUNKS: Final = 20_000
 _HEAD_CHARS: Final = 64
 _NOTHING: Final = "the endpoint's answer is no chat completion"
-_GZIP: Final = b"\x1f\x8b"
+# How gzip and zlib begin.
+_COMPRESSED: Final = (b"\x1f\x8b", b"\x78\x01", b"\x78\x9c", b"\x78\xda")
+_EITHER: Final = zlib.MAX_WBITS | 32
+# A completion behind what a script or a guard has written before it.
+_WITHIN: Final = re.compile(r'\{\s*"(?:id|object|created|model|choices)"\s*:')
+_DECODER: Final = json.JSONDecoder(strict=False)
 # The frame of HTTP/1.1's chunks, which a gateway has left in the body.
 _CHUNK: Final = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 _IN_BASE64: Final = "eyJ"  # {"
@@ -78,11 +83,12 @@ def open_envelope(content: bytes) -> Envelope:
 
 def _unframed(content: bytes) -> bytes:
     """Return a body without what HTTP has put around it, and a gateway's headers do not name."""
-    if content.startswith(_GZIP):
-        try:
-            content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(content, MOST_BYTES)
-        except zlib.error:
-            return content
+    for _ in range(2):
+        if content.startswith(_COMPRESSED):
+            try:
+                content = zlib.decompressobj(_EITHER).decompress(content, MOST_BYTES)
+            except zlib.error:
+                return content
     parts: list[bytes] = []
     at = 0
     while len(parts) < _MOST_CHUNKS and (chunk := _CHUNK.match(content, at)) is not None:
@@ -104,7 +110,19 @@ def _read(content: bytes, kinds: set[str]) -> object:
     except (ValueError, RecursionError):
         pieces = pieces_in(text)
     kinds |= {"stream"} if pieces else set()
-    return joined(pieces) if pieces else text
+    return joined(pieces) if pieces else _within(text, kinds) or text
+
+
+def _within(text: str, kinds: set[str]) -> object:
+    """Return the completion in a text that is more than it, or None."""
+    begins = _WITHIN.search(text)
+    try:
+        document, _ = _DECODER.raw_decode(text, begins.start()) if begins else (None, 0)
+    except (ValueError, RecursionError):
+        return None
+    is_completion = isinstance(document, dict) and isinstance(document.get("choices"), list)
+    kinds |= {"envelope"} if is_completion else set()
+    return document if is_completion else None
 
 
 def _encoding(content: bytes) -> str:

@@ -74,8 +74,9 @@ def _said(choice: Json, message: Json) -> Iterator[Source]:
             yield Source(message[name], "decoded")
     if calls := list(_calls(message)):
         yield Source(_together(calls), "tool_call")
-    if isinstance(choice.get("text"), str) and choice["text"].strip():
-        yield Source(choice["text"], "text_field")
+    for part in (choice, message):
+        if isinstance(part.get("text"), str) and part["text"].strip():
+            yield Source(part["text"], "text_field")
 
 
 def _together(held: list[Any]) -> object:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
@@ -108,6 +109,7 @@ _TEXTS = {
     "choices as a numbered object": _dumps(_PLAIN | {"choices": {"0": _CHOICE}}),
     "a choice as a text": _dumps(_PLAIN | {"choices": [GOOD]}),
     "a message as a text": _dumps(_PLAIN | {"choices": [{"message": GOOD}]}),
+    "a message with a text": _dumps(_PLAIN | {"choices": [{"message": {"role": "assistant", "text": GOOD}}]}),
     "a choice without a message": _dumps(_PLAIN | {"choices": [{"content": GOOD, "finish_reason": "stop"}]}),
     "messages": _dumps(_PLAIN | {"choices": [{"messages": [{"role": "assistant", "content": GOOD}]}]}),
     "result": _dumps({"result": _PLAIN, "success": True, "errors": [], "messages": []}),
@@ -145,6 +147,11 @@ _BYTES = {
     "UTF-32": _dumps(_PLAIN).encode("utf-32"),
     "UTF-16 of the other order": b"\xfe\xff" + _dumps(_PLAIN).encode("utf-16-be"),
     "compressed, and no header says so": gzip.compress(_dumps(_PLAIN).encode()),
+    "compressed twice": gzip.compress(gzip.compress(_dumps(_PLAIN).encode())),
+    "deflated": zlib.compress(_dumps(_PLAIN).encode()),
+    "behind a script's warning": b"<br />\n<b>Warning</b>: {x} in a.php\n" + _dumps(_PLAIN).encode(),
+    "behind a guard": b")]}'\n" + _dumps(_PLAIN).encode(),
+    "in a call": b"callback(" + _dumps(_PLAIN).encode() + b");",
     "chunks that a gateway left": b"64\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n"
     % ((sent := _dumps(_PLAIN).encode())[:100], len(sent) - 100, sent[100:]),
 }
