@@ -33,7 +33,7 @@ async def _held(broker: Redis) -> list[str]:
     for topic, groups in CONSUMER_GROUPS.items():
         for group in groups:
             try:
-                rows = await broker.xpending_range(topic, group, "-", "+", 20)
+                rows: Any = await broker.xpending_range(topic, group, "-", "+", 20)
             except RedisError as error:
                 held.append(f"{group} of {topic}: {error}")
                 continue
