@@ -1,5 +1,6 @@
 """Every route of the console, called directly by everybody who may or may not."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -278,11 +279,17 @@ async def test_a_job_says_what_it_waits_for(world: World, database: Pool) -> Non
 async def test_streams_are_for_those_who_are_signed_in(world: World) -> None:
     """A stream begins with the page as it is; without a session there is none."""
     viewer = await world.session("viewer")
-    for path in map(world.path, sorted(LIVE)):
+
+    async def begins(path: str) -> None:
         assert (await world.get(path)).status == 401, path
         async with await world.get(path, viewer) as answer:
             assert (answer.status, answer.content_type) == (200, "text/event-stream"), path
             assert await answer.content.readuntil(b"data: ")
+
+    # At once: the pages that are looked at are read in turn, and then there is a pause.
+    async with asyncio.TaskGroup() as streams:
+        for path in map(world.path, sorted(LIVE)):
+            streams.create_task(begins(path))
 
 
 @pytest.mark.parametrize("route", [*ACTIONS])
