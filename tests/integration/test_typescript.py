@@ -37,7 +37,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"Node {version.strip()} is too old; install {_OLDEST_NODE} or later to have this test run")
     folder = tmp_path_factory.mktemp("typescript")
     shutil.copytree(FILES, folder, dirs_exist_ok=True)
-    install = ("npm", "install", "--no-audit", "--no-fund", "--silent")
+    install = ("npm", "install", "--no-audit", "--no-fund", "--silent", "--prefer-offline")
     if subprocess.run(install, cwd=folder, check=False, capture_output=True).returncode:
         pytest.skip("npm cannot install openapi-typescript and openapi-fetch; is the registry reachable?")
     assert COMMAND in PAGE.read_text()
