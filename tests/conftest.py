@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -20,6 +21,7 @@ from infra.garbage import collect_seldom, spare_what_stays
 from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
 from infra.migrations import upgrade
 from infra.settings import settings as process_settings
+from tests.administrator import Administrator
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
@@ -158,42 +160,47 @@ def redis_url(valkey_server: Valkey, _logical_databases: Iterator[int]) -> str:
 
 
 @pytest.fixture(scope="session")
-def _migrated_template(postgres_server: Postgres) -> str:
+def _administrator(postgres_server: Postgres) -> Iterator[Administrator]:
+    """Who makes and drops the tests' databases."""
+    administrator = Administrator(postgres_server.url)
+    yield administrator
+    administrator.close()
+
+
+@pytest.fixture(scope="session")
+def _migrated_template(postgres_server: Postgres, _administrator: Administrator) -> str:
     """The name of a database with the schema in it, which others are cloned from."""
-
-    async def make() -> None:
-        await _administer(postgres_server, f"CREATE DATABASE {_TEMPLATE}")
-        await upgrade(postgres_server.url_of(_TEMPLATE))
-        # A template with a visitor in it cannot be cloned.
-        await _administer(
-            postgres_server,
-            f"ALTER DATABASE {_TEMPLATE} ALLOW_CONNECTIONS false",
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{_TEMPLATE}'",
-        )
-
-    run_apart(make())
+    _administrator.execute(f"CREATE DATABASE {_TEMPLATE}")
+    run_apart(upgrade(postgres_server.url_of(_TEMPLATE)))
+    # A template with a visitor in it cannot be cloned.
+    _administrator.execute(
+        f"ALTER DATABASE {_TEMPLATE} ALLOW_CONNECTIONS false",
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{_TEMPLATE}'",
+    )
     return _TEMPLATE
 
 
 @pytest.fixture(scope="session")
-def _database_numbers() -> Iterator[int]:
-    return itertools.count(1)
+def _database_names() -> Iterator[str]:
+    return (f"test_{number}" for number in itertools.count(1))
 
 
 @pytest.fixture
-async def empty_database_url(postgres_server: Postgres, _database_numbers: Iterator[int]) -> AsyncIterator[str]:
+def empty_database_url(
+    postgres_server: Postgres, _administrator: Administrator, _database_names: Iterator[str]
+) -> Iterator[str]:
     """The URL of a database without tables, for tests of the migrations themselves."""
-    async for url in _own_database(postgres_server, next(_database_numbers), template="template1"):
-        yield url
+    with _own_database(_administrator, name := next(_database_names), template="template1"):
+        yield postgres_server.url_of(name)
 
 
 @pytest.fixture
-async def database_url(
-    postgres_server: Postgres, _migrated_template: str, _database_numbers: Iterator[int]
-) -> AsyncIterator[str]:
+def database_url(
+    postgres_server: Postgres, _administrator: Administrator, _migrated_template: str, _database_names: Iterator[str]
+) -> Iterator[str]:
     """The URL of a database with the current schema and no rows, the test's own."""
-    async for url in _own_database(postgres_server, next(_database_numbers), template=_migrated_template):
-        yield url
+    with _own_database(_administrator, name := next(_database_names), template=_migrated_template):
+        yield postgres_server.url_of(name)
 
 
 @pytest.fixture
@@ -203,21 +210,12 @@ async def database(database_url: str) -> AsyncIterator[Pool]:
         yield pool
 
 
-async def _own_database(server: Postgres, number: int, *, template: str) -> AsyncIterator[str]:
-    name = f"test_{number}"
+@contextmanager
+def _own_database(administrator: Administrator, name: str, *, template: str) -> Iterator[None]:
     # Copying files takes a quarter of the time of copying through the log.
-    await _administer(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-    yield server.url_of(name)
-    await _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-async def _administer(server: Postgres, *statements: str) -> None:
-    connection = await asyncpg.connect(server.url)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()
+    administrator.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    yield
+    administrator.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def run_apart(work: Coroutine[Any, Any, object]) -> None:

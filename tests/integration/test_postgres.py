@@ -260,6 +260,8 @@ async def test_a_url_that_reaches_something_else_is_named_in_a_line(
             async with database.transaction():
                 pass
         await database.close()
+        # Who answers hears of it a moment later.
+        await wait_for(lambda: asyncio.all_tasks() == {asyncio.current_task()}, what="the server's part to end")
     said = str(caught.value)
     assert says in said
     assert "DATABASE_URL" in said
