@@ -22,6 +22,7 @@ from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
 from infra.migrations import upgrade
 from infra.settings import settings as process_settings
 from tests.administrator import Administrator
+from tests.compiling import share_the_compiling
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
@@ -79,6 +80,14 @@ class _Scheduling(LoadFileScheduling):  # type: ignore[misc] # xdist has no type
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
     """Share the tests out as `make test` asks for it."""
     return _Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Have runners that start together compile each module once."""
+    if runner := getattr(session.config, "workerinput", None):
+        number = int(runner["workerid"].removeprefix("gw"))
+        share_the_compiling(session.config, runner=number, runners=runner["workercount"])
 
 
 @pytest.hookimpl(trylast=True)
