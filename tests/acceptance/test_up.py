@@ -79,14 +79,14 @@ class Up:
 
 
 @contextmanager
-def _running() -> Iterator[Up]:
+def _running(*options: str) -> Iterator[Up]:
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     output = folder / "output"
     environment = {**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
     with output.open("wb") as sink:
         process = subprocess.Popen(
-            [*_TEAMFIT, "up", "--port", str(free_port()), "--llm-latency", "0"],
+            [*_TEAMFIT, "up", "--port", str(free_port()), "--llm-latency", "0", *options],
             stdout=sink,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -109,7 +109,7 @@ def up() -> Iterator[Up]:
 @pytest.fixture
 def mortal() -> Iterator[Up]:
     """One of the test's own, that it may end."""
-    with _running() as one:
+    with _running("--one-worker") as one:
         yield one
 
 
@@ -167,7 +167,7 @@ async def test_what_ends_again_and_again_ends_the_whole(mortal: Up) -> None:
     seen: set[int] = set()
 
     async def ended() -> bool:
-        part = mortal.part("worker quota") if mortal.process.poll() is None else None
+        part = mortal.part("worker all") if mortal.process.poll() is None else None
         if part is not None and part.pid not in seen:
             seen.add(part.pid)
             part.kill()
@@ -177,5 +177,5 @@ async def test_what_ends_again_and_again_ends_the_whole(mortal: Up) -> None:
     assert mortal.process.returncode == 1, mortal.said
     assert len(seen) == 4
     assert mortal.said.count("starting it again") == 3
-    assert re.search(r"teamfit: quota ended soon after each of 3 starts.*; the end of \S+quota.log:\n", mortal.said)
+    assert re.search(r"teamfit: all ended soon after each of 3 starts.*; the end of \S+all.log:\n", mortal.said)
     assert "Traceback" not in mortal.said.split("starting it again")[-1].split("the end of")[0]
