@@ -23,18 +23,18 @@ from tests.stream_entries import entries_of
 from tests.waiting import wait_for
 
 BUDGET_REACHED = Path(__file__).parents[1] / "recorded" / "teamfit.budget.reached.v1.json"
-_APPS = ("consumers.quota", "consumers.failures", "producers.schedule")
+_QUOTA, _FAILURES, _SCHEDULE = "consumers.quota", "consumers.failures", "producers.schedule"
 
 
 @pytest.fixture
-async def workers(database_url: str, redis_url: str) -> AsyncIterator[None]:
-    """One process of each, stopped as an orchestrator would."""
+async def workers(database_url: str, redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """One process of each app that the test names, stopped as an orchestrator would."""
     processes = [
         await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "faust", "-A", app, "worker", "-l", "warn", "--without-web"),
             env={**os.environ, "DATABASE_URL": database_url, "BROKER_URL": redis_url},
         )
-        for app in _APPS
+        for app in request.param
     ]
     yield
     try:
@@ -65,6 +65,7 @@ async def read(redis_url: str, topic: str) -> list[JobEvent]:
 
 
 @pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize("workers", [(_QUOTA, _FAILURES, _SCHEDULE)], indirect=True, ids=["started"])
 async def test_requests_are_decided_and_completions_charged(database: Pool, redis_url: str) -> None:
     """What is written to a stream is admitted or refused, settled, and survives bad entries in between."""
     await add_organization(database, monthly_quota=1)
@@ -98,6 +99,7 @@ async def test_requests_are_decided_and_completions_charged(database: Pool, redi
 
 
 @pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize("workers", [(_QUOTA,)], indirect=True, ids=["started"])
 async def test_a_settlement_that_fails_for_a_bug_is_a_dead_letter(database: Pool, redis_url: str) -> None:
     """It is found in `failed_events` with its bytes and traceback; the reservation stays until it is replayed."""
     await add_organization(database)
@@ -124,6 +126,7 @@ async def test_a_settlement_that_fails_for_a_bug_is_a_dead_letter(database: Pool
 
 
 @pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize("workers", [(_QUOTA, _SCHEDULE)], indirect=True, ids=["started"])
 async def test_a_scheduled_event_is_published_when_it_is_due(database: Pool, database_url: str, redis_url: str) -> None:
     """A retry kept in the database reaches its topic, and its stage, without anybody's help."""
     await add_organization(database)
