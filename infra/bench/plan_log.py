@@ -58,7 +58,9 @@ async def log_plans(url: str, *, on: bool = True) -> None:
 
 def readings(log: Path, *, after: int = 0) -> list[Reading]:
     """Return what the plans in a log have read of big tables."""
-    text = log.read_bytes()[after:].decode(errors="replace")
+    with log.open("rb") as file:
+        file.seek(after)
+        text = file.read().decode(errors="replace")
     documents = [json.loads(found[1].replace("\t", "")) for found in _PLAN.finditer(text)]
     return [one for document in documents for one in _of(document["Plan"], document["Query Text"])]
 
