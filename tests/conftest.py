@@ -22,6 +22,7 @@ from infra.local.servers import Postgres, Valkey, start_postgres, start_valkey
 from infra.migrations import upgrade
 from infra.settings import settings as process_settings
 from tests.administrator import Administrator
+from tests.command_processes import CommandProcesses
 from tests.compiling import share_the_compiling
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -134,6 +135,14 @@ def _end(text: str) -> str:
 def _settings_of_its_own() -> None:
     """Have each test read this process's settings from its own environment, and not from an earlier test's."""
     process_settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def command_processes() -> Iterator[CommandProcesses]:
+    """Runs commands of `teamfit`, each as a process of its own."""
+    loaded = CommandProcesses()
+    yield loaded
+    loaded.close()
 
 
 @pytest.fixture(scope="session")

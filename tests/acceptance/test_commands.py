@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from infra.local.processes import free_port
+from tests.command_processes import CommandProcesses
 from tests.waiting import wait_for
 
 _TEAMFIT = [sys.executable, "-m", "infra.cli"]
@@ -114,82 +115,47 @@ def test_a_taken_port_is_a_clear_message() -> None:
     assert "Traceback" not in result.stderr
 
 
-_WRONG: tuple[tuple[tuple[str, ...], dict[str, str], str], ...] = (
-    (("worker", "quota"), {"TEAMFIT_MAX_ATTEMPTS": "many"}, "TEAMFIT_MAX_ATTEMPTS is 'many'"),
-    (("worker", "quota"), {"TEAMFIT_BATCH_SIZE": "1e9"}, "TEAMFIT_BATCH_SIZE"),
-    (("worker", "generation"), {"OPENAI_API_KEY": "sk-a sk-b"}, "OPENAI_API_KEY cannot be used"),
-    (("worker", "quota"), {"TEAMFIT_LOG_LEVEL": "loud"}, "TEAMFIT_LOG_LEVEL"),
-    (("worker", "quota"), {"TEAMFIT_WORKER_PORT": "1", "TEAMFIT_WORKER_HOST": "no such"}, "TEAMFIT_WORKER_PORT"),
-    (("worker", "quota", "--ready-file", "/nowhere/ready"), {}, "--ready-file"),
-    (("worker", "quota"), {"DATABASE_URL": "postgresql://h/d?sslmod=require"}, "write sslmode"),
-    (("api",), {"TEAMFIT_SIGNING_KEY": "k" * 32, "TEAMFIT_TRUST_THRESHOLD": "2"}, "TEAMFIT_TRUST_THRESHOLD"),
-    (("migrate",), {"TEAMFIT_MAX_ATTEMPTS": "many", "DATABASE_URL": "postgresql://a@127.0.0.1:1/b"}, "is away"),
-    (("migrate",), {"DATABASE_URL": "postgresql://127.0.0.1:1/teamfit"}, "DATABASE_URL"),
-    (("migrate",), {"DATABASE_URL": "no address"}, "DATABASE_URL"),
-    (("token", "--organization", "acme"), {}, "TEAMFIT_SIGNING_KEY"),
-    (("worker", "quota"), {"BROKER_URL": "redis://127.0.0.1:1/0?leese=3s"}, "leese"),
-    (("worker", "quota"), {"BROKER_URL": "redis://:6379"}, "teamfit: BROKER_URL cannot be used: it has no host"),
-    (("worker", "schedule"), {"BROKER_URL": "REDIS_URL=redis://h:6379"}, "it begins with a variable's name"),
-    (("api",), {"BROKER_URL": "redis://${HOST}", "TEAMFIT_SIGNING_KEY": "k" * 32}, "it holds a placeholder"),
-    (("up",), {"BROKER_URL": "h:6379"}, "teamfit: BROKER_URL cannot be used: it has no scheme"),
-    (("demo",), {"BROKER_URL": "redis:///0"}, "teamfit: BROKER_URL cannot be used: it has no host"),
-    (("lag",), {"BROKER_URL": "kafka://"}, "it has no host; write kafka://HOST:9092"),
-    (("demo",), {"BROKER_URL": "kafka://127.0.0.1:1"}, "BROKER_URL is kafka://"),
-    (("up",), {"BROKER_URL": "kafka://127.0.0.1:1"}, "check BROKER_URL"),
-    (("up",), {"BROKER_URL": "redis://127.0.0.1:1"}, "check BROKER_URL"),
-)
-# Each command runs in a copy of a process that has loaded everything: that takes a hundred times as long as to refuse.
-_EACH = """
-import json, os, sys, tempfile
-import infra.api.server, infra.local.stack, infra.migrations, infra.operations.worker
-from infra.cli import app
-
-def refused(arguments, environment):
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        child = os.fork()
-        if not child:
-            os.dup2(output.fileno(), 1)
-            os.dup2(errors.fileno(), 2)
-            os.environ.update(environment)
-            try:
-                app(arguments, prog_name="teamfit")
-            except SystemExit as end:
-                sys.stderr.flush()
-                os._exit(end.code)
-        _, status = os.waitpid(child, 0)
-        errors.seek(0)
-        return os.waitstatus_to_exitcode(status), errors.read().decode()
-
-print(json.dumps([refused(*one) for one in json.load(sys.stdin)]))
-"""
-
-
-@pytest.fixture(scope="module")
-def refusals(_own_surroundings: None) -> Sequence[tuple[int, str]]:
-    """The exit code and the standard error of each command with a wrong setting."""
-
-    def arguments(command: Sequence[str]) -> Sequence[str]:
-        # Somebody may listen on the usual port of this machine.
-        return [*command, "--port", str(free_port())] if command[0] in {"up", "api"} else command
-
-    asked = json.dumps([(arguments(command), environment) for command, environment, _ in _WRONG])
-    done = subprocess.run(
-        [sys.executable, "-c", _EACH], check=False, input=asked, capture_output=True, text=True, timeout=100
-    )
-    assert done.returncode == 0, done.stderr
-    found: list[tuple[int, str]] = json.loads(done.stdout)
-    return found
-
-
 @pytest.mark.parametrize(
-    "number", range(len(_WRONG)), ids=[" ".join((*command, *environment)) for command, environment, _ in _WRONG]
+    ("command", "environment", "said"),
+    [
+        (("worker", "quota"), {"TEAMFIT_MAX_ATTEMPTS": "many"}, "TEAMFIT_MAX_ATTEMPTS is 'many'"),
+        (("worker", "quota"), {"TEAMFIT_BATCH_SIZE": "1e9"}, "TEAMFIT_BATCH_SIZE"),
+        (("worker", "generation"), {"OPENAI_API_KEY": "sk-a sk-b"}, "OPENAI_API_KEY cannot be used"),
+        (("worker", "quota"), {"TEAMFIT_LOG_LEVEL": "loud"}, "TEAMFIT_LOG_LEVEL"),
+        (("worker", "quota"), {"TEAMFIT_WORKER_PORT": "1", "TEAMFIT_WORKER_HOST": "no such"}, "TEAMFIT_WORKER_PORT"),
+        (("worker", "quota", "--ready-file", "/nowhere/ready"), {}, "--ready-file"),
+        (("worker", "quota"), {"DATABASE_URL": "postgresql://h/d?sslmod=require"}, "write sslmode"),
+        (("api",), {"TEAMFIT_SIGNING_KEY": "k" * 32, "TEAMFIT_TRUST_THRESHOLD": "2"}, "TEAMFIT_TRUST_THRESHOLD"),
+        (("migrate",), {"TEAMFIT_MAX_ATTEMPTS": "many", "DATABASE_URL": "postgresql://a@127.0.0.1:1/b"}, "is away"),
+        (("migrate",), {"DATABASE_URL": "postgresql://127.0.0.1:1/teamfit"}, "DATABASE_URL"),
+        (("migrate",), {"DATABASE_URL": "no address"}, "DATABASE_URL"),
+        (("token", "--organization", "acme"), {}, "TEAMFIT_SIGNING_KEY"),
+        (("worker", "quota"), {"BROKER_URL": "redis://127.0.0.1:1/0?leese=3s"}, "leese"),
+        (("worker", "quota"), {"BROKER_URL": "redis://:6379"}, "teamfit: BROKER_URL cannot be used: it has no host"),
+        (("worker", "schedule"), {"BROKER_URL": "REDIS_URL=redis://h:6379"}, "it begins with a variable's name"),
+        (("api",), {"BROKER_URL": "redis://${HOST}", "TEAMFIT_SIGNING_KEY": "k" * 32}, "it holds a placeholder"),
+        (("up",), {"BROKER_URL": "h:6379"}, "teamfit: BROKER_URL cannot be used: it has no scheme"),
+        (("demo",), {"BROKER_URL": "redis:///0"}, "teamfit: BROKER_URL cannot be used: it has no host"),
+        (("lag",), {"BROKER_URL": "kafka://"}, "it has no host; write kafka://HOST:9092"),
+        (("demo",), {"BROKER_URL": "kafka://127.0.0.1:1"}, "BROKER_URL is kafka://"),
+        (("up",), {"BROKER_URL": "kafka://127.0.0.1:1"}, "check BROKER_URL"),
+        (("up",), {"BROKER_URL": "redis://127.0.0.1:1"}, "check BROKER_URL"),
+    ],
 )
-def test_a_wrong_setting_is_named_in_a_line(refusals: Sequence[tuple[int, str]], number: int) -> None:
+def test_a_wrong_setting_is_named_in_a_line(
+    command_processes: CommandProcesses,
+    tmp_path: Path,
+    command: tuple[str, ...],
+    environment: dict[str, str],
+    said: str,
+) -> None:
     """A setting that is wrong or missing is named on standard error, without a traceback."""
-    code, complaint = refusals[number]
-    assert code in {1, 2}
-    assert _WRONG[number][-1] in complaint
-    assert "Traceback" not in complaint
+    # Somebody may listen on the usual port of this machine.
+    port = ("--port", str(free_port())) if command[0] in {"up", "api"} else ()
+    result = command_processes.run([*command, *port], folder=tmp_path, environment=environment)
+    assert result.code in {1, 2}
+    assert said in result.errors
+    assert "Traceback" not in result.errors
 
 
 def _printed_commands_work(output: str) -> None:
