@@ -33,16 +33,44 @@ _TESTS: Final = Path(__file__).parent
 _ASKS_FOR_PIPELINE: Final = re.compile(r"def test_\w+\([^)]*\b(stack|customer|books|forgery)\b")
 _BUSY: Final = ("acceptance", "browser")
 _SHORT: Final = "unit"
-# Half a minute or more each, most of it for registries of packages, for endings of leases and for pauses.
-_WAITS_LONG: Final = (
-    "test_wheels.py",
-    "test_typescript.py",
-    "test_client_wheel.py",
-    "test_fleet_control.py",
-    "test_every_answer.py",
+# What takes half a minute or more while four runners share two processors, the longest first: most of it waits, for
+# registries of packages, ends of leases, pauses and processes. What begins last must be short.
+LONGEST_FIRST: Final = (
+    "test_up.py",
+    "test_commands.py",
+    "test_kafka.py",
     "test_streaming.py",
-    "test_database_tls.py",
+    "test_wheels_on_each_python.py",
+    "test_list_plans.py",
+    "test_routes.py",
+    "test_poison.py",
+    "test_fleet_control.py",
+    "test_typescript.py",
+    "test_counts.py",
+    "test_duplicates.py",
+    "test_tansu.py",
+    "test_pacing.py",
+    "test_every_answer.py",
     "test_openapi_kept.py",
+    "test_servers.py",
+    "test_verify.py",
+    "test_problems.py",
+    "test_gate.py",
+    "test_client_wheel.py",
+    "test_traces.py",
+    "test_in_flight.py",
+    "test_endpoints.py",
+    "test_rough_handling.py",
+    "test_dispatch.py",
+    "test_endpoint_away.py",
+    "test_quota_worker.py",
+    "test_schedule_worker.py",
+    "test_blame.py",
+    "test_webhooks_worker.py",
+    "test_wheels.py",
+    "test_overview.py",
+    "test_unsupported.py",
+    "test_database_tls.py",
 )
 # Of what a failed test printed, the end is shown: a whole log of it pushes the names of other failures out of sight.
 _CAPTURED_SHOWN: Final = 4_000
@@ -70,6 +98,11 @@ def _scope(nodeid: str) -> str:
     """Return what is run by one runner: a file, or all that share a pipeline, as each runner would start its own."""
     file = nodeid.partition("::")[0]
     return _shared_pipeline(file) or file
+
+
+def _place(scope: str) -> int:
+    name = Path(scope).name
+    return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 class _Scheduling(LoadFileScheduling):  # type: ignore[misc] # xdist has no types
@@ -106,8 +139,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     folders = {scope: Path(scope).parts[1] for scope in tests}
     busy = [scope for scope in tests if folders[scope] in _BUSY]
     waiting = [scope for scope in tests if folders[scope] not in (*_BUSY, _SHORT)]
-    busy.sort(key=lambda scope: scope.endswith(".py"))
-    waiting.sort(key=lambda scope: Path(scope).name not in _WAITS_LONG)
+    busy.sort(key=lambda scope: (scope.endswith(".py"), _place(scope)))
+    waiting.sort(key=_place)
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(busy, waiting))
     order = [*filter(None, in_turn), *(scope for scope in tests if folders[scope] == _SHORT)]
     items[:] = [item for scope in order for item in tests[scope]]
