@@ -91,8 +91,8 @@ class Admissions:
     ) -> Sequence[Admission | Locked]:
         while True:
             try:
-                with ledger.limited_wait(wait):
-                    async with self.database.transaction() as connection:
+                async with self.database.transaction() as connection:
+                    with ledger.limited_wait(wait):
                         admissions, refused = await self._admit(connection, requests, lock, wait)
             except Overtaken:
                 continue

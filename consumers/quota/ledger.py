@@ -55,6 +55,8 @@ class Unopened(TeamfitError):
 def limited_wait(longest: timedelta | None) -> Iterator[None]:
     """Tell a lock that was waited for too long. The transaction's first statement is given the limit.
 
+    It stands within the transaction: to who gave the connection, a lock that is not to be had is an outage.
+
     Raises:
         Locked: one took longer.
     """

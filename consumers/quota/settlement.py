@@ -62,8 +62,8 @@ class Settlements:
     async def _settle_all(self, facts: Sequence[TerminalFact], lock: _Lock, wait: timedelta | None) -> set[ledger.Run]:
         while True:
             try:
-                with ledger.limited_wait(wait):
-                    async with self.database.transaction() as connection:
+                async with self.database.transaction() as connection:
+                    with ledger.limited_wait(wait):
                         return await self._settle(connection, facts, lock, wait)
             except Overtaken:
                 continue
