@@ -31,7 +31,7 @@ def document() -> dict[str, Any]:
 
 def test_the_file_in_the_repository_is_current() -> None:
     """Whoever changes a route runs `python -m infra.api.openapi_file`."""
-    assert openapi_file.FILE.read_bytes() == openapi_file.document()
+    assert openapi_file.FILE.read_bytes() == openapi_file.document(), "python -m infra.api.openapi_file"
 
 
 def test_names_of_operations_read_well(document: dict[str, Any]) -> None:
