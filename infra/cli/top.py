@@ -25,7 +25,6 @@ _STYLES: Final = {
     "at work": "green",
 }
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
-_MICRO: Final = 1_000_000
 
 
 @app.command()
@@ -139,6 +138,8 @@ def _stages(view: "Overview") -> Table:
 
 
 def _endpoints(view: "Overview") -> Iterable[RenderableType]:
+    from infra.operations.prices import spent_amount
+
     if view.endpoints:
         rows = (
             (
@@ -149,7 +150,7 @@ def _endpoints(view: "Overview") -> Iterable[RenderableType]:
         )
         yield _table(("endpoint, 24 h", "model", "gate", "calls", "failed", "limited (429)", "a call"), rows)
     spend = view.spend
-    money = f"{spend.cost / _MICRO:,.2f} {spend.currency}, " if spend.currency else ""
+    money = f"{spent_amount(spend.cost)} {spend.currency}, " if spend.currency else ""
     unpriced = f", {spend.unpriced_calls:,} without a price" if spend.unpriced_calls else ""
     yield Text(f"{spend.period}: {money}{spend.calls:,} calls{unpriced}")
 

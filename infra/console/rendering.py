@@ -11,6 +11,8 @@ from urllib.parse import urlencode
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from infra.operations.prices import spent_amount
+
 _FOLDER: Final = Path(__file__).with_name("templates")
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
@@ -45,6 +47,7 @@ def _environment() -> Environment:
         "moment": moment,
         "span": span,
         "number": number,
+        "money": spent_amount,
         "pretty": pretty,
         "anchor": anchor,
         "sentence": sentence,

@@ -89,6 +89,12 @@ def amount_of(micro_units: int) -> str:
     return f"{whole:.2f}" if whole == round(whole, 2) else str(whole.normalize())
 
 
+def spent_amount(micro_units: int) -> str:
+    """Return a sum that was spent with two decimals; below one unit with as many as show two figures of it."""
+    whole = Decimal(micro_units) / MICRO
+    return f"{whole:,.{min(max(2, 1 - whole.adjusted()), 6)}f}"
+
+
 async def prices(database: Database, *, most: int | None = None) -> tuple[list[Price], Mapping[str, int]]:
     """Return all prices, and how many calls of which models have none.
 

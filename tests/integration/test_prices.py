@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from infra.operations.prices import amount_of, micro_units
+from infra.operations.prices import amount_of, micro_units, spent_amount
 from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.test_operator_commands import teamfit  # noqa: F401 - a fixture
@@ -158,6 +158,22 @@ async def test_a_wrong_price_is_refused_by_name(
     refused = await teamfit("llm", "prices", "set", *arguments)
     assert (refused.exit_code, complaint in refused.stderr) == (1, True)
     assert await database.fetchval("SELECT count(*) FROM llm_prices WHERE model = 'm'") == 0
+
+
+@pytest.mark.parametrize(
+    ("micro", "said"),
+    [
+        (0, "0.00"),
+        (1, "0.000001"),
+        (2_107, "0.0021"),
+        (42_000, "0.042"),
+        (420_000, "0.42"),
+        (1_234_567_890, "1,234.57"),
+    ],
+)
+def test_a_sum_that_was_spent_shows_two_figures(micro: int, said: str) -> None:
+    """Nine calls to a cheap model were shown as 0.00."""
+    assert spent_amount(micro) == said
 
 
 @pytest.mark.parametrize(
