@@ -90,7 +90,10 @@ def amount_of(micro_units: int) -> str:
 
 
 def spent_amount(micro_units: int) -> str:
-    """Return a sum that was spent with two decimals; below one unit with as many as show two figures of it."""
+    """Return a sum that was spent, for people.
+
+    It has two decimals; below one unit, as many as show two figures of it.
+    """
     whole = Decimal(micro_units) / MICRO
     return f"{whole:,.{min(max(2, 1 - whole.adjusted()), 6)}f}"
 
