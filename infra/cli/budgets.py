@@ -1,11 +1,9 @@
 """Options that set a month's budget, for an organization and for a plan."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-
-_LARGEST: Final = 1_000_000_000
 
 BudgetKind = Annotated[
     Literal["hard", "soft"] | None,
@@ -15,13 +13,6 @@ Budget = Annotated[
     str | None,
     typer.Option(help="What LLM calls may cost in a month (UTC), such as 50.00, in the currency of `llm prices`."),
 ]
-
-
-def micro(budget: str | None) -> int | None:
-    """Return a budget in micro-units, as the tables have it. Raises WrongPrice."""
-    from infra.operations.prices import micro_units
-
-    return None if budget is None else micro_units(budget, name="budget", most=_LARGEST)
 
 
 def readable(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from infra.cli.budgets import Budget, BudgetKind, micro, readable
+from infra.cli.budgets import Budget, BudgetKind, readable
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson
 from infra.cli.output import print_json, print_table
@@ -115,6 +115,7 @@ def set_organization(
     """Change what is given of an organization; the rest stays as it is."""
     from infra.cli.session import with_database
     from infra.operations import tenants
+    from infra.operations.prices import budget_of
 
     changes = {
         "name": name,
@@ -127,7 +128,7 @@ def set_organization(
         "max_in_flight": max_in_flight,
         "requests_per_minute": rate,
         "max_waiting": max_waiting,
-        "budget": micro(budget),
+        "budget": budget_of(budget),
         "budget_kind": budget_kind,
     }
     if all(value is None for value in changes.values()) and not as_plan:

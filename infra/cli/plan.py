@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli.budgets import Budget, BudgetKind, micro, readable
+from infra.cli.budgets import Budget, BudgetKind, readable
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, DryRun
 from infra.cli.output import print_json, print_table
@@ -57,10 +57,11 @@ def set_plan(
     """Change what is given of a plan; the rest stays. What an organization was given itself goes before it."""
     from infra.cli.session import with_database
     from infra.operations.plans import PlanShare, effects_of_share, set_share
+    from infra.operations.prices import budget_of
 
     if no_cap and max_in_flight is not None:
         raise typer.BadParameter("give --max-in-flight or --no-cap, not both")
-    given = PlanShare(*(plan, weight, max_in_flight, requests_per_minute, max_waiting), micro(budget), budget_kind)
+    given = PlanShare(*(plan, weight, max_in_flight, requests_per_minute, max_waiting), budget_of(budget), budget_kind)
     if given == PlanShare(plan) and not no_cap:
         raise typer.BadParameter("give at least one option that changes something")
     if dry_run:

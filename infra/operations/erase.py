@@ -17,7 +17,7 @@ from typing import Final
 import aiosql
 
 from infra.actions import Act, acting
-from infra.errors import Refused, TeamfitError
+from infra.errors import Refused
 from infra.postgres import Database
 from producers.cancel.cancellation import Cancellation
 from streams.jobs.events import JobId
@@ -25,10 +25,6 @@ from streams.jobs.events import JobId
 _queries = aiosql.from_path(Path(__file__).with_name("erase.sql"), "asyncpg")
 
 ERASED: Final = "[erased]"  # stands where a text stood; events need one to stay valid
-
-
-class NothingKnown(TeamfitError):
-    """There is no such organization, and nothing that belonged to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,7 @@ async def find_texts(database: Database, organization_id: str) -> Texts:
     """Return what an erasure would touch.
 
     Raises:
-        NothingKnown: there is no such organization, nor a job, failed event or early cancellation of it.
+        Refused: there is no such organization, nor a job, failed event or early cancellation of it.
         DependencyDown: Postgres is away.
     """
     async with database.transaction() as connection:
@@ -68,9 +64,10 @@ async def find_texts(database: Database, organization_id: str) -> Texts:
         exists = await _queries.exists(connection, organization_id=organization_id)
     texts = Texts(organization_id, live, **counts)
     if not texts.anything and not exists:
-        raise NothingKnown(
+        raise Refused(
+            "organization_not_found",
             f"organization {organization_id}: not known, and neither is a job, failed event or cancellation; check "
-            "the ID and DATABASE_URL"
+            "the ID and DATABASE_URL",
         )
     return texts
 

@@ -24,6 +24,7 @@ _queries = aiosql.from_path(Path(__file__).with_name("prices.sql"), "asyncpg")
 
 MICRO: Final = 1_000_000
 _DEAREST: Final = 1_000_000
+_LARGEST_BUDGET: Final = 1_000_000_000
 _CURRENCY: Final = re.compile("[A-Z]{3}")
 
 
@@ -81,6 +82,11 @@ def micro_units(amount: str, *, name: str, most: int = _DEAREST) -> int:
     if not value.is_finite() or not 0 <= value <= most * MICRO or value != int(value):
         raise WrongPrice(f"{name}: {amount} is not from 0 to {most} with at most six decimals")
     return int(value)
+
+
+def budget_of(amount: str | None) -> int | None:
+    """Return a month's budget in micro-units, or None if none is given. Raises WrongPrice."""
+    return None if amount is None else micro_units(amount, name="budget", most=_LARGEST_BUDGET)
 
 
 def amount_of(micro_units: int) -> str:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.api.bearer import Authenticated
-from infra.api.problems import BODY, TOKEN, Problem, responses
+from infra.api.problems import BODY, TOKEN, responses
 from infra.auth import OPERATOR, Caller
 from infra.identity import Tokens
 from infra.operations import erase
@@ -51,7 +51,7 @@ def create_router(database: Database, publisher: Publisher, tokens: Tokens) -> A
     @router.post("/effects", responses=_LOOKS, dependencies=[Depends(operator)])
     async def show_texts(body: TextsOf) -> Erasure:
         """Say what an erasure would touch; nothing is done."""
-        return _shown(await _found(database, body.organization_id))
+        return _shown(await erase.find_texts(database, body.organization_id))
 
     @router.post("", responses=_ERASES)
     async def erase_texts(body: TextsOf, caller: Annotated[Caller, Depends(operator)]) -> Erasure:
@@ -61,20 +61,13 @@ def create_router(database: Database, publisher: Publisher, tokens: Tokens) -> A
         once the topics' retention in the broker has passed.
         """
         async with heavy.one():
-            texts = await _found(database, body.organization_id)
+            texts = await erase.find_texts(database, body.organization_id)
             if texts.anything:
                 cancellation = Cancellation(database, publisher, database.clock)
                 await erase.erase_texts(database, cancellation, texts, operator=caller.subject)
         return _shown(texts)
 
     return router
-
-
-async def _found(database: Database, organization_id: str) -> erase.Texts:
-    try:
-        return await erase.find_texts(database, organization_id)
-    except erase.NothingKnown as error:
-        raise Problem(404, "organization_not_found", str(error)) from error
 
 
 def _shown(texts: erase.Texts) -> Erasure:

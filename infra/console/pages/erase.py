@@ -8,10 +8,9 @@ from starlette.routing import Route
 
 from infra.console.asking import Question
 from infra.console.desk import Desk
-from infra.console.rendering import query
+from infra.console.pages.organizations import address_of_organization
 from infra.console.visits import Visit
-from infra.errors import Refused
-from infra.operations.erase import NothingKnown, Texts, erase_texts, find_texts
+from infra.operations.erase import Texts, erase_texts, find_texts
 from infra.texts import STORABLE
 from producers.cancel.cancellation import Cancellation
 from producers.turns import Turns
@@ -32,10 +31,7 @@ def routes(desk: Desk) -> list[Route]:
     heavy = Turns(1)
 
     async def found(visit: Visit) -> Texts:
-        try:
-            return await find_texts(desk.database, _Of.model_validate(visit.fields).id)
-        except NothingKnown as error:
-            raise Refused("organization_not_found", str(error)) from error
+        return await find_texts(desk.database, _Of.model_validate(visit.fields).id)
 
     async def choose(visit: Visit) -> Response:
         """Say what an erasure would touch, and ask."""
@@ -70,7 +66,7 @@ def _question(texts: Texts, what: str, hint: str, action: str | None) -> Questio
             ("Early cancellations", f"{texts.cancellations:,}"),
         ],
         action=action,
-        back=f"/organization{query({'id': texts.organization_id})}",
+        back=address_of_organization(texts.organization_id),
         hint=hint,
         button="Erase for good",
         heading="Rows that hold its texts, or held them",

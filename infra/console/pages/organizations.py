@@ -11,7 +11,7 @@ from infra.console.desk import Desk
 from infra.console.rendering import query
 from infra.console.visits import Visit
 from infra.errors import Refused
-from infra.operations.prices import micro_units, spent
+from infra.operations.prices import budget_of, spent
 from infra.operations.quota import read_books, repair
 from infra.operations.tenants import (
     LONGEST_DESCRIPTION,
@@ -31,7 +31,6 @@ from infra.texts import STORABLE
 
 _LISTED: Final = 100
 _LARGEST: Final = 2**31 - 1
-_LARGEST_BUDGET: Final = 1_000_000_000
 
 _Name = Annotated[str, Field(max_length=LONGEST_NAME), STORABLE]
 _Description = Annotated[str, Field(max_length=LONGEST_DESCRIPTION), STORABLE]
@@ -46,10 +45,21 @@ class _Wanted(BaseModel):
     after: Annotated[str, STORABLE] | None = None
 
 
-class _Changes(BaseModel):
-    """The values that the form of an organization may change; one that is left out stays."""
+class GivenShare(BaseModel):
+    """A form gives these values to an organization or a plan; one left out stays."""
 
     model_config = ConfigDict(extra="forbid")
+
+    weight: float | None = Field(default=None, ge=0.001, le=1000)
+    max_in_flight: int | None = Field(default=None, ge=0, le=_LARGEST)
+    requests_per_minute: int | None = Field(default=None, ge=0, le=1_000_000)
+    max_waiting: int | None = Field(default=None, ge=0, le=_LARGEST)
+    budget: Annotated[str, STORABLE] | None = Field(default=None, max_length=20)
+    budget_kind: Literal["hard", "soft"] | None = None
+
+
+class _Changes(GivenShare):
+    """The values that the form of an organization may change; one that is left out stays."""
 
     name: _Name | None = None
     plan: _Name | None = None
@@ -57,19 +67,11 @@ class _Changes(BaseModel):
     monthly_quota: int | None = Field(default=None, ge=0, le=_LARGEST)
     status: str | None = Field(default=None, max_length=100)
     priority: bool | None = None
-    weight: float | None = Field(default=None, ge=0.001, le=1000)
-    max_in_flight: int | None = Field(default=None, ge=0, le=_LARGEST)
-    requests_per_minute: int | None = Field(default=None, ge=0, le=1_000_000)
-    max_waiting: int | None = Field(default=None, ge=0, le=_LARGEST)
-    budget: Annotated[str, STORABLE] | None = Field(default=None, max_length=20)
-    budget_kind: Literal["hard", "soft"] | None = None
     as_plan: bool = False
 
     def values(self) -> Mapping[str, Any]:
         """Return them as the operation takes them, the budget in micro-units. Raises WrongPrice."""
-        given = self.model_dump(exclude={"budget", "as_plan"})
-        budget = None if self.budget is None else micro_units(self.budget, name="budget", most=_LARGEST_BUDGET)
-        return {**given, "budget": budget}
+        return {**self.model_dump(exclude={"as_plan"}), "budget": budget_of(self.budget)}
 
 
 class _New(BaseModel):
@@ -98,6 +100,11 @@ class _NewTeam(BaseModel):
     description: _Description | None = None
 
 
+def address_of_organization(organization_id: str) -> str:
+    """Return where an organization is shown."""
+    return f"/organization{query({'id': organization_id})}"
+
+
 def routes(desk: Desk) -> list[Route]:
     """Return the routes."""
 
@@ -122,13 +129,13 @@ def routes(desk: Desk) -> list[Route]:
         organization_id = _id(visit)
         changes = _Changes.model_validate({name: one for name, one in visit.fields.items() if name != "id"})
         await set_organization(desk.database, organization_id, changes.values(), as_plan=changes.as_plan)
-        return desk.go(visit, f"/organization{query({'id': organization_id})}")
+        return desk.go(visit, address_of_organization(organization_id))
 
     async def recount(visit: Visit) -> Response:
         """Count the months again whose counters differ from the ledger."""
         organization_id = _id(visit)
         await repair(desk.database, await read_books(desk.database, organization_id))
-        return desk.go(visit, f"/organization{query({'id': organization_id})}")
+        return desk.go(visit, address_of_organization(organization_id))
 
     return [
         *_adding(desk),
@@ -144,15 +151,12 @@ def _adding(desk: Desk) -> list[Route]:
         """Add an organization; one that is there with these values is no error."""
         new = _New.model_validate(visit.fields)
         wanted = Organization(**{**dict(new), "name": new.name or new.id})
-        return _shown(visit, (await add_organization(desk.database, wanted)).id)
+        return desk.go(visit, address_of_organization((await add_organization(desk.database, wanted)).id))
 
     async def add_one_team(visit: Visit) -> Response:
         new = _NewTeam.model_validate(visit.fields)
         wanted = Team(new.team_id, new.id, new.name or new.team_id, new.size, new.description)
-        return _shown(visit, (await add_team(desk.database, wanted)).organization_id)
-
-    def _shown(visit: Visit, organization_id: str) -> Response:
-        return desk.go(visit, f"/organization{query({'id': organization_id})}")
+        return desk.go(visit, address_of_organization((await add_team(desk.database, wanted)).organization_id))
 
     return [desk.action("/organizations/add", add), desk.action("/organization/team", add_one_team)]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from infra.console.asking import Change, Question
 from infra.console.desk import Desk
+from infra.console.pages.organizations import GivenShare
 from infra.console.visits import Visit
 from infra.operations.plans import (
     PlanShare,
@@ -20,12 +21,10 @@ from infra.operations.plans import (
     set_share,
     shares,
 )
-from infra.operations.prices import amount_of, micro_units
+from infra.operations.prices import amount_of, budget_of
 from infra.texts import STORABLE
 
 _PAGE: Final = "/organizations/plans"
-_LARGEST: Final = 2**31 - 1
-_LARGEST_BUDGET: Final = 1_000_000_000
 
 _Plan = Annotated[str, Field(max_length=64), STORABLE]
 
@@ -38,22 +37,14 @@ class _OfPlan(BaseModel):
     plan: _Plan
 
 
-class _Changes(_OfPlan):
+class _Changes(_OfPlan, GivenShare):
     """The form of a plan's share; one that is left out stays."""
 
-    weight: float | None = Field(default=None, ge=0.001, le=1000)
-    max_in_flight: int | None = Field(default=None, ge=0, le=_LARGEST)
-    requests_per_minute: int | None = Field(default=None, ge=0, le=1_000_000)
-    max_waiting: int | None = Field(default=None, ge=0, le=_LARGEST)
-    budget: Annotated[str, STORABLE] | None = Field(default=None, max_length=20)
-    budget_kind: Literal["hard", "soft"] | None = None
     no_cap: bool = False
 
     def share(self) -> PlanShare:
         """Return it as the operations take it, the budget in micro-units. Raises WrongPrice."""
-        given = self.model_dump(exclude={"budget", "no_cap"})
-        budget = None if self.budget is None else micro_units(self.budget, name="budget", most=_LARGEST_BUDGET)
-        return PlanShare(**given, budget=budget)
+        return PlanShare(**{**self.model_dump(exclude={"no_cap"}), "budget": budget_of(self.budget)})
 
 
 def routes(desk: Desk) -> list[Route]:
