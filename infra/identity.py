@@ -231,7 +231,7 @@ def _check_keys_url(text: str) -> None:
     except ValueError as error:
         raise InvalidSetting(variable, f"cannot be read: {error}") from error
     if url.scheme != "https" and not (url.scheme == "http" and url.host in _LOOPBACK):
-        # Whoever can change what comes over plain HTTP makes tokens for everybody.
+        # A stranger who can change what comes over plain HTTP makes tokens for everybody.
         raise InvalidSetting(variable, "must begin with https://")
     if not host or url.port == 0 or not text.isprintable() or " " in text:
         raise InvalidSetting(variable, "has no host, or a blank; write https://id.example.com/keys")

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 from starlette.types import ASGIApp
@@ -28,6 +29,12 @@ def bearer(organization_id: str = "acme", *scopes: str) -> dict[str, str]:
     """Return the header that speaks for an organization."""
     token = issue_token(SIGNING_KEY, organization_id=organization_id, scopes=scopes or ("jobs",))
     return {"Authorization": f"Bearer {token}"}
+
+
+async def asked(answer: Any) -> tuple[int, Any]:
+    """Return the status and the JSON of an answer that is under way."""
+    async with answer as got:
+        return got.status, await got.json()
 
 
 @asynccontextmanager

@@ -35,7 +35,7 @@ def run(arguments, folder, environment):
         infra.cli.app(arguments, prog_name="teamfit")
     except SystemExit as end:
         return end.code or 0
-    except BaseException:
+    except Exception:
         traceback.print_exc()
     return 1
 

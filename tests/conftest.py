@@ -33,8 +33,8 @@ _TESTS: Final = Path(__file__).parent
 _ASKS_FOR_PIPELINE: Final = re.compile(r"def test_\w+\([^)]*\b(stack|customer|books|forgery)\b")
 _BUSY: Final = ("acceptance", "browser")
 _SHORT: Final = "unit"
-# What takes half a minute or more while four runners share two processors, the longest first: most of it waits, for
-# registries of packages, ends of leases, pauses and processes. What begins last must be short.
+# These files take half a minute or more while four runners share two processors, the longest first. Most of it waits:
+# for registries of packages, ends of leases, pauses and processes. What begins last must be short.
 LONGEST_FIRST: Final = (
     "test_up.py",
     "test_commands.py",

@@ -16,7 +16,7 @@ _THINKING_PARTS: Final = frozenset({*_REASONING, "redacted_thinking", "reasoning
 _PART_TEXTS: Final = ("text", "content", "output_text", "value")
 _PART_VALUES: Final = ("json", "parsed", "input", "arguments")
 _DECODED: Final = ("parsed", "structured_output", "structured_outputs", "json")
-# What servers call the arguments of a call.
+# Servers call the arguments of a call so.
 _ARGUMENTS: Final = ("arguments", "input", "parameters", "args")
 
 

@@ -33,7 +33,7 @@ _PARAMETERS: Final = frozenset({"param", "loc", "field", "parameter"})
 _ECHOES: Final = frozenset({"input", "failed_generation", "flagged_input", "ctx", "url", "request"})
 _HEADERS: Final = "headers"
 _OF_LIMITS: Final = re.compile(r"(x-)?rate-?limit|(x-)?retry-after", re.IGNORECASE)
-# What a body calls the time to come back: Google, OpenAI, Hugging Face and WSO2, in the letters alone.
+# Bodies of Google, OpenAI, Hugging Face and WSO2 call the time to come back so, in the letters alone.
 _WAITS: Final = re.compile(
     r"retry(delay|(after|in|at)(seconds|secs|s)?|after(ms|milliseconds|millis))"
     r"|resets?(at|time|after|in(ms|milliseconds|seconds|secs|s)?)|nextaccesstime|estimatedtime"

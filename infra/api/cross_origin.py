@@ -88,7 +88,7 @@ class CrossOrigin:
             allow_methods=_METHODS,
             allow_headers=_SENT,
             expose_headers=_READ,
-            # Who names origins knows that their pages come from outside.
+            # An operator who names origins knows that their pages come from outside.
             allow_private_network=origins != "*",
             max_age=_PREFLIGHT_KEPT_S,
         )

@@ -25,7 +25,7 @@ RETURNING
 DELETE FROM plan_shares WHERE plan = :plan;
 
 -- name: of_plan(plan)^
--- What is set for a plan, the organizations that have it, those of them that were given values of their own, and their runs.
+-- How many organizations have a plan, those of them that were given values of their own, and their runs.
 SELECT
     count(*) AS organizations,
     count(*) FILTER (
