@@ -12,7 +12,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
 from opentelemetry.propagate import set_global_textmap
-from opentelemetry.propagators.textmap import CarrierT, Setter, default_setter
+from opentelemetry.propagators.textmap import CarrierT, Getter, Setter, default_getter, default_setter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -162,6 +162,14 @@ class ToldOnPurpose(TraceContextTextMapPropagator):
         """Add the headers where they are wanted."""
         if told_outside.get():
             super().inject(carrier, context, setter)
+
+    def extract(
+        self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter
+    ) -> Context:
+        """Read the caller's trace. Of two that are given, either one may be meant, so there is none."""
+        if len(getter.get(carrier, "traceparent") or ()) > 1:
+            return Context() if context is None else context
+        return super().extract(carrier, context, getter)
 
 
 class HashedOnce(Resource):

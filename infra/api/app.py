@@ -18,7 +18,7 @@ from infra.api.document import operation_id
 from infra.api.head import Head
 from infra.api.leaving import BEFORE_STOP
 from infra.api.limits import Limited
-from infra.api.repeated import each_once
+from infra.api.repeated import JoinedLists, each_once
 from infra.api.routes import (
     actions,
     cancel,
@@ -173,6 +173,7 @@ def _add_middleware(api: FastAPI, settings: Settings) -> None:
 
         api.add_middleware(StrictHeaders, below=CONSOLE_PREFIX)
     api.add_middleware(BehindProxy, root_path=settings.root_path, trusted=settings.trusted_proxies)
+    api.add_middleware(JoinedLists)
     api.add_middleware(HiddenTickets)
 
 

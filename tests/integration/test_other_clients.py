@@ -108,6 +108,7 @@ SERVED: Final[dict[str, bytes]] = {
         f"Prefer: {value}": get(f"Prefer: {value}\r\n".encode())
         for value in ("wait=-1", "wait=1.5", "wait", "wait=", "return=minimal, respond-async")
     },
+    "lists in several lines": get(3 * b"Accept: text/html\r\nAccept-Encoding: br\r\nVia: 1.1 x\r\nbaggage: a=b\r\n"),
     "a body that GET has not": get(b"Content-Length: 3\r\n") + b"abc",
     "a keep-alive of HTTP/1.0": get(version=b"1.0", more=b"Proxy-Connection: keep-alive\r\n"),
 }
@@ -131,6 +132,8 @@ ACCEPTED: Final[dict[str, bytes]] = {
     "line breaks behind": post(GOOD + b"\r\n\r\n"),
     "no coding": post(more=b"Content-Encoding: identity\r\n"),
     "a blank coding": post(more=b"Content-Encoding: \r\n"),
+    "no coding, in two lines": post(more=2 * b"Content-Encoding: identity\r\n"),
+    "the same media type twice": post(media=2 * JSON),
     "the same key twice": post(more=b"Idempotency-Key: same\r\nIdempotency-Key: same\r\n"),
     "a key in quotation marks, with a parameter": post(more=b'Idempotency-Key: "key";p=1\r\n'),
 }
@@ -182,6 +185,11 @@ REFUSED: Final[dict[str, tuple[bytes, int, str]]] = {
         400,
         "Send HTTP/1.1",
     ),
+    "a coding in another line": (
+        post(gzip.compress(GOOD), b"Content-Encoding: identity\r\nContent-Encoding: gzip\r\n"),
+        415,
+        "Content-Encoding: compressed bodies",
+    ),
     "Amazon's chunks": (post(more=b"Content-Encoding: aws-chunked\r\n"), 415, "Content-Encoding: compressed bodies"),
     "compressed in secret": (post(gzip.compress(GOOD)), 400, "send a JSON object in UTF-8"),
     "Latin-1": (post(GOOD.replace(b"hours", "Stünden".encode("latin1"))), 400, "send a JSON object in UTF-8"),
@@ -203,6 +211,16 @@ REFUSED: Final[dict[str, tuple[bytes, int, str]]] = {
         post(more=b"Idempotency-Key: a\r\nIdempotency-Key: b\r\n"),
         422,
         "Idempotency-Key: is given more than once",
+    ),
+    "two media types": (
+        post(media=JSON + b"Content-Type: text/plain\r\n"),
+        422,
+        "Content-Type: is given more than once",
+    ),
+    "two numbers of events": (
+        get(b"Last-Event-ID: 1\r\nLast-Event-ID: 2\r\n", path=f"{STATUS}/events"),
+        422,
+        "Last-Event-ID: is given more than once",
     ),
     "a blank key": (post(more=b"Idempotency-Key: \r\n"), 422, "Idempotency-Key: is empty"),
     "a key that is not closed": (

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import aiohttp
 import orjson
 import pytest
+from multidict import CIMultiDict
 
 from consumers.projection.changes import Changes
 from consumers.projection.handlers import Projection
@@ -127,6 +128,9 @@ async def test_whoever_waits_in_vain_hears_how_it_is(api: aiohttp.ClientSession,
         tag = answer.headers["ETag"]
     async with api.get(f"/api/jobs/{JOB}", headers={**bearer(), "Prefer": "wait=1", "If-None-Match": tag}) as answer:
         assert answer.status == 304
+    lines = CIMultiDict([*bearer().items(), ("Prefer", "return=minimal"), ("Prefer", "wait=1"), ("Prefer", "wait=40")])
+    async with api.get(f"/api/jobs/{JOB}", headers=lines) as answer:
+        assert answer.headers["Preference-Applied"] == "wait=1", "the first of several lines that says one"
     for prefer in ("wait", "wait=soon", "wait=-1", "wait=0", "return=minimal", "awaits=30"):
         async with asyncio.timeout(10), api.get(f"/api/jobs/{JOB}", headers={**bearer(), "Prefer": prefer}) as answer:
             assert (answer.status, answer.headers.get("Preference-Applied")) == (200, None)

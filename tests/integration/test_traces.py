@@ -75,29 +75,34 @@ async def test_a_worker_that_is_killed_leaves_its_job_in_the_trace(
         trace_share=0,
         trace_statements=1,
     )
-    trace = uuid4().hex
     with running(Stack(settings, llm_latency_s=2.0, parts=(ALL, API))) as stack:
-        async with aiohttp.ClientSession(stack.api_url) as http:
-            customer = Customer(stack, http)
-            status, accepted = await customer.post(headers={"traceparent": f"00-{trace}-{_CALLER}-01"})
-            assert status == 202
+        await through_a_kill(stack, collector)
 
-            async def begun() -> bool:
-                job = await customer.job(accepted["job_id"])
-                sent = [one for one in collector.of(trace) if one.name == "send job-accepted"]
-                return bool(job["status"] == "processing" and sent)
 
-            await wait_for(begun, deadline_s=60, what="the LLM to be asked, and the spans before that to be kept")
-            stack.kill(ALL)
-            await asyncio.to_thread(stack.start, ALL)
-            assert (await customer.ended_job(accepted["job_id"], deadline_s=60))["status"] == "completed"
+async def through_a_kill(stack: Stack, collector: Collector) -> None:
+    """The worker is killed while the LLM writes; the next one goes on in the same trace."""
+    trace = uuid4().hex
+    async with aiohttp.ClientSession(stack.api_url) as http:
+        customer = Customer(stack, http)
+        status, accepted = await customer.post(headers={"traceparent": f"00-{trace}-{_CALLER}-01"})
+        assert status == 202
 
-        def whole() -> list[Seen]:
-            spans = collector.of(trace)
-            assert "process job-accepted" in [one.name for one in spans]
-            return spans
+        async def begun() -> bool:
+            job = await customer.job(accepted["job_id"])
+            sent = [one for one in collector.of(trace) if one.name == "send job-accepted"]
+            return bool(job["status"] == "processing" and sent)
 
-        spans = await wait_for(whole, deadline_s=60, what="the spans of the worker that took over")
+        await wait_for(begun, deadline_s=60, what="the LLM to be asked, and the spans before that to be kept")
+        stack.kill(ALL)
+        await asyncio.to_thread(stack.start, ALL)
+        assert (await customer.ended_job(accepted["job_id"], deadline_s=60))["status"] == "completed"
+
+    def whole() -> list[Seen]:
+        spans = collector.of(trace)
+        assert "process job-accepted" in [one.name for one in spans]
+        return spans
+
+    spans = await wait_for(whole, deadline_s=60, what="the spans of the worker that took over")
     (accepting,) = [one for one in spans if one.name == "send job-accepted"]
     # The span of the worker that was killed had not ended, so it is told to no one.
     assert {one.parent for one in spans if one.name == "process job-accepted"} == {accepting.id}

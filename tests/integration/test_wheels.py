@@ -111,6 +111,21 @@ def test_the_transports_wheel_describes_itself(own: Wheel) -> None:
     assert set(about.get_all("Requires-Dist", [])) <= set(product), "no older version than the pipeline is tested with"
 
 
+@pytest.mark.parametrize("folder", [".", "streams/redis", "producers/wheel"])
+def test_each_wheel_says_what_an_index_shows(folder: str, tmp_path: Path) -> None:
+    """Its licence, the Pythons that it is tested on, that it is typed, what it is; and what has changed goes along."""
+    wheel = build(ROOT / folder, tmp_path)
+    about = Parser().parsestr(wheel.described("METADATA"))
+    assert (about["License-Expression"], about.get_all("License-File")) == ("MIT", ["LICENSE"])
+    assert wheel.described("licenses/LICENSE") == (ROOT / "LICENSE").read_text()
+    assert wheel.described("CHANGELOG.md") == (ROOT / "CHANGELOG.md").read_text()
+    pythons = {f"Programming Language :: Python :: {one}" for one in ("3", "3.11", "3.12", "3.13", "3.14")}
+    assert pythons | {"Typing :: Typed"} <= set(about.get_all("Classifier", []))
+    packages = {name.partition("/")[0] for name in wheel.names}
+    assert {f"{one}/py.typed" for one in packages} <= wheel.names
+    assert all(about[name] for name in ("Summary", "Keywords", "Requires-Python", "Description-Content-Type"))
+
+
 def test_the_transport_imports_what_its_wheel_asks_for() -> None:
     """Itself by relative names; beside Python's own, what it requires, and what those are built of."""
     found = {

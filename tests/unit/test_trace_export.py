@@ -1,15 +1,16 @@
-"""A batch of spans is encoded under one resource, which is hashed once for all of them."""
+"""Spans on their way out, and the caller's trace on its way in."""
 
 import json
 from unittest.mock import Mock
 
 import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.instrumentation.asgi import asgi_getter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import SpanContext, get_current_span
 
-from infra.trace_export import HashedOnce
+from infra.trace_export import HashedOnce, ToldOnPurpose
 
 _SAID = {"service.name": "teamfit-quota"}
 
@@ -35,3 +36,16 @@ def test_a_resource_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ours, hash(ours)) == (theirs, hash(theirs))
     assert encoded(ours) == 0
     assert encoded(theirs) >= 100
+
+
+_PARENTS = [f"00-{trace * 32}-{'b' * 16}-01" for trace in "cd"]
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [([], 0), (_PARENTS[:1], int("c" * 32, 16)), (_PARENTS, 0), (_PARENTS[:1] * 2, 0)]
+)
+def test_a_caller_has_one_trace_or_none(given: list[str], read: int) -> None:
+    """Of two, either one may be meant, also where they agree: the span of the request is a root of its own then."""
+    scope = {"headers": [(b"traceparent", one.encode()) for one in given]}
+    context = ToldOnPurpose().extract(scope, getter=asgi_getter)
+    assert get_current_span(context).get_span_context().trace_id == read

@@ -89,6 +89,7 @@ def create_router(database: Database, tokens: Tokens, changes: Changes) -> APIRo
     async def get_events(
         job_id: GivenUuid,
         caller: Annotated[Caller, Depends(of_token_or_ticket)],
+        request: Request,
         last_event_id: LastEventId = 0,
         after: After = 0,
         ticket: Ticket = None,  # noqa: ARG001 - for the document: by now it is out of the address
@@ -98,6 +99,9 @@ def create_router(database: Database, tokens: Tokens, changes: Changes) -> APIRo
         Each has its number in the archive as `id`, its kind, such as `completed`, as `event`, and the CloudEvent as
         `data`. A client that lost its connection goes on after the last event that it has seen.
         """
-        return await EventStream(database, changes, limits, job_id, caller).respond(after=max(last_event_id, after))
+        stream = EventStream(database, changes, limits, job_id, caller)
+        return await stream.respond(
+            after=max(last_event_id, after), opening=lambda connection: tickets.use(connection, request, job_id)
+        )
 
     return router

@@ -7,7 +7,6 @@ from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Request, Response
-from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from infra.api.bearer import Authenticated
@@ -132,7 +131,6 @@ def create_router(intake: Intake, limited: Limited, tokens: Tokens, watch: Watch
             raise Problem(
                 403, "wrong_organization", "organization_id is not the one that the bearer token was made for"
             )
-        _refuse_several_keys(http)
         await _require_open(watch)
         response.headers.update(await limited.take(caller.organization_id))
         job_id = await intake.accept(request, idempotency_key=idempotency_key, trace=trace)
@@ -151,10 +149,3 @@ async def _require_open(watch: Watch) -> None:
         wait_s = _ASK_AGAIN_S if stopped.ends_in_s is None else min(max(stopped.ends_in_s, 1.0), _LONGEST_WAIT_S)
         message = f"no requests are taken for a while: {stopped.reason}"
         raise Refused("intake_stopped", message, retry_after=timedelta(seconds=wait_s))
-
-
-def _refuse_several_keys(http: Request) -> None:
-    """Refuse a header that is given twice, of which one would be passed over. Raises RequestValidationError."""
-    if len(set(http.headers.getlist(_HEADER))) > 1:
-        why = ValueError("is given more than once; send one key")
-        raise RequestValidationError([{"type": "value_error", "loc": ("header", _HEADER), "ctx": {"error": why}}])
