@@ -39,6 +39,7 @@ LONGEST_FIRST: Final = (
     "test_up.py",
     "test_commands.py",
     "test_kafka.py",
+    "test_further_stage.py",
     "test_streaming.py",
     "test_wheels_on_each_python.py",
     "test_list_plans.py",

@@ -20,7 +20,7 @@ from streams.delivery.letters import FailedEvent
 from streams.jobs.events import JobAccepted, JobRequested, parse_event
 from streams.jobs.outcomes import fail_run
 from streams.jobs.ownership import Ownership
-from streams.jobs.stages import RUN_STAGES
+from streams.jobs.stages import RUN_TOPICS
 from streams.redis.dead_letter import REASON_MAX_DELIVERIES
 
 log = structlog.get_logger(__name__)
@@ -49,7 +49,7 @@ class Poison:
         Raises:
             DependencyDown: Postgres is away.
         """
-        if letter.reason != REASON_MAX_DELIVERIES or letter.stage not in RUN_STAGES:
+        if letter.reason != REASON_MAX_DELIVERIES or letter.stage not in RUN_TOPICS:
             return ()
         try:
             event = parse_event(letter.event, _headers(letter), written_at=letter.failed_at or self.clock.now())

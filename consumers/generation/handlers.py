@@ -114,10 +114,7 @@ class Generation:
         if not await self._ownership.allows(event):
             return ()
         await self._route.give_up(event.job_id, event.run, error_code=error_code(error))
-        facts = await fail_run(self._database, self._clock, event, error)
-        if facts:
-            telemetry.JOBS.labels("failed").inc()
-        return facts
+        return await fail_run(self._database, self._clock, event, error)
 
     async def _generate(self, line: Line, turn: _Turn, event: JobAccepted) -> Sequence[Record]:
         """Attempt the run at one endpoint."""

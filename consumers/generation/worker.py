@@ -13,10 +13,10 @@ from streams.jobs.controls import Controls
 from streams.jobs.dispatch import Dispatcher, GivenBack, Slots
 from streams.jobs.events import JobAccepted
 from streams.jobs.faust_app import StageApp, create_app
-from streams.jobs.stages import GENERATION
-from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, expecting
+from streams.jobs.stages import GENERATION, RUN_TOPICS
+from streams.jobs.topics import expecting
 
-_TOPICS = (JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY)
+_TOPICS = RUN_TOPICS[GENERATION]
 # Four times in the time after which a silent worker's slots count no more.
 _TELL_S = 5.0
 

@@ -22,9 +22,12 @@ from streams.jobs.events import Accepted, JobAccepted, JobId, JobRejected, JobRe
 from streams.jobs.facts import fact_after
 from streams.jobs.intake_limits import beyond
 from streams.jobs.outcomes import RunOutcome, fail_run, reject_runs
-from streams.jobs.topics import JOB_ACCEPTED, JOB_EVENTS, record
+from streams.jobs.stages import QUOTA, topic_after
+from streams.jobs.topics import JOB_EVENTS, record
 
 log = structlog.get_logger(__name__)
+
+_ADMITTED: Final = topic_after(QUOTA)
 
 # What one request of a batch comes to: the facts that follow (see `told_now`), or why it is no valid request. The
 # latter is handed back rather than raised, so that one bad request does not undo its neighbours.
@@ -39,7 +42,7 @@ _Lock: TypeAlias = Callable[[Connection, Collection[str], str], Awaitable[Mappin
 
 def told_now(facts: Sequence[Record]) -> Sequence[Record]:
     """Return the facts to be published now; an acceptance waits for its turn."""
-    return [fact for fact in facts if fact.topic != JOB_ACCEPTED]
+    return [fact for fact in facts if fact.topic != _ADMITTED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ class Admissions:
             for request in requests
         ]
         accepted = {(fact.key, fact.value): fact for one in admissions if isinstance(one, Sequence) for fact in one}
-        await enter(connection, [fact for fact in accepted.values() if fact.topic == JOB_ACCEPTED])
+        await enter(connection, [fact for fact in accepted.values() if fact.topic == _ADMITTED])
         return admissions, [decision for decision in refused if ended[decision.job_id, decision.run] == "rejected"]
 
     async def give_up(self, request: JobRequested, error: Exception) -> Sequence[Record]:
@@ -196,7 +199,7 @@ def _accepted(request: JobRequested, decision: Decision) -> Record:
         priority=decision.priority,
     )
     event = fact_after(request, JobAccepted, data, at=decision.decided_at)
-    return record(JOB_ACCEPTED, event)
+    return record(_ADMITTED, event)
 
 
 def _rejected(request: JobRequested, decision: Decision) -> JobRejected:

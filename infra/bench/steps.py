@@ -24,6 +24,8 @@ from infra.bench.otlp_collector import Collector, Seen, collecting
 from infra.local.organizations import BIRCH
 from infra.local.stack import Stack
 from infra.settings import Settings
+from streams.jobs.stages import GENERATION, PROJECTION, QUOTA, RUN_TOPICS, topic_after
+from streams.jobs.topics import JOB_EVENTS
 
 _LLM_S: Final = 0.5
 _WARM_UPS: Final = 3
@@ -31,7 +33,7 @@ _PAUSE_S: Final = 0.1
 _EXPORTED_S: Final = 30.0  # longest wait for the last spans
 _MS: Final = 1e6
 
-_API, _QUOTA, _GENERATION, _PROJECTION = (f"teamfit-{one}" for one in ("api", "quota", "generation", "projection"))
+_API, _GENERATION, _PROJECTION = (f"teamfit-{one}" for one in ("api", GENERATION, PROJECTION))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +122,24 @@ def _cut(spans: Sequence[Seen], all_spans: Sequence[Seen]) -> list[Step]:
         pick: Callable[..., Seen] = max if last else min
         return pick(found, key=lambda span: span.start_ns)
 
-    post, sent = one(_API, "POST /api"), one(_API, "send job-requests")
-    decided, released = one(_QUOTA, "process job-requests"), one(_QUOTA, "send job-accepted")
-    begun, call = one(_GENERATION, "process job-accepted"), one(_GENERATION, "chat")
+    post, sent = one(_API, "POST /api"), one(_API, f"send {RUN_TOPICS[QUOTA][0]}")
+    way, left = [("the API takes the request", _API, post.start_ns, sent.start_ns)], sent
+    for stage in (name for name in RUN_TOPICS if name != GENERATION):
+        service = f"teamfit-{stage}"
+        taken, passed = one(service, f"process {RUN_TOPICS[stage][0]}"), one(service, f"send {topic_after(stage)}")
+        way.append((f"broker, to {stage}", "", left.start_ns, taken.start_ns))
+        way.append((f"{stage} decides and releases", service, taken.start_ns, passed.start_ns))
+        left = passed
+    begun, call = one(_GENERATION, f"process {RUN_TOPICS[GENERATION][0]}"), one(_GENERATION, "chat")
     ended, folded = (
-        one(_GENERATION, "send job-events", last=True),
+        one(_GENERATION, f"send {JOB_EVENTS}", last=True),
         one(_PROJECTION, "batch Projection.project", last=True),
     )
-    if not post.start_ns < decided.start_ns < begun.start_ns < call.end_ns <= ended.start_ns < folded.start_ns:
+    if not post.start_ns < left.start_ns < begun.start_ns < call.end_ns <= ended.start_ns < folded.start_ns:
         raise NotTraced("the end of the job")
     moments = (
-        ("the API takes the request", _API, post.start_ns, sent.start_ns),
-        ("broker, to quota", "", sent.start_ns, decided.start_ns),
-        ("quota decides and releases", _QUOTA, decided.start_ns, released.start_ns),
-        ("broker, to generation", "", released.start_ns, begun.start_ns),
+        *way,
+        ("broker, to generation", "", left.start_ns, begun.start_ns),
         ("the attempt is begun and told of", _GENERATION, begun.start_ns, call.start_ns),
         ("the call, beyond the LLM", _GENERATION, call.start_ns, call.end_ns - round(_LLM_S * 1000 * _MS)),
         ("the answer is saved", _GENERATION, call.end_ns, ended.start_ns),

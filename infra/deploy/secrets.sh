@@ -4,10 +4,8 @@
 # Run it once. For newer images replace the lines that end in _DIGEST, and nothing else: passwords are in the volumes.
 set -eu
 
-for name in POSTGRES_PASSWORD MIGRATE_PASSWORD DATABASE_PASSWORD TEAMFIT_SIGNING_KEY \
-    BROKER_PASSWORD_ADMIN BROKER_PASSWORD_UPSTREAM BROKER_PASSWORD_API BROKER_PASSWORD_OPERATOR BROKER_PASSWORD_QUOTA \
-    BROKER_PASSWORD_GENERATION BROKER_PASSWORD_PROJECTION BROKER_PASSWORD_FAILURES BROKER_PASSWORD_WEBHOOKS \
-    BROKER_PASSWORD_SCHEDULE BROKER_PASSWORD_ALL; do
+passwords=$(grep -oE '[A-Z_]*PASSWORD[A-Z_]*' "$(dirname "$0")/compose.yaml" | sort -u)
+for name in $passwords TEAMFIT_SIGNING_KEY; do
     echo "$name=$(openssl rand -hex 32)"
 done
 echo "OPENAI_API_KEY=${OPENAI_API_KEY-}"

@@ -21,13 +21,13 @@ from infra.texts import storable
 from streams.delivery.brake import paused_for
 from streams.delivery.scheduled import hasten
 from streams.jobs.controls import CHANNEL, Control, ControlKind, Controls, read_controls
-from streams.jobs.stages import GENERATION, QUOTA, STAGES
+from streams.jobs.stages import RUN_TOPICS, STAGES
 
 _queries = aiosql.from_path(Path(__file__).with_name("controls.sql"), "asyncpg")
 
 PAUSABLE: Final = tuple(stage.name for stage in STAGES if stage.reads)
 """The stages that can be paused. The schedule cannot: it feeds all others, which can."""
-BY_ORGANIZATION: Final = (QUOTA, GENERATION)
+BY_ORGANIZATION: Final = tuple(RUN_TOPICS)
 """Those that can be paused for one organization: what brings a run to them waits, its facts go on."""
 LEVELS: Final = ("debug", "info", "warning", "error")
 SILENT_S: Final = 15.0
@@ -271,7 +271,7 @@ async def _effects(connection: Connection, wish: Wish) -> dict[str, Any]:
         case "gate":
             return {
                 "closed_for": str(wish.lasts or _GATE_LASTS),
-                "workers": sum(GENERATION in one.stages for one in living),
+                "workers": sum(any(wish.subject in stage["endpoints"] for stage in one.doing) for one in living),
             }
 
 

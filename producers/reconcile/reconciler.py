@@ -55,7 +55,7 @@ from streams.delivery.interfaces import Publisher
 from streams.jobs.completion import Usage
 from streams.jobs.events import JobFailed, JobId, parse_event
 from streams.jobs.outcomes import fail_runs
-from streams.jobs.stages import RUN_ENTRIES, RUN_STAGES
+from streams.jobs.stages import RUN_ENTRIES, RUN_TOPICS
 
 log = structlog.get_logger(__name__)
 
@@ -210,7 +210,7 @@ class Reconciler:
             base=self.threshold,
             cap=cap,
             limit=self.batch_size,
-            run_stages=list(RUN_STAGES),
+            run_stages=list(RUN_TOPICS),
             run_types=list({event_type for _, _, event_type in RUN_ENTRIES}),
         )
         still = [row async for row in rows]

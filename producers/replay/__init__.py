@@ -2,7 +2,7 @@
 
 A failed event is *open* until it is replayed or discarded, and open again when it fails anew. Replaying one is either
 
-- a **rerun**: the event started a run of a job (a request in the quota stage, an accepted job in the generation stage).
+- a **rerun**: the event brought a run to a stage (a request to quota, an accepted job to generation).
   That run has ended, or is ended now; the job starts over as its next run, which passes quota like any other; or
 - a **resend**: any other event goes back to its topic byte for byte, for the one consumer group that failed it.
 

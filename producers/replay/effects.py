@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 from infra.postgres import Connection
 from streams.jobs.admission import period_of
-from streams.jobs.topics import JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS
+from streams.jobs.stages import RELEASED_TO, RUN_TOPICS
+from streams.jobs.topics import JOB_EVENTS, JOB_REQUESTS
 
 _queries = aiosql.from_path(Path(__file__).with_name("plans.sql"), "asyncpg")
 
@@ -146,13 +147,16 @@ async def effects_of(connection: Connection, plan_id: UUID, *, now: datetime) ->
         tokens=await _tokens(connection, reruns),
         sends=_some(TopicCount(topic=JOB_REQUESTS, records=reruns), TopicCount(topic=JOB_EVENTS, records=ends_first))
         + resends,
-        follows=_some(
-            TopicCount(topic=JOB_ACCEPTED, records=reruns),
-            # JobStarted and JobCompleted.
-            TopicCount(topic=JOB_EVENTS, records=2 * reruns),
-        ),
+        follows=follows_of(reruns),
         behind=[Behind(**row) async for row in _queries.behind(connection, plan_id=plan_id)],
     )
+
+
+def follows_of(reruns: int) -> list[TopicCount]:
+    """Return what the stages write in turn for each run that passes them all."""
+    facts = 2 * reruns  # JobStarted and JobCompleted
+    passed = [TopicCount(topic=RUN_TOPICS[stage][0], records=reruns) for stage in RELEASED_TO]
+    return _some(*passed, TopicCount(topic=JOB_EVENTS, records=facts))
 
 
 async def _tokens(connection: Connection, reruns: int) -> TokenEstimate:

@@ -1,4 +1,4 @@
-"""Admitted runs wait in Postgres, and a window of them stands in `job-accepted`: fair dispatch.
+"""Admitted runs wait in Postgres, and a window of them is released: fair dispatch.
 
     (admitted) ──▶ arrived ──▶ waiting ──▶ released ──▶ (ended: the row is gone)
                                   ▲            │ its try failed, and the next one is later
@@ -6,7 +6,7 @@
 
 Who comes next, and by what rule, stands in docs/fairness.md. The order is kept by one SQL function, `dispatch`, which
 alone moves `state` and the organizations' rows. Everybody else only adds rows or marks: quota enters a run in the
-transaction of its admission; however a run ends, a trigger on `job_outcomes` marks it; generation marks a run that
+transaction of its admission; however a run ends, a trigger on `job_outcomes` marks it; a stage marks a run that
 waits for its retry, in the transaction that keeps the retry; the schedule marks it when that is due. So a dispatcher
 waits for no other transaction, and as it is one statement, a process that stalls keeps no other waiting.
 
@@ -42,7 +42,8 @@ from streams.delivery.interfaces import Publisher
 from streams.delivery.scheduled import keep, kept_headers, read_headers
 from streams.delivery.seal import Seal, SealedPublisher
 from streams.jobs.events import JobAccepted
-from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, read_event
+from streams.jobs.stages import RELEASED_TO, RUN_TOPICS
+from streams.jobs.topics import read_event
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,8 +52,8 @@ log = structlog.get_logger(__name__)
 
 _queries = aiosql.from_path(Path(__file__).with_name("dispatch.sql"), "asyncpg")
 
-# Where released runs stand. Nothing is released into the second: what older versions wrote there is worked off.
-_TOPICS: Final = (JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY)
+# Where released runs stand, and where each goes on after its retry: nothing is released into what is only worked off.
+_ONWARD: Final = {topic: RUN_TOPICS[stage][0] for stage in RELEASED_TO for topic in RUN_TOPICS[stage]}
 
 
 async def enter(connection: Connection, accepted: Sequence[Record]) -> None:
@@ -96,7 +97,7 @@ async def rejoin(connection: Connection, due: Sequence[Record]) -> list[Record]:
         connection,
         job_ids=[job_id for job_id, _ in retries],
         runs=[run for _, run in retries],
-        topics=[JOB_ACCEPTED for _ in retries],
+        topics=[_ONWARD[one.topic] for one in retries.values()],
         events=[one.value for one in retries.values()],
         headers=[orjson.dumps(kept_headers(one.headers)).decode() for one in retries.values()],
     )
@@ -109,12 +110,12 @@ def _accepted(one: Record) -> JobAccepted:
 
 
 def _retried(one: Record) -> JobAccepted | None:
-    if one.topic not in _TOPICS:
+    if one.topic not in _ONWARD:
         return None
     try:
         return _accepted(one)
     except InvalidEvent:
-        return None  # generation says what is wrong with it
+        return None  # its stage says what is wrong with it
 
 
 class Dispatcher:
@@ -123,8 +124,8 @@ class Dispatcher:
     Args:
         database: where the runs wait.
         publisher: of the process.
-        window: how many runs may stand in `job-accepted` or be worked on. Larger: more runs are ahead of a customer's
-            new one; smaller: slots stand empty. None: as many as the live workers take, and an eighth more.
+        window: how many runs may be released, and so stand ready or be worked on. Larger: more runs are ahead of a
+            customer's new one; smaller: slots stand empty. None: as many as the live workers take, and an eighth more.
     """
 
     def __init__(self, database: Database, publisher: Publisher, *, window: int | None) -> None:
@@ -251,7 +252,7 @@ class Slots:
 
 
 class GivenBack:
-    """Keeps generation's retries, whose runs hold no slot until they are due. Implements `RetrySchedule`."""
+    """Keeps a stage's retries, whose runs hold no slot until they are due. Implements `RetrySchedule`."""
 
     def __init__(self, database: Database, clock: Clock, dispatcher: Dispatcher) -> None:
         self._database = database

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 import aiosql
 import orjson
 
+from infra import telemetry
 from infra.clock import Clock
 from infra.postgres import Connection, Database, columns
 from streams.delivery.deliveries import Record
@@ -113,7 +114,10 @@ async def fail_run(
     fact = job_failed(event, error, clock)
     async with database.transaction() as connection:
         (decided,) = (await fail_runs(connection, [fact])).values()
-    return (decided.fact or record(JOB_EVENTS, fact),) if decided.outcome == "failed" else ()
+    if decided.outcome != "failed":
+        return ()
+    telemetry.JOBS.labels("failed").inc()
+    return (decided.fact or record(JOB_EVENTS, fact),)
 
 
 def job_failed(event: JobEvent, error: Exception, clock: Clock) -> JobFailed:

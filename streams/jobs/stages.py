@@ -1,7 +1,8 @@
 """This registry lists the consumer groups, their topics, and a run's path through them.
 
 All else follows from this list: what `teamfit worker` offers, what the local stack starts, whose acknowledgements trim
-a topic, which failed events start a run when they are replayed, and whose poison ends one.
+a topic, where a run goes on, what may be paused for one organization and is then told as a wait, which failed events
+start a run when they are replayed, what follows from that, and whose poison ends one.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +25,8 @@ class ConsumerGroup:
         name: of the group, of its workers, and of its stage in logs and dead letters.
         module: where its Faust app is made, by `create(settings)`.
         reads: its topics.
-        run: the event that brings a run to it, if runs pass through it; a run ends when that event is given up.
+        run: the event that brings a run to it, if runs pass through it, in the order of `STAGES`; a run ends when that
+            event is given up.
     """
 
     name: str
@@ -63,7 +65,22 @@ RUN_ENTRIES: Final = tuple(
     for topic in stage.reads
     if stage.run in TOPICS[topic].carries
 )
-RUN_STAGES: Final = frozenset(name for _, name, _ in RUN_ENTRIES)
+# The stages that a run passes, in order, and the topics that bring it to each. The first is written; what stands in the
+# others is worked off.
+RUN_TOPICS: Final[Mapping[str, tuple[str, ...]]] = {
+    stage.name: tuple(topic for topic, name, _ in RUN_ENTRIES if name == stage.name)
+    for stage in STAGES
+    if stage.run is not None
+}
+# The first decides about a request; what it admits waits in line, and is released to those after it.
+ADMITS, *_after = RUN_TOPICS
+RELEASED_TO: Final = tuple(_after)
+
+
+def topic_after(stage: str) -> str:
+    """Return the topic that brings a run from this stage to the next."""
+    path = list(RUN_TOPICS)
+    return RUN_TOPICS[path[path.index(stage) + 1]][0]
 
 
 def app_on_demand(module: str) -> Callable[[str], object]:

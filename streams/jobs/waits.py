@@ -7,7 +7,9 @@
 Every moment between a run's request and its end stands at one of them, so the times add up to the whole. They are read
 from what the stages keep: an attempt keeps when its run came into the line and was released, when its endpoint last
 took no calls, and when the run began to wait for the endpoint's limits. What has passed tells `turn` from the cap no
-more, and of several holds before one call only the last; what waits now is told exactly.
+more, and of several holds before one call only the last; what waits now is told exactly. The time in a stage between
+quota and the call counts as `worker`, of a run that ended there as `turn`: no row says when it passed. While a stage
+after quota is paused, a run before its call is told to wait for that.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +24,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from infra.clock import Moment
 from infra.postgres import Connection
-from streams.jobs.stages import RUN_ENTRIES
+from streams.jobs.stages import ADMITS, RELEASED_TO, RUN_ENTRIES
 
 _queries = aiosql.from_path(Path(__file__).with_name("waits.sql"), "asyncpg")
 _MOMENT: Final[TypeAdapter[datetime]] = TypeAdapter(Moment)
@@ -41,8 +43,8 @@ class WaitingFor:
         Field(
             description="`run_at`: its time. `quota`: admission. `turn`: others come first. `cap`: as many of its "
             "organization as may be are worked on. `pause`: its organization may have none, or operators have paused "
-            "the stage. `retry`: the next try is later. `endpoint`: the LLM takes no calls for a while. `pacing`: its "
-            "limits by the minute have no room. `worker`: one that is free. More may be added."
+            "a stage on its way. `retry`: the next try is later. `endpoint`: the LLM takes no calls for a while. "
+            "`pacing`: its limits by the minute have no room. `worker`: one that is free. More may be added."
         ),
     ]
     since: datetime
@@ -63,7 +65,7 @@ class Spent:
 
 async def waiting_for(connection: Connection, job_id: UUID, run: int | None) -> WaitingFor | None:
     """Return what a run, or the newest, waits for. None: it is worked on or has ended."""
-    stand = await _queries.stand(connection, job_id=job_id, run=run, topics=_TOPICS)
+    stand = await _stand(connection, job_id, run)
     steps = await _steps(connection, job_id, stand)
     if not steps or stand["ended_at"] is not None:
         return None
@@ -78,7 +80,7 @@ async def waiting_for(connection: Connection, job_id: UUID, run: int | None) -> 
 
 async def time_spent(connection: Connection, job_id: UUID) -> list[Spent]:
     """Return where the time of a job's newest run has gone, step by step."""
-    stand = await _queries.stand(connection, job_id=job_id, run=None, topics=_TOPICS)
+    stand = await _stand(connection, job_id, None)
     total: dict[Step, float] = {}
     for step, began, ended in await _steps(connection, job_id, stand):
         total[step] = total.get(step, 0.0) + (ended - began).total_seconds()
@@ -86,9 +88,15 @@ async def time_spent(connection: Connection, job_id: UUID) -> list[Spent]:
 
 
 _KNOWS_WHEN: Final = {"run_at", "quota", "retry", "pacing"}
-# Where a pause of the generation stage keeps a run.
-_OF_GENERATION: Final = {"turn", "cap", "worker", "endpoint", "retry", "pacing"}
+# Where a pause of a stage keeps a run that quota has admitted.
+_ADMITTED: Final = {"turn", "cap", "worker", "endpoint", "retry", "pacing"}
 _IN_LINE: Final = {"turn", "cap", "pause"}
+
+
+async def _stand(connection: Connection, job_id: UUID, run: int | None) -> Any:  # noqa: ANN401
+    return await _queries.stand(
+        connection, job_id=job_id, run=run, topics=_TOPICS, admits=ADMITS, released_to=list(RELEASED_TO)
+    )
 
 
 async def _steps(connection: Connection, job_id: UUID, stand: Any) -> list[tuple[Step, datetime, datetime]]:  # noqa: ANN401
@@ -140,12 +148,12 @@ def _waits_at(rounds: Sequence[Any], released_at: datetime | None) -> Step:
 def _now_at(stand: Any, rounds: Sequence[Any]) -> Step:  # noqa: ANN401
     """Return the step at which a live run stands, an operator's pause before all; of one that has ended, the last."""
     step = _stands_at(stand, rounds)
-    paused = stand["quota_paused"] if step == "quota" else stand["generation_paused"] and step in _OF_GENERATION
+    paused = stand["admission_paused"] if step == "quota" else stand["way_paused"] and step in _ADMITTED
     return "pause" if paused and stand["ended_at"] is None else step
 
 
 def _paused_until(stand: Any) -> datetime | None:  # noqa: ANN401
-    until: datetime | None = stand["generation_until" if stand["admitted_at"] is not None else "quota_until"]
+    until: datetime | None = stand["way_until" if stand["admitted_at"] is not None else "admission_until"]
     return until
 
 

@@ -1,4 +1,4 @@
--- name: stand(job_id, run, topics)^
+-- name: stand(job_id, run, topics, admits, released_to)^
 -- What is known of where a run stands; NULL as the run: the newest. `before`: how many of its organization come first, of the
 -- next 10,000.
 SELECT
@@ -16,10 +16,10 @@ SELECT
     coalesce(terms.most, 2147483647) AS most,
     coalesce(known.in_flight, 0) AS in_flight,
     later.due_at AS later_at,
-    paused.quota AS quota_paused,
-    paused.quota_until,
-    paused.generation AS generation_paused,
-    paused.generation_until,
+    paused.at_admission AS admission_paused,
+    paused.admission_until,
+    paused.on_the_way AS way_paused,
+    paused.way_until,
     closed.until AS closed_until,
     closed.found AS is_closed,
     CASE WHEN closed.found THEN closed.since END AS closed_since,
@@ -57,12 +57,13 @@ LEFT JOIN LATERAL (
 ) AS later ON true
 CROSS JOIN LATERAL (
     SELECT
-        bool_or(control.subject = 'quota') AS quota,
-        bool_or(control.subject = 'generation') AS generation,
-        nullif(max(coalesce(control.expires_at, 'infinity')) FILTER (WHERE control.subject = 'quota'), 'infinity')
-            AS quota_until,
-        nullif(max(coalesce(control.expires_at, 'infinity')) FILTER (WHERE control.subject = 'generation'), 'infinity')
-            AS generation_until
+        bool_or(control.subject = :admits) AS at_admission,
+        bool_or(control.subject = ANY(:released_to::text[])) AS on_the_way,
+        nullif(max(coalesce(control.expires_at, 'infinity')) FILTER (WHERE control.subject = :admits), 'infinity')
+            AS admission_until,
+        nullif(
+            max(coalesce(control.expires_at, 'infinity')) FILTER (WHERE control.subject = ANY(:released_to::text[])), 'infinity'
+        ) AS way_until
     FROM fleet_controls AS control
     WHERE control.kind = 'pause' AND (control.expires_at IS NULL OR control.expires_at > clock_timestamp())
         AND control.organization_id IN ('', coalesce(

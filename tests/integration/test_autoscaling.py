@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 import yaml
 
+from streams.jobs.stages import GENERATION, RUN_TOPICS
 from tests.conftest import Pool
 
 _FILE = Path(__file__).parents[2] / "infra" / "deploy" / "kubernetes" / "autoscaled" / "generation.yaml"
@@ -51,8 +52,7 @@ async def test_a_run_counts_while_a_worker_is_needed(
 @pytest.mark.parametrize(
     ("topic", "seconds", "counted"),
     [
-        ("job-accepted", -1, 1),
-        ("job-accepted-priority", -1, 1),
+        *((topic, -1, 1) for topic in RUN_TOPICS[GENERATION]),
         ("job-accepted", 3600, 0),
         ("job-requests", -1, 0),
     ],

@@ -14,10 +14,11 @@ from infra.postgres import Database
 from producers.schedule.taker import Taker
 from streams.delivery.deliveries import ATTEMPT, SEAL, Record
 from streams.delivery.failed_events import FailedEvents
+from streams.jobs import dispatch
 from streams.jobs.dispatch import GivenBack, Slots
 from streams.jobs.events import JobAccepted
 from streams.jobs.outcomes import decide_outcome
-from streams.jobs.topics import JOB_ACCEPTED, record
+from streams.jobs.topics import JOB_ACCEPTED, JOB_ACCEPTED_PRIORITY, record
 from tests.conftest import Pool
 from tests.integration.dispatch_scene import Scene, accepted, whose
 from tests.integration.quota_scene import NOON, ManualClock, add_organization
@@ -283,6 +284,41 @@ async def test_a_retry_holds_no_slot_and_waits_its_turn_again(scene: Scene) -> N
     assert {**scene.published[-1].headers, SEAL: b""} == {**retry.headers, SEAL: b""}
     await scene.end(tried)
     assert await scene.release(1) == [third]
+
+
+@pytest.mark.parametrize(
+    ("came_by", "goes_on"),
+    [(JOB_ACCEPTED, JOB_ACCEPTED), (JOB_ACCEPTED_PRIORITY, JOB_ACCEPTED), ("job-moderated", "job-moderated")],
+)
+async def test_a_retry_goes_on_at_its_own_stage(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, came_by: str, goes_on: str
+) -> None:
+    """It is released to the topic that its stage reads, whichever stages the run has passed before."""
+    monkeypatch.setattr(dispatch, "_ONWARD", {**dispatch._ONWARD, "job-moderated": "job-moderated"})
+    clock = ManualClock()
+    event = accepted()
+    await scene.enter(event)
+    assert await scene.release(1) == [event]
+    retry = Record(came_by, event.key, event.encode(), {ATTEMPT: b"2"})
+    await GivenBack(scene.database, clock, scene.dispatcher(0)).schedule(retry, timedelta(minutes=1), reason="busy")
+    clock.time = NOON + timedelta(minutes=2)
+    await Taker(scene.database, scene, FailedEvents(scene.database, clock), clock).tick()
+    assert await scene.release(1) == [event]
+    assert [one.topic for one in scene.published] == [JOB_ACCEPTED, goes_on]
+
+
+@pytest.mark.parametrize(("stage", "released"), [("quota", 1), ("moderation", 0), ("generation", 0)])
+async def test_an_organization_that_is_paused_on_the_way_takes_no_slot(scene: Scene, stage: str, released: int) -> None:
+    """In whichever stage after quota: its runs stay in their line, and others have the window."""
+    await scene.pool.execute(
+        "INSERT INTO fleet_controls (kind, subject, organization_id, reason, set_by, set_at) "
+        "VALUES ('pause', $1, 'acme', 'they asked', 'ann', now())",
+        stage,
+    )
+    await scene.enter(accepted("acme"))
+    await scene.enter(accepted("birch"))
+    assert whose(await scene.release(2)).count("acme") == released
+    assert (await scene.states())["released"] == 1 + released
 
 
 async def test_an_entry_that_waits_for_another_attempt_keeps_its_slot(scene: Scene) -> None:

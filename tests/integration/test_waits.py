@@ -10,7 +10,9 @@ import pytest
 from infra.operations.jobs import life_of
 from infra.postgres import Database
 from streams.delivery.deliveries import Record
+from streams.jobs import waits
 from streams.jobs.dispatch import Dispatcher, GivenBack
+from streams.jobs.stages import RELEASED_TO
 from streams.jobs.topics import JOB_ACCEPTED
 from streams.jobs.waits import Spent, Step
 from tests.api_server import api_settings, bearer, serving
@@ -30,6 +32,12 @@ INSERT INTO generation_attempts
 SELECT $1, 1, $2, gen_random_uuid(), 'failed', at + a * s, at + b * s, at + c * s, at + d * s
 FROM (SELECT interval '1 second' AS s, $3::timestamptz AS at,
     $4::float8 AS a, $5::float8 AS b, $6::float8 AS c, $7::float8 AS d) AS given
+"""
+
+
+_PAUSE = """
+INSERT INTO fleet_controls (kind, subject, reason, set_by, set_at, expires_at)
+VALUES ('pause', $1, 'why', 'ann', now(), $2)
 """
 
 
@@ -121,6 +129,31 @@ async def test_a_request_that_nobody_has_admitted_waits_for_quota_or_its_time(
     async with api.get(f"/api/jobs/{event.job_id}", headers=bearer()) as answer:
         told = (await answer.json())["waiting_for"]
     assert (told["gate"], datetime.fromisoformat(told["until"])) == ("run_at", later)
+
+
+async def test_a_pause_of_any_stage_on_the_way_is_told(
+    pipeline: Pipeline, database: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One between quota and generation as well: the run waits until that ends; other stages' pauses keep nobody."""
+    monkeypatch.setattr(waits, "RELEASED_TO", ("moderation", *RELEASED_TO))
+    lined, released = await pipeline.accept(), await pipeline.accept()
+    await _release(pipeline.database, 0)
+    await database.execute("UPDATE dispatch_runs SET state = 'released' WHERE job_id = $1", released.job_id)
+
+    async def gates() -> list[tuple[str, datetime | None]]:
+        told = [(await life_of(pipeline.database, one.job_id)).waiting_for for one in (lined, released)]
+        return [(one.gate, one.until) for one in told if one is not None]
+
+    free = [("turn", None), ("worker", None)]
+    assert await gates() == free
+    until = datetime.now(UTC) + timedelta(hours=1)
+    for stage in ("moderation", "generation"):
+        await database.execute(_PAUSE, stage, until)
+        assert await gates() == [("pause", until), ("pause", until)]
+        await database.execute("DELETE FROM fleet_controls")
+    for stage in ("quota", "projection"):
+        await database.execute(_PAUSE, stage, until)
+        assert await gates() == free
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,11 @@ from infra.operations import faults
 from infra.operations.controls import BY_ORGANIZATION, PAUSABLE
 from infra.postgres_errors import AWAY, DATA_ERRORS, OTHER_SCHEMA
 from infra.settings import Settings
+from streams.delivery.deliveries import DEAD_LETTERS
 from streams.delivery.standstill import BUG
 from streams.jobs import faust_app
-from streams.jobs.topics import TOPICS
+from streams.jobs.stages import RELEASED_TO, RUN_TOPICS, STAGES
+from streams.jobs.topics import JOB_EVENTS, TOPICS
 from streams.jobs.waits import Gate
 
 ROOT = Path(__file__).parents[2]
@@ -216,6 +218,16 @@ def test_who_gets_what_is_what_the_brokers_users_may() -> None:
         assert (user, _may(users[user], "xadd")) == (user, writes)
         assert (user, _may(users[user], "xreadgroup")) == (user, set(_CODE.findall(row[6])))
     assert f"\n{users['upstream']}\n" in _page("docs/deploying.md")
+
+
+def test_the_brokers_users_may_what_the_registry_has_them_do() -> None:
+    """A stage reads its topics and no others; one that runs pass writes each topic that brings a run onward."""
+    users = _users()
+    onward = {RUN_TOPICS[stage][0] for stage in RELEASED_TO}
+    for stage in STAGES:
+        assert (stage.name, _may(users[stage.name], "xreadgroup")) == (stage.name, set(stage.reads))
+        if stage.name in RUN_TOPICS:
+            assert _may(users[stage.name], "xadd") == onward | {JOB_EVENTS, DEAD_LETTERS}
 
 
 _VALUES = {

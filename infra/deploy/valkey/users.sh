@@ -11,15 +11,16 @@ READ="$SCRIPTS +xgroup|create +xgroup|delconsumer +xreadgroup +xpending +xclaim 
 WRITE="$SCRIPTS +xadd"
 COUNT="$SCRIPTS +exists +xinfo|stream +xinfo|groups +xpending +time"
 OWN="$SCRIPTS +set +get +pttl +pexpire +del +xadd +xread" # the leader's lock, and the word that something was handed back
-ALL='job-requests job-accepted job-accepted-priority job-events dead-letters'
+ONWARD='job-accepted' # where runs go on after quota; whoever releases runs or passes them on writes each
+ALL="job-requests $ONWARD job-accepted-priority job-events dead-letters"
 
 # What a stage reads, what it writes, what is its own; and all streams may be counted, for /metrics.
 rights() { echo "${2:+"($(streams $2)$READ) "}($(streams $3)$WRITE) (~$1:* $OWN)"; }
 worker() { user "$1" "+select +client|id +client|unblock" "$2" "($(streams $ALL)$COUNT)"; }
 stage() { worker "$1" "$(rights "$@")"; }
 each_stage() {
-    "$1" quota 'job-requests job-events' 'job-accepted job-events dead-letters'
-    "$1" generation 'job-accepted job-accepted-priority' 'job-accepted job-events dead-letters'
+    "$1" quota 'job-requests job-events' "$ONWARD job-events dead-letters"
+    "$1" generation 'job-accepted job-accepted-priority' "$ONWARD job-events dead-letters"
     "$1" projection 'job-requests job-events' 'dead-letters'
     "$1" failures 'dead-letters' 'job-events dead-letters'
     "$1" webhooks 'job-events' 'dead-letters'
