@@ -9,8 +9,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from infra.addresses import BaseUrl, Networks, Origins, Prefix
-from infra.variables import Key, Variables
+from infra.variables import BaseUrl, Key, Networks, Origins, Prefix, Variables
 
 CompletionFormat = Literal["auto", "json_schema", "json_object_with_schema", "json_object", "prompt"]
 

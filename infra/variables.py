@@ -5,6 +5,9 @@ file has a line break at its end. A blank variable is one that is not set.
 A wrong value fails whoever asks for that setting, in one line, and no other process of the same environment. Kubernetes
 sets variables for each Service that may have the names of ours (`TEAMFIT_WORKER_PORT=tcp://10.96.0.12:9100`); those are
 passed over.
+
+Addresses are brought into one form, which is compared with what comes: people write a last slash, capitals, a port that
+everybody knows, or the whole address of a call.
 """
 
 import difflib
@@ -12,14 +15,17 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias, get_args, get_origin
+from urllib.parse import urlsplit
 
 import structlog
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -33,6 +39,75 @@ from infra.advice import advice_on
 from infra.errors import InvalidSetting
 
 log = structlog.get_logger(__name__)
+
+_OF_A_CALL: Final = re.compile(r"(?<![:/])/+((chat/)?completions|responses|embeddings)?/*(?=\?|$)")
+
+_USUAL_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
+_NO_ORIGIN: Final = "is no origin that a browser sends, such as `https://app.example.com`"
+
+
+def _base(text: object) -> object:
+    return _OF_A_CALL.sub("", text, count=1) if isinstance(text, str) else text
+
+
+def _prefix(text: object) -> object:
+    return text.rstrip("/") if isinstance(text, str) else text
+
+
+def _origins(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    return ",".join(_origin(one.strip()) for one in text.split(",") if one.strip())
+
+
+def _origin(text: str) -> str:
+    """Return an origin as browsers send it. Raises ValueError if they send none such."""
+    bare = text.removesuffix("/").lower()
+    usual = _USUAL_PORTS.get(bare.partition("://")[0])
+    if usual is None:
+        return bare
+    try:
+        parts = urlsplit(bare)
+        host, port = _host(parts.hostname or ""), parts.port
+    except ValueError as error:
+        raise ValueError(f"{text!r:.60} {_NO_ORIGIN}") from error
+    if not host or port == 0 or set(bare) & set("@?#\\%") or parts.path:
+        raise ValueError(f"{text!r:.60} {_NO_ORIGIN}")
+    return f"{parts.scheme}://{host}" if port in {None, usual} else f"{parts.scheme}://{host}:{port}"
+
+
+def _host(name: str) -> str:
+    """Return a host as browsers write it. Raises ValueError if it can be none."""
+    if ":" in name:
+        return f"[{IPv6Address(name)}]"
+    if name.rpartition(".")[2].isdigit():
+        return str(IPv4Address(name))
+    return name.encode("idna").decode()
+
+
+def _bare_list(text: object) -> object:
+    return text.strip(" ,") if isinstance(text, str) else text
+
+
+def _networks(text: str) -> str:
+    parts = [part.strip() for part in text.split(",")]
+    read = [part if part == "*" else _network(part) for part in parts]
+    return text if read == parts else ",".join(read)
+
+
+def _network(text: str) -> str:
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError as error:
+        raise ValueError(f"{text!r:.60} is no address or network, such as 10.0.0.0/8") from error
+    return str(network) if "/" in text else text
+
+
+BaseUrl: TypeAlias = Annotated[str, BeforeValidator(_base)]
+Prefix: TypeAlias = Annotated[str, BeforeValidator(_prefix)]
+Origins: TypeAlias = Annotated[str, BeforeValidator(_origins)]
+Networks: TypeAlias = Annotated[str, AfterValidator(_networks), BeforeValidator(_bare_list)]
+
 
 PREFIX: Final = "TEAMFIT_"
 _FILE: Final = ".env"

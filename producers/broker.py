@@ -16,9 +16,8 @@ from streams.delivery.deliveries import Record
 from streams.delivery.publisher import BrokerDown, FaustPublisher
 from streams.jobs.faust_app import StageApp, check_broker_url, create_app
 from streams.jobs.topics import JOB_REQUESTS
-from streams.redis.backlog import TopicBacklog
+from streams.redis.backlog import Look, TopicBacklog
 from streams.redis.errors import BrokerUnavailable, WritesRefused
-from streams.redis.look import Look
 from streams.redis.transport import Transport as RedisTransport
 
 log = structlog.get_logger(__name__)

@@ -50,7 +50,7 @@ from streams.jobs.events import (
 )
 from streams.jobs.facts import fact, job_requested
 from streams.jobs.job_ids import job_id_for, needs_proof
-from streams.redis.wrong_url import advice_on
+from streams.redis.address import advice_on
 
 # Users of a client need these names. The wheel's front has them all, and the blocking client.
 __all__ = [

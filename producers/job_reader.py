@@ -20,8 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from infra.advice import explained
 from infra.errors import TeamfitError
-from producers.http_get import Answer, ApiAddress, get
-from producers.server_events import ServerEvents
+from producers.http_get import Answer, ApiAddress, ServerEvents, get
 
 Token: TypeAlias = str | Callable[[], str]
 

@@ -1,8 +1,7 @@
 """Tests run the commands as an operator does, on servers of their own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import pytest
@@ -14,20 +13,17 @@ from infra.settings import settings
 Run: TypeAlias = Callable[..., Awaitable[Result]]
 
 
-@asynccontextmanager
-async def commands(monkeypatch: pytest.MonkeyPatch, **variables: str) -> AsyncIterator[Run]:
-    """Give what runs a command with these variables.
+def commands(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Run:
+    """Return what runs a command with these variables.
 
     Each command has an event loop of its own, so it gets a thread. Nothing answers what it asks, unless told.
     """
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    settings.cache_clear()
 
     async def run(*arguments: object, answer: str = "") -> Result:
+        # Of the environment as it is by now, whatever this process has read before.
+        settings.cache_clear()
         return await asyncio.to_thread(CliRunner().invoke, app, [str(one) for one in arguments], input=answer)
 
-    try:
-        yield run
-    finally:
-        settings.cache_clear()
+    return run

@@ -19,7 +19,7 @@ import orjson
 from consumers.generation.body import MOST_BYTES
 from consumers.generation.choice import Choice
 from consumers.generation.declining import declines
-from consumers.generation.other_apis import other_body
+from consumers.generation.no_completion import other_body
 from consumers.generation.packing import unpack, wanted_in
 from consumers.generation.stream import joined, pieces_in
 

@@ -24,12 +24,21 @@ import structlog
 from consumers.generation.answer import Completion
 from consumers.generation.line import Line
 from consumers.generation.llm_errors import LlmFailure
-from consumers.generation.money import refusal
 from consumers.generation.pace import Taken
 from consumers.generation.progress import Progress
 from consumers.generation.prompt import Team, user_message
 from consumers.generation.route import Route
-from consumers.generation.runs import Attempt, Capped, Ended, Failure, NotItsTurn, Saved, Unaffordable, UnderWay
+from consumers.generation.runs import (
+    Attempt,
+    Capped,
+    Ended,
+    Failure,
+    NotItsTurn,
+    Saved,
+    Unaffordable,
+    UnderWay,
+    refusal,
+)
 from infra import telemetry, tracing
 from infra.clock import Clock
 from infra.errors import DependencyDown, Permanent, Postponed

@@ -1,4 +1,7 @@
-"""This process keeps its own copy of a hold; see `fleet`. Every begin of an attempt reads whether one stands."""
+"""Workers with the same endpoint, model and key share a hold; see `fleet`.
+
+Each keeps its own copy of it. Every begin of an attempt reads whether one stands. An endpoint is named by its address.
+"""
 
 import hashlib
 import random
@@ -8,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Self
 
-from consumers.generation.address import endpoint_of
 from infra.errors import DependencyDown
 from infra.settings import Settings
 
@@ -91,3 +93,18 @@ class Hold:
             raise ProbeDue("llm", self.sentence)
         again_s = min(wait_s, _ASK_AGAIN.total_seconds()) + random.uniform(0, _SPREAD_S)
         raise DependencyDown("llm", self.sentence, retry_after=timedelta(seconds=again_s))
+
+
+OPENAI: Final = "https://api.openai.com/v1"
+
+
+def endpoint_of(settings: Settings) -> str:
+    """Return the endpoint's address as the fleet names it, without its secrets."""
+    # A whole HTTP client, and the API names endpoints only where operators ask for them.
+    import httpx2  # noqa: PLC0415
+
+    configured = (settings.openai_base_url or OPENAI).strip()
+    try:
+        return str(httpx2.URL(configured).copy_with(userinfo=b"", query=None, fragment=None))
+    except httpx2.InvalidURL:
+        return "an address that is none"

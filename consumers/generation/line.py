@@ -11,7 +11,6 @@ from typing import Final
 
 import structlog
 
-from consumers.generation.address import endpoint_of
 from consumers.generation.allowance import Limits
 from consumers.generation.answer import Completion
 from consumers.generation.attempts import Attempts
@@ -20,7 +19,7 @@ from consumers.generation.endpoint import Endpoint
 from consumers.generation.endpoint_file import EndpointSpec
 from consumers.generation.fleet import Fleet
 from consumers.generation.gate import Gate
-from consumers.generation.hold import Caller, Hold, ProbeDue
+from consumers.generation.hold import Caller, Hold, ProbeDue, endpoint_of
 from consumers.generation.llm import Llm
 from consumers.generation.llm_errors import LlmFailure
 from consumers.generation.meter import Meter

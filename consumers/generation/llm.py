@@ -17,10 +17,10 @@ import orjson
 from openai.types.chat import ChatCompletionMessageParam
 
 from consumers.generation import body
-from consumers.generation.address import OPENAI, endpoint_of
 from consumers.generation.allowance import Allowance
 from consumers.generation.answer import Completion, read
 from consumers.generation.dialect import Dialect
+from consumers.generation.hold import OPENAI, endpoint_of
 from consumers.generation.llm_errors import LlmFailure, cut_off, misconfigured, of_no_completion, timed_out, translate
 from consumers.generation.no_completion import NoCompletion
 from consumers.generation.pieces import Pieces

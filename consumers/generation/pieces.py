@@ -12,10 +12,9 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from consumers.generation.activities import Written
 from consumers.generation.body import MOST_BYTES, MOST_STREAM_BYTES
-from consumers.generation.frame import Frame, texts_of
-from consumers.generation.stream import as_chat, merged, value_in
-from consumers.generation.written import Written
+from consumers.generation.stream import Frame, as_chat, merged, texts_of, value_in
 
 # Called with the number and the title of an activity.
 Told: TypeAlias = Callable[[int, str], None]

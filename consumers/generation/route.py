@@ -12,12 +12,11 @@ from collections.abc import Awaitable, Callable, Container, Sequence
 from datetime import timedelta
 from typing import Final, Self, TypeVar
 
-from consumers.generation.address import endpoint_of
 from consumers.generation.endpoint_file import Endpoints, EndpointSpec, endpoints_of, settings_of
+from consumers.generation.hold import endpoint_of
 from consumers.generation.line import Line
-from consumers.generation.money import Unpriced
 from consumers.generation.prompt import OUR_TOKENS, approximate_tokens
-from consumers.generation.runs import attempt_time
+from consumers.generation.runs import Unpriced, attempt_time
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown, Permanent, Postponed

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from consumers.generation.prompt import Team
+from infra.errors import Permanent, Postponed, TeamfitError
 from infra.settings import Settings
+from streams.jobs.admission import money
 from streams.jobs.completion import Usage
 from streams.jobs.events import JobAccepted, JobId
 from streams.jobs.outcomes import RunOutcome
@@ -97,3 +99,30 @@ class NotItsTurn:
 
 
 Begun: TypeAlias = Attempt | Saved | Ended | Capped | Unaffordable | UnderWay | NotItsTurn
+
+
+# Calls under way hold what is left of the budget; most give some of it back within seconds.
+_CALLS_END: Final = timedelta(seconds=2)
+
+
+class Unpriced(Permanent):
+    """The organization has a budget, and the model has no price. Another model may have one."""
+
+
+def refusal(event: JobAccepted, model: str, why: Unaffordable) -> TeamfitError:
+    """Return why the run does not begin."""
+    whose = event.data.organization_id
+    if why.verdict == "unpriced":
+        return Unpriced(
+            "llm_price_missing",
+            f"organization {whose} has a budget, and model {model} has no price: set one with "
+            f"`teamfit llm prices set {model} …`",
+        )
+    spent = f"{money(why.spent)} of {money(why.budget)} are spent in this month"
+    if why.verdict == "exceeded":
+        return Permanent(
+            "budget_exceeded",
+            f"organization {whose}: {spent}, and the rest is less than a call may cost; raise it with "
+            f"`teamfit organization set {whose} --budget …`, and replay the job",
+        )
+    return Postponed(f"organization {whose}: {spent}, and calls under way hold the rest", delay=_CALLS_END)

@@ -15,8 +15,8 @@ import asyncpg
 import structlog
 from pydantic import ValidationError
 
+from consumers.projection.changes import CHANNEL, GOES_ON, JOBS_IN_A_PAYLOAD
 from consumers.projection.fold import JobState, fold, is_foreign, status_of
-from consumers.projection.listener import CHANNEL, GOES_ON, JOBS_IN_A_PAYLOAD
 from infra.advice import explained
 from infra.errors import TeamfitError
 from infra.postgres import Connection, Database, columns

@@ -26,9 +26,9 @@ from consumers.projection.fold import Status, status_of
 from infra.auth import OPERATOR, Caller
 from infra.clock import Moment
 from infra.postgres import Connection
-from streams.jobs.error_codes import ERROR_CODES
 from streams.jobs.events import LONGEST_DELAY
 from streams.jobs.invalid_requests import CODE, invalid_request
+from streams.jobs.outcomes import ERROR_CODES
 from streams.jobs.waits import WaitingFor, waiting_for
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")

@@ -2,28 +2,67 @@
 
 Deliveries are recorded in one transaction; the entry is acknowledged after it. If the process dies before the commit,
 the entry is delivered again; after it, the same rows are found and nothing changes. Facts that the broker lost are
-found in the archive, a few minutes later.
+found in the archive, or by the mark of the schedule, a few minutes later.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
 
+import aiosql
 import orjson
 import structlog
 
-from consumers.webhooks import budgets, deliveries, endpoints
-from consumers.webhooks.messages import Message, endpoint_of, message_of
+from consumers.webhooks import deliveries, endpoints
+from consumers.webhooks.messages import BUDGET, Message, endpoint_of, message_of
 from infra.clock import Clock
-from infra.errors import InvalidEvent
-from infra.postgres import Database
+from infra.errors import ForgedEvent, InvalidEvent
+from infra.postgres import Connection, Database
 from infra.settings import Settings
 from streams.delivery.batching import Batcher
 from streams.delivery.deliveries import Delivery, Record
 from streams.jobs.events import TERMINAL, JobEvent, TerminalFact, parse_event
-from streams.jobs.organization_facts import BudgetReached, OrganizationFact
+from streams.jobs.organization_facts import BudgetReached, OrganizationFact, Reached, budget_reached
 from streams.jobs.ownership import Ownership
 
 log = structlog.get_logger(__name__)
+
+_queries = aiosql.from_path(Path(__file__).with_name("handlers.sql"), "asyncpg")
+
+# What the schedule has noted comes by the broker within seconds; what has not come since then is lost.
+_SETTLED_AFTER: Final = timedelta(minutes=2)
+_LOOKED_BACK: Final = timedelta(hours=1)
+
+
+async def check_mark(connection: Connection, fact: BudgetReached) -> None:
+    """Pass if a fact is true. Whoever may write to the topic could have made it up.
+
+    Raises:
+        ForgedEvent: no such mark was reached, or the ID is not the one that follows from what it says.
+    """
+    told = fact.data
+    if fact.id != budget_reached(told, at=fact.time).id:
+        raise ForgedEvent(f"id: {fact.id!r} is not the one that a fact of this kind has; only the stages write facts")
+    if not await _queries.is_true(
+        connection,
+        organization_id=told.organization_id,
+        period=told.period,
+        percent=told.percent,
+        budget=told.budget,
+    ):
+        raise ForgedEvent(f"data: {told.organization_id} has not reached {told.percent} % of a budget of {told.budget}")
+
+
+async def reached_lately(connection: Connection, *, now: datetime) -> list[BudgetReached]:
+    """Return the facts of the last hour that an endpoint wants to be told of."""
+    rows = _queries.lately(connection, since=now - _LOOKED_BACK, before=now - _SETTLED_AFTER, kind=BUDGET)
+    found = []
+    async for row in rows:
+        values = dict(row)
+        at = values.pop("reached_at")
+        found.append(budget_reached(Reached(**values), at=at))
+    return found
 
 
 class Facts:
@@ -73,7 +112,7 @@ class Facts:
             await self._ownership.check(fact)
             return
         async with self._database.transaction() as connection:
-            await budgets.check(connection, fact)
+            await check_mark(connection, fact)
 
     async def catch_up(self) -> int:
         """Record archived facts that the broker has lost; return how many deliveries are new.
@@ -86,7 +125,7 @@ class Facts:
             facts: list[TerminalFact | BudgetReached] = [
                 fact for event in await deliveries.forgotten(connection, now=now) if (fact := _archived(event))
             ]
-            facts += await budgets.lately(connection, now=now)
+            facts += await reached_lately(connection, now=now)
             found = await deliveries.record(connection, [message_of(fact) for fact in facts], now=now)
         if found:
             log.warning("webhooks.recovered", deliveries=found)

@@ -23,10 +23,9 @@ import structlog
 
 from consumers.webhooks import deliveries, endpoints
 from consumers.webhooks.deliveries import Due
-from consumers.webhooks.messages import TEST, for_endpoint
+from consumers.webhooks.messages import TEST, for_endpoint, signed_headers
 from consumers.webhooks.receivers import Receivers
 from consumers.webhooks.retries import Answer, WebhookNotTaken, next_try
-from consumers.webhooks.signing import signed_headers
 from infra import telemetry
 from infra.clock import Clock
 from infra.errors import DependencyDown

@@ -13,8 +13,7 @@ from infra.api import failures
 from infra.api.behind_proxy import BehindProxy
 from infra.api.body_limit import BodyLimit
 from infra.api.cross_origin import CrossOrigin
-from infra.api.docs_page import add_docs_page
-from infra.api.document import operation_id
+from infra.api.document import add_docs_page, operation_id
 from infra.api.head import Head
 from infra.api.leaving import BEFORE_STOP
 from infra.api.limits import Limited
@@ -22,11 +21,10 @@ from infra.api.repeated import JoinedLists, each_once
 from infra.api.routes import (
     actions,
     cancel,
-    cancel_plans,
-    discard_plans,
     erase,
     events,
     fleet,
+    frozen_plans,
     health,
     intake,
     job_lists,
@@ -49,8 +47,8 @@ from infra.postgres import Database
 from infra.settings import Settings
 from infra.settings import settings as process_settings
 from producers.broker import Broker
-from producers.cancel.cancellation import Cancellation
-from producers.intake.intake import Intake
+from producers.cancellation import Cancellation
+from producers.intake import Intake
 from producers.turns import Turns
 from streams.jobs.events import MAX_REQUIREMENTS
 from streams.jobs.gauges import Gauges
@@ -145,8 +143,8 @@ def _operators_routers(
         job_lists.create_operators_router(database, tokens),
         one_job.create_router(database, broker, tokens),
         operators.create_router(database, broker, tokens),
-        cancel_plans.create_router(database, broker, tokens),
-        discard_plans.create_router(database, tokens),
+        frozen_plans.create_cancel_router(database, broker, tokens),
+        frozen_plans.create_discard_router(database, tokens),
         actions.create_router(database, tokens),
         fleet.create_router(database, tokens),
         webhooks.create_router(database, tokens, settings),

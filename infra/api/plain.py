@@ -14,7 +14,7 @@ from fastapi import Request, Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated
 from infra.api.repeated import any_repeated
 from infra.auth import Caller
 from infra.uuids import named

@@ -24,7 +24,7 @@ LISTS: Final = frozenset(
 )
 """Headers whose lines are one list."""
 SINGLE: Final = ("Content-Type", "Idempotency-Key", "Last-Event-ID")
-"""Headers of which a request has one. `Authorization` is another, which `infra.api.bearer` refuses as a login."""
+"""Headers of which a request has one. `Authorization` is another, which `infra.api.caller` refuses as a login."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from uuid import uuid4
 import aiosql
 import asyncpg
 
-from infra.bench.peers.environments import DEFAULT, environment
-from infra.bench.processes import Usage
+from infra.bench.footprint import Usage
+from infra.bench.peers.contenders import DEFAULT, environment
 from infra.local.processes import GuardedProcess
 from infra.local.stack import Stack
 

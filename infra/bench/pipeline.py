@@ -24,9 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.bench import celery_design
-from infra.bench.footprint import Stored, connections
+from infra.bench.footprint import Stored, Usage, connections
 from infra.bench.peers.plot import Bar, draw
-from infra.bench.processes import Usage
 from infra.local.organizations import BIRCH
 from infra.local.stack import WORKERS, Stack
 from infra.postgres import Database

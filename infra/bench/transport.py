@@ -19,8 +19,7 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
-from infra.bench.peers.contenders import CONTENDERS, PEERS, RAW, Contender, Kind
-from infra.bench.peers.environments import DEFAULT, NotInstalled, environment
+from infra.bench.peers.contenders import CONTENDERS, DEFAULT, PEERS, RAW, Contender, Kind, NotInstalled, environment
 from infra.bench.peers.plot import Bar, draw
 from infra.bench.peers.runs import Drained, Grounds, Paced, RunFailed
 from infra.local.servers import start_valkey

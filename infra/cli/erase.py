@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes
-from infra.cli.output import print_json
+from infra.cli.output import confirm, print_json
 
 if TYPE_CHECKING:
     from infra.operations.erase import Texts
@@ -55,7 +54,7 @@ def erase(
 async def _erase(database: "Database", texts: "Texts") -> None:
     from infra.cli.session import opened_broker, operator
     from infra.operations.erase import erase_texts
-    from producers.cancel.cancellation import Cancellation
+    from producers.cancellation import Cancellation
 
     async with opened_broker("erase") as broker:
         await erase_texts(database, Cancellation(database, broker, database.clock), texts, operator=operator())

@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes, filtered
-from infra.cli.output import mended, out, print_table, second, tell
+from infra.cli.output import confirm, mended, out, print_table, second, tell
 
 if TYPE_CHECKING:
     from producers.replay.failed import Content, FailedEventDetails, FailedEventPage, Filter

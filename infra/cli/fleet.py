@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes, duration
-from infra.cli.output import print_json, print_table, shown
+from infra.cli.output import confirm, print_json, print_table, shown
 
 if TYPE_CHECKING:
     from infra.operations.controls import Process, Wish

@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes
-from infra.cli.output import out, print_json, shown
+from infra.cli.output import confirm, out, print_json, shown
 
 if TYPE_CHECKING:
     from infra.operations.job_content import JobContent
@@ -125,7 +124,7 @@ def _standing(known: "KnownJob") -> str:
 async def _cancel(database: "Database", jobs: Sequence[UUID], because: str, *, quiet: bool) -> "Sequence[CancelResult]":
     from infra.cli.session import opened_broker
     from infra.operations.jobs import cancel
-    from producers.cancel.cancellation import Cancellation
+    from producers.cancellation import Cancellation
 
     results = []
     async with opened_broker("cancel") as broker:

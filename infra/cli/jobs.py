@@ -7,8 +7,7 @@ from uuid import UUID
 import typer
 
 from infra.cli.errors import plain_errors
-from infra.cli.job_filter import filtered_jobs
-from infra.cli.options import AsJson
+from infra.cli.options import AsJson, filtered_jobs
 from infra.cli.output import print_json, print_table, tell
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Several commands share these options.
 
-They are `--json`, `--yes`, `--dry-run`, those about plans, and the filters of failed events.
+They are `--json`, `--yes`, `--dry-run`, those about plans and budgets, and the filters of jobs and of failed events.
 """
 
 import re
@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from uuid import UUID
 
 import typer
 
 if TYPE_CHECKING:
+    from infra.operations.job_search import JobFilter
     from producers.replay.failed import Filter
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
@@ -203,3 +204,75 @@ def _failed_filter(**fields: Any) -> "Filter":  # noqa: ANN401 - whatever Typer 
 
 filtered = filtered_by(_OPTIONS, _failed_filter)
 """Gives a command the options that choose failed events."""
+
+
+BudgetKind = Annotated[
+    Literal["hard", "soft"] | None,
+    typer.Option(help="hard: beyond it nothing runs (the default); soft: 80 and 100 % of it are told."),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="What LLM calls may cost in a month (UTC), such as 50.00, in the currency of `llm prices`."),
+]
+
+
+def readable_budget(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row in which the budget is no longer in micro-units."""
+    from infra.operations.prices import amount_of
+
+    budget = row["budget"]
+    return row if budget is None else {**row, "budget": amount_of(budget)}
+
+
+_Status = Literal["pending", "processing", "completed", "failed", "cancelled"]
+_ASKED = "2031-04-01T12:00 (UTC), or 2h."
+
+# Each option: the field of the filter that it sets, and what Typer is told of it.
+_LIVE: Final[dict[str, tuple[str, Any]]] = {
+    "status": ("status", Annotated[_Status | None, typer.Option(help="The status of the newest run.")]),
+    "organization": ("organization_id", Annotated[str | None, typer.Option(help="The organization whose they are.")]),
+    "team": ("team_id", Annotated[str | None, typer.Option(help="The team that they are for.")]),
+    "since": (
+        "since",
+        Annotated[
+            datetime | None,
+            typer.Option(parser=moment, metavar="TIME", help=f"Asked for at or after this: {_ASKED}"),
+        ],
+    ),
+    "until": (
+        "until",
+        Annotated[
+            datetime | None,
+            typer.Option(parser=moment, metavar="TIME", help="Asked for before this; as --since is given."),
+        ],
+    ),
+    "run": (
+        "run",
+        Annotated[int | None, typer.Option(help="The number of the newest run; 2 and more are replays.")],
+    ),
+    "trace": ("trace_id", Annotated[str | None, typer.Option(help="The trace ID: 32 hexadecimal digits.")]),
+    "words": (
+        "words",
+        Annotated[
+            str | None, typer.Option(help='Words of the requirements: all of them, "a phrase", `or`, `-without`.')
+        ],
+    ),
+}
+_ENDED: Final[dict[str, tuple[str, Any]]] = {
+    "error": (
+        "error_code",
+        Annotated[str | None, typer.Option(help="The error code with which they ended, e.g. llm_refusal.")],
+    ),
+}
+
+
+def _job_filter(**fields: Any) -> "JobFilter":  # noqa: ANN401 - whatever Typer has read
+    from infra.operations.job_search import JobFilter
+
+    return JobFilter(**fields)
+
+
+filtered_jobs = filtered_by(_LIVE | _ENDED, _job_filter)
+"""Gives a command the options that choose jobs."""
+filtered_live_jobs = filtered_by(_LIVE, _job_filter)
+"""Gives a command those that choose jobs which have not ended."""

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from infra.cli.budgets import Budget, BudgetKind, readable
 from infra.cli.errors import plain_errors
-from infra.cli.options import AsJson
+from infra.cli.options import AsJson, Budget, BudgetKind, readable_budget
 from infra.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -233,4 +232,4 @@ def _print_rows(found: "Sequence[Organization] | Sequence[Team]") -> None:
         return
     columns = [field.name.replace("_", " ") for field in fields(found[0])]
     rows = map(asdict, found)
-    print_table(columns, ((readable(row) if "budget" in row else row).values() for row in rows))
+    print_table(columns, ((readable_budget(row) if "budget" in row else row).values() for row in rows))

@@ -1,5 +1,9 @@
-"""Commands print tables, JSON, and texts of strangers that move no cursor. A pipe does not squeeze the tables."""
+"""Commands print tables, JSON, and texts of strangers that move no cursor. They ask before a change.
 
+A pipe does not squeeze the tables.
+"""
+
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -92,3 +96,21 @@ def mended(text: str) -> str:
 
 def _plain(value: object) -> float | str:
     return value.total_seconds() if isinstance(value, timedelta) else str(value)
+
+
+def confirm(question: str, *, err: bool = False) -> None:
+    """Ask whether to go on, and end the command unless the answer is yes.
+
+    Args:
+        question: what is asked.
+        err: ask on standard error, since standard output is for a program.
+
+    Raises:
+        Abort: the answer is no, or there is none.
+    """
+    try:
+        typer.confirm(question, abort=True, err=err)
+    except typer.Abort:
+        hint = "" if sys.stdin.isatty() else " To do it without being asked, add --yes."
+        typer.echo(f"\nNothing was done.{hint}", err=True)
+        raise

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli.budgets import Budget, BudgetKind, readable
 from infra.cli.errors import plain_errors
-from infra.cli.options import AsJson, DryRun
+from infra.cli.options import AsJson, Budget, BudgetKind, DryRun, readable_budget
 from infra.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def _print_rows(found: "Sequence[PlanShare]") -> None:
         typer.echo("None yet: every plan has weight 1 and no limits.")
         return
     columns = ["plan", "weight", "max in flight", "requests a minute", "max waiting", "budget", "kind"]
-    print_table(columns, (readable(asdict(one)).values() for one in found))
+    print_table(columns, (readable_budget(asdict(one)).values() for one in found))
 
 
 def _print_effects(effects: "ShareEffects", *, as_json: bool) -> None:
@@ -116,7 +115,7 @@ def _print_effects(effects: "ShareEffects", *, as_json: bool) -> None:
         return
     for when, share in (("Now", effects.before), ("Then", effects.after)):
         values = {} if share is None else {name: one for name, one in asdict(share).items() if one is not None}
-        shown = readable({"budget": None, **values}).items()
+        shown = readable_budget({"budget": None, **values}).items()
         said = [f"{name.replace('_', ' ')} {value}" for name, value in shown if name != "plan" and value is not None]
         typer.echo(f"{when}: {', '.join(said) or 'weight 1 and no limits'}.")
     typer.echo(

@@ -34,8 +34,7 @@ def show_quota(organization: Organization, *, as_json: AsJson = False) -> None:
 
     from infra.cli.session import with_database
     from infra.operations.prices import amount_of, spent
-    from infra.operations.quota import read_books
-    from infra.operations.usage import read_usage
+    from infra.operations.quota import read_books, read_usage
 
     books = with_database(lambda database: read_books(database, organization))
     llm = with_database(lambda database: spent(database, organization))

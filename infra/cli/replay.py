@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, MadeBefore, MostPlans, PlanId, Yes, filtered, rate
-from infra.cli.output import out, second
+from infra.cli.output import confirm, out, second
 
 if TYPE_CHECKING:
     from infra.postgres import Database

@@ -10,10 +10,9 @@ from uuid import UUID
 
 import typer
 
-from infra.cli.asking import confirm
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes, duration
-from infra.cli.output import print_json, print_table, shown, tell
+from infra.cli.output import confirm, print_json, print_table, shown, tell
 
 if TYPE_CHECKING:
     from consumers.webhooks.deliveries import DeliveryState

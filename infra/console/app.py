@@ -1,6 +1,7 @@
 """The console is an ASGI app of its own.
 
-`teamfit console` serves it alone; the API has it mounted.
+`teamfit console` serves it alone; the API has it mounted. Each answer below its address has its headers, errors and
+refused bodies too.
 """
 
 from collections.abc import Sequence
@@ -9,29 +10,27 @@ from typing import Final
 
 import structlog
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.bugs import Bugs, chain_of, frames_of
 from infra.console.applying import Applying
 from infra.console.desk import Desk
 from infra.console.pages import (
     actions,
-    cancels,
-    discards,
     erase,
     failed,
     guide,
-    job,
     jobs,
     llm,
     organizations,
     overview,
     plan_shares,
-    replay,
+    plans,
     schedule,
     sign_in,
     streams,
@@ -39,7 +38,6 @@ from infra.console.pages import (
     workers,
 )
 from infra.console.sessions import Sessions
-from infra.console.strict import StrictHeaders
 from infra.errors import DependencyDown
 from infra.identity import Tokens
 from infra.operations.overview import Overviews
@@ -63,11 +61,11 @@ class Console:
             *sign_in.routes(desk),
             *overview.routes(desk, overviews),
             *jobs.routes(desk),
-            *job.routes(desk),
+            *jobs.one_job_routes(desk),
             *failed.routes(desk),
-            *replay.routes(desk, applying),
-            *cancels.routes(desk, applying),
-            *discards.routes(desk, applying),
+            *plans.replay_routes(desk, applying),
+            *plans.cancel_routes(desk, applying),
+            *plans.discard_routes(desk, applying),
             *organizations.routes(desk),
             *plan_shares.routes(desk),
             *erase.routes(desk),
@@ -130,3 +128,48 @@ class Console:
         return self._desk.show_to_anybody(
             request, "refused.html", status=503, title="Service Unavailable", why=str(error)
         )
+
+
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # Browsers that send no referrer send no origin with a form either.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store, no-transform",
+}
+
+
+class StrictHeaders:
+    """Every answer of the console forbids what its pages do not need.
+
+    Args:
+        app: what answers.
+        below: the path below which the console is served; empty: all is the console's.
+    """
+
+    def __init__(self, app: ASGIApp, below: str = "") -> None:
+        self._app, self._below = app, below
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers[name] = value
+                if "/static/" in scope["path"] and message["status"] == 200:  # noqa: PLR2004 - found
+                    headers["Cache-Control"] = "no-cache"
+            await send(message)
+
+        await self._app(scope, receive, sending if self._is_ours(scope) else send)
+
+    def _is_ours(self, scope: Scope) -> bool:
+        if scope["type"] != "http":
+            return False
+        path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")).rstrip("/"))
+        return path == self._below or path.startswith(f"{self._below}/")

@@ -18,7 +18,7 @@ from infra.operations.frozen_plans import Effects, FrozenPlan, FrozenPlans, Froz
 from infra.operations.job_search import JobFilter, filtered, values_of
 from infra.operations.plan_applying import Batch, Done, How, apply_plan
 from infra.postgres import Connection, Database
-from producers.cancel.cancellation import Cancellation
+from producers.cancellation import Cancellation
 from streams.delivery.deliveries import Record
 from streams.jobs.cancellations import cancel_runs, cancelled_fact
 from streams.jobs.events import JobCancelled, JobId

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import aiosql
 
-from consumers.generation import fleet_gate
+from consumers.generation import gate
 from infra.actions import Act, acting, current_actor
 from infra.errors import TeamfitError
 from infra.postgres import Connection, Database
@@ -146,7 +146,7 @@ async def set_control(database: Database, wish: Wish) -> Mapping[str, Any]:
         by, reason = current_actor().name, storable(checked.reason, _LONGEST_REASON)
         if checked.kind == "gate":
             closed_for = checked.lasts or _GATE_LASTS
-            await fleet_gate.close_gate(connection, checked.subject, closed_for, f"{by}: {reason}")
+            await gate.close_gate(connection, checked.subject, closed_for, f"{by}: {reason}")
         else:
             await _queries.set(
                 connection,
@@ -173,7 +173,7 @@ async def unset_control(database: Database, wish: Wish) -> Mapping[str, Any]:
     async with acting(database, act) as connection:
         subject = await _resolved(connection, wish.subject) if wish.kind in _OF_PROCESSES else wish.subject
         if wish.kind == "gate":
-            if not await fleet_gate.open_gates(connection, [subject]):
+            if not await gate.open_gates(connection, [subject]):
                 raise UnknownSubject(f"endpoint {subject}: its gate is open; `teamfit llm gate show` has all")
         else:
             ended = await _queries.unset(

@@ -19,7 +19,7 @@ import aiosql
 from infra.actions import Act, acting
 from infra.errors import Refused
 from infra.postgres import Database
-from producers.cancel.cancellation import Cancellation
+from producers.cancellation import Cancellation
 from streams.jobs.events import JobId
 
 _queries = aiosql.from_path(Path(__file__).with_name("erase.sql"), "asyncpg")

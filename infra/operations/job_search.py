@@ -26,8 +26,8 @@ from infra.clock import Moment
 from infra.operations.cursors import read_cursor, write_cursor
 from infra.postgres import Connection, Database, plan_for_values
 from infra.texts import STORABLE
-from streams.jobs.error_codes import ERROR_CODES
 from streams.jobs.known_names import unknown_names
+from streams.jobs.outcomes import ERROR_CODES
 
 Order: TypeAlias = Literal["newest", "oldest"]
 _Place: TypeAlias = tuple[datetime | None, UUID | None]

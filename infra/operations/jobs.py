@@ -11,7 +11,7 @@ import aiosql
 
 from infra.errors import Refused, TeamfitError
 from infra.postgres import Connection, Database, plan_for_any_values
-from producers.cancel.cancellation import Cancellation
+from producers.cancellation import Cancellation
 from streams.jobs.cancellations import KnownJob, known_job
 from streams.jobs.events import JobId
 from streams.jobs.waits import Spent, WaitingFor, time_spent, waiting_for

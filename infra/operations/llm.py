@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from consumers.generation import fleet, fleet_gate, meter
+from consumers.generation import fleet, gate, meter
 from consumers.generation.fleet import HeldEndpoint, LearnedDialect
-from consumers.generation.fleet_gate import FleetGate
+from consumers.generation.gate import FleetGate
 from consumers.generation.meter import EndpointUse
 from infra.actions import Act, acting
 from infra.errors import TeamfitError
@@ -19,7 +19,7 @@ class NoSuchGate(TeamfitError):
 async def gates(database: Database) -> Sequence[FleetGate]:
     """Return every gate that was ever closed."""
     async with database.transaction() as connection:
-        return await fleet_gate.gates(connection)
+        return await gate.gates(connection)
 
 
 async def closed_gates(database: Database, endpoint: str | None) -> Sequence[FleetGate]:
@@ -43,7 +43,7 @@ async def open_gates(database: Database, closed: Sequence[FleetGate]) -> Sequenc
     named = [one.endpoint for one in closed]
     act = Act("llm.gate.open", f"endpoint {', '.join(named)}")
     async with acting(database, act) as connection:
-        opened = await fleet_gate.open_gates(connection, named)
+        opened = await gate.open_gates(connection, named)
         await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
         act.effects = {"opened": opened, "closed_until": {one.endpoint: one.closed_until for one in closed}}
         return opened

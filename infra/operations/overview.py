@@ -13,18 +13,17 @@ from typing import Any, Final, Literal, TypeAlias
 
 import aiosql
 
-from consumers.generation import fleet, fleet_gate, meter
+from consumers.generation import fleet, gate, meter
 from consumers.generation.fleet import HeldEndpoint
-from consumers.generation.fleet_gate import FleetGate
+from consumers.generation.gate import FleetGate
 from consumers.generation.meter import EndpointUse
 from infra.errors import DependencyDown
 from infra.looks import SharedLook
 from infra.operations.controls import Process, controls, processes
-from infra.operations.faults import Fault, faults_of
+from infra.operations.faults import Fault, StageNow, Stages, faults_of
 from infra.operations.history import History, read_history
 from infra.operations.job_search import COUNTED, Count
-from infra.operations.lag import Lag, read_lag
-from infra.operations.stages import StageNow, Stages
+from infra.operations.streams import Lag, read_lag
 from infra.postgres import Connection, Database
 from infra.settings import Settings
 from producers.broker import Broker
@@ -167,7 +166,7 @@ class Overviews:
         fleet_now, wanted = await processes(self._database), await controls(self._database)
         async with self._database.transaction() as connection:
             now = _now_of(await _queries.now(connection, now=at, bound=COUNTED + 1))
-            gates = [one for one in await fleet_gate.gates(connection) if one.closed_for]
+            gates = [one for one in await gate.gates(connection) if one.closed_for]
             holds = await fleet.holds(connection)
         lag, broker = await self._lag()
         stages = self._stages.look(at, fleet_now, wanted, lag, now.first_due_at, now.overdue.number)

@@ -8,7 +8,7 @@ import aiosql
 
 from infra.actions import Act, acting
 from infra.errors import TeamfitError
-from infra.operations.prices import currency
+from infra.operations.prices import currency, kind_of
 from infra.postgres import Connection, Database
 
 _queries = aiosql.from_path(Path(__file__).with_name("plans.sql"), "asyncpg")
@@ -93,7 +93,7 @@ async def set_share(database: Database, given: PlanShare, *, no_cap: bool = Fals
     async with acting(database, act) as connection:
         act.effects = asdict(await _effects(connection, given, no_cap=no_cap))
         row = await _queries.set_share(connection, **asdict(given), no_cap=no_cap)
-    return PlanShare(**row)
+    return _with_kind(PlanShare(**row))
 
 
 async def effects_of_forgetting(database: Database, plan: str) -> ShareEffects:
@@ -122,9 +122,7 @@ async def _effects(connection: Connection, given: PlanShare, *, no_cap: bool) ->
     after = replace(before or PlanShare(given.plan), **changes)
     if no_cap:
         after = replace(after, max_in_flight=None)
-    if after.budget is not None and after.budget_kind is None:
-        after = replace(after, budget_kind="hard")
-    return ShareEffects(before, after, **await _queries.of_plan(connection, plan=given.plan))
+    return ShareEffects(before, _with_kind(after), **await _queries.of_plan(connection, plan=given.plan))
 
 
 async def _effects_of_forgetting(connection: Connection, plan: str) -> ShareEffects:
@@ -135,7 +133,11 @@ async def _effects_of_forgetting(connection: Connection, plan: str) -> ShareEffe
 
 
 async def _shares(connection: Connection) -> Sequence[PlanShare]:
-    return [PlanShare(**row) async for row in _queries.shares(connection)]
+    return [_with_kind(PlanShare(**row)) async for row in _queries.shares(connection)]
+
+
+def _with_kind(share: PlanShare) -> PlanShare:
+    return replace(share, budget_kind=kind_of(share.budget, share.budget_kind))
 
 
 async def _share(connection: Connection, plan: str) -> PlanShare | None:

@@ -1,8 +1,7 @@
 -- name: shares()
 -- What is set for plans.
 SELECT
-    plan, weight, max_in_flight, requests_per_minute, max_waiting, budget,
-    coalesce(budget_kind, CASE WHEN budget IS NOT NULL THEN 'hard' END) AS budget_kind
+    plan, weight, max_in_flight, requests_per_minute, max_waiting, budget, budget_kind
 FROM plan_shares ORDER BY plan;
 
 -- name: set_share(plan, weight, max_in_flight, requests_per_minute, max_waiting, budget, budget_kind, no_cap)^
@@ -17,8 +16,7 @@ ON CONFLICT (plan) DO UPDATE SET
     budget = coalesce(excluded.budget, known.budget),
     budget_kind = coalesce(excluded.budget_kind, known.budget_kind)
 RETURNING
-    plan, weight, max_in_flight, requests_per_minute, max_waiting, budget,
-    coalesce(budget_kind, CASE WHEN budget IS NOT NULL THEN 'hard' END) AS budget_kind;
+    plan, weight, max_in_flight, requests_per_minute, max_waiting, budget, budget_kind;
 
 -- name: forget_share(plan)!
 -- Forgets what was set for a plan.

@@ -14,7 +14,7 @@ from typing import Final
 
 import aiosql
 
-from consumers.generation import costs
+from consumers.generation import meter
 from infra.actions import Act, acting
 from infra.errors import TeamfitError
 from infra.operations.job_search import COUNTED, Count
@@ -89,6 +89,11 @@ def budget_of(amount: str | None) -> int | None:
     return None if amount is None else micro_units(amount, name="budget", most=_LARGEST_BUDGET)
 
 
+def kind_of(budget: int | None, given: str | None) -> str | None:
+    """Return the kind of a month's budget. One that was given none is hard, as Postgres's `budget_of` has it."""
+    return "hard" if budget is not None and given is None else given
+
+
 def amount_of(micro_units: int) -> str:
     """Return a sum of money with two decimals, or as many more as it has."""
     whole = Decimal(micro_units) / MICRO
@@ -115,7 +120,7 @@ async def prices(database: Database, *, most: int | None = None) -> tuple[list[P
         DependencyDown: Postgres is away.
     """
     async with database.transaction(for_values=True) as connection:
-        return await _all(connection), await costs.without_price(connection, most=most)
+        return await _all(connection), await meter.without_price(connection, most=most)
 
 
 async def effects_of_price(database: Database, price: Price) -> PriceEffects:
@@ -127,7 +132,7 @@ async def effects_of_price(database: Database, price: Price) -> PriceEffects:
     """
     async with database.transaction(for_values=True) as connection:
         await _require_currency(connection, price.currency)
-        calls = await costs.would_price(connection, price.model, price.holds_from, most=COUNTED + 1)
+        calls = await meter.would_price(connection, price.model, price.holds_from, most=COUNTED + 1)
         return PriceEffects(Count.of(calls), *await _beside(connection, price))
 
 
@@ -152,7 +157,7 @@ async def set_price(database: Database, price: Price) -> int:
             output_price=price.output_price,
             currency=price.currency,
         )
-        priced = await costs.price_again(connection, price.holds_from)
+        priced = await meter.price_again(connection, price.holds_from)
         act.effects |= {"before": before and asdict(before), "calls_priced": priced}
         return priced
 

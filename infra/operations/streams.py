@@ -1,4 +1,7 @@
-"""Entries of the broker's streams are looked at as they stand there. Nothing is delivered, claimed or written by it."""
+"""Operators see what waits in the broker, and the entries as they stand there.
+
+Nothing is delivered, claimed or written by it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +11,47 @@ from typing import Final
 from infra.errors import Refused
 from producers.broker import Broker
 from streams.jobs.stages import CONSUMER_GROUPS
-from streams.redis.look import InvalidPlace, SeenEntry
+from streams.redis.backlog import InvalidPlace, SeenEntry, TopicBacklog
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """The entries that wait in the broker.
+
+    Attributes:
+        topics: each with what its consumer groups have still to do.
+        unread: a sentence for each part that no worker reads, with the fix.
+    """
+
+    topics: Sequence[TopicBacklog]
+    unread: Sequence[str]
+
+
+async def read_lag(broker: Broker) -> Lag:
+    """Ask the broker what waits.
+
+    Raises:
+        DependencyDown: the broker is away.
+        TransportError: it does not tell, or is Kafka, whose own tools do.
+    """
+    topics = await broker.backlogs()
+    return Lag(topics, [sentence for topic in topics for sentence in _unread(topic)])
+
+
+def _unread(topic: TopicBacklog) -> list[str]:
+    return [
+        *(
+            f"No worker reads the stream {stream}: its writer counts the partitions of {topic.topic} differently. "
+            "Put the same `partitions=` into every BROKER_URL."
+            for stream in topic.unread
+        ),
+        *(
+            f"No worker reads {topic.topic} for {group.group}: start `teamfit worker {group.group}`."
+            for group in topic.groups
+            if not group.consumers and (group.lag or group.pending)
+        ),
+    ]
+
 
 MOST_ENTRIES: Final = 100
 """A page has no more: an entry may have a megabyte, and all of a page is read at once."""

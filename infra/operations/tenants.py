@@ -6,7 +6,7 @@ one with other values is an error that says what differs.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -15,7 +15,7 @@ import asyncpg
 
 from infra.actions import Act, acting
 from infra.errors import TeamfitError
-from infra.operations.prices import currency
+from infra.operations.prices import currency, kind_of
 from infra.postgres import Connection, Database
 
 _queries = aiosql.from_path(Path(__file__).with_name("tenants.sql"), "asyncpg")
@@ -163,7 +163,7 @@ async def find_organizations(
     """Return those whose ID or name has a text, and where the next page begins."""
     async with database.transaction(for_values=True) as connection:
         rows = _queries.organizations(connection, id=None, name=name, after=after, limit=limit + 1)
-        found = [Organization(**row) async for row in rows]
+        found = [_organization(row) async for row in rows]
     return found[:limit], found[limit - 1].id if len(found) > limit else None
 
 
@@ -215,7 +215,12 @@ async def organization_in(connection: Connection, organization_id: str) -> Organ
         raise UnknownOrganization(
             f"organization {organization_id}: not found; `teamfit organization list` has all, `add` makes one"
         )
-    return Organization(**rows[0])
+    return _organization(rows[0])
+
+
+def _organization(row: Mapping[str, Any]) -> Organization:
+    found = Organization(**row)
+    return replace(found, budget_kind=kind_of(found.budget, found.budget_kind))
 
 
 def _require_same(what: str, wanted: object, found: object, *, hint: str) -> None:

@@ -35,7 +35,7 @@ WHERE organization_id = :id;
 -- Organizations with their subscriptions: one, or a page of those whose ID or name has a text in it, after an ID.
 SELECT organizations.id, name, trust_score, plan, status, monthly_quota, priority,
     subscriptions.weight, subscriptions.max_in_flight, subscriptions.requests_per_minute, subscriptions.max_waiting,
-    subscriptions.budget, coalesce(subscriptions.budget_kind, CASE WHEN subscriptions.budget IS NOT NULL THEN 'hard' END) AS budget_kind,
+    subscriptions.budget, subscriptions.budget_kind,
     terms.weight AS share, nullif(terms.most, 2147483647) AS cap,
     (SELECT count(*) FROM teams WHERE teams.organization_id = organizations.id) AS teams,
     coalesce(line.waiting, 0) AS waiting, coalesce(line.in_flight, 0) AS in_flight

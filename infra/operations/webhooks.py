@@ -15,8 +15,7 @@ from consumers.webhooks import deliveries, endpoints
 from consumers.webhooks.addresses import WrongUrl, checked_url
 from consumers.webhooks.deliveries import DeliveryState, State
 from consumers.webhooks.endpoints import Endpoint
-from consumers.webhooks.messages import EVENT_TYPES, TEST, body_of
-from consumers.webhooks.signing import make_secret
+from consumers.webhooks.messages import EVENT_TYPES, TEST, body_of, make_secret
 from infra.actions import Act, acting, current_actor
 from infra.errors import TeamfitError
 from infra.operations.cursors import read_delivery_cursor, read_endpoint_cursor, write_cursor

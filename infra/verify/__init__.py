@@ -4,7 +4,6 @@ It states the promises as invariants of the database.
 """
 
 from infra.verify.checker import CheckTimedOut, verify
-from infra.verify.note import note
-from infra.verify.report import Finding, Report
+from infra.verify.report import Finding, Report, note
 
 __all__ = ["CheckTimedOut", "Finding", "Report", "note", "verify"]

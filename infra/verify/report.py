@@ -1,9 +1,18 @@
-"""A report holds the findings of a check."""
+"""A report holds the findings of a check, and is noted for the overview."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import aiosql
+import asyncpg
+import orjson
+
+from infra.postgres import Session
+
+_queries = aiosql.from_path(Path(__file__).with_name("report.sql"), "asyncpg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +74,27 @@ class Report:
             + (f"    … and {one.violations - len(one.examples)} more\n" if one.violations > len(one.examples) else "")
             for one in self.violated
         )
+
+
+_KEPT: Final = timedelta(days=100)
+
+
+async def note(connection: Session, report: Report) -> str | None:
+    """Note what a check has found, without IDs; return why not, if it fails.
+
+    A replica, or a role that may only read, takes no row: the check is none the worse for it.
+    """
+    violated = [{"name": one.name, "violations": one.violations, "next_step": one.next_step} for one in report.violated]
+    try:
+        async with connection.transaction():
+            await _queries.forget_old(connection, keep=_KEPT)
+            await _queries.note(
+                connection,
+                at=report.at,
+                settled=report.settled,
+                ok=report.ok,
+                violated=orjson.dumps(violated).decode(),
+            )
+    except asyncpg.PostgresError as error:
+        return str(error)
+    return None

@@ -16,9 +16,9 @@ from faust.streams import Stream
 from faust.types import EventT, Message, StreamT
 
 from infra.clock import is_sane
-from streams.delivery.cancellation import stay_cancelled
 from streams.delivery.deliveries import Delivery
 from streams.delivery.stage import Stage
+from streams.delivery.stopping import stay_cancelled
 from streams.redis.consumer import Consumer as RedisConsumer
 from streams.redis.stream import Stream as RedisStream
 

@@ -14,9 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from streams.delivery.cancellation import stay_cancelled
 from streams.delivery.standstill import Standstill
-from streams.delivery.waits import Waits
+from streams.delivery.stopping import Waits, stay_cancelled
 
 # A question without an answer must not hold up a stop.
 _LAST_QUESTION_S: Final = 1.0

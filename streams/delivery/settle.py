@@ -9,7 +9,6 @@ import structlog
 from infra import telemetry
 from infra.errors import DependencyDown
 from infra.postgres_errors import DATA_ERRORS
-from streams.delivery.cancellation import stay_cancelled
 from streams.delivery.dead_letters import dead_letter
 from streams.delivery.deliveries import (
     ATTEMPT,
@@ -24,6 +23,7 @@ from streams.delivery.deliveries import (
 )
 from streams.delivery.interfaces import FailedEventStore, Publisher, RetrySchedule
 from streams.delivery.letters import failed_event_of
+from streams.delivery.stopping import stay_cancelled
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E")

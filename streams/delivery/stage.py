@@ -27,14 +27,12 @@ import structlog
 from infra import tracing
 from infra.errors import DependencyDown, InvalidEvent, Permanent, Postponed
 from streams.delivery.brake import Brake
-from streams.delivery.cancellation import stay_cancelled
 from streams.delivery.deliveries import Delivery, Outcome, Record, RetryLater, Settled
 from streams.delivery.empty_hands import EmptyHands
-from streams.delivery.failure_window import FailureWindow
 from streams.delivery.policy import RetryPolicy, is_data_error
 from streams.delivery.settle import Settler, Turn
-from streams.delivery.standstill import BUG, PROBING, SUSPECTED, Standstill
-from streams.delivery.waits import Waits
+from streams.delivery.standstill import BUG, PROBING, SUSPECTED, FailureWindow, Standstill
+from streams.delivery.stopping import Waits, stay_cancelled
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E")

@@ -1,4 +1,4 @@
-"""One Faust app per consumer group, its stages, and the agents that feed them."""
+"""This manages the tables of apps that have none."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import faust
+from faust.tables import TableManager
 
 from infra import telemetry
 from infra.errors import InvalidSetting
@@ -26,14 +27,22 @@ from streams.delivery.standstill import BUG
 from streams.delivery.worker_health import serve_health
 from streams.jobs.controls import Controls
 from streams.jobs.gauges import Gauges
-from streams.jobs.no_tables import NoTables
 from streams.jobs.stages import CONSUMER_GROUPS
 from streams.jobs.watch import Watch, Watched, brake_of, is_stage
 from streams.redis.address import BrokerAddress
-from streams.redis.backlog import TopicBacklog
+from streams.redis.backlog import Look, TopicBacklog
 from streams.redis.errors import InvalidSettings, UnsupportedFeature
-from streams.redis.look import Look
 from streams.redis.transport import Transport
+
+
+class NoTables(TableManager):
+    """It starts at once. Faust's own sleeps for a second first, so that tables can be added."""
+
+    async def on_start(self) -> None:
+        """Let the conductor go on: it waits until the tables are known."""
+        await self._update_channels()
+        await self.recovery.start()
+
 
 # What a stage may wait for: the dependencies of `DependencyDown`, and a timer whose own dependency is away.
 _POSTGRES, _BROKER, _LLM, _STAGE, _TIMER = "postgres", "broker", "llm", "stage", "timer"

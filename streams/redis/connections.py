@@ -32,7 +32,7 @@ from redis.exceptions import AuthenticationError, MasterDownError, ReadOnlyError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .wrong_url import tls_advice
+from .address import tls_advice
 
 __all__ = ["go_on_without_login", "improve"]
 

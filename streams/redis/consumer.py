@@ -15,24 +15,21 @@ from faust.transport import base
 from faust.types import TP, Message
 from faust.types.transports import TPorTopicSet, TransportT
 
-from .acknowledge import Acknowledger
+from .acknowledge import Acknowledger, UnderWay
 from .channels import Channels
 from .delivery_tags import DeliveryTags, NeverAcknowledged
 from .fetch import Worker
-from .hand_back import HandBacks, hand_back
+from .groups import Trimmer
 from .health import Health
-from .layout import Layout
+from .layout import Layout, Topics
 from .leader import Leader
-from .lease import Lease
+from .lease import HandBacks, Lease, hand_back
 from .partition import Partition
 from .positions import PositionlessConsumer
 from .readers import Readers
 from .refusals import refuse_topics, refuse_unsupported
 from .server import Client, Server, close, run_script
-from .topics import Topics
 from .trial import Trial
-from .trim import Trimmer
-from .under_way import UnderWay
 
 __all__ = ["Consumer", "Fetcher"]
 

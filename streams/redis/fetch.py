@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from time import monotonic
 
 from .channels import Channels
-from .foreign import ForeignStreams
 from .groups import create_groups
 from .health import Health
+from .layout import ForeignStreams
 from .loop import Loop, Patience, each
 from .partition import Partition
 from .reclaim import Claimed, Reclaimer

@@ -1,15 +1,74 @@
 """The layout maps topics to partitions, partitions to streams, and keys to partitions.
 
-The broker URL decides, then the topic itself, then the app's `topic_partitions`.
+The broker URL decides, then what the app declares of the topic itself, then the app's `topic_partitions`.
+
+A writer may count the topic's partitions differently. Its entries are good, and no worker will ever read them. The
+server cannot know this, and neither can the writer. So readers look, every few leases, whether such a stream exists,
+and say so.
 """
 
 from __future__ import annotations
 
-from .keys import foreign_stream_keys, partition_for, stream_key
-from .settings import RedisSettings
-from .topics import Topics
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["Layout"]
+from faust.types import AppT
+from faust.types.settings import Settings
+from mode.utils.times import want_seconds
+from redis.exceptions import NoPermissionError
+
+from .keys import foreign_stream_keys, partition_for, stream_key
+from .server import Client
+from .settings import RedisSettings
+
+__all__ = ["ForeignStreams", "Layout", "Topics", "foreign_streams"]
+
+log = logging.getLogger(__name__)
+
+_FAUST_PARTITIONS = 8  # the default of Faust's `topic_partitions`, made for Kafka
+
+
+class Topics:
+    """The topics that an app has declared. Asked each time, since an app may declare more while it runs."""
+
+    def __init__(self, app: AppT, settings: RedisSettings) -> None:
+        self._app = app
+        self._settings = settings
+
+    def channels(self, topic: str) -> list[Any]:
+        """Each declaration of a topic; an app may have several."""
+        return [channel for channel in self._app.topics if topic in channel.topics]
+
+    def partitions(self, topic: str) -> int | None:
+        """Return the number of partitions that a topic itself declares."""
+        return next((int(channel.partitions) for channel in self.channels(topic) if channel.partitions), None)
+
+    def default_partitions(self) -> int:
+        """Return the number of partitions of a topic that declares none.
+
+        Faust's own default of 8 is made for Kafka: unless the app sets it, a topic has one.
+        """
+        _, options = self._app._default_options
+        explicit = options.get("topic_partitions") is not None or "TOPIC_PARTITIONS" in os.environ
+        conf: Settings = self._app.conf
+        return int(conf.topic_partitions) if explicit or conf.topic_partitions != _FAUST_PARTITIONS else 1
+
+    def retention_s(self, topic: str) -> float:
+        """Return for how many seconds a topic keeps what every group has acknowledged."""
+        for channel in self.channels(topic):
+            if channel.retention is not None:
+                return float(want_seconds(channel.retention))
+        return self._settings.retention.total_seconds()
+
+    def groups(self, topic: str) -> set[str]:
+        """Return the groups that must see every entry of a topic. They may not have started yet."""
+        groups = set(self._settings.groups.get(topic, ()))
+        for channel in self.channels(topic):
+            declared = (channel.config or {}).get("groups", ())
+            groups.update(declared.split() if isinstance(declared, str) else declared)
+        return groups
 
 
 class Layout:
@@ -69,3 +128,34 @@ class Layout:
     def partition_for(self, topic: str, key: bytes | None) -> int:
         """The partition that a key belongs to."""
         return partition_for(key or b"", self.partitions(topic))
+
+
+async def foreign_streams(client: Client, keys: Iterable[str]) -> list[str]:
+    """Return which of these keys exist. Those that may not be looked at do not count."""
+    return [key for key in keys if await _exists(client, key)]
+
+
+async def _exists(client: Client, key: str) -> bool:
+    try:
+        return bool(await client.exists(key))
+    except NoPermissionError:
+        return False
+
+
+class ForeignStreams:
+    """Looks for one topic's streams of other counts, and tells of each once."""
+
+    def __init__(self, client: Client, topic: str, keys: Iterable[str]) -> None:
+        self._client = client
+        self._topic = topic
+        self._unknown = set(keys)
+
+    async def look(self) -> None:
+        """Log an error for each that has come to exist."""
+        for key in await foreign_streams(self._client, sorted(self._unknown)):
+            self._unknown.discard(key)
+            log.error(
+                "stream.unread topic=%s stream=%s: no worker reads it. Writers and readers must agree on `partitions`"
+                " in the broker URL; delete the stream when what it holds is not needed",
+                self._topic, key,
+            )  # fmt: skip

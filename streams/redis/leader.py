@@ -5,6 +5,10 @@ lock with a time-to-live does. A worker counts itself the leader only until shor
 measured on its own clock from before it asked: so it knows that it lost the lock before another can have it.
 
 Where no topic stands for being the leader, and no entry is to be tried, no leader is needed and the lock is left alone.
+
+The lock is redis-py's, and its scripts are run as all others here are. redis-py asks the server for the digest of a
+script that it loads, and goes by the answer from then on in the whole process: a proxy that answers something else once
+would end every later election (`AsyncScript.__call__`).
 """
 
 from __future__ import annotations
@@ -14,17 +18,45 @@ import contextlib
 import logging
 from collections.abc import Callable
 from time import monotonic
+from typing import Literal
 
-from redis.exceptions import LockError
+from redis.asyncio.lock import Lock
+from redis.exceptions import LockError, LockNotOwnedError
 
 from .health import Health
-from .lock import LeaderLock
 from .loop import Loop
-from .server import Client
+from .server import Client, run_text_by
 
-__all__ = ["Leader"]
+__all__ = ["Leader", "LeaderLock"]
 
 log = logging.getLogger(__name__)
+
+
+class LeaderLock(Lock):
+    """A lock with a time-to-live, which one client at a time holds by its token."""
+
+    def __init__(self, client: Client, name: str, ttl_s: float) -> None:
+        super().__init__(client, name, timeout=ttl_s, blocking=False, thread_local=False)
+        self._key = name
+        self._ttl_ms = int(ttl_s * 1000)
+
+    def register_scripts(self) -> None:
+        """Register nothing: a script that the server does not know is sent whole."""
+
+    async def do_release(self, expected_token: bytes) -> None:
+        """Give the lock back. Raises LockNotOwnedError when another has it, or none."""
+        if not await self._run(self.LUA_RELEASE_SCRIPT, expected_token):
+            raise LockNotOwnedError("Cannot release a lock that's no longer owned")
+
+    async def do_reacquire(self) -> Literal[True]:
+        """Let the time-to-live begin anew. Raises LockNotOwnedError when another has the lock, or none."""
+        if not await self._run(self.LUA_REACQUIRE_SCRIPT, self.local.token, self._ttl_ms):
+            raise LockNotOwnedError("Cannot reacquire a lock that's no longer owned")
+        return True
+
+    async def _run(self, text: str, *args: bytes | int) -> object:
+        return await run_text_by(self.redis.execute_command, text, self._key, *args)
+
 
 _NEVER = -1  # what PTTL says of a key that does not expire
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 from faust.types import TP
 
-from . import replies
 from .delivery_tags import DeliveryTags
-from .server import Client, run_script
+from .server import Client, checked_ids, run_script
 
 __all__ = ["CHUNK", "Partition"]
 
@@ -46,7 +45,7 @@ class Partition:
         for start in range(0, len(entry_ids), CHUNK):
             chunk = sorted(entry_ids[start : start + CHUNK])
             reply = await run_script(client, script, self.stream, self.group, self.consumer, *args, *chunk)
-            lost += replies.entry_ids(reply)
+            lost += checked_ids(reply)
         return lost
 
     def lost(self, entry_ids: list[bytes]) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from faust.types import TP
 
 from .fetch import TopicReader, Worker
-from .foreign import ForeignStreams
-from .layout import Layout
+from .layout import ForeignStreams, Layout
 from .partition import Partition
 from .server import Client, Server
 from .unblock import Unblock

@@ -2,9 +2,9 @@
 
 An entry that has been idle for a lease has no living owner. A scan also sees those that have been for half of one, and
 then the next scan comes when the first of them is due. If it sees none, nothing can be due within half a lease, except
-what a worker hands back, which tells it (`hand_back.py`): so an idle stream is looked at twice a lease.
+what a worker hands back, which tells it (`lease.py`): so an idle stream is looked at twice a lease.
 
-What becomes of each of them is decided in `redelivery.py`.
+What becomes of each of them is decided in `trial.py`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
-from . import replies
 from .dead_letter import REASON_MAX_DELIVERIES, Burial
 from .entry import decode_entry
 from .keys import partition_for, stream_key
 from .partition import Partition
-from .redelivery import Redelivery, Silent
-from .server import Client, is_missing_group, run_script
+from .server import Client, checked_id, is_missing_group, run_script
 from .settings import RedisSettings
+from .trial import Redelivery, Silent
 
 __all__ = ["Claimed", "Found", "Reclaimer"]
 
@@ -195,7 +194,7 @@ class Reclaimer:
             headers = [part for name, value in letter.headers().items() for part in (f"h:{name}".encode(), value)]
             key = decode_entry(entry_id, fields).key
             written = await self._client.execute_command("XADD", self._dead_letter_stream(key), "*", *fields, *headers)
-            replies.entry_id(written)
+            checked_id(written)
             await partition.fenced(self._client, "acknowledge", [entry_id])
             log.error(
                 "entry.buried stream=%s group=%s entry=%s deliveries=%d",

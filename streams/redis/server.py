@@ -1,4 +1,8 @@
-"""The connection to the server, and the one place that knows redis-py's errors."""
+"""The connection to the server is made here, where alone redis-py's errors are known.
+
+What stands between here and the server may answer anything at all: a proxy, a service that speaks most of the protocol.
+An entry is acknowledged, and given up, only when the reply has the shape of the server's own.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ from redis.exceptions import (
     ClusterDownError,
     ClusterError,
     DataError,
+    InvalidResponse,
     MasterDownError,
     NoScriptError,
     ReadOnlyError,
@@ -37,12 +42,11 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from .address import BrokerAddress
+from .address import BrokerAddress, advice_on
 from .connections import go_on_without_login, improve
 from .errors import BrokerUnavailable, EntryRefused, TransportError
-from .wrong_url import advice_on
 
-__all__ = ["AWAY", "Client", "Server", "is_missing_group", "translate"]
+__all__ = ["AWAY", "Client", "Server", "checked_id", "checked_ids", "is_missing_group", "translate"]
 
 Client = Redis | RedisCluster
 
@@ -249,3 +253,17 @@ def _raw(reply: Any, **_: Any) -> Any:
 
 
 __all__ += ["close", "run_script", "run_script_by", "run_text_by", "script_digest", "script_text", "translate_reply"]
+
+
+def checked_id(reply: Any) -> bytes:
+    """Return the ID of the entry that an XADD has written. Raises InvalidResponse when the reply is none."""
+    if isinstance(reply, bytes) and b"-" in reply:
+        return reply
+    raise InvalidResponse(f"answered {reply!r:.80} instead of an entry's ID")
+
+
+def checked_ids(reply: Any) -> list[bytes]:
+    """Return a list of entries' IDs. Raises InvalidResponse when the reply is something else."""
+    if isinstance(reply, list) and all(isinstance(one, bytes) for one in reply):
+        return reply
+    raise InvalidResponse(f"answered {reply!r:.80} instead of entries' IDs")

@@ -15,17 +15,14 @@ from faust.types.transports import ConsumerCallback, ConsumerT, ProducerT
 from yarl import URL
 
 from .address import BrokerAddress
-from .backlog import TopicBacklog, read_backlogs
+from .backlog import Look, TopicBacklog, look_at, read_backlogs
 from .consumer import Consumer, Fetcher
-from .health import Health
-from .layout import Layout
-from .look import Look, look_at
-from .probe import probe
+from .health import Health, probe
+from .layout import Layout, Topics
 from .producer import Producer
 from .refusals import refuse_threaded_producer
 from .server import Server
 from .stream import Stream
-from .topics import Topics
 
 __all__ = ["Transport"]
 

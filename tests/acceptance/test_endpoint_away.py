@@ -10,15 +10,14 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from typer.testing import CliRunner
 
-from infra.cli import app as commands
 from infra.local.organizations import BIRCH
 from infra.local.stack import WORKERS, Stack
-from infra.settings import Settings, settings
+from infra.settings import Settings
 from producers.client import JobRequests, Request
 from tests.acceptance.running import running
 from tests.away_provider import AwayProvider, away_provider, most_probes, wish
+from tests.commands import commands
 from tests.conftest import Pool
 from tests.verified import assert_consistent
 from tests.waiting import wait_for
@@ -110,10 +109,7 @@ async def test_an_endpoint_that_is_away_is_passed_over_and_found_again(
         assert tuple(calls) == (jobs, first.refused, jobs + first.refused)
         assert await books.fetchval("SELECT count(*) FROM customized_activities") == 3 * jobs
     await assert_consistent(two.settings.database_url, deadline_s=60)
-    monkeypatch.setenv("DATABASE_URL", two.settings.database_url)
-    settings.cache_clear()
-    said = await asyncio.to_thread(CliRunner().invoke, commands, ["verify", "--settled"])
-    settings.cache_clear()
+    said = await commands(monkeypatch, DATABASE_URL=two.settings.database_url)("verify", "--settled")
     assert said.exit_code == 0, said.output
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import faust
 from faust.types import EventT
 
-from streams.jobs.no_tables import NoTables
+from streams.jobs.faust_app import NoTables
 from streams.redis.transport import Transport
 from tests.conformance.brokers import Broker
 from tests.waiting import wait_for

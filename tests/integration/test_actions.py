@@ -13,7 +13,7 @@ from infra.errors import Refused
 from infra.operations.actions import ActionFilter, find_actions
 from infra.postgres import Database
 from tests.api_server import api_settings, bearer, serving
-from tests.commands import Run, commands
+from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.replay_scene import Scene, open_scene
 
@@ -23,13 +23,6 @@ async def scene(database: Pool, database_url: str) -> AsyncIterator[Scene]:
     """The pipeline's tables and the code of its stages."""
     async with open_scene(database, database_url) as opened:
         yield opened
-
-
-@pytest.fixture
-async def teamfit(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
-    """Run a command with this test's servers."""
-    async with commands(monkeypatch, DATABASE_URL=database_url, BROKER_URL=redis_url, LOGNAME="ann") as run:
-        yield run
 
 
 async def _logged(pool: Pool) -> list[dict[str, Any]]:

@@ -21,7 +21,6 @@ from streams.jobs.topics import read_fact
 from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.quota_scene import NOON, PERIOD, ManualClock, add_organization, facts, request
-from tests.integration.test_operator_commands import teamfit  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -217,7 +216,7 @@ async def test_an_odd_row_of_the_backend_keeps_nobody_from_being_told(database: 
     assert {(fact.subject, fact.data.budget) for fact in marks.stream.facts()} == {("below", 0), ("acme", 1_000)}
 
 
-async def test_a_budget_is_set_and_shown_by_command(teamfit: Run, database: Pool) -> None:  # noqa: F811
+async def test_a_budget_is_set_and_shown_by_command(teamfit: Run, database: Pool) -> None:
     """In whole units of money; without any price it is refused, since nothing could be counted."""
     await add_organization(database)
     refused = await teamfit("organization", "set", "acme", "--budget", "50")

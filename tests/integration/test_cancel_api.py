@@ -13,7 +13,7 @@ from infra.database_url import read_database_url
 from infra.errors import DependencyDown
 from infra.local.servers import start_valkey
 from infra.postgres import Database
-from producers.cancel.cancellation import Cancellation
+from producers.cancellation import Cancellation
 from streams.delivery.deliveries import Record
 from streams.delivery.publisher import BrokerDown
 from streams.jobs.cancellations import cancel_run

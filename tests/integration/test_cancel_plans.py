@@ -18,7 +18,7 @@ from streams.delivery.scheduled import keep
 from streams.jobs.events import JobCancelled, JobId, parse_event
 from streams.jobs.topics import JOB_REQUESTS
 from tests.api_server import api_settings, bearer, serving
-from tests.commands import Run, commands
+from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline, pipeline_on
 from tests.integration.quota_scene import add_organization
@@ -26,13 +26,6 @@ from tests.stream_entries import entries_of
 from tests.waiting import wait_for
 
 _BECAUSE = ("--because", "the offsite is off", "--yes")
-
-
-@pytest.fixture
-async def teamfit(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
-    """Run a command with this test's servers."""
-    async with commands(monkeypatch, DATABASE_URL=database_url, BROKER_URL=redis_url, COLUMNS="200") as run:
-        yield run
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from tests.api_server import api_settings, bearer, serving
-from tests.commands import Run, commands
+from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.replay_scene import Scene, open_scene
 from tests.waiting import wait_for
@@ -27,15 +27,6 @@ async def scene(database: Pool, database_url: str) -> AsyncIterator[Scene]:
     async with open_scene(database, database_url) as opened:
         await opened.organization("birch")
         yield opened
-
-
-@pytest.fixture
-async def teamfit(
-    scene: Scene, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Run]:
-    """Run a command with this test's servers."""
-    async with commands(monkeypatch, DATABASE_URL=database_url, BROKER_URL=redis_url, COLUMNS="200") as run:
-        yield run
 
 
 async def plan_of(teamfit: Run, *options: object) -> dict[str, Any]:

@@ -1,40 +1,27 @@
 """`teamfit erase`, run as an operator runs it: an organization's texts go from every table, its numbers stay."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from infra.cli import app
-from infra.settings import settings
 from streams.jobs.events import JobRequested
 from tests.api_server import api_settings, bearer, serving
+from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline, pipeline_on
 from tests.integration.quota_scene import add_organization, usage
 from tests.verified import assert_consistent
-
-Run: TypeAlias = Callable[..., Awaitable[Result]]
 
 # What the backend owns is the backend's to erase; an idempotency key is the caller's name for a request, not a text.
 _NOT_OURS = {"organizations", "subscriptions", "teams", "team_materials", "alembic_version"}
 
 
 @pytest.fixture
-async def erase(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
-    """Run the command with this test's servers. It has an event loop of its own, so it gets a thread."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("BROKER_URL", redis_url)
-    settings.cache_clear()
-
-    async def run(*arguments: str, answer: str = "") -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, ["erase", *arguments], input=answer)
-
-    yield run
-    settings.cache_clear()
+def erase(teamfit: Run) -> Run:
+    """Runs `teamfit erase`."""
+    return partial(teamfit, "erase")
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 
 from consumers.projection.handlers import Projection
 from infra.api import create_api
+from infra.api.limits import StreamLimits
 from infra.api.server import configuration
-from infra.api.stream_limits import StreamLimits
 from infra.api.tickets import HiddenTickets
 from infra.errors import Refused
 from infra.postgres import Database

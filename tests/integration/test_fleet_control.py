@@ -1,6 +1,5 @@
 """Operators control a running fleet by the API; real workers obey, a killed one and its successor included."""
 
-import asyncio
 import signal
 import subprocess
 import sys
@@ -12,14 +11,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from typer.testing import CliRunner, Result
 
-from infra.cli import app
 from infra.local.environment import environment
 from infra.local.processes import free_port
 from infra.settings import Settings
-from infra.settings import settings as process_settings
 from tests.api_server import api_settings, bearer, serving
+from tests.commands import commands
 from tests.conftest import Pool
 from tests.integration.generation.conftest import Endpoint, offline_endpoint
 from tests.integration.quota_scene import add_organization
@@ -303,13 +300,7 @@ async def test_what_cannot_be_wanted_names_the_field(fleet: Fleet, database: Poo
 
 async def test_the_commands_do_the_same(fleet: Fleet, database: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Effects first, and only with consent; the same rows as by the API; `workers` shows what is in force."""
-    for name, value in {**environment(fleet.settings), "COLUMNS": "200", "LOGNAME": "ann"}.items():
-        monkeypatch.setenv(name, value)
-    process_settings.cache_clear()
-
-    async def run(*arguments: str, answer: str = "") -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, arguments, input=answer)
-
+    run = commands(monkeypatch, **environment(fleet.settings), COLUMNS="200", LOGNAME="ann")
     asked = ["pause", "generation", "--organization", "acme", "--for", "1h", "--reason", "why"]
     refused = await run(*asked, answer="n\n")
     assert refused.exit_code == 1
@@ -328,7 +319,6 @@ async def test_the_commands_do_the_same(fleet: Fleet, database: Pool, monkeypatc
     assert await database.fetchval("SELECT count(*) FROM fleet_controls") == 0
     faces = await database.fetch("SELECT DISTINCT face, actor FROM operator_actions")
     assert [tuple(one) for one in faces] == [("cli", "ann")]
-    process_settings.cache_clear()
 
 
 async def test_a_pause_is_a_gauge(fleet: Fleet) -> None:

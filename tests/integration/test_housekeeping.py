@@ -1,7 +1,6 @@
 """What the schedule does by the calendar: quota periods and the retention of the archive."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -21,14 +20,6 @@ from tests.integration.quota_scene import ManualClock, add_organization, complet
 from tests.verified import assert_consistent
 
 MIDNIGHT = datetime(2031, 5, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-async def postgres(database_url: str) -> AsyncIterator[Database]:
-    """The schedule's own pool."""
-    database = Database(database_url, size=8)
-    yield database
-    await database.close()
 
 
 async def counters(pool: Pool) -> dict[tuple[str, str], tuple[int, int]]:

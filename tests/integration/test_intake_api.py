@@ -15,7 +15,7 @@ import pytest
 from infra.clock import SystemClock
 from infra.local.servers import start_valkey
 from infra.postgres import Database
-from producers.intake.intake import Intake
+from producers.intake import Intake
 from producers.turns import Turns
 from streams.delivery.deliveries import Record
 from streams.delivery.publisher import BrokerDown

@@ -1,6 +1,5 @@
 """Lists of jobs over HTTP and in the terminal: each sees its own, page by page."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -8,12 +7,10 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
-from typer.testing import CliRunner
 
-from infra.cli import app
-from infra.settings import settings
 from streams.jobs.admission import period_of
 from tests.api_server import api_settings, bearer, serving
+from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline, pipeline_on
 from tests.integration.quota_scene import add_organization
@@ -145,30 +142,23 @@ async def test_operators_see_what_is_published_later(api: aiohttp.ClientSession,
         assert answer.status == 422
 
 
-async def test_the_terminal_lists_them_too(
-    pipeline: Pipeline, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_terminal_lists_them_too(pipeline: Pipeline, teamfit: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same filters, as a table or as JSON, page by page."""
     own, others = await pipeline.accept("acme"), await pipeline.accept("birch")
-    monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("COLUMNS", "250")
-    settings.cache_clear()
 
-    async def teamfit(*arguments: str) -> str:
-        said = await asyncio.to_thread(CliRunner().invoke, app, ["jobs", "list", *arguments])
+    async def listed(*arguments: str) -> str:
+        said = await teamfit("jobs", "list", *arguments)
         assert said.exit_code == 0, said.output
         return said.stdout
 
-    try:
-        table = await teamfit("--organization", "acme")
-        assert str(own.job_id) in table
-        assert str(others.job_id) not in table
-        assert "1 jobs, 1 shown." in table
-        page = json.loads(await teamfit("--json", "--limit", "1"))
-        following = json.loads(await teamfit("--json", "--cursor", page["next"]))
-        assert page["total"] == {"number": 2, "more": False}
-        assert {one["job_id"] for one in page["jobs"] + following["jobs"]} == {str(own.job_id), str(others.job_id)}
-        wrong = await asyncio.to_thread(CliRunner().invoke, app, ["jobs", "list", "--trace", "x"])
-        assert wrong.exit_code == 2
-    finally:
-        settings.cache_clear()
+    table = await listed("--organization", "acme")
+    assert str(own.job_id) in table
+    assert str(others.job_id) not in table
+    assert "1 jobs, 1 shown." in table
+    page = json.loads(await listed("--json", "--limit", "1"))
+    following = json.loads(await listed("--json", "--cursor", page["next"]))
+    assert page["total"] == {"number": 2, "more": False}
+    assert {one["job_id"] for one in page["jobs"] + following["jobs"]} == {str(own.job_id), str(others.job_id)}
+    wrong = await teamfit("jobs", "list", "--trace", "x")
+    assert wrong.exit_code == 2

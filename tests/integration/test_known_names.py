@@ -116,17 +116,17 @@ def _cookie(secret: str) -> dict[str, str]:
 
 async def test_commands_say_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes to standard error, so that what programs read is one document as before."""
-    async with commands(monkeypatch, DATABASE_URL=settings.database_url, BROKER_URL=settings.broker_url) as teamfit:
-        for command in (("jobs", "list"), ("failed", "list"), ("failed", "groups"), ("webhooks", "list")):
-            for extra in ((), ("--json",)):
-                result = await teamfit(*command, "--organization", "acmee", *extra)
-                assert (result.exit_code, result.stderr.strip()) == (0, MEANT), command
-                if extra:
-                    assert json.loads(result.stdout) is not None
-            assert (await teamfit(*command, "--organization", "acme")).stderr == "", command
-        for command in (("cancel", "plan"), ("replay", "plan"), ("discard", "plan")):
-            result = await teamfit(*command, "--organization", "acmee")
+    teamfit = commands(monkeypatch, DATABASE_URL=settings.database_url, BROKER_URL=settings.broker_url)
+    for command in (("jobs", "list"), ("failed", "list"), ("failed", "groups"), ("webhooks", "list")):
+        for extra in ((), ("--json",)):
+            result = await teamfit(*command, "--organization", "acmee", *extra)
             assert (result.exit_code, result.stderr.strip()) == (0, MEANT), command
-            assert (await teamfit(*command, "--organization", "acme")).stderr == "", command
-        told = json.loads((await teamfit("jobs", "list", "--team", "acme-red", "--json")).stdout)
-        assert told["notice"] == "team acme-red: not known; did you mean `acme-reds`?"
+            if extra:
+                assert json.loads(result.stdout) is not None
+        assert (await teamfit(*command, "--organization", "acme")).stderr == "", command
+    for command in (("cancel", "plan"), ("replay", "plan"), ("discard", "plan")):
+        result = await teamfit(*command, "--organization", "acmee")
+        assert (result.exit_code, result.stderr.strip()) == (0, MEANT), command
+        assert (await teamfit(*command, "--organization", "acme")).stderr == "", command
+    told = json.loads((await teamfit("jobs", "list", "--team", "acme-red", "--json")).stdout)
+    assert told["notice"] == "team acme-red: not known; did you mean `acme-reds`?"

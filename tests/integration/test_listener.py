@@ -8,9 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from consumers.projection.changes import Changes
+from consumers.projection.changes import GOES_ON, Changes, Listener
 from consumers.projection.handlers import Projection
-from consumers.projection.listener import GOES_ON, Listener
 from infra.postgres import Database
 from streams.jobs.events import JobEvent, JobId
 from streams.jobs.outcomes import decide_outcome
@@ -123,7 +122,7 @@ async def test_a_connection_that_breaks_is_made_anew(
     opened: Database, database: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While nothing is heard, the looks are frequent; afterwards it is heard again."""
-    monkeypatch.setattr("consumers.projection.listener._AGAIN_S", 0.05)
+    monkeypatch.setattr("consumers.projection.changes._AGAIN_S", 0.05)
     projection = Projection(opened)
     await projection.project([requested()])
     async with waiting(changes := Changes(opened)) as changed:

@@ -10,7 +10,7 @@ import pytest
 
 from infra.operations.job_search import COUNTED
 from tests.api_server import api_settings, asked, bearer, serving
-from tests.commands import Run, commands
+from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.test_prices import begin, end
 
@@ -24,13 +24,6 @@ async def api(database_url: str) -> AsyncIterator[aiohttp.ClientSession]:
     async with serving(api_settings(database_url=database_url)) as session:
         session.headers.update(bearer("ops", "operator"))
         yield session
-
-
-@pytest.fixture
-async def teamfit(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
-    """Run a command with this test's database."""
-    async with commands(monkeypatch, DATABASE_URL=database_url, LOGNAME="ann") as run:
-        yield run
 
 
 async def _logged(database: Pool) -> list[tuple[str, str, str, str]]:

@@ -9,20 +9,12 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from infra.settings import settings
 from streams.jobs.events import JobCancelled, parse_event
-from tests.commands import Run, commands
+from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline, pipeline_on
 from tests.integration.quota_scene import PERIOD, add_organization, usage
 from tests.stream_entries import entries_of
-
-
-@pytest.fixture
-async def teamfit(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
-    """Run a command with this test's servers."""
-    async with commands(monkeypatch, DATABASE_URL=database_url, BROKER_URL=redis_url, COLUMNS="200") as run:
-        yield run
 
 
 @pytest.fixture
@@ -60,7 +52,6 @@ async def test_lag_without_a_broker_is_explained(
 ) -> None:
     """One line that names the setting, and no traceback."""
     monkeypatch.setenv("BROKER_URL", broker_url)
-    settings.cache_clear()
     said = await teamfit("lag")
     assert (said.exit_code, "BROKER_URL" in said.stderr, said.exception.__class__) == (1, True, SystemExit), said.output
 
@@ -327,6 +318,5 @@ async def test_without_postgres_each_says_what_to_check(
 ) -> None:
     """One line that names the setting, and no traceback."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://teamfit@127.0.0.1:1/teamfit")
-    settings.cache_clear()
     said = await teamfit(*command)
     assert (said.exit_code, "DATABASE_URL" in said.stderr, said.exception.__class__) == (1, True, SystemExit)

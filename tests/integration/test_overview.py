@@ -1,6 +1,5 @@
 """The overview: what it says of each state of the pipeline, what it costs, and that its three faces say the same."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,24 +12,22 @@ import aiohttp
 import asyncpg
 import pytest
 from redis.asyncio import Redis
-from typer.testing import CliRunner
 
-from infra.cli import app
 from infra.console import Console
 from infra.console.sessions import Sessions
 from infra.operations.controls import Process, Wish, set_control
+from infra.operations.faults import Stages
 from infra.operations.job_search import JobFilter, list_jobs
-from infra.operations.lag import Lag
 from infra.operations.overview import Overview, Overviews
-from infra.operations.stages import Stages
+from infra.operations.streams import Lag
 from infra.postgres import Connection, Database
 from infra.settings import Settings
-from infra.settings import settings as process_settings
 from infra.verify import note, verify
 from producers.broker import Broker
 from producers.schedule.counts import Counts
 from streams.redis.backlog import GroupBacklog, TopicBacklog
 from tests.api_server import api_settings, bearer, serving, serving_app
+from tests.commands import commands
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline, pipeline_on
 from tests.integration.quota_scene import add_organization
@@ -196,14 +193,8 @@ async def test_the_three_faces_show_the_same(
         for token in ("jobs", "viewer"):
             async with http.get("/api/ops/overview", headers=bearer("ops", token)) as answer:
                 assert answer.status == 403
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("BROKER_URL", settings.broker_url)
-    process_settings.cache_clear()
-    try:
-        said = await asyncio.to_thread(CliRunner().invoke, app, ["top", "--json"])
-        shown = await asyncio.to_thread(CliRunner().invoke, app, ["top", "--once"])
-    finally:
-        process_settings.cache_clear()
+    teamfit = commands(monkeypatch, DATABASE_URL=database_url, BROKER_URL=settings.broker_url)
+    said, shown = await teamfit("top", "--json"), await teamfit("top", "--once")
     assert (said.exit_code, shown.exit_code) == (0, 0), said.output + shown.output
     printed = json.loads(said.stdout)
     assert told["history"]["periods"] == printed["history"]["periods"]

@@ -5,16 +5,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
 import pytest
-from typer.testing import CliRunner
 
 from infra.actions import acting_as
-from infra.cli import app
 from infra.errors import DependencyDown, Refused
 from infra.operations.schedule import periodic_tasks, run_task
 from infra.postgres import Database
-from infra.settings import settings as process_settings
 from producers.schedule.periodic import PERIODIC, Standing, Tasks
 from tests.api_server import api_settings, bearer, serving
+from tests.commands import Run
 from tests.conftest import Pool
 
 _OPERATOR = bearer("ops", "operator")
@@ -87,9 +85,7 @@ async def test_a_task_whose_process_died_may_run_again(own: Database, database: 
     assert "begins" in await run_task(own, "retention")
 
 
-async def test_each_face_runs_one(
-    own: Database, database: Pool, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_each_face_runs_one(own: Database, database: Pool, database_url: str, teamfit: Run) -> None:
     """By the API and by the command (the console has a table of routes); an unknown one is refused, and logged."""
     async with serving(api_settings(database_url=database_url)) as http:
         assert await _asked(http, "counts") == 200
@@ -97,15 +93,10 @@ async def test_each_face_runs_one(
         async with http.get("/api/ops/schedule/tasks", headers=_OPERATOR) as answer:
             told = {one["name"]: one["state"] for one in (await answer.json())["tasks"]}
     assert told == {one.name: "wanted" if one.name == "counts" else "never" for one in PERIODIC}
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    process_settings.cache_clear()
-    try:
-        said = [
-            await asyncio.to_thread(CliRunner().invoke, app, ["schedule", *words])
-            for words in (["run", "budgets"], ["run", "lottery"], ["tasks"], ["tasks", "--json"])
-        ]
-    finally:
-        process_settings.cache_clear()
+    said = [
+        await teamfit("schedule", *words)
+        for words in (["run", "budgets"], ["run", "lottery"], ["tasks"], ["tasks", "--json"])
+    ]
     assert [one.exit_code for one in said] == [0, 1, 0, 0]
     assert "wanted by" in said[2].stdout
     assert (await standing(own, "budgets")).state == "wanted"

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from tests.api_server import api_settings, asked, bearer, serving
-from tests.commands import Run, commands
+from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.quota_scene import add_organization
 
@@ -28,13 +28,6 @@ async def api(database: Pool, database_url: str) -> AsyncIterator[aiohttp.Client
     async with serving(api_settings(database_url=database_url)) as session:
         session.headers.update(bearer("ops", "operator"))
         yield session
-
-
-@pytest.fixture
-async def teamfit(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
-    """Run a command with this test's database."""
-    async with commands(monkeypatch, DATABASE_URL=database_url, LOGNAME="ann") as run:
-        yield run
 
 
 async def test_a_share_says_whom_it_reaches_and_is_set(

@@ -11,7 +11,6 @@ import pytest
 from infra.operations.prices import amount_of, micro_units, spent_amount
 from tests.commands import Run
 from tests.conftest import Pool
-from tests.integration.test_operator_commands import teamfit  # noqa: F401 - a fixture
 
 MILLION = 1_000_000
 PRICES = {"small": (150_000, 600_000), "large": (2_500_000, 10_000_000)}
@@ -121,7 +120,7 @@ async def test_a_price_holds_for_calls_that_begin_after_it(database: Pool) -> No
     assert [row["cost"] for row in rows] == [750_000, 1_000_000]
 
 
-async def test_prices_are_set_and_shown_by_command(teamfit: Run, database: Pool) -> None:  # noqa: F811
+async def test_prices_are_set_and_shown_by_command(teamfit: Run, database: Pool) -> None:
     """A price that was missing is made up for; the months of an organization are shown in tokens and money."""
     call = await begin(database, at=datetime.now(UTC))
     await end(database, call, "saved", "small", 1_000_000, 1_000_000)
@@ -148,7 +147,7 @@ async def test_prices_are_set_and_shown_by_command(teamfit: Run, database: Pool)
     ],
 )
 async def test_a_wrong_price_is_refused_by_name(
-    teamfit: Run,  # noqa: F811
+    teamfit: Run,
     database: Pool,
     arguments: Sequence[str],
     complaint: str,

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.commands import Run, commands
+from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.replay_scene import Scene, open_scene
 from tests.stream_entries import entries_of
@@ -20,15 +20,6 @@ async def scene(database: Pool, database_url: str) -> AsyncIterator[Scene]:
             await scene.failed_generation()
         await scene.malformed(b"\x1b[2J\xff no event")
         yield scene
-
-
-@pytest.fixture
-async def teamfit(
-    scene: Scene, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Run]:
-    """Run a command with this test's servers."""
-    async with commands(monkeypatch, DATABASE_URL=database_url, BROKER_URL=redis_url) as run:
-        yield run
 
 
 async def test_failed_events_are_listed(teamfit: Run, scene: Scene) -> None:

@@ -1,11 +1,10 @@
 """Publishing what is due."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from structlog.testing import capture_logs
 
 from infra.errors import DependencyDown
@@ -38,14 +37,6 @@ class Broker:
             raise DependencyDown("broker", "gone")
         self.published.extend(records)
         await asyncio.sleep(0)
-
-
-@pytest.fixture
-async def postgres(database_url: str) -> AsyncIterator[Database]:
-    """The schedule's own pool."""
-    database = Database(database_url, size=4)
-    yield database
-    await database.close()
 
 
 async def schedule(database: Database, count: int, *, due: timedelta = timedelta()) -> set[bytes | None]:

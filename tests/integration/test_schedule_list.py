@@ -1,22 +1,19 @@
 """What is published later is listed in the order in which it is due."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from typer.testing import CliRunner
 
-from infra.cli import app
 from infra.errors import Refused
 from infra.operations.job_search import Count
 from infra.operations.schedule import read_due
 from infra.postgres import Database
-from infra.settings import settings
 from streams.delivery.deliveries import Record
 from streams.delivery.scheduled import keep
+from tests.commands import Run
 
 _JOB = "0f9b9ad4-6f2c-4b0e-9a51-0d2d8e1c7a10"
 
@@ -55,15 +52,10 @@ async def test_pages_have_each_once_the_soonest_first(scheduled: Database) -> No
         await read_due(scheduled, cursor="nowhere")
 
 
-async def test_the_terminal_lists_them(scheduled: Database, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_terminal_lists_them(scheduled: Database, teamfit: Run) -> None:
     """A key that is no text moves no cursor."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    settings.cache_clear()
-    try:
-        said = await asyncio.to_thread(CliRunner().invoke, app, ["schedule", "list", "--limit", "5"])
-        printed = await asyncio.to_thread(CliRunner().invoke, app, ["schedule", "list", "--json"])
-    finally:
-        settings.cache_clear()
+    said = await teamfit("schedule", "list", "--limit", "5")
+    printed = await teamfit("schedule", "list", "--json")
     assert said.exit_code == 0, said.output
     assert "5 scheduled, 2 of them overdue, 5 shown." in said.stdout
     assert _JOB in said.stdout

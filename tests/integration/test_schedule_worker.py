@@ -30,14 +30,6 @@ CREATE TRIGGER broken BEFORE {statement} ON {table} EXECUTE FUNCTION broken();
 _MEND = "DROP FUNCTION broken CASCADE"
 
 
-@pytest.fixture
-async def postgres(database_url: str) -> AsyncIterator[Database]:
-    """Give the test's database as operators reach it."""
-    database = Database(database_url, size=1)
-    yield database
-    await database.close()
-
-
 @asynccontextmanager
 async def schedule_worker(redis_url: str, database_url: str, log: Path) -> AsyncIterator[aiohttp.ClientSession]:
     """Start one as an operator would, and see that it ends in good order; yields its pages."""

@@ -1,12 +1,9 @@
 """Records kept until they are due."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
-
-import pytest
 
 from infra.errors import Transient
 from infra.postgres import Database
@@ -28,14 +25,6 @@ class ManualClock:
 
     def now(self) -> datetime:
         return self.time
-
-
-@pytest.fixture
-async def postgres(database_url: str) -> AsyncIterator[Database]:
-    """The pipeline's own view of the test's database."""
-    database = Database(database_url, size=4)
-    yield database
-    await database.close()
 
 
 async def due(database: Database, now: datetime, limit: int = 100) -> list[Record]:

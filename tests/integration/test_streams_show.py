@@ -1,31 +1,28 @@
 """Operators look at entries from the terminal; a topic or group that is none is named, with those that are."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from typer.testing import CliRunner, Result
 
-from infra.cli import app
-from infra.settings import settings
 from tests.api_server import api_settings, bearer, serving
+from tests.commands import Run
 
 
 @pytest.fixture
-async def redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
+async def redis(redis_url: str) -> AsyncIterator[Any]:
     """A plain client of the server that the commands are told of."""
-    monkeypatch.setenv("BROKER_URL", redis_url)
-    settings.cache_clear()
     async with Redis.from_url(redis_url) as client:
         yield client
-    settings.cache_clear()
 
 
-async def _show(*words: str) -> Result:
-    return await asyncio.to_thread(lambda: CliRunner().invoke(app, ["streams", "show", *words]))
+@pytest.fixture
+def show(teamfit: Run) -> Run:
+    """Runs `teamfit streams show`."""
+    return partial(teamfit, "streams", "show")
 
 
 async def test_entries_are_shown_page_by_page(redis: Any) -> None:
@@ -34,15 +31,15 @@ async def test_entries_are_shown_page_by_page(redis: Any) -> None:
         await redis.xadd("job-requests", {"key": "k", "event": event, "h:source": "a test"})
     await redis.xgroup_create("job-requests", "quota", "0")
     await redis.xreadgroup("quota", "w1", {"job-requests": ">"}, count=2)
-    said = await _show("job-requests", "--limit", "2")
+    said = await show("job-requests", "--limit", "2")
     assert said.exit_code == 0, said.output
     assert "2 shown." in said.stdout
     assert not {"\x1b", "\x00"} & set(said.stdout)
     cursor = said.stdout.split("--cursor ")[1].split()[0]
-    rest = json.loads((await _show("job-requests", "--cursor", cursor, "--json")).stdout)
+    rest = json.loads((await show("job-requests", "--cursor", cursor, "--json")).stdout)
     (last,) = rest["entries"]
     assert (last["key"], last["size"], len(last["event"]), last["headers"]) == ("k", 5_000, 4_001, {"source": "a test"})
-    pending = json.loads((await _show("job-requests", "--group", "quota", "--json")).stdout)
+    pending = json.loads((await show("job-requests", "--group", "quota", "--json")).stdout)
     assert [(one["consumer"], one["deliveries"]) for one in pending["entries"]] == [("w1", 1), ("w1", 1)]
 
 
@@ -56,7 +53,7 @@ async def test_entries_are_shown_page_by_page(redis: Any) -> None:
 )
 async def test_what_is_none_is_named_with_the_fix(redis: Any, words: tuple[str, ...], says: str) -> None:
     """And nothing is made of it in the broker."""
-    said = await _show(*words)
+    said = await show(*words)
     assert said.exit_code != 0
     assert says in said.output
     assert "Traceback" not in said.output

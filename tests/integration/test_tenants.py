@@ -1,32 +1,18 @@
 """`teamfit organization` and `teamfit team`, run as an operator without a TEAMFIT backend runs them."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from infra.cli import app
-from infra.settings import settings
+from tests.commands import Run
 from tests.conftest import Pool
-
-Run: TypeAlias = Callable[[str], Awaitable[Result]]
 
 
 @pytest.fixture
-async def teamfit(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
-    """Run the command with this test's database."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("COLUMNS", "200")
-    settings.cache_clear()
-
-    async def run(line: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, line.split())
-
-    yield run
-    settings.cache_clear()
+def teamfit(teamfit: Run) -> Run:
+    """Runs a command that is given as a line."""
+    return lambda line: teamfit(*line.split())
 
 
 _NO_LIMITS = {"requests_per_minute": None, "max_waiting": None, "budget": None, "budget_kind": None}
@@ -149,7 +135,6 @@ async def test_the_version_and_the_scopes_of_tokens(teamfit: Run, monkeypatch: p
     """`--version` prints it; a scope that the API does not know is refused with those that it knows."""
     assert (await teamfit("--version")).stdout.startswith("teamfit 0.")
     monkeypatch.setenv("TEAMFIT_SIGNING_KEY", "k" * 32)
-    settings.cache_clear()
     assert (await teamfit("token --organization acme --scope operator --scope jobs")).exit_code == 0
     said = await teamfit("token --organization acme --scope operators")
     assert said.exit_code == 2

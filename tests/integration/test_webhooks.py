@@ -29,7 +29,7 @@ from infra.operations.webhooks import (
     rotate_secret,
     send_test,
 )
-from producers.cancel.cancellation import Cancellation
+from producers.cancellation import Cancellation
 from producers.replay.apply import Replays
 from producers.replay.failed import Filter
 from producers.replay.plans import Plans

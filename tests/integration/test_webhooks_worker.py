@@ -23,7 +23,6 @@ from streams.jobs.topics import JOB_EVENTS, record
 from tests.api_server import api_settings, bearer, serving
 from tests.commands import Run
 from tests.conftest import Pool
-from tests.integration.test_operator_commands import teamfit  # noqa: F401 - a fixture
 from tests.integration.webhooks_scene import Receiver, ended, receiving
 from tests.organizations import add_organizations
 from tests.waiting import wait_for
@@ -63,7 +62,7 @@ async def publish(redis_url: str, *facts: JobEvent) -> None:
     await broker.close()
 
 
-async def add(teamfit: Run, receiver: Receiver, organization: str = "acme") -> str:  # noqa: F811 - the fixture
+async def add(teamfit: Run, receiver: Receiver, organization: str = "acme") -> str:
     """Add an endpoint by command; return its secret."""
     said = await teamfit("webhooks", "add", organization, receiver.url, "--json")
     assert said.exit_code == 0, said.output
@@ -71,7 +70,7 @@ async def add(teamfit: Run, receiver: Receiver, organization: str = "acme") -> s
 
 
 async def test_a_worker_that_is_killed_between_sending_and_noting_loses_nothing(
-    teamfit: Run,  # noqa: F811 - the fixture
+    teamfit: Run,
     database: Pool,
     database_url: str,
     redis_url: str,
@@ -136,7 +135,7 @@ async def example(kind: str, command: list[str], secret: str, port: int, folder:
 
 @pytest.mark.parametrize("kind", ["python", "javascript"])
 async def test_the_receivers_of_the_page_verify_what_comes(
-    teamfit: Run,  # noqa: F811 - the fixture
+    teamfit: Run,
     database: Pool,
     database_url: str,
     redis_url: str,
@@ -170,7 +169,7 @@ async def test_the_receivers_of_the_page_verify_what_comes(
             await wait_for(lambda: str(fact.job_id) in printed.read_text(), deadline_s=60, what="the job to be told of")
 
 
-async def test_commands_say_what_they_did(teamfit: Run, database: Pool) -> None:  # noqa: F811 - the fixture
+async def test_commands_say_what_they_did(teamfit: Run, database: Pool) -> None:
     """Every command of the group, for people and for programs, and its errors."""
     await add_organizations(database)
     assert "None yet" in (await teamfit("webhooks", "list")).stdout

@@ -11,8 +11,8 @@ import pytest
 from consumers.projection.archive import KINDS
 from infra.api import create_api, openapi_file
 from infra.api.problems import MEDIA_TYPE, PROBLEMS
-from streams.jobs.error_codes import ERROR_CODES
 from streams.jobs.events import JobEvent
+from streams.jobs.outcomes import ERROR_CODES
 from tests.api_server import api_settings
 
 ROOT = Path(__file__).parents[2]

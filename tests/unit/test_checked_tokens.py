@@ -1,6 +1,6 @@
 """A token that was just checked is believed without another look at its signature, and no longer than it may be."""
 
-from infra.checked_tokens import CheckedTokens
+from infra.identity import CheckedTokens
 
 CLAIMS = {"sub": "web", "org": "acme", "scope": "jobs", "exp": 10_000}
 

@@ -14,9 +14,7 @@ finally:
     print(*sorted(sys.modules), file=sys.stderr)
 """
 _HEAVY = {"faust", "fastapi", "asyncpg", "aiosql", "sqlalchemy", "openai", "aiohttp", "redis", "structlog", "uvicorn"}
-_SHARED = {"infra", "infra.cli", "infra.garbage"} | {
-    f"infra.cli.{name}" for name in ("asking", "errors", "options", "output", "budgets")
-}
+_SHARED = {"infra", "infra.cli", "infra.garbage"} | {f"infra.cli.{name}" for name in ("errors", "options", "output")}
 
 _ALL_MODULES = """
 import sys

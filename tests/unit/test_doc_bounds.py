@@ -16,9 +16,9 @@ from consumers.generation import (
     learning,
     line,
     llm,
-    money,
     pace,
     rate_limits,
+    runs,
     streaming,
 )
 from consumers.generation import worker as generation
@@ -29,35 +29,35 @@ from consumers.projection import changes
 from consumers.webhooks import deliveries, receivers, retries, sender
 from consumers.webhooks.sender import MOST_OF_ONE
 from infra import auth, clock, key_sets, trace_export
-from infra.api import event_stream
 from infra.api.body_limit import BodyLimit
+from infra.api.limits import StreamLimits
 from infra.api.problems import RETRY_AFTER_S
+from infra.api.routes import events as events_routes
 from infra.api.routes import job_lists, operators
 from infra.api.routes.jobs import LONGEST_WAIT
 from infra.api.server import BoundedConnection
-from infra.api.stream_limits import StreamLimits
 from infra.api.tickets import LIFE
 from infra.auth import SHORTEST_KEY
 from infra.bench import console as console_bench
-from infra.cli import cancel
+from infra.cli.frozen_plans import RATE
 from infra.console import sessions
 from infra.console.live import MOST_STREAMS, Board
-from infra.console.pages.job import MOST_FACTS
+from infra.console.pages.jobs import MOST_FACTS
 from infra.console.sessions import LIFETIME
 from infra.local import traces as local_traces
-from infra.operations import stages
+from infra.operations import faults
 from infra.operations.job_content import archived_events
 from infra.operations.job_search import COUNTED
 from infra.operations.webhooks import MOST_ENDPOINTS
 from infra.settings import Settings
-from infra.verify.note import _KEPT as REPORTS_KEPT
+from infra.verify.report import _KEPT as REPORTS_KEPT
 from producers import turns
 from producers.replay.failed_groups import LOOKED_AT, MOST_GROUPS
 from producers.schedule import budgets, counts
 from producers.schedule import worker as schedule
 from producers.schedule.periodic import PERIODIC
 from producers.schedule.retention import Retention
-from streams.delivery.failure_window import FailureWindow
+from streams.delivery.standstill import FailureWindow
 from streams.jobs import events, gauges
 from streams.jobs.completion import MOST_TOKENS
 from streams.jobs.events import LONGEST_DELAY, MAX_IDEMPOTENCY_KEY, MAX_REQUIREMENTS
@@ -144,7 +144,7 @@ BOUNDS = [
     ("docs/llm.md", f"is waited for {_WORDS[int(llm._QUIET_S)]} seconds"),
     ("docs/llm.md", f"reaching 80 and 100 % is told within {schedule._OFTEN_S:g} s"),
     ("docs/llm.md", f"until {_WORDS[budgets._LATE.seconds // 60]} minutes after its end"),
-    ("docs/llm.md", f"comes again {_WORDS[money._CALLS_END.seconds]} seconds later if calls under way"),
+    ("docs/llm.md", f"comes again {_WORDS[runs._CALLS_END.seconds]} seconds later if calls under way"),
     ("docs/llm.md", f"{_WORDS[allowance._ALIKE].capitalize()} answers in a row must agree"),
     ("docs/llm.md", f"from the {_NTH[endpoint._LIMITED_ALONE + 1]} time on"),
     (_DECISIONS["0001"], f"is {window.HORIZON_S * 1000:g} ms of the rate"),
@@ -179,10 +179,10 @@ BOUNDS = [
     ("docs/front-ends.md", f"at most {job_lists._LARGEST_PAGE})"),
     ("docs/front-ends.md", f"each counted up to {COUNTED:,}"),
     ("docs/front-ends.md", f"for {_WORDS[job_lists._MONTHS // 12]} years at most"),
-    ("docs/front-ends.md", f"After {event_stream._KEEP_ALIVE_S:g} s without one"),
+    ("docs/front-ends.md", f"After {events_routes._KEEP_ALIVE_S:g} s without one"),
     (
         "docs/front-ends.md",
-        f"after {_WORDS[int(event_stream._LONGEST_S) // 60]} minutes, or when its API",
+        f"after {_WORDS[int(events_routes._LONGEST_S) // 60]} minutes, or when its API",
     ),
     ("docs/front-ends.md", f"within {LIFE.seconds} s, at any API process"),
     ("docs/front-ends.md", f"Without either: {_PER_MINUTE:,} requests a minute, {_MOST_WAITING:,} waiting"),
@@ -204,22 +204,22 @@ BOUNDS = [
     ("docs/operating.md", f"`Retry-After: {RETRY_AFTER_S}`"),
     ("docs/operating.md", f"up to {_WORDS[int(turns._LONGEST_WAIT_S)]} seconds, then 503 `too_busy`"),
     ("docs/operating.md", f"It has {MOST_OF_ONE} tries at once in each worker"),
-    ("docs/operating.md", f"cancels exactly these, {cancel._RATE:g} a second unless"),
+    ("docs/operating.md", f"cancels exactly these, {RATE:g} a second unless"),
     ("docs/operating.md", f"`TEAMFIT_DATABASE_POOL_SIZE` ({_default('database_pool_size')})"),
     ("docs/operating.md", f"`TEAMFIT_STALL_THRESHOLD_S` ({_default('stall_threshold_s'):g})"),
     ("docs/operating.md", f"| some twenty rows an hour | {counts.KEPT.days} days |"),
     ("docs/operating.md", f"a row for each `teamfit verify` | {REPORTS_KEPT.days} days |"),
     ("docs/deploying.md", f"keeps idle connections for {_default('keep_alive_s')} s"),
     ("docs/deploying.md", f"must be above {LONGEST_WAIT.seconds} s, the longest that `Prefer: wait` waits"),
-    ("docs/deploying.md", f"above {event_stream._KEEP_ALIVE_S:g} s between two bytes"),
+    ("docs/deploying.md", f"above {events_routes._KEEP_ALIVE_S:g} s between two bytes"),
     ("docs/deploying.md", f"headers must come within {BoundedConnection.headers_within_s:g} s"),
     ("docs/deploying.md", f"a body within {_parameter(BodyLimit, 'within_s'):g} s (408)"),
     ("docs/deploying.md", f"must be read on within {BoundedConnection.read_within_s:g} s"),
     ("docs/deploying.md", f"the API looks every {changes._OFTEN_S * 1000:g} ms instead"),
     ("docs/console.md", f"lasts {_WORDS[LIFETIME.seconds // 3600]} hours"),
     ("docs/console.md", f"other processes notice within {_WORDS[int(sessions._LOOKED_UP_EVERY_S)]} seconds"),
-    ("docs/console.md", f"reads nothing of it for {stages._UNREAD_FOR_S:g} s"),
-    ("docs/console.md", _where(timedelta(minutes=1) == stages._OVERDUE, "for a minute")),
+    ("docs/console.md", f"reads nothing of it for {faults._UNREAD_FOR_S:g} s"),
+    ("docs/console.md", _where(timedelta(minutes=1) == faults._OVERDUE, "for a minute")),
     (
         "docs/console.md",
         f"of {_WORDS[counts._FINE.seconds // 60]} minutes for {_WORDS[counts._FINE_FOR.days]} days",

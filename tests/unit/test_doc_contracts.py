@@ -36,7 +36,7 @@ _RENAMED = re.compile(r"→\s+`([a-z_]+\.[a-z_]+)`")
 # Fields of events, as a front end reads them, and files.
 _NO_NAMES_OF_OURS = re.compile(r"data\.\w+|.*\.(?:py|js|json|sql|sh|toml|yaml|yml|env|html)|a\.b")
 _ROW = re.compile(r"^\| (.+?) \|", re.MULTILINE)
-_KINDS_OF = ("packing", "envelope", "message", "other_apis", "choice")
+_KINDS_OF = ("packing", "envelope", "message", "no_completion", "choice")
 
 
 def _code() -> str:

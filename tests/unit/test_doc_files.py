@@ -11,7 +11,7 @@ from consumers.generation.progress import WORTH_TELLING_S
 from consumers.webhooks.retries import DELAYS
 from consumers.webhooks.sender import LONGEST_TRY_S
 from producers.replay import errors as replay_errors
-from streams.delivery.failure_window import FailureWindow
+from streams.delivery.standstill import FailureWindow
 from tests.unit.test_doc_bounds import assert_says
 
 ROOT = Path(__file__).parents[2]

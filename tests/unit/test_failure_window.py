@@ -6,7 +6,7 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.delivery.failure_window import _MOST_ORGANIZATIONS, FailureWindow
+from streams.delivery.standstill import _MOST_ORGANIZATIONS, FailureWindow
 
 _SECONDS = 60.0
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.api import failures
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated
 from infra.api.plain import PlainRoute
 from infra.api.repeated import each_once
 from infra.auth import JOBS, OPERATOR, Caller, issue_token

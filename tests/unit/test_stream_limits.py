@@ -3,7 +3,7 @@
 from contextlib import suppress
 from datetime import timedelta
 
-from infra.api.stream_limits import StreamLimits
+from infra.api.limits import StreamLimits
 from infra.errors import Refused
 
 

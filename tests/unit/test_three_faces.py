@@ -15,7 +15,7 @@ _PARTS: Final = {
     *("controls.plain", "faults.faults_of", "frozen_plans.statements", "history.read_history"),
     *("job_search.filtered", "job_search.values_of", "job_search.count_jobs", "job_search.find_jobs"),
     *("job_search.notice_of", "plan_applying.apply_plan", "prices.currency", "prices.micro_units"),
-    *("prices.amount_of", "prices.budget_of", "prices.spent_amount", "tenants.organization_in"),
+    *("prices.amount_of", "prices.budget_of", "prices.kind_of", "prices.spent_amount", "tenants.organization_in"),
 }
 
 

@@ -8,8 +8,7 @@ import pytest
 
 from infra.clock import SystemClock
 from infra.errors import Permanent, Transient
-from streams.jobs.error_codes import ERROR_CODES
-from streams.jobs.outcomes import job_failed
+from streams.jobs.outcomes import ERROR_CODES, job_failed
 from tests.facts import requested
 
 _ROOT = Path(__file__).parents[2]

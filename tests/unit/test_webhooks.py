@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from consumers.webhooks.addresses import NotPublic, WrongUrl, checked_url, objection, public_socket
-from consumers.webhooks.messages import JOB_TYPES, endpoint_of, for_endpoint, message_of
+from consumers.webhooks.messages import JOB_TYPES, endpoint_of, for_endpoint, make_secret, message_of, signed_headers
 from consumers.webhooks.retries import DELAYS, MOST_ATTEMPTS, Answer, next_try
-from consumers.webhooks.signing import make_secret, signed_headers
 from tests.facts import ENDS, JOB, completed
 
 NOW = datetime(2031, 4, 1, 12, tzinfo=UTC)

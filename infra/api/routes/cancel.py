@@ -6,14 +6,13 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated, CallersTrace
 from infra.api.limits import HEADERS, Limited
 from infra.api.problems import BODY, TOKEN, responses
-from infra.api.trace_headers import CallersTrace
 from infra.auth import JOBS, Caller
 from infra.identity import Tokens
 from infra.uuids import GivenUuid
-from producers.cancel.cancellation import Cancellation
+from producers.cancellation import Cancellation
 from streams.jobs.events import DEFAULT_REASON, JobId, Reason
 
 _PROBLEMS = responses(

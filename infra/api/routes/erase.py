@@ -5,14 +5,14 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated
 from infra.api.problems import BODY, TOKEN, responses
 from infra.auth import OPERATOR, Caller
 from infra.identity import Tokens
 from infra.operations import erase
 from infra.operations.job_search import Term
 from infra.postgres import Database
-from producers.cancel.cancellation import Cancellation
+from producers.cancellation import Cancellation
 from producers.turns import Turns
 from streams.delivery.interfaces import Publisher
 

@@ -9,14 +9,13 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated, CallersTrace
 from infra.api.limits import HEADERS, Limited
 from infra.api.problems import BODY, TOKEN, Problem, responses
-from infra.api.trace_headers import CallersTrace
 from infra.auth import JOBS, Caller
 from infra.errors import Refused
 from infra.identity import Tokens
-from producers.intake.intake import Intake
+from producers.intake import Intake
 from streams.jobs.events import MAX_IDEMPOTENCY_KEY, Requested
 from streams.jobs.watch import Watch
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from consumers.projection.fold import Status
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated
 from infra.api.problems import TOKEN, responses
 from infra.auth import JOBS, OPERATOR, Caller
 from infra.clock import Moment
@@ -18,8 +18,8 @@ from infra.errors import Refused
 from infra.identity import Tokens
 from infra.operations.job_search import Count, FoundJob, JobFilter, Order, Term, find_jobs, list_jobs
 from infra.operations.prices import spent
+from infra.operations.quota import read_usage
 from infra.operations.schedule import DueEvent, read_due
-from infra.operations.usage import read_usage
 from infra.postgres import Database
 
 _LARGEST_PAGE = 100

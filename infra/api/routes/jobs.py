@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from consumers.projection.changes import Changes
 from consumers.projection.shared_reads import SharedReads
 from consumers.projection.status import JobStatus, find_job
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated
 from infra.api.plain import PlainRoute
 from infra.api.problems import TOKEN, responses
 from infra.auth import JOBS, Caller

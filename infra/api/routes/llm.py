@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Query, params
 from pydantic import BaseModel, ConfigDict, Field
 
 from consumers.generation.fleet import HeldEndpoint, LearnedDialect
-from consumers.generation.fleet_gate import FleetGate
+from consumers.generation.gate import FleetGate
 from consumers.generation.meter import EndpointUse
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated
 from infra.api.problems import BODY, TOKEN, Problem, responses
 from infra.api.routes.job_lists import BoundedCount
 from infra.auth import OPERATOR

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated
 from infra.api.problems import BODY, TOKEN, Problem, responses
 from infra.auth import OPERATOR
 from infra.identity import Tokens
@@ -15,7 +15,7 @@ from infra.operations.job_content import EventPage, JobContent, archived_events,
 from infra.operations.job_search import Term
 from infra.operations.jobs import CancelResult, JobLife, UnknownJob, cancel, known_jobs, life_of, may_be_cancelled
 from infra.postgres import Database
-from producers.cancel.cancellation import Cancellation
+from producers.cancellation import Cancellation
 from streams.delivery.interfaces import Publisher
 
 _MOST_FACTS: Final = 200

@@ -8,9 +8,9 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.api.bearer import Authenticated
-from infra.api.plan_routes import READ, PlansQuery
+from infra.api.caller import Authenticated
 from infra.api.problems import BODY, TOKEN, Problem, responses
+from infra.api.routes.frozen_plans import READ, PlansQuery
 from infra.auth import OPERATOR, Caller
 from infra.identity import Tokens
 from infra.postgres import Database

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Depends
 
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated
 from infra.api.problems import TOKEN, responses
 from infra.auth import OPERATOR
 from infra.identity import Tokens

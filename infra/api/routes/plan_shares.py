@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated
 from infra.api.problems import BODY, TOKEN, Problem, responses
 from infra.auth import OPERATOR
 from infra.identity import Tokens

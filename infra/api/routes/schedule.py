@@ -6,7 +6,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated
 from infra.api.problems import BODY, TOKEN, responses
 from infra.auth import OPERATOR
 from infra.identity import Tokens

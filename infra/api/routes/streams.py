@@ -6,14 +6,13 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated
 from infra.api.problems import TOKEN, responses
 from infra.auth import OPERATOR
 from infra.errors import DependencyDown
 from infra.identity import Tokens
 from infra.operations.job_search import Term
-from infra.operations.lag import Lag, read_lag
-from infra.operations.streams import MOST_ENTRIES, EntryPage, read_entries
+from infra.operations.streams import MOST_ENTRIES, EntryPage, Lag, read_entries, read_lag
 from producers.broker import Broker
 from streams.redis.errors import TransportError
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from consumers.webhooks.deliveries import DeliveryState, State
 from consumers.webhooks.endpoints import Endpoint
 from consumers.webhooks.messages import EVENT_TYPES
-from infra.api.bearer import Authenticated
+from infra.api.caller import Authenticated
 from infra.api.problems import BODY, TOKEN, Problem, responses
 from infra.auth import OPERATOR
 from infra.identity import Tokens

@@ -13,8 +13,8 @@ from pathlib import Path
 from pydantic import BaseModel
 from redis import Redis
 
+from infra.bench.footprint import Usage
 from infra.bench.peers.contenders import Contender
-from infra.bench.processes import Usage
 from infra.local.processes import GuardedProcess
 
 _ROOT = Path(__file__).parents[3]

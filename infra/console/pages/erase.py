@@ -12,7 +12,7 @@ from infra.console.pages.organizations import address_of_organization
 from infra.console.visits import Visit
 from infra.operations.erase import Texts, erase_texts, find_texts
 from infra.texts import STORABLE
-from producers.cancel.cancellation import Cancellation
+from producers.cancellation import Cancellation
 from producers.turns import Turns
 
 _AGAIN = "Repeat it once the topics' retention in the broker has passed, then run teamfit verify."

@@ -1,4 +1,8 @@
-"""The list of jobs: filters in the address, pages by cursor, several cancelled at once."""
+"""Jobs are listed by filters in the address; each has a page.
+
+The list has pages by cursor, and several jobs are cancelled at once. One job has its timeline, what it cost, what the
+customer got, and each event.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final, get_args
@@ -10,11 +14,13 @@ from starlette.routing import Route
 
 from consumers.projection.fold import Status
 from infra.console.desk import Desk
+from infra.console.timeline import timeline_of
 from infra.console.visits import Visit
 from infra.errors import Refused
+from infra.operations.job_content import archived_events, content_of
 from infra.operations.job_search import JobFilter, Order, list_jobs
-from infra.operations.jobs import cancel, known_jobs, may_be_cancelled
-from producers.cancel.cancellation import Cancellation
+from infra.operations.jobs import cancel, known_jobs, life_of, may_be_cancelled
+from producers.cancellation import Cancellation
 
 _STATES: Final = get_args(Status)
 _LARGEST_CHOICE: Final = 500
@@ -80,3 +86,32 @@ def _chosen(visit: Visit) -> list[UUID]:
     if not jobs or len(jobs) > _LARGEST_CHOICE:
         raise Refused("invalid_request", f"choose at least one job and at most {_LARGEST_CHOICE}")
     return jobs
+
+
+_LARGEST_PLACE: Final = 2**63 - 1
+# Of a job with many; the page of its events has all.
+MOST_FACTS: Final = 200
+
+
+def one_job_routes(desk: Desk) -> list[Route]:
+    """Return the routes."""
+
+    async def model(visit: Visit) -> Mapping[str, Any]:
+        job_id = UUID(visit.path("job_id"))
+        life = await life_of(desk.database, job_id, most_facts=MOST_FACTS)
+        content = await content_of(desk.database, job_id) if visit.reads_texts else None
+        timeline = timeline_of(life, now=desk.database.clock.now())
+        return {"life": life, "more": life.has_more_facts, "content": content, "timeline": timeline}
+
+    async def events(visit: Visit) -> Response:
+        after = visit.fields.get("after", "0")
+        if not (after.isascii() and after.isdecimal() and int(after) <= _LARGEST_PLACE):
+            raise Refused("invalid_request", "after: is not the place of an event; leave it out to begin")
+        job_id = UUID(visit.path("job_id"))
+        page = await archived_events(desk.database, job_id, after=int(after))
+        return desk.show(visit, "job_events.html", job_id=job_id, page=page)
+
+    return [
+        desk.page("/jobs/{job_id:uuid}/events", events),
+        *desk.live_page("/jobs/{job_id:uuid}", "job.html", model),
+    ]

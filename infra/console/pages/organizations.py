@@ -12,7 +12,7 @@ from infra.console.rendering import query
 from infra.console.visits import Visit
 from infra.errors import Refused
 from infra.operations.prices import budget_of, spent
-from infra.operations.quota import read_books, repair
+from infra.operations.quota import read_books, read_usage, repair
 from infra.operations.tenants import (
     LONGEST_DESCRIPTION,
     LONGEST_NAME,
@@ -26,7 +26,6 @@ from infra.operations.tenants import (
     set_organization,
     teams,
 )
-from infra.operations.usage import read_usage
 from infra.texts import STORABLE
 
 _LISTED: Final = 100

@@ -11,8 +11,7 @@ from infra.console.desk import Desk
 from infra.console.live import Shared
 from infra.console.visits import Visit
 from infra.errors import DependencyDown
-from infra.operations.lag import Lag, read_lag
-from infra.operations.streams import read_entries
+from infra.operations.streams import Lag, read_entries, read_lag
 from streams.jobs.stages import CONSUMER_GROUPS
 from streams.redis.errors import TransportError
 

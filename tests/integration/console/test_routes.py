@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 from infra.api.console import create_app
 from infra.auth import issue_token
 from infra.console import Console, make_link
-from infra.console.pages.job import MOST_FACTS
+from infra.console.pages.jobs import MOST_FACTS
 from infra.console.sessions import Role, Session, Sessions
 from infra.operations.cancel_plans import cancel_plans
 from infra.operations.discard_plans import DiscardChoice, discard_plans

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from consumers.generation.fleet_gate import open_gates
+from consumers.generation.gate import open_gates
 from infra.errors import DependencyDown
 from streams.delivery.deliveries import Delivery
 from tests.integration.generation.conftest import Endpoint, Pool, StageUnderTest, Starter, accepted, eventually

@@ -1,7 +1,6 @@
 """A run that waits before its call says for what: room in the endpoint's limits, or an endpoint that takes no calls."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,14 +18,6 @@ from tests.integration.generation.conftest import Endpoint, Published, Starter, 
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("team")
-
-
-@pytest.fixture
-async def postgres(database_url: str) -> AsyncIterator[Database]:
-    """A pool of the test's own."""
-    database = Database(database_url, size=2)
-    yield database
-    await database.close()
 
 
 async def released(database: Database, count: int) -> list[JobAccepted]:

@@ -7,8 +7,8 @@ import faust
 import pytest
 from redis.asyncio import Redis
 
+from streams.redis.backlog import InvalidPlace, SeenEntry
 from streams.redis.errors import BrokerUnavailable
-from streams.redis.look import InvalidPlace, SeenEntry
 from streams.redis.transport import Transport
 
 

@@ -12,8 +12,8 @@ from streams.redis.address import BrokerAddress
 from streams.redis.channels import Channels
 from streams.redis.delivery_tags import DeliveryTags
 from streams.redis.fetch import TopicReader, Worker
-from streams.redis.foreign import ForeignStreams
 from streams.redis.health import Health
+from streams.redis.layout import ForeignStreams
 from streams.redis.partition import Partition
 from streams.redis.server import Server
 from streams.redis.trial import Trial

@@ -12,15 +12,14 @@ from urllib.parse import parse_qsl
 
 import pytest
 import trustme
-from typer.testing import CliRunner
 
-from infra.cli import app
 from infra.errors import DependencyDown
 from infra.local.servers import start_valkey
-from infra.settings import Settings, settings
+from infra.settings import Settings
 from producers.broker import Broker
 from producers.client import JobRequests, SubmitFailed
 from tests.chaos.redis_transport.proxy import proxied
+from tests.commands import commands
 from tests.conformance.brokers import RedisBroker
 from tests.conformance.harness import Bench, collect, transport_of
 from tests.waiting import wait_for
@@ -146,11 +145,7 @@ async def test_commands_that_ask_no_broker_do_not_look(
 ) -> None:
     """Whoever needs the broker names it; the others work without."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("BROKER_URL", "redis://")
-    settings.cache_clear()
-    said = await asyncio.to_thread(CliRunner().invoke, app, list(command))
-    settings.cache_clear()
+    said = await commands(monkeypatch, DATABASE_URL=database_url, BROKER_URL="redis://")(*command)
     if command == ("lag",):
         assert (said.exit_code, said.stderr.count("\n")) == (2, 1)
         assert said.stderr.startswith("teamfit: BROKER_URL cannot be used: it has no host; write redis://HOST:6379")

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from infra.operations.erase import erase_texts, find_texts
-from producers.cancel.cancellation import Cancellation
+from producers.cancellation import Cancellation
 from producers.schedule.retention import Retention
 from streams.jobs.events import JobRequested, parse_event
 from streams.jobs.organization_facts import Reached, budget_reached

@@ -4,7 +4,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.generation.frame import Frame, texts_of
+from consumers.generation.stream import Frame, texts_of
 from tests.unit.generation.streams import chunk, event
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumers.generation.activities import Written
 from consumers.generation.answer import read
 from consumers.generation.body import MOST_BYTES
 from consumers.generation.pieces import Pieces
-from consumers.generation.written import Written
 from tests.unit.generation.streams import NOT_TOLD, PIECES, TOLD, USAGE, chunk, event, sent, usual
 from tests.unit.generation.test_packing import ACTIVITIES, GOOD
 

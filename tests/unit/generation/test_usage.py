@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.generation.usage import count, stated_usage, usage_of
+from consumers.generation.answer import count, stated_usage, usage_of
 from streams.jobs.completion import MOST_TOKENS, Usage
 
 _ABSURD: list[Any] = [None, -1, 0, 2**31 - 1, 2**31, 2**63, 10**400, 1e30, 12.5, float("nan"), "12", True, [], {}]

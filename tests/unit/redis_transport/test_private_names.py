@@ -66,7 +66,7 @@ READ = [
     ("stream.py", "stream", "_processors", "runs what `stream.map` and the like have added"),
     ("stream.py", "stream", "_set_current_event", "has `current_event()` know the event"),
     ("stream.py", "stream", "_skipped_value", "knows an event that a filter has dropped"),
-    ("topics.py", "app", "_default_options", "tells whether the app sets `topic_partitions`"),
+    ("layout.py", "app", "_default_options", "tells whether the app sets `topic_partitions`"),
 ]
 # Without an underscore, and in nobody's documentation.
 INNER = [
@@ -87,11 +87,11 @@ INNER = [
     ("outbox.py", "client.connection_pool", "release", "gives the connection back"),
     ("leader.py", "lock", "local", "knows whether it holds the lock"),
     ("leader.py", "lock.local", "token", "knows whether it holds the lock"),
-    ("lock.py", "lock", "register_scripts", "keeps the lock from learning its scripts' digests from the server"),
-    ("lock.py", "lock", "do_release", "runs the script itself"),
-    ("lock.py", "lock", "do_reacquire", "runs the script itself"),
-    ("lock.py", "lock", "LUA_RELEASE_SCRIPT", "is the script"),
-    ("lock.py", "lock", "LUA_REACQUIRE_SCRIPT", "is the script"),
+    ("leader.py", "lock", "register_scripts", "keeps the lock from learning its scripts' digests from the server"),
+    ("leader.py", "lock", "do_release", "runs the script itself"),
+    ("leader.py", "lock", "do_reacquire", "runs the script itself"),
+    ("leader.py", "lock", "LUA_RELEASE_SCRIPT", "is the script"),
+    ("leader.py", "lock", "LUA_REACQUIRE_SCRIPT", "is the script"),
 ]
 # Names that classes of ours give a meaning of their own; Faust or redis-py calls, reads or writes them.
 OVERRIDDEN = {

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.redis.redelivery import Redelivery, Silent
 from streams.redis.settings import RedisSettings
+from streams.redis.trial import Redelivery, Silent
 
 COUNTS = st.integers(min_value=0, max_value=12)
 LIMITS = st.integers(min_value=2, max_value=8)

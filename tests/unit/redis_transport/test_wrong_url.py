@@ -4,8 +4,8 @@ import pytest
 from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from streams.redis.address import advice_on
 from streams.redis.server import translate
-from streams.redis.wrong_url import advice_on
 
 
 @pytest.mark.parametrize(

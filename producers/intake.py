@@ -32,7 +32,7 @@ from streams.jobs.topics import JOB_REQUESTS, record
 
 log = structlog.get_logger(__name__)
 
-_queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
+_queries = aiosql.from_path(Path(__file__).with_name("intake.sql"), "asyncpg")
 
 # Long enough for a broker that stalled to be back, short enough that a client who polls does not notice.
 _PUBLISH_AGAIN = timedelta(seconds=5)

@@ -1,16 +1,19 @@
-"""The FastAPI dependency that knows a request's caller, for every router to ask."""
+"""Each router asks these FastAPI dependencies who calls, and for the caller's trace."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
-from fastapi import Depends, Request
+import structlog
+from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from infra import tracing
 from infra.actions import Act, act_as, note_refusal
 from infra.api.problems import Problem
 from infra.auth import Caller, InvalidToken
 from infra.identity import Tokens
 from infra.postgres import Database
+from streams.delivery.traces import NO_TRACE, Trace, trace_id_of
 
 scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="Made by `teamfit token --organization ORG`.")
 
@@ -83,3 +86,24 @@ def _unauthenticated(code: str, detail: str, *, challenge: str = "") -> Problem:
 
 def _challenge(parameters: str) -> dict[str, str]:
     return {"WWW-Authenticate": f'Bearer realm="teamfit"{parameters}'}
+
+
+_TraceParent = Annotated[str | None, Header(description="W3C trace context. What is malformed is ignored.")]
+_TraceState = Annotated[list[str] | None, Header(description="Goes with `traceparent`.")]
+
+
+async def _callers_trace(request: Request, traceparent: _TraceParent = None, tracestate: _TraceState = None) -> Trace:
+    """Return the caller's trace, and bind it to the log lines about the request, which has a context of its own."""
+    if len(request.headers.getlist("traceparent")) > 1:
+        traceparent = None  # either one may be meant
+    state = ",".join(tracestate or ()) if trace_id_of(traceparent) else ""
+    # Of the span of this request, where one is made; it is below the caller's.
+    traceparent = tracing.traceparent() or traceparent
+    trace_id = trace_id_of(traceparent)
+    if trace_id is None:
+        return NO_TRACE
+    structlog.contextvars.bind_contextvars(trace_id=trace_id)
+    return Trace(traceparent, state)
+
+
+CallersTrace: TypeAlias = Annotated[Trace, Depends(_callers_trace)]
