@@ -16,6 +16,7 @@ from uuid import UUID
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
     Link,
     NonRecordingSpan,
     Span,
@@ -107,11 +108,7 @@ class Spans:
 
     @contextmanager
     def _processing(self, group: str, topic: str, entry: str | None, attempt: int, event: E) -> Iterator[E]:
-        job_id, remote = getattr(event, "job_id", None), remote_context(getattr(event, "traceparent", None))
-        attributes = self._try(group, topic, entry, attempt, event)
-        wanted_trace.set(job_id.int if isinstance(job_id, UUID) else None)
-        context = NO_CONTEXT if remote is None else below(remote)
-        with self._span(f"process {topic}", SpanKind.CONSUMER, attributes, context) as span:
+        with self._within(self._start_try(group, topic, entry, attempt, event)) as span:
             if span.is_recording() and isinstance(event, BaseModel):
                 yield event.model_copy(update={"traceparent": as_text(span.get_span_context())})
             else:
@@ -121,28 +118,36 @@ class Spans:
         """Link an event's batch to what sent it; make a span of a failing try."""
         if not self._is_wanted(event):
             return quietly(event)
-        remote = remote_context(getattr(event, "traceparent", None))
-        if remote is None or attempt > 1:
+        if attempt > 1:
             return self._processing(group, topic, entry, attempt, event)
-        return self._taking(group, topic, entry, event, remote)
+        return self._taking(group, topic, entry, event)
 
     @contextmanager
-    def _taking(self, group: str, topic: str, entry: str | None, event: E, remote: SpanContext) -> Iterator[E]:
-        began, sender = time.time_ns(), NonRecordingSpan(remote)
+    def _taking(self, group: str, topic: str, entry: str | None, event: E) -> Iterator[E]:
+        began, remote = time.time_ns(), remote_context(getattr(event, "traceparent", None))
+        # An event that no span has sent leaves its batch nothing to be linked to.
+        sender = NonRecordingSpan(INVALID_SPAN_CONTEXT if remote is None else remote)
         token = attach(set_span_in_context(sender, self._around(sender)))
         try:
             yield event
         except BaseException as error:
-            if remote.trace_flags.sampled:
-                attributes = self._try(group, topic, entry, 1, event)
-                span = self._tracer.start_span(
-                    f"process {topic}", below(remote), SpanKind.CONSUMER, attributes, start_time=began
-                )
+            if remote is None or remote.trace_flags.sampled:
+                span = self._start_try(group, topic, entry, 1, event, began=began)
                 _failed(span, error)
                 span.end()
             raise
         finally:
             detach(token)
+
+    def _start_try(
+        self, group: str, topic: str, entry: str | None, attempt: int, event: object, *, began: int | None = None
+    ) -> Span:
+        """Begin the span of a try below what has sent its event, or as a root of the job's own trace."""
+        job_id, remote = getattr(event, "job_id", None), remote_context(getattr(event, "traceparent", None))
+        attributes = self._try(group, topic, entry, attempt, event)
+        wanted_trace.set(job_id.int if isinstance(job_id, UUID) else None)
+        context = NO_CONTEXT if remote is None else below(remote)
+        return self._tracer.start_span(f"process {topic}", context, SpanKind.CONSUMER, attributes, start_time=began)
 
     def _try(self, group: str, topic: str, entry: str | None, attempt: int, event: object) -> dict[str, Any]:
         """Return what is said of a stage's try."""
@@ -294,7 +299,6 @@ class Spans:
             MESSAGING_DESTINATION: topic,
         }
 
-    @contextmanager
     def _span(
         self,
         name: str,
@@ -304,8 +308,11 @@ class Spans:
         links: Sequence[Link] = (),
         *,
         around: Context | None = None,
-    ) -> Iterator[Span]:
-        span = self._tracer.start_span(name, context, kind, attributes, links)
+    ) -> AbstractContextManager[Span]:
+        return self._within(self._tracer.start_span(name, context, kind, attributes, links), around=around)
+
+    @contextmanager
+    def _within(self, span: Span, *, around: Context | None = None) -> Iterator[Span]:
         token = attach(set_span_in_context(span, self._around(span) if around is None else around))
         try:
             yield span

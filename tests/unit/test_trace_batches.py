@@ -40,20 +40,20 @@ class Event:
 
 
 async def taken() -> None:
-    """Take three events in one batch; then one that fails, one that is tried again, and one that no one samples."""
+    """Take three events in one batch; then one that fails, one again, one not sampled, and one that no span sent."""
 
     async def fold(items: Sequence[str]) -> Sequence[None]:
         return [None] * len(items)
 
     batches = Batcher(fold, max_size=10, timeout_s=5, name="fold")
 
-    async def take(parent: str, attempt: int = 1, *, fails: bool = False) -> None:
+    async def take(parent: str | None, attempt: int = 1, *, fails: bool = False) -> None:
         event = Event(parent)
         with tracing.taking("projection", "job-events", "1-0", attempt, event) as given:
             assert given is event or attempt > 1
             if fails:
                 raise ValueError(parent)
-            await batches.submit(parent)
+            await batches.submit(str(parent))
 
     await asyncio.gather(*map(take, _SENDERS))
     with pytest.raises(ValueError, match="00-"):
@@ -62,10 +62,16 @@ async def taken() -> None:
     await take(_SENDERS[2][:-1] + "0")
     with pytest.raises(ValueError, match="00-"):
         await take(_SENDERS[2][:-1] + "0", fails=True)
+    await take(None)
+    with pytest.raises(ValueError, match="None"):
+        await take(None, fails=True)
 
 
 def test_one_span_for_a_batch_and_one_for_each_try_that_failed_or_is_repeated() -> None:
-    """The batch is below the first sender and linked to all; tries are numbered, and below what sent their event."""
+    """The batch is below the first sender and linked to all; tries are numbered, and below what sent their event.
+
+    An event that no span has sent leaves none, unless it fails.
+    """
     done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     spans = json.loads(done.stdout.splitlines()[-1])
@@ -76,9 +82,10 @@ def test_one_span_for_a_batch_and_one_for_each_try_that_failed_or_is_repeated() 
     together, repeated = sorted(named["batch fold"], key=lambda one: -len(one[1]))
     assert together[:2] == (first[1], [first, second, third])
     assert together[2]["messaging.batch.message_count"] == 3
-    fails, retried = sorted(named["process job-events"], key=lambda one: one[2]["teamfit.attempt"])
+    unsent, fails, retried = sorted(named["process job-events"], key=lambda one: (one[2]["teamfit.attempt"], one[0]))
+    assert (unsent[0], unsent[2]["error.type"]) == ("", "ValueError")
     assert (fails[0], fails[2]["error.type"], fails[2]["teamfit.attempt"]) == (first[1], "ValueError", 1)
     assert (retried[0], retried[2]["teamfit.attempt"]) == (second[1], 2)
     assert retried[2]["messaging.consumer.group.name"] == "projection"
     assert repeated[1][0][0] == second[0]
-    assert len(spans) == 4
+    assert len(spans) == 5

@@ -128,3 +128,45 @@ def test_what_a_worker_does_besides_has_no_spans() -> None:
     """Neither its timers nor the batches of what is not sampled: in a try that is sampled, clients make spans."""
     done = subprocess.run([sys.executable, "-c", _BESIDES], capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.splitlines()[0] == str([False] * 3 + [True, True] + [False] * 3), done.stderr
+
+
+_HOOKS = """
+import asyncio
+import aiohttp
+from aiohttp import web
+from infra import tracing
+from infra.settings import Settings
+from tests.served import served
+
+begun = []
+
+async def begin(*_):
+    begun.append(1)
+
+async def main():
+    app = web.Application()
+
+    async def answer(_):
+        return web.Response()
+
+    app.router.add_get("/", answer)
+    hooks = aiohttp.TraceConfig()
+    hooks.on_request_start.append(begin)
+    tracing.only_in_tries()
+    async with served(app) as address, aiohttp.ClientSession(trace_configs=[hooks]) as http:
+        await http.get(address)
+        quiet = len(begun)
+        with tracing.processing("generation", "job-accepted", "1-0", 1, object()):
+            await http.get(address)
+        print(quiet, len(begun))
+
+known = {"otlp_endpoint": "http://127.0.0.1:1", "trace_share": 1, "trace_statements": 1}
+tracing.start(Settings(_env_file=None, **known), "generation")
+asyncio.run(main())
+"""
+
+
+def test_a_call_without_spans_prepares_nothing_for_hooks() -> None:
+    """The client asks at each call which hooks there are: none where no span would be made."""
+    done = subprocess.run([sys.executable, "-c", _HOOKS], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.splitlines()[:1] == ["0 1"], done.stderr
