@@ -300,7 +300,7 @@ async def test_what_cannot_be_wanted_names_the_field(fleet: Fleet, database: Poo
 
 async def test_the_commands_do_the_same(fleet: Fleet, database: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Effects first, and only with consent; the same rows as by the API; `workers` shows what is in force."""
-    run = commands(monkeypatch, **environment(fleet.settings), COLUMNS="200", LOGNAME="ann")
+    run = commands(monkeypatch, **{**environment(fleet.settings), "COLUMNS": "200", "LOGNAME": "ann"})
     asked = ["pause", "generation", "--organization", "acme", "--for", "1h", "--reason", "why"]
     refused = await run(*asked, answer="n\n")
     assert refused.exit_code == 1

@@ -25,7 +25,7 @@ def show(teamfit: Run) -> Run:
     return partial(teamfit, "streams", "show")
 
 
-async def test_entries_are_shown_page_by_page(redis: Any) -> None:
+async def test_entries_are_shown_page_by_page(redis: Any, show: Run) -> None:
     """What is no text moves no cursor, and a long event is cut."""
     for event in (b"\x1b[2J\x00", b"\xff\xfe", b"x" * 5_000):
         await redis.xadd("job-requests", {"key": "k", "event": event, "h:source": "a test"})
@@ -51,7 +51,7 @@ async def test_entries_are_shown_page_by_page(redis: Any) -> None:
         (("job-requests", "--cursor", "here"), "leave it out"),
     ],
 )
-async def test_what_is_none_is_named_with_the_fix(redis: Any, words: tuple[str, ...], says: str) -> None:
+async def test_what_is_none_is_named_with_the_fix(redis: Any, show: Run, words: tuple[str, ...], says: str) -> None:
     """And nothing is made of it in the broker."""
     said = await show(*words)
     assert said.exit_code != 0
