@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from consumers.failures.poison import Poison
+from consumers.failures.handlers import Poison
 from infra.clock import SystemClock
 from infra.postgres import Database
 from producers.replay.records import resend
