@@ -1,4 +1,4 @@
-"""A copy of the project with one stage more, between quota and generation, made as CONTRIBUTING tells.
+"""A copy of the project with one stage more, between quota and what follows it, made as CONTRIBUTING tells.
 
 The stage's own folder, and these lines in other files, are all that it takes.
 """
@@ -13,27 +13,31 @@ from typing import Final
 
 _ROOT: Final = Path(__file__).parents[1]
 
-STAGE: Final = "moderation"
-TOPIC: Final = "job-moderation"
-CODE: Final = "moderation_refused"
+STAGE: Final = "screening"
+TOPIC: Final = "job-screening"
+CODE: Final = "screening_refused"
 REFUSED: Final = "explosives"
 """A wish with this word is refused."""
 
-# File, the line before which it stands, and the line.
+# File, the line after which it stands, and the line.
 _LINES: Final = (
-    ("streams/jobs/topics.py", 'JOB_EVENTS: Final = "job-events"\n', f'JOB_MODERATION: Final = "{TOPIC}"\n'),
+    ("streams/jobs/topics.py", "JOB_REQUESTS: Final =", f'JOB_SCREENING: Final = "{TOPIC}"'),
     (
         "streams/jobs/topics.py",
-        "    JOB_ACCEPTED: Topic(",
-        '    JOB_MODERATION: Topic("Requests that quota admitted.", (JobAccepted,)),\n',
+        "TOPICS: Final",
+        '    JOB_SCREENING: Topic("Requests that quota admitted.", (JobAccepted,)),',
     ),
-    ("streams/jobs/stages.py", "from streams.jobs.topics import", "from streams.jobs.topics import JOB_MODERATION\n"),
     (
         "streams/jobs/stages.py",
-        "    ConsumerGroup(GENERATION,",
-        f'    ConsumerGroup("{STAGE}", "consumers.{STAGE}.worker", (JOB_MODERATION,), run=JobAccepted),\n',
+        "from streams.jobs.topics import",
+        "from streams.jobs.topics import JOB_SCREENING",
     ),
-    ("streams/jobs/error_codes.py", '    "llm_refusal"', f'    "{CODE}": "The wish is one that we do not answer.",\n'),
+    (
+        "streams/jobs/stages.py",
+        "    ConsumerGroup(QUOTA,",
+        f'    ConsumerGroup("{STAGE}", "consumers.{STAGE}.worker", (JOB_SCREENING,), run=JobAccepted),',
+    ),
+    ("streams/jobs/outcomes.py", "ERROR_CODES: Final", f'    "{CODE}": "The wish is one that we do not answer.",'),
 )
 _FOLDER: Final = {
     "__init__.py": f"""
@@ -42,7 +46,7 @@ from streams.jobs.stages import app_on_demand
 __getattr__ = app_on_demand("consumers.{STAGE}.worker")
 """,
     "worker.py": f"""
-from consumers.{STAGE}.handlers import Moderation
+from consumers.{STAGE}.handlers import Screening
 from streams.jobs.dispatch import Dispatcher, GivenBack
 from streams.jobs.events import JobAccepted
 from streams.jobs.faust_app import create_app
@@ -52,12 +56,12 @@ from streams.jobs.topics import expecting
 
 def create(settings, database=None):
     app = create_app("{STAGE}", settings, database)
-    moderation = Moderation(app.database, app.database.clock, settings)
+    screening = Screening(app.database, app.database.clock, settings)
     dispatcher = Dispatcher(app.database, app.publisher, window=settings.dispatch_window)
     stage = app.stage(
         expecting(JobAccepted),
-        moderation.handle,
-        dispatcher.after(moderation.give_up),
+        screening.handle,
+        dispatcher.after(screening.give_up),
         retries=GivenBack(app.database, app.database.clock, dispatcher),
     )
     for topic in RUN_TOPICS["{STAGE}"]:
@@ -75,7 +79,7 @@ from streams.jobs.stages import topic_after
 from streams.jobs.topics import record
 
 
-class Moderation:
+class Screening:
     def __init__(self, database, clock, settings):
         self._database, self._clock = database, clock
         self._ownership = Ownership(database, timeout=timedelta(seconds=settings.stage_timeout_s))
@@ -100,10 +104,10 @@ def with_further_stage(folder: Path) -> Path:
     """Return the copy, in a folder that is empty yet."""
     for name in ("streams", "consumers", "producers", "infra"):
         shutil.copytree(_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name, before, line in _LINES:
+    for name, after, line in _LINES:
         text = (folder / name).read_text()
-        place = text.index(before)
-        (folder / name).write_text(text[:place] + line + text[place:])
+        place = text.index("\n", text.index(f"\n{after}") + 1)
+        (folder / name).write_text(f"{text[:place]}\n{line}{text[place:]}")
     stage = folder / "consumers" / STAGE
     stage.mkdir()
     for name, text in _FOLDER.items():

@@ -1,4 +1,4 @@
-"""What a stage between quota and generation takes: its folder and three files; every other place follows from them."""
+"""What a stage after quota takes: its folder and three files; every other place follows from them."""
 
 import ast
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streams.jobs.stages import GENERATION, QUOTA, RUN_TOPICS
+from streams.jobs.stages import GENERATION, QUOTA, RELEASED_TO, RUN_TOPICS
 from streams.jobs.topics import JOB_REQUESTS
 from tests.further_stage import CODE, STAGE, TOPIC, run_with, with_further_stage
 
@@ -17,6 +17,7 @@ _ROOT = Path(__file__).parents[2]
 
 _ASK = """
 import json
+from itertools import pairwise
 from consumers.generation.worker import _TOPICS as read_by_generation
 from consumers.quota.admission import _ADMITTED
 from infra.bench import steps
@@ -27,7 +28,7 @@ from infra.local.stack import WORKERS
 from infra.operations.controls import BY_ORGANIZATION, PAUSABLE
 from producers.replay.effects import follows_of
 from streams.jobs.dispatch import _ONWARD
-from streams.jobs.error_codes import ERROR_CODES
+from streams.jobs.outcomes import ERROR_CODES
 from streams.jobs.stages import ADMITS, CONSUMER_GROUPS, RELEASED_TO, RUN_ENTRIES, RUN_TOPICS
 
 def span(at, service, name):
@@ -35,9 +36,10 @@ def span(at, service, name):
 
 spans = [span(at, service, name) for at, (service, name) in enumerate([
     ("api", "POST /api"), ("api", "send job-requests"), ("quota", "process job-requests"),
-    ("quota", "send job-moderation"), ("moderation", "process job-moderation"), ("moderation", "send job-accepted"),
-    ("generation", "process job-accepted"), ("generation", "chat"), ("generation", "send job-events"),
-    ("projection", "batch Projection.project"),
+    *(step for stage, after in pairwise(RUN_TOPICS) for step in [
+        (stage, "send " + RUN_TOPICS[after][0]), (after, "process " + RUN_TOPICS[after][0])
+    ]),
+    ("generation", "chat"), ("generation", "send job-events"), ("projection", "batch Projection.project"),
 ])]
 print(json.dumps({
     "run": RUN_TOPICS,
@@ -46,7 +48,7 @@ print(json.dumps({
     "reads": read_by_generation,
     "onward": _ONWARD,
     "entries": RUN_ENTRIES,
-    "groups": CONSUMER_GROUPS["job-moderation"],
+    "groups": CONSUMER_GROUPS["job-screening"],
     "follows": [[one.topic, one.records] for one in follows_of(3)],
     "by_organization": BY_ORGANIZATION,
     "everywhere": [options(), workers(), WORKERS, PAUSABLE],
@@ -64,27 +66,25 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(done.stdout)
 
 
-def test_a_run_passes_it_between_quota_and_generation(told: Any) -> None:
+def test_a_run_passes_it_after_quota(told: Any) -> None:
     """Quota sends what it admits there, and generation reads what it has read before."""
-    assert list(told["run"]) == [QUOTA, STAGE, GENERATION]
+    assert list(told["run"]) == [QUOTA, STAGE, *RELEASED_TO]
     assert told["admits"] == [QUOTA, TOPIC]
-    assert told["released"] == [STAGE, GENERATION]
+    assert told["released"] == [STAGE, *RELEASED_TO]
     assert told["groups"] == [STAGE]
-    assert told["reads"] == ["job-accepted", "job-accepted-priority"]
+    assert told["reads"] == list(RUN_TOPICS[GENERATION])
 
 
 def test_a_retry_comes_back_to_its_own_stage(told: Any) -> None:
     """When it is due, it waits for its turn like any other, and is not sent to the stage before."""
-    assert told["onward"] == {
-        TOPIC: TOPIC,
-        "job-accepted": "job-accepted",
-        "job-accepted-priority": "job-accepted",
+    assert told["onward"] == {TOPIC: TOPIC} | {
+        topic: RUN_TOPICS[stage][0] for stage in RELEASED_TO for topic in RUN_TOPICS[stage]
     }
 
 
 def test_who_lists_stages_lists_it(told: Any) -> None:
     """Workers, options of commands, the local stack, and what may be paused, for all and for one organization."""
-    assert told["by_organization"] == [QUOTA, STAGE, GENERATION]
+    assert told["by_organization"] == [QUOTA, STAGE, *RELEASED_TO]
     assert all(STAGE in one for one in told["everywhere"])
     assert CODE in told["codes"]
 
@@ -92,16 +92,17 @@ def test_who_lists_stages_lists_it(told: Any) -> None:
 def test_a_replay_says_what_follows_there(told: Any) -> None:
     """Its failed events start a run, and each rerun passes its topic."""
     assert [TOPIC, STAGE, "teamfit.job.accepted.v1"] in told["entries"]
-    assert told["follows"] == [[TOPIC, 3], ["job-accepted", 3], ["job-events", 6]]
+    onward = [[RUN_TOPICS[stage][0], 3] for stage in RELEASED_TO]
+    assert told["follows"] == [[TOPIC, 3], *onward, ["job-events", 6]]
 
 
 def test_a_jobs_steps_are_measured_there_too(told: Any) -> None:
-    """The way there and the time in it are steps of their own, between quota's and generation's."""
+    """The way there and the time in it are steps of their own, after quota's."""
     assert told["steps"][2:6] == [
         "quota decides and releases",
         f"broker, to {STAGE}",
         f"{STAGE} decides and releases",
-        "broker, to generation",
+        f"broker, to {RELEASED_TO[0]}",
     ]
 
 

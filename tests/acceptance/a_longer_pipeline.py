@@ -1,6 +1,6 @@
 """A pipeline with a further stage, run by `test_further_stage.py` where the stage was added: each face knows it.
 
-python -m tests.acceptance.a_moderated_pipeline
+python -m tests.acceptance.a_longer_pipeline
 """
 
 import asyncio
