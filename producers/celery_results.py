@@ -112,6 +112,19 @@ class AsyncResult:
 
     info = result
 
+    @property
+    def traceback(self) -> None:
+        """Return None: where a job failed, the operators' failed events say."""
+
+    @property
+    def parent(self) -> None:
+        """Return None: no task calls a job."""
+
+    @property
+    def children(self) -> list[NoReturn]:
+        """Return none: a job calls no task."""
+        return []
+
     def ready(self) -> bool:
         """Return whether the job has ended, in any way."""
         return self.state in _READY
@@ -167,6 +180,26 @@ class AsyncResult:
         return result
 
     wait = get
+
+    def maybe_throw(self, propagate: bool = True, callback: None = None) -> object:  # noqa: FBT001, FBT002 - Celery's
+        """Return the result as it is; raise a failed or cancelled job's error.
+
+        Args:
+            propagate: return the error if false.
+            callback: refused unless it is None.
+
+        Raises:
+            TaskFailed: it failed.
+            TaskRevokedError: it was cancelled.
+        """
+        if callback is not None:
+            raise InvalidArgument("callback: nothing is called here; look at what is returned")
+        result = self.result
+        if propagate and isinstance(result, TeamfitError):
+            raise result
+        return result
+
+    maybe_reraise = maybe_throw
 
     def forget(self) -> None:
         """Do nothing: a job's end is kept as the operators' retention has it."""

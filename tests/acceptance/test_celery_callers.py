@@ -1,7 +1,9 @@
 """Code that called the Celery task calls the pipeline, unchanged but for the import."""
 
 import asyncio
+import pickle
 from collections.abc import Callable, Mapping
+from copy import copy
 from datetime import UTC, date, datetime, timedelta
 from operator import or_
 from typing import Any
@@ -86,6 +88,11 @@ async def test_a_refused_job_is_a_failure(books: Pool) -> None:
     assert result.failed()
     assert result.state == FAILURE
     assert isinstance(result.get(propagate=False), TaskFailed)
+    assert isinstance(result.maybe_throw(propagate=False), TaskFailed)
+    for throw in (result.maybe_throw, result.maybe_reraise):
+        with pytest.raises(TaskFailed, match=str(caught.value)):
+            throw()
+    assert (result.traceback, result.parent, result.children) == (None, None, [])
 
 
 @pytest.mark.parametrize(
@@ -147,6 +154,10 @@ def test_results_are_waited_for_as_celery_has_it() -> None:
     """By place or by name, with what only says how Celery would; no time, less than none, no pause between looks."""
     result = AsyncResult(GIVEN[0])
     assert (str(result), f"{result}", result.task_id, result.info) == (*[GIVEN[0]] * 3, None)
+    assert (result.maybe_throw(), result.traceback) == (None, None)
+    assert copy(result) == pickle.loads(pickle.dumps(result)) == result  # noqa: S301 - its own
+    with pytest.raises(InvalidArgument, match=r"^callback: "):
+        result.maybe_throw(callback=print)  # type: ignore[arg-type] # as old code may have it
     for arguments, how in (
         ((0,), {}),
         ((0.1, False, 0), {"no_ack": True, "follow_parents": True}),

@@ -1,6 +1,8 @@
 """What a customer does on the example of a front end, in a real browser, from another origin than the API's."""
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -13,6 +15,7 @@ from tests.browser.people import Customer, Visitor
 
 _SCRIPT = "<img src=x onerror=\"document.title='taken'\">"
 _END_MS = 60_000
+_DOCS = Path(__file__).parents[2] / "docs" / "front-ends.md"
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -83,6 +86,29 @@ async def test_a_refusal_is_said(guest: Visitor) -> None:
     await _ask(guest.page, "Anything")
     await expect(guest.page.get_by_role("alert")).to_contain_text("quota")
     await expect(guest.page.get_by_role("button", name="Ask for three activities")).to_be_enabled()
+
+
+async def test_the_snippet_of_the_docs_follows_a_job(guest: Visitor, customer: Customer) -> None:
+    """On a page below the API's own origin, as it stands there: to the end, which closes the stream."""
+    page = guest.page
+    (snippet,) = re.findall(r"^```js\n(.*?)^```", _DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    await page.goto(f"{guest.stack.api_url}/healthz")
+    job = await customer.ask()
+    await page.evaluate(
+        f"""([token, job]) => {{
+        const Stream = window.EventSource;
+        window.streams = [];
+        window.EventSource = function (url) {{ const one = new Stream(url); window.streams.push(one); return one; }};
+        window.told = [];
+        {snippet}
+        return follow(job, (kind, event) => window.told.push([kind, event.subject]));
+        }}""",
+        [guest.stack.token(customer.organization.id), job],
+    )
+    await page.wait_for_function("window.told.some(([kind]) => kind === 'completed')", timeout=_END_MS)
+    told = await page.evaluate("window.told")
+    assert [told[0], told[-1]] == [["started", job], ["completed", job]]
+    assert await page.evaluate("window.streams.map((one) => one.readyState)") == [2]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

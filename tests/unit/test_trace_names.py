@@ -2,11 +2,16 @@
 
 import ast
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
+from unittest.mock import Mock
 
+from faust.contrib.opentelemetry import OpenTelemetrySensor
+from faust.types import TP
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, messaging_attributes
 from opentelemetry.semconv.attributes import error_attributes, server_attributes
 from opentelemetry.semconv.schemas import Schemas
+from opentelemetry.trace import get_current_span
 
 from infra import tracing
 from infra.settings import Settings
@@ -48,3 +53,15 @@ def test_without_a_collector_nothing_is_made() -> None:
     with tracing.sending([("job-requests", b"{}")]) as values:
         assert values == [b"{}"]
     assert [tracing.here(), tracing.exemplar(), tracing.traceparent()] == [None] * 3
+
+
+def test_fausts_own_hook_reads_headers_and_speaks_of_kafka() -> None:
+    """docs/traces.md says why it is not used: look there when one of these has changed."""
+    tracer, told = Mock(), Mock()
+    sensor = OpenTelemetrySensor(tracer=tracer)
+    told.message.headers = {"traceparent": b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    sensor.on_stream_event_in(TP("job-requests", 0), 1, Mock(), told)
+    (begun,) = tracer.start_span.call_args_list
+    assert get_current_span(begun.kwargs["context"]).get_span_context().trace_id
+    assert begun.kwargs["attributes"]["messaging.system"] == "kafka"
+    assert list(signature(sensor.on_stream_event_out).parameters) == ["tp", "offset", "stream", "event", "state"]
