@@ -88,6 +88,13 @@ class Cancellation:
         await self.tell([end.fact])
         return end
 
+    async def tell_of_many(self, facts: Sequence[Record], **of: str) -> None:
+        """Count, log and publish that many jobs are cancelled, once that is committed."""
+        if facts:
+            telemetry.JOBS.labels("cancelled").inc(len(facts))
+            log.info("job.cancelled", jobs=len(facts), **of)
+            await self.tell(facts)
+
     async def tell(self, facts: Sequence[Record]) -> None:
         """Publish the facts of committed decisions. What the broker does not take is published later."""
         try:

@@ -8,6 +8,7 @@ import typer
 from infra.cli.errors import plain_errors
 from infra.cli.options import AsJson, Yes
 from infra.cli.output import confirm, print_json
+from infra.cli.plan_output import with_bar
 
 if TYPE_CHECKING:
     from infra.operations.erase import Texts
@@ -57,4 +58,9 @@ async def _erase(database: "Database", texts: "Texts") -> None:
     from producers.cancellation import Cancellation
 
     async with opened_broker("erase") as broker:
-        await erase_texts(database, Cancellation(database, broker, database.clock), texts, operator=operator())
+        cancellation = Cancellation(database, broker, database.clock)
+        await with_bar(
+            "erasing",
+            "The same command goes on; what is erased stays so.",
+            lambda report: erase_texts(database, cancellation, texts, operator=operator(), report=report),
+        )

@@ -80,6 +80,11 @@ async def with_progress(
         plan_id: which plan.
         apply: applies it; is given what to tell its progress.
     """
+    return await with_bar(doing, f"`teamfit {command} apply {plan_id}` goes on from here.", apply)
+
+
+async def with_bar(doing: str, going_on: str, work: Callable[[Callable[["Progress"], None]], Awaitable[P]]) -> P:
+    """Work on many items and show how far it is. `going_on` is said when it is stopped."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -91,7 +96,7 @@ async def with_progress(
             bar.update(task, total=progress.total, completed=progress.total - progress.left)
 
         try:
-            return await apply(report)
+            return await work(report)
         except asyncio.CancelledError:
-            typer.echo(f"Stopped. `teamfit {command} apply {plan_id}` goes on from here.", err=True)
+            typer.echo(f"Stopped. {going_on}", err=True)
             raise

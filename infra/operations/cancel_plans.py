@@ -4,26 +4,20 @@ The set is the jobs that a filter finds and that have not ended, with their runs
 backlog is purged.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias, Unpack
 from uuid import UUID
 
-import structlog
 from pydantic import BaseModel, Field
 
-from infra import telemetry
 from infra.operations.frozen_plans import Effects, FrozenPlan, FrozenPlans, FrozenPlanSummary, Kind, statements
 from infra.operations.job_search import JobFilter, filtered, values_of
 from infra.operations.plan_applying import Batch, Done, How, apply_plan
 from infra.postgres import Connection, Database
 from producers.cancellation import Cancellation
-from streams.delivery.deliveries import Record
 from streams.jobs.cancellations import cancel_runs, cancelled_fact
 from streams.jobs.events import JobCancelled, JobId
-
-log = structlog.get_logger(__name__)
 
 _queries = statements("cancel", counted="jobs", done="cancelled", member="job_id::text || ' ' || run")
 _items = filtered("cancel_items.sql")
@@ -117,13 +111,7 @@ class CancelApplier:
         decided = await cancel_runs(connection, list(asked.values()), at=batch.now) if asked else {}
         results = [_refusal(row) or decided[JobId(row["job_id"]), row["run"]].outcome for row in batch.rows]
         facts = [end.fact for end in decided.values() if end.outcome == "cancelled" and end.fact is not None]
-        return Done(results, lambda: self._tell(batch.plan_id, facts))
-
-    async def _tell(self, plan_id: UUID, facts: Sequence[Record]) -> None:
-        telemetry.JOBS.labels("cancelled").inc(len(facts))
-        if facts:
-            log.info("job.cancelled", plan=str(plan_id), jobs=len(facts))
-            await self.cancellation.tell(facts)
+        return Done(results, lambda: self.cancellation.tell_of_many(facts, plan=str(batch.plan_id)))
 
 
 def _refusal(row: Any) -> str | None:  # noqa: ANN401 - a row of Postgres

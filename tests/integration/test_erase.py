@@ -1,18 +1,31 @@
 """`teamfit erase`, run as an operator runs it: an organization's texts go from every table, its numbers stay."""
 
+import asyncio
 import json
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from functools import partial
+from uuid import UUID
 
 import pytest
 
+from infra.bench.console_rows import Amounts, fill
+from infra.operations.erase import Erased, erase_texts, find_texts
+from infra.postgres import Database
+from producers.broker import Broker
+from producers.cancellation import Cancellation
 from streams.jobs.events import JobRequested
 from tests.api_server import api_settings, bearer, serving
 from tests.commands import Run
 from tests.conftest import Pool
 from tests.integration.pipeline_scene import Pipeline, pipeline_on
 from tests.integration.quota_scene import add_organization, usage
+from tests.stream_entries import entries_of
 from tests.verified import assert_consistent
+from tests.waiting import wait_for
 
 # What the backend owns is the backend's to erase; an idempotency key is the caller's name for a request, not a text.
 _NOT_OURS = {"organizations", "subscriptions", "teams", "team_materials", "alembic_version"}
@@ -143,10 +156,12 @@ async def test_the_api_erases_as_the_command_does(
         api.headers.update(bearer("ops", "operator"))
         for path, erased in (("/effects", False), ("", True)):
             async with api.post(f"/api/ops/organizations/erase{path}", json=whose) as answer:
-                assert (answer.status, await answer.json()) == (200, {"organization_id": "acme", **counts})
+                so_far = {"total": 4, "left": 0, "next": None} if erased else {}
+                assert (answer.status, await answer.json()) == (200, {"organization_id": "acme", **counts, **so_far})
             assert (await _tables_with(database, "secret-acme") == set()) is erased
-        async with api.post("/api/ops/organizations/erase", json=whose) as answer:
-            assert (answer.status, (await answer.json())["live"]) == (200, 0)
+        for after in (None, str(live.job_id)):
+            async with api.post("/api/ops/organizations/erase", json={**whose, "after": after}) as answer:
+                assert (answer.status, (await answer.json())["live"]) == (200, 0)
         for path in ("/effects", ""):
             async with api.post(f"/api/ops/organizations/erase{path}", json={"organization_id": "nowhere"}) as answer:
                 assert (answer.status, (await answer.json())["code"]) == (404, "organization_not_found")
@@ -154,7 +169,7 @@ async def test_the_api_erases_as_the_command_does(
     outcome = await database.fetchval("SELECT outcome FROM job_outcomes WHERE job_id = $1", live.job_id)
     assert outcome == "cancelled"
     log = await database.fetch("SELECT action, target, face, effects FROM operator_actions ORDER BY at")
-    assert [(one["action"], one["target"], one["face"]) for one in log] == [("erase", "organization acme", "api")] * 2
+    assert [(one["action"], one["target"], one["face"]) for one in log] == [("erase", "organization acme", "api")] * 3
     done = {name: number for name, number in counts.items() if name != "live"}
     assert json.loads(log[0]["effects"]) == {**done, "cancelled": 1}
     await assert_consistent(database_url, settled=False)
@@ -190,3 +205,69 @@ async def test_an_organization_that_has_only_withdrawn_is_erased(erase: Run, dat
     assert await _tables_with(database, "secret-acme") == set()
     kept = await database.fetchval("SELECT event #>> '{data,reason}' FROM early_cancellations")
     assert kept == "[erased]"
+
+
+_MANY = Amounts(jobs=1_200, organizations=1, failed_events=300, events_of_one_job=10, actions=1, scheduled=10)
+_WORDS = ("session", "quiet relay", "would not", "outdoors")
+
+
+async def _left_of(pool: Pool) -> dict[str, set[str]]:
+    return {word: await _tables_with(pool, word) for word in _WORDS}
+
+
+async def test_many_jobs_are_erased_step_by_step(database: Pool, database_url: str, redis_url: str) -> None:
+    """Each step goes on where the one before stopped; after the last no table has a word, and no job is live."""
+    await fill(database_url, _MANY)
+    assert all((await _left_of(database)).values())
+    books, steps = Database(database_url, size=3), list[Erased]()
+    broker = Broker(api_settings(database_url=database_url, broker_url=redis_url), name="test")
+    cancellation, told = Cancellation(books, broker, books.clock), list[int]()
+    try:
+        while not steps or steps[-1].next is not None:
+            texts = await find_texts(books, "org-0")
+            steps.append(
+                await erase_texts(
+                    *(books, cancellation, texts),
+                    operator="ann",
+                    after=steps[-1].next if steps else None,
+                    at_most=timedelta(microseconds=1),
+                    report=lambda progress: told.append(progress.left),
+                )
+            )
+    finally:
+        await broker.close()
+        await books.close()
+    assert [(one.total, one.left) for one in steps] == [(1_200, 700), (1_200, 200), (1_200, 0)]
+    assert told == [1_200, 700, 700, 200, 200, 0]
+    assert await _left_of(database) == {word: set() for word in _WORDS}
+    assert await database.fetchval("SELECT count(*) FROM webhook_deliveries") == 0
+    facts = [json.loads(fields[b"event"])["subject"] for fields in await entries_of(redis_url, "job-events")]
+    assert sorted(facts) == sorted(map(str, await _live(database)))
+    assert len(facts) >= _MANY.jobs * 5 // 1_000
+
+
+async def _live(pool: Pool) -> set[UUID]:
+    """Return the jobs that had not ended before."""
+    rows = await pool.fetch("SELECT job_id FROM job_outcomes WHERE fact ->> 'type' = 'teamfit.job.cancelled.v1'")
+    return {row["job_id"] for row in rows}
+
+
+async def test_whoever_erases_may_be_killed(erase: Run, database: Pool, database_url: str, redis_url: str) -> None:
+    """The same command goes on: no table has a word, and each live job is told as cancelled once."""
+    await fill(database_url, _MANY)
+    command = [sys.executable, "-m", "infra.cli", "erase", "--organization", "org-0", "--yes"]
+    killed = await asyncio.create_subprocess_exec(*command, env=dict(os.environ))
+
+    async def begun() -> bool:
+        return bool(await database.fetchval("SELECT count(*) FROM customization_jobs WHERE requirements = '[erased]'"))
+
+    try:
+        await wait_for(begun, deadline_s=60, what="the first jobs to be erased")
+    finally:
+        killed.send_signal(signal.SIGKILL)
+        await killed.wait()
+    said = await erase("--organization", "org-0", "--yes")
+    assert said.exit_code == 0, said.output
+    assert await _left_of(database) == {word: set() for word in _WORDS}
+    facts = [json.loads(fields[b"event"])["subject"] for fields in await entries_of(redis_url, "job-events")]
+    assert len(facts) == len(set(facts)) <= len(await _live(database))

@@ -1,12 +1,15 @@
 """The operators' routes by which an organization's texts are erased."""
 
+from dataclasses import asdict
 from typing import Annotated, Final
+from uuid import UUID
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.api.caller import Authenticated
 from infra.api.problems import BODY, TOKEN, responses
+from infra.api.routes.frozen_plans import APPLY_AT_MOST
 from infra.auth import OPERATOR, Caller
 from infra.identity import Tokens
 from infra.operations import erase
@@ -30,6 +33,12 @@ class TextsOf(BaseModel):
     organization_id: Term
 
 
+class EraseTexts(TextsOf):
+    """The body says whose texts, and where an erasure goes on."""
+
+    after: UUID | None = Field(default=None, description="`next` of the answer before, where there was one.")
+
+
 class Erasure(BaseModel):
     """Rows that hold an organization's texts, or held them before they were erased."""
 
@@ -40,6 +49,14 @@ class Erasure(BaseModel):
     activities: int
     failed_events: int
     cancellations: int = Field(description="Those that came before their job was asked for.")
+
+
+class ErasureSoFar(Erasure):
+    """An erasure touches these rows, and is so far."""
+
+    total: int = Field(description="Jobs whose rows are gone through.")
+    left: int = Field(description="Jobs whose turn has not come.")
+    next: UUID | None = Field(description="Send it as `after` to go on; null: all is erased.")
 
 
 def create_router(database: Database, publisher: Publisher, tokens: Tokens) -> APIRouter:
@@ -54,18 +71,21 @@ def create_router(database: Database, publisher: Publisher, tokens: Tokens) -> A
         return _shown(await erase.find_texts(database, body.organization_id))
 
     @router.post("", responses=_ERASES)
-    async def erase_texts(body: TextsOf, caller: Annotated[Caller, Depends(operator)]) -> Erasure:
-        """Erase an organization's texts in every table, after its live jobs are cancelled. This cannot be undone.
+    async def erase_texts(body: EraseTexts, caller: Annotated[Caller, Depends(operator)]) -> ErasureSoFar:
+        """Erase an organization's texts for about ten seconds, live jobs cancelled first. This cannot be undone.
 
-        Answered when all is erased. A repeat changes nothing, and goes on where an outage has stopped this. Repeat it
-        once the topics' retention in the broker has passed.
+        Repeat the call with `after` set to the answer's `next` until that is null; nothing runs on in between. From the
+        beginning it may be repeated too, and changes nothing where all is erased. Repeat it once the topics' retention
+        in the broker has passed.
         """
         async with heavy.one():
             texts = await erase.find_texts(database, body.organization_id)
+            so_far = erase.Erased(0, 0)
             if texts.anything:
                 cancellation = Cancellation(database, publisher, database.clock)
-                await erase.erase_texts(database, cancellation, texts, operator=caller.subject)
-        return _shown(texts)
+                how = erase.How(operator=caller.subject, after=body.after, at_most=APPLY_AT_MOST)
+                so_far = await erase.erase_texts(database, cancellation, texts, **how)
+        return ErasureSoFar(**dict(_shown(texts)), **asdict(so_far))
 
     return router
 

@@ -1,6 +1,8 @@
 """An organization's texts are erased; a page says first how much there is."""
 
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Final
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
@@ -10,12 +12,14 @@ from infra.console.asking import Question
 from infra.console.desk import Desk
 from infra.console.pages.organizations import address_of_organization
 from infra.console.visits import Visit
-from infra.operations.erase import Texts, erase_texts, find_texts
+from infra.operations.erase import Erased, Texts, erase_texts, find_texts
 from infra.texts import STORABLE
 from producers.cancellation import Cancellation
 from producers.turns import Turns
 
-_AGAIN = "Repeat it once the topics' retention in the broker has passed, then run teamfit verify."
+# Short enough that whoever looks sees it move, and no proxy hangs up.
+_STEP: Final = timedelta(seconds=5)
+_AGAIN: Final = "Repeat it once the topics' retention in the broker has passed, then run teamfit verify."
 
 
 class _Of(BaseModel):
@@ -24,6 +28,7 @@ class _Of(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: Annotated[str, STORABLE]
+    after: UUID | None = None
 
 
 def routes(desk: Desk) -> list[Route]:
@@ -42,12 +47,17 @@ def routes(desk: Desk) -> list[Route]:
         return question.asked(desk, visit)
 
     async def act(visit: Visit) -> Response:
-        """Cancel its live jobs, and erase its texts in every table. A repeat goes on after an outage."""
+        """Erase some of its texts. The page of a step sends for the next one."""
         async with heavy.one():
-            texts = await found(visit)
+            texts, so_far = await found(visit), Erased(0, 0)
             if texts.anything:
                 cancellation = Cancellation(desk.database, desk.broker, desk.database.clock)
-                await erase_texts(desk.database, cancellation, texts, operator=visit.session.subject)
+                after, by = _Of.model_validate(visit.fields).after, visit.session.subject
+                so_far = await erase_texts(desk.database, cancellation, texts, operator=by, after=after, at_most=_STEP)
+        if so_far.next is not None:
+            whose = texts.organization_id
+            back = address_of_organization(whose)
+            return desk.show(visit, "erasing.html", organization_id=whose, so_far=so_far, back=back)
         return _question(texts, "Its texts are erased", _AGAIN, None).asked(desk, visit)
 
     return [desk.action("/organization/erase", choose), desk.action("/organization/erase/confirmed", act)]

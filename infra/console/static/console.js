@@ -93,5 +93,9 @@
     }
   });
 
+  // Work that is done step by step is sent on by itself; whoever leaves the page stops it.
+  const again = document.querySelector("form[data-again]");
+  if (again) again.submit();
+
   open();
 })();
