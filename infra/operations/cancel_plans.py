@@ -12,7 +12,8 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from infra.operations.frozen_plans import Effects, FrozenPlan, FrozenPlans, FrozenPlanSummary, Kind, statements
-from infra.operations.job_search import JobFilter, filtered, values_of
+from infra.operations.job_search import JobFilter, values_of
+from infra.operations.job_statements import filtered
 from infra.operations.plan_applying import Batch, Done, How, apply_plan
 from infra.postgres import Connection, Database
 from producers.cancellation import Cancellation

@@ -3,27 +3,27 @@
 A page costs the same however many jobs there are.
 
 Every statement is planned for the values that it is given, and reads an index from one end: the jobs in the order of
-time, those of a status, an organization or a team, those with an error. Words of wishes have an index of their own,
-which finds all jobs that have them: good for words that few have. Of words that more than 10,000 have, 10,000 of the
-jobs that the rest of the filter finds are looked at for a page, which says so and has a link to go on. A count stops at
-10,000 and says so too.
+time, those of a status, an organization or a team, those with an error. Of several conditions that no index has
+together, statistics say how many jobs meet them: few are found by all their indices at once, many in the order of a
+page (`job_statements.py`). Words of wishes have an index of their own, which finds all jobs that have them: good for
+words that few have. Of words that more than 10,000 have, 10,000 of the jobs that the rest of the filter finds are
+looked at for a page, which says so and has a link to go on. A count stops at 10,000 and says so too.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 from uuid import UUID
 
-import aiosql
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from consumers.projection.fold import Status, status_of
 from infra.advice import require_known
 from infra.clock import Moment
 from infra.operations.cursors import read_cursor, write_cursor
+from infra.operations.job_statements import MANY, PLAIN, WALK, statements_for, walk_for
 from infra.postgres import Connection, Database, plan_for_values
 from infra.texts import STORABLE
 from streams.jobs.known_names import unknown_names
@@ -40,35 +40,6 @@ _LARGEST_INT: Final = 2**31 - 1
 
 Term: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=1_000), STORABLE]
 TermOrEmpty: TypeAlias = Annotated[str, StringConstraints(max_length=1_000), STORABLE]
-
-
-_JOBS: Final = "customization_jobs AS job"
-# Fenced off by OFFSET: the planner would rather read all jobs than look up each that has the words.
-_JOBS_SAYING: Final = """(
-    SELECT one.job_id::uuid AS job_id FROM job_words AS one WHERE one.words @@ websearch_to_tsquery('simple', :words)
-) AS said
-CROSS JOIN LATERAL (SELECT * FROM customization_jobs AS one WHERE one.job_id = said.job_id OFFSET 0) AS job"""
-_SAYS: Final = """EXISTS (
-    SELECT FROM job_words AS said
-    WHERE said.job_id = job.job_id::text AND said.words @@ websearch_to_tsquery('simple', :words) OFFSET 0
-)"""
-
-
-def filtered(name: str, *, jobs: str = _JOBS) -> Any:  # noqa: ANN401 - aiosql's queries have no types
-    """Return a file's statements with the conditions of a filter of jobs in them."""
-    folder = Path(__file__).parent
-    _, _, chosen = (folder / "job_filter.sql").read_text(encoding="utf-8").partition("\n")
-    _, _, statements = (folder / name).read_text(encoding="utf-8").partition("\n\n")
-    for place, text in (("jobs", jobs), ("chosen", chosen.rstrip()), ("says", _SAYS)):
-        statements = statements.replace(f"/* {place} */", text)
-    if ":words" not in statements:
-        statements = statements.replace(", words)", ")")
-    return aiosql.from_str(statements, "asyncpg")
-
-
-_plain = filtered("job_search.sql")
-_saying = filtered("job_search.sql", jobs=_JOBS_SAYING)
-_walk = filtered("job_walk.sql")
 
 
 class JobFilter(BaseModel):
@@ -171,9 +142,9 @@ async def _listed(
 ) -> tuple[JobPage, Count]:
     """Find a page and its count side by side, since each may look at many jobs; unless both would look at the same."""
     said_by = await _said_by(database, chosen)
-    if _is_walked(said_by) and order == "newest" and cursor is None and not _is_of_words(chosen):
+    if _is_walked(said_by) and cursor is None and not _is_of_words(chosen):
         async with database.transaction() as connection:
-            return await _walked(connection, await values_of(connection, chosen), order=order, limit=limit)
+            return await _walked(connection, chosen, order=order, limit=limit)
     page, count = await asyncio.gather(
         _find(database, chosen, said_by, order=order, limit=limit, cursor=cursor), _count(database, chosen, said_by)
     )
@@ -203,15 +174,15 @@ async def _find(
 ) -> JobPage:
     place = (None, None) if cursor is None else read_cursor(cursor)
     async with database.transaction() as connection:
-        values = await values_of(connection, chosen)
         if not _is_walked(said_by):
-            queries = _plain if chosen.words is None else _saying
+            values = await values_of(connection, chosen)
+            queries = await statements_for(connection, values)
             return _page(await _found(queries, connection, order, limit, place, values), limit)
         # Mostly a part of them has enough.
-        page, _ = await _walked(connection, values, order=order, limit=limit, place=place, most=COUNTED // 4)
+        page, _ = await _walked(connection, chosen, order=order, limit=limit, place=place, most=COUNTED // 4)
         if page.next is None or page.looked_at is None:
             return page
-        page, _ = await _walked(connection, values, order=order, limit=limit, place=place)
+        page, _ = await _walked(connection, chosen, order=order, limit=limit, place=place)
         return page
 
 
@@ -219,11 +190,11 @@ async def _count(database: Database, chosen: JobFilter, said_by: int | None) -> 
     if said_by is not None and _is_of_words(chosen):
         return Count.of(said_by)
     async with database.transaction() as connection:
-        values = await values_of(connection, chosen)
         if _is_walked(said_by):
-            _, count = await _walked(connection, values, order="newest", limit=1)
+            _, count = await _walked(connection, chosen, order="newest", limit=1)
             return count
-        queries = _plain if chosen.words is None else _saying
+        values = await values_of(connection, chosen)
+        queries = await statements_for(connection, values)
         return Count.of(int(await queries.count(connection, limit=COUNTED + 1, **values)))
 
 
@@ -235,12 +206,12 @@ async def values_of(connection: Connection, chosen: JobFilter) -> dict[str, Any]
     """
     await plan_for_values(connection, by_index=True)
     code = chosen.error_code
-    if code is not None and code not in ERROR_CODES and not await _plain.has_error_code(connection, error_code=code):
+    if code is not None and code not in ERROR_CODES and not await PLAIN.has_error_code(connection, error_code=code):
         require_known("error_code", code, ERROR_CODES)
     values = chosen.model_dump(exclude={"trace_id", "words"})
     values["job_ids"] = None
     if chosen.trace_id is not None:
-        values["job_ids"] = (await _plain.of_trace(connection, trace_id=chosen.trace_id))["ids"]
+        values["job_ids"] = (await PLAIN.of_trace(connection, trace_id=chosen.trace_id))["ids"]
     if chosen.words is not None:
         values["words"] = chosen.words
     return values
@@ -249,25 +220,29 @@ async def values_of(connection: Connection, chosen: JobFilter) -> dict[str, Any]
 async def _said_by(database: Database, chosen: JobFilter) -> int | None:
     """Return how many jobs have the words, up to one more than 10,000; 0 without words.
 
-    None: only words are given that a wish must not have.
+    None: only words are given that a wish must not have. With other conditions it is enough that many seem to have
+    them: what is said of these jobs is then said of those that were looked at.
     """
     if chosen.words is None:
         return 0
     asked = {"words": chosen.words, "limit": COUNTED + 1}
     async with database.transaction() as connection:
         await plan_for_values(connection, by_index=True)
-        if await _most_have(connection, chosen.words):
-            some: int | None = await _walk.saying_of_some(connection, looked_at=2 * COUNTED, **asked)
+        expected = await _seem_to_have(connection, chosen.words)
+        if expected > MANY and not _is_of_words(chosen):
+            return COUNTED + 1
+        if expected > max(COUNTED, _MOST * await WALK.kept(connection)):
+            some: int | None = await WALK.saying_of_some(connection, looked_at=2 * COUNTED, **asked)
             if some is not None and some > COUNTED:
                 return some
-        counted: int | None = await _walk.saying(connection, **asked)
+        counted: int | None = await WALK.saying(connection, **asked)
     return counted
 
 
-async def _most_have(connection: Connection, words: str) -> bool:
-    """Return true if more than half of all jobs seem to have some words, and enough to stop counting."""
-    (plan,) = await _walk.plan_of_saying(connection, words=words)
-    return bool(plan["Plan"]["Plan Rows"] > max(COUNTED, _MOST * await _walk.kept(connection)))
+async def _seem_to_have(connection: Connection, words: str) -> int:
+    """Return how many jobs seem to have some words."""
+    (plan,) = await WALK.plan_of_saying(connection, words=words)
+    return int(plan["Plan"]["Plan Rows"])
 
 
 def _is_walked(said_by: int | None) -> bool:
@@ -281,18 +256,20 @@ def _is_of_words(chosen: JobFilter) -> bool:
 
 async def _walked(
     connection: Connection,
-    values: Mapping[str, Any],
+    chosen: JobFilter,
     *,
     order: Order,
     limit: int,
     place: _Place = (None, None),
     most: int = COUNTED,
 ) -> tuple[JobPage, Count]:
-    """Return a page of the jobs with the words among the next that the rest of the filter finds, and their count."""
-    walk = _walk.newest if order == "newest" else _walk.oldest
+    """Return a page of those with the words among the next that the rest of a filter finds, and their count."""
+    values = await values_of(connection, chosen)
+    queries = await walk_for(connection, values)
+    walk = queries.newest if order == "newest" else queries.oldest
     seen = await walk(connection, limit=limit + 1, looked_at=most, before_at=place[0], before_id=place[1], **values)
     those = {name: None for name in values if name != "words"} | {"job_ids": seen["first"]}
-    page = _page(await _found(_plain, connection, order, limit, (None, None), those), limit)
+    page = _page(await _found(PLAIN, connection, order, limit, (None, None), those), limit)
     there_may_be_more = seen["looked_at"] == most
     if page.next is None and there_may_be_more:
         page = JobPage(page.jobs, write_cursor(seen["last_at"], seen["last_id"]), looked_at=most)

@@ -29,6 +29,10 @@ SELECT count(*) FROM (
     SELECT FROM /* jobs */ WHERE /* chosen */ ORDER BY job.created_at DESC, job.job_id DESC LIMIT :limit
 ) AS bounded;
 
+-- name: plan_of(status, organization_id, team_id, since, until, error_code, run, job_ids)$
+-- The plan for all jobs that a filter finds: its estimate comes from statistics, and reads no job.
+EXPLAIN (FORMAT JSON) SELECT FROM customization_jobs AS job WHERE /* chosen */;
+
 -- name: has_error_code(error_code)$
 -- Whether a job ended with an error code.
 SELECT EXISTS (SELECT FROM customization_jobs WHERE error_code = :error_code);

@@ -6,7 +6,7 @@
 -- name: newest(limit, looked_at, before_at, before_id, status, organization_id, team_id, since, until, error_code, run, job_ids, words)^
 -- The newest jobs after a place: how many were looked at, how many of them have the words, the first of these, and the last looked at.
 WITH looked_at AS MATERIALIZED (
-    SELECT job.job_id, job.created_at FROM customization_jobs AS job
+    SELECT job.job_id, job.created_at FROM /* jobs */
     WHERE /* chosen */
         AND (:before_at::timestamptz IS NULL OR (job.created_at, job.job_id) < (:before_at, :before_id::uuid))
     ORDER BY job.created_at DESC, job.job_id DESC
@@ -28,7 +28,7 @@ SELECT
 -- name: oldest(limit, looked_at, before_at, before_id, status, organization_id, team_id, since, until, error_code, run, job_ids, words)^
 -- The same of the oldest.
 WITH looked_at AS MATERIALIZED (
-    SELECT job.job_id, job.created_at FROM customization_jobs AS job
+    SELECT job.job_id, job.created_at FROM /* jobs */
     WHERE /* chosen */
         AND (:before_at::timestamptz IS NULL OR (job.created_at, job.job_id) > (:before_at, :before_id::uuid))
     ORDER BY job.created_at, job.job_id

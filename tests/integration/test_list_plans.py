@@ -252,15 +252,31 @@ async def test_a_word_that_most_have_is_counted_without_listing_them(postgres: P
     assert str(await count_jobs(database, JobFilter(words="session kayaks nowhere"))) == "0"
 
 
-@pytest.mark.parametrize("chosen", [{"error_code": "llm_timeout"}, {"status": "failed", "run": 2}], ids=str)
-async def test_jobs_of_an_error_or_of_another_run_are_read_in_the_order_of_a_page(
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"error_code": "llm_timeout"},
+        {"status": "failed", "run": 2},
+        {"status": "failed", "error_code": "llm_timeout"},
+        {"status": "cancelled", "error_code": "llm_timeout"},
+        {"error_code": "llm_timeout", "run": 2},
+        {"error_code": "llm_timeout", "run": 2, "status": "failed"},
+        {"team_id": f"{BIG}-1", "run": 2, "status": "cancelled"},
+        {"organization_id": BIG, "run": 2, "error_code": "llm_timeout"},
+    ],
+    ids=str,
+)
+async def test_jobs_that_meet_one_condition_alone_are_not_passed_by(
     postgres: Postgres, database: Database, chosen: dict[str, object]
 ) -> None:
-    """No map of them all is made for the first of them, and none that has not failed is passed by."""
+    """However many meet each: of five million jobs a hundred thousand of run 2 were read for those with an error.
+
+    No map of them all is made for the first of many, either.
+    """
     before = postgres.log.stat().st_size
-    page, count = await list_jobs(database, JobFilter.model_validate(chosen))
+    _, count = await list_jobs(database, JobFilter.model_validate(chosen))
     found = [one for one in readings(postgres.log, after=before) if one.table == "customization_jobs"]
-    assert sum(one.rows for one in found) <= len(page.jobs) + 1 + count.number
+    assert sum(one.rows for one in found) <= 2 * count.number + 1
 
 
 def _pairs(filters: dict[str, Sequence[str]]) -> Iterator[dict[str, str]]:

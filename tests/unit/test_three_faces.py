@@ -13,7 +13,8 @@ _FACES: Final = {"cli", "api", "console"}
 _PARTS: Final = {
     *("cursors.write_cursor", "cursors.read_cursor", "cursors.read_delivery_cursor", "cursors.read_endpoint_cursor"),
     *("controls.plain", "faults.faults_of", "frozen_plans.statements", "history.read_history"),
-    *("job_search.filtered", "job_search.values_of", "job_search.count_jobs", "job_search.find_jobs"),
+    *("job_search.values_of", "job_search.count_jobs", "job_search.find_jobs", "job_statements.filtered"),
+    *("job_statements.statements_for", "job_statements.walk_for"),
     *("job_search.notice_of", "plan_applying.apply_plan", "prices.currency", "prices.micro_units"),
     *("prices.amount_of", "prices.budget_of", "prices.kind_of", "prices.spent_amount", "tenants.organization_in"),
 }
