@@ -27,7 +27,7 @@ from infra.bench.http_load import Api, Times, at_rate, by_connections
 from infra.bench.peers.plot import Bar, draw
 from infra.local.organizations import BIRCH
 from infra.local.processes import HOST, GuardedProcess, free_port
-from infra.local.stack import ALL, API, WORKERS, Stack
+from infra.local.stack import ALL, API, PROCESSES, WORKERS, Stack
 from infra.postgres import Database
 from infra.settings import Settings
 
@@ -75,6 +75,7 @@ def main() -> int:
     parser.add_argument("--stored", type=int, default=1_000_000, help="jobs stored before reading (default 1000000)")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each measure takes (default 10)")
     parser.add_argument("--rates", type=float, nargs="+", default=_RATES, help="jobs a second to follow (default 50)")
+    parser.add_argument("--memory", action="store_true", help="measure the idle fleets' memory alone")
     parser.add_argument("--plot", type=Path, help="draw the overhead over the rates into this SVG file")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     options = parser.parse_args()
@@ -83,16 +84,16 @@ def main() -> int:
     def step(name: str) -> None:
         progress.print(f"{name} …")
 
-    memory = {}
     with Stack(Settings(), llm_latency_s=_LLM_S, report=step) as stack:
         step("waiting until the fleet is idle")
-        memory["one process a stage"] = _idle_memory(stack)
-        requests = asyncio.run(_requests(stack, options, step))
-    with Stack(Settings(), llm_latency_s=_LLM_S, parts=(ALL, API), report=step) as stack:
-        step("waiting until the small fleet is idle")
-        memory["every stage in one process"] = _idle_memory(stack)
+        memory = {"one process a stage": _idle_memory(stack)}
+        requests = [] if options.memory else asyncio.run(_requests(stack, options, step))
+    for form, part in (("one process a stage, forked from one", PROCESSES), ("every stage in one process", ALL)):
+        with Stack(Settings(), llm_latency_s=_LLM_S, parts=(part, API), report=step) as stack:
+            step("waiting until the small fleet is idle")
+            memory[form] = _idle_memory(stack)
     report = Report(requests, memory)
-    if options.plot:
+    if options.plot and requests:
         options.plot.write_text(_plot(report, options.rates))
     if options.json:
         print(report.as_json())
@@ -216,8 +217,12 @@ def _listens(port: int) -> bool:
 def _idle_memory(stack: Stack) -> dict[str, float]:
     """Return the PSS of each process of ours, in megabytes, and the sum of them."""
     time.sleep(_IDLE_S)
-    ours = {name: pid for name, pid in stack.pids().items() if name in {*WORKERS, ALL, API}}
-    memory = {name: round(psutil.Process(pid).memory_full_info().pss / _MEGABYTE, 1) for name, pid in ours.items()}
+    ours = {name: psutil.Process(pid) for name, pid in stack.pids().items() if name in {*WORKERS, ALL, PROCESSES, API}}
+    if PROCESSES in ours:
+        # Forked in the order of the stages.
+        forked = sorted(ours[PROCESSES].children(), key=lambda child: child.pid)
+        ours |= dict(zip(WORKERS, forked, strict=True))
+    memory = {name: round(process.memory_full_info().pss / _MEGABYTE, 1) for name, process in ours.items()}
     return memory | {"together": round(sum(memory.values()), 1)}
 
 
@@ -240,7 +245,8 @@ def _show(report: Report) -> None:
         ratio = f"{one.of_beside:.2f}" if one.of_beside else ""
         times = one.times
         table.add_row(one.name, f"{times.p50_ms:g}", f"{times.p99_ms:g}", f"{times.rate:,.0f}", beside, ratio)
-    console.print(table)
+    if report.requests:
+        console.print(table)
     for fleet, memory in report.memory_mb.items():
         parts = ", ".join(f"{name} {megabytes:.0f}" for name, megabytes in memory.items() if name != "together")
         console.print(f"Idle memory, {fleet}: {memory['together']:.0f} MB ({parts})")

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
-from rich.console import Console
+
+from infra.cli.loading import nothing_unused
 
 _FAILED = 1
 _MISUSED = 2
@@ -20,7 +21,8 @@ def plain_errors() -> Iterator[None]:
     """
     import asyncio
 
-    import structlog
+    with nothing_unused():
+        import structlog
 
     from infra.errors import InvalidSetting, TeamfitError
     from streams.redis.errors import TransportError
@@ -39,4 +41,6 @@ def plain_errors() -> Iterator[None]:
 
 
 def _say(message: str) -> None:
+    from rich.console import Console
+
     Console(stderr=True, soft_wrap=True).print(f"teamfit: {message}", style="red", markup=False, highlight=False)

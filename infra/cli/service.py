@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from infra.cli.errors import plain_errors
+from infra.cli.loading import nothing_unused
 
 app = typer.Typer()
 
@@ -38,7 +39,8 @@ class _Worker(TyperCommand):
 
 
 def _stages() -> Sequence[str]:
-    from streams.jobs.stages import STAGES
+    with nothing_unused():
+        from streams.jobs.stages import STAGES
 
     return [stage.name for stage in STAGES]
 
@@ -56,15 +58,31 @@ def worker(
     ready_file: Annotated[
         Path | None, typer.Option(help="A file to make once all stages consume, and to remove when they stop.")
     ] = None,
+    *,
+    processes: Annotated[
+        bool, typer.Option("--processes", help="Give each stage a process of its own, and start again what ends.")
+    ] = False,
 ) -> None:
     """Run stages until SIGTERM or Ctrl-C, which let them finish what they have begun.
 
     One is the same as `faust -A consumers.STAGE worker`, with this project's log format. Several share this process,
     one pool of connections and one port; `teamfit worker all` suits small installations.
-    """
-    from infra.cli.stage_worker import run_stages
 
-    run_stages(_stages() if _ALL in stages else stages, ready_file=ready_file)
+    With --processes they share no more than the memory of their code, which is loaded once. TEAMFIT_WORKER_PORT is then
+    the port of the first stage, and the others have the next ones, in the order of the list of stages.
+    """
+    with nothing_unused():
+        from infra.cli.stage_worker import ready_file_kept, run_stages
+
+    chosen = [stage for stage in _stages() if stage in stages or _ALL in stages]
+    tell = ready_file_kept(ready_file)
+    if not processes:
+        run_stages(chosen, tell)
+    else:
+        from infra.cli.stage_processes import fork_each
+
+        stage, parent = fork_each(chosen, tell)
+        run_stages([stage], parent.tell, parent=parent.fileno)
 
 
 @app.command()

@@ -36,6 +36,7 @@ from streams.jobs.stages import STAGES
 WORKERS: Final = tuple(stage.name for stage in STAGES)
 API: Final = "api"
 ALL: Final = "all"  # every stage in one worker
+PROCESSES: Final = "processes"  # every stage, each in a process that is forked from one
 LLM: Final = "llm"
 WEB: Final = "web"  # the example of a front end
 TRACES: Final = "traces"  # a collector that shows what it gets
@@ -44,7 +45,7 @@ TRACES: Final = "traces"  # a collector that shows what it gets
 _READY_S = 60.0
 _BROKER_S = 10.0
 _TOKEN_LIFETIME = timedelta(days=1)
-_LOOKED_AT: Final = {LLM: "/v1/models", WEB: "/", TRACES: "/"}
+_LOOKED_AT: Final = {API: "/readyz", LLM: "/v1/models", WEB: "/", TRACES: "/"}
 
 
 class Stack:
@@ -82,7 +83,7 @@ class Stack:
             llm_latency_s: how long the offline LLM takes for each answer.
             broker_parameters: the query of the embedded broker's URL, such as "lease=2s".
             durable: whether the embedded servers survive a crash of the machine; off is faster, in memory if it can.
-            parts: which stages to run (or `ALL` in one process), and whether the API, `WEB` and `TRACES`. A name with
+            parts: which stages to run (or `ALL`, or `PROCESSES`), and whether the API, `WEB` and `TRACES`. A name with
                 a number is one more of the same: "quota-2".
             variables: called with the name of a part; more environment variables for it.
             report: called with each step of the start, for people to read.
@@ -281,7 +282,8 @@ class Stack:
             return ["-m", "infra.local.traces", "--port", str(self._port_of(TRACES))]
         if name == LLM:
             return ["-m", "infra.local.llm", "--port", str(self._port_of(LLM)), "--latency", str(self._llm_latency_s)]
-        return ["-m", "infra.cli", "worker", _kind(name), "--ready-file", str(self._ready_file(name))]
+        stages = [ALL, "--processes"] if name == PROCESSES else [_kind(name)]
+        return ["-m", "infra.cli", "worker", *stages, "--ready-file", str(self._ready_file(name))]
 
     def _child(self, name: str, arguments: list[str]) -> GuardedProcess:
         return GuardedProcess(
@@ -295,12 +297,9 @@ class Stack:
         )
 
     def _wait_ready(self, name: str, child: GuardedProcess) -> None:
-        if _kind(name) == API:
-            child.wait_ready(lambda: _answers(self._port_of(name), "/readyz"), timeout_s=_READY_S)
-        elif name in _LOOKED_AT:
-            child.wait_ready(lambda: _answers(self._port_of(name), _LOOKED_AT[name]), timeout_s=_READY_S)
-        else:
-            child.wait_ready(self._ready_file(name).exists, timeout_s=_READY_S)
+        path = _LOOKED_AT.get(_kind(name))
+        ready = self._ready_file(name).exists if path is None else lambda: _answers(self._port_of(name), path)
+        child.wait_ready(ready, timeout_s=_READY_S)
 
     def _ready_file(self, name: str) -> Path:
         return self.folder / f"{name}.ready"

@@ -14,7 +14,9 @@ finally:
     print(*sorted(sys.modules), file=sys.stderr)
 """
 _HEAVY = {"faust", "fastapi", "asyncpg", "aiosql", "sqlalchemy", "openai", "aiohttp", "redis", "structlog", "uvicorn"}
-_SHARED = {"infra", "infra.cli", "infra.garbage"} | {f"infra.cli.{name}" for name in ("errors", "options", "output")}
+_SHARED = {"infra", "infra.cli", "infra.garbage"} | {
+    f"infra.cli.{name}" for name in ("errors", "loading", "options", "output")
+}
 
 _ALL_MODULES = """
 import sys

@@ -16,6 +16,7 @@ SMALL = {
     "infra/api/openapi_file.py": "`python -m infra.api.openapi_file` runs it",
     "infra/api/routes/overview.py": "one route for one operation",
     "infra/cli/__main__.py": "`python -m infra.cli` runs it",
+    "infra/cli/loading.py": "two modules of commands use it before they load anything else",
     "infra/garbage.py": "the help of each command loads it, and nothing else of ours",
     "infra/local/environment.py": "tests start processes with it, without the local stack",
     "infra/migrations/sql.py": "each migration calls it",
