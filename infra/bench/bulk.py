@@ -98,7 +98,8 @@ def main() -> int:
     """Run the benchmark with the command line's options."""
     parser = argparse.ArgumentParser(prog="python -m infra.bench.bulk", description=__doc__)
     parser.add_argument("--items", type=int, default=100_000, help="waiting jobs or failed events (default 100000)")
-    parser.add_argument("--kind", choices=["cancel", "discard", "replay", "erase"], default="cancel", help="what is done")
+    kinds = ["cancel", "discard", "replay", "erase"]
+    parser.add_argument("--kind", choices=kinds, default="cancel", help="what is done")
     parser.add_argument("--rate", type=int, default=2_000, help="items a second (default 2000)")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     options = parser.parse_args()
