@@ -1,6 +1,7 @@
 """The Faust app of the webhooks stage."""
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import structlog
 
@@ -18,6 +19,8 @@ from streams.jobs.topics import JOB_EVENTS, read_fact
 log = structlog.get_logger(__name__)
 
 _CATCH_UP_S = 30.0
+# A webhook is sent so much later, and the events of many jobs are read together.
+_LINGER = timedelta(milliseconds=100)
 
 
 def create(settings: Settings, database: Database | None = None) -> StageApp:
@@ -33,7 +36,9 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
         concurrency=settings.webhook_concurrency,
     )
     facts = Facts(app.database, clock, settings, recorded=sender.poke)
-    app.feed(JOB_EVENTS, app.stage(read_fact, facts.handle, is_last=True), concurrency=settings.batch_size)
+    app.feed(
+        JOB_EVENTS, app.stage(read_fact, facts.handle, is_last=True), concurrency=settings.batch_size, linger=_LINGER
+    )
     app.watch(lambda: sender.held)
     app.close_first(sender.close)
     _send(app, sender)

@@ -141,12 +141,19 @@ class StageApp(faust.App):
             timeout=timeout or timedelta(seconds=_BATCHES_IN_A_TRY * self.settings.stage_timeout_s),
         )
 
-    def feed(self, topic: str, stage: Stage[Any], *, concurrency: int) -> None:
-        """Have an agent take the topic's deliveries through a stage, this many at once."""
+    def feed(self, topic: str, stage: Stage[Any], *, concurrency: int, linger: timedelta = timedelta(0)) -> None:
+        """Have an agent take the topic's deliveries through a stage.
+
+        Args:
+            topic: of the deliveries.
+            stage: that they go through.
+            concurrency: how many at once.
+            linger: how long new entries may wait for company, for a stage whose work no caller waits for.
+        """
         if stage not in self.stages:
             self.stages.append(stage)
         self.concurrency = max(self.concurrency, concurrency)
-        source = self.topic(topic, key_type=bytes, value_type=bytes, config=_topic_config(self, topic))
+        source = self.topic(topic, key_type=bytes, value_type=bytes, config=_topic_config(self, topic, linger))
         self.agent(source, name=f"{stage.group}:{topic}")(agent_of(stage, at_once=concurrency))
 
     def watch(self, *held: Callable[[], str | None]) -> None:
@@ -322,8 +329,8 @@ def _watcher(app: StageApp) -> Watch:
     return watch
 
 
-def _topic_config(app: faust.App, topic: str) -> dict[str, Any]:
+def _topic_config(app: faust.App, topic: str, linger: timedelta) -> dict[str, Any]:
     # Redis trims a stream of what its groups have acknowledged, so it must know those that have not started yet.
     # Kafka keeps by time, and refuses configuration that it does not know.
     on_kafka = app.conf.broker[0].scheme == "kafka"
-    return {} if on_kafka else {"groups": list(CONSUMER_GROUPS[topic])}
+    return {} if on_kafka else {"groups": list(CONSUMER_GROUPS[topic]), "linger": linger}

@@ -102,6 +102,7 @@ class Consumer(PositionlessConsumer):
             trial=self.trial,
             most_queued=min(self.settings.prefetch, self.app.conf.stream_buffer_maxsize),
             groups=self._groups,
+            linger_s=self._topics.linger_s,
             renewals_fail=lambda: self.lease.is_failing,
             hears_of_hand_backs=lambda: self.hand_backs.heard,
         )

@@ -51,6 +51,7 @@ class Worker:
         trial: the worker's one slot for an entry that is tried.
         most_queued: how many entries of one topic may wait for an agent.
         groups: the groups that must see every entry of a topic.
+        linger_s: for how long new entries of a topic may wait for company.
         renewals_fail: whether leases are not renewed now; those of others may be as late.
         hears_of_hand_backs: whether other workers' readers need not be looked after by a scan.
         clock: seconds that only move forward.
@@ -62,6 +63,7 @@ class Worker:
     trial: Trial
     most_queued: int
     groups: Callable[[str], Iterable[str]]
+    linger_s: Callable[[str], float]
     renewals_fail: Callable[[], bool]
     hears_of_hand_backs: Callable[[], bool]
     clock: Callable[[], float] = monotonic
@@ -280,6 +282,9 @@ class TopicReader:
             await self._patience.after(asked_s=wait_s, took_s=self._clock() - began)
         for stream, entries in brought:
             await self._channels.deliver(self._partitions[stream], entries)
+        linger_s = self._worker.linger_s(self._topic)
+        if linger_s and brought and all(len(entries) < count for _, entries in brought):
+            await asyncio.sleep(linger_s)  # that was all there is, and what comes meanwhile is read together
 
     async def _deliver_claimed(self, partition: Partition, claimed: Iterable[Claimed]) -> None:
         for entry in claimed:

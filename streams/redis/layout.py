@@ -62,6 +62,11 @@ class Topics:
                 return float(want_seconds(channel.retention))
         return self._settings.retention.total_seconds()
 
+    def linger_s(self, topic: str) -> float:
+        """Return how long new entries of a topic may wait for company, in seconds."""
+        declared = ((channel.config or {}).get("linger") for channel in self.channels(topic))
+        return min((float(want_seconds(one)) for one in declared if one is not None), default=0.0)
+
     def groups(self, topic: str) -> set[str]:
         """Return the groups that must see every entry of a topic. They may not have started yet."""
         groups = set(self._settings.groups.get(topic, ()))

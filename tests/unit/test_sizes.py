@@ -8,10 +8,7 @@ LONGEST_MODULE, LONGEST_FUNCTION, SHORTEST_MODULE = 350, 50, 30
 FOLDERS = ("streams", "consumers", "producers", "infra")
 # Whoever looks for something has to look into each module, so a small one has a reason to be one.
 SMALL = {
-    **{
-        f"consumers/{stage}/worker.py": "the registry of stages names it"
-        for stage in ("failures", "projection", "quota")
-    },
+    **{f"consumers/{stage}/worker.py": "the registry of stages names it" for stage in ("failures", "projection")},
     "infra/api/leaving.py": "the app and the server, which imports the app, meet here",
     "infra/api/openapi_file.py": "`python -m infra.api.openapi_file` runs it",
     "infra/api/routes/overview.py": "one route for one operation",

@@ -53,6 +53,7 @@ async def reading(bench: Bench, group: str, clock: Clock, *, renewals_fail: bool
         trial=Trial(60.0, lambda: False, lambda: True, clock),
         most_queued=1,
         groups=lambda _topic: [group],
+        linger_s=lambda _topic: 0.0,
         renewals_fail=lambda: renewals_fail,
         hears_of_hand_backs=lambda: True,
         clock=clock,

@@ -154,3 +154,41 @@ async def test_a_renewal_that_is_under_way_keeps_nothing_that_is_given_back(
         await wait_for(given, what="them to be handed back")
         rows = (await pending(redis, bench.topic_name, group)).values()
         assert all((idle > 60_000) == (times == 0) for _, idle, times in rows)
+
+
+def lingering(bench: Bench, app: faust.App, seconds: float) -> Seen:
+    """An agent that has room for forty events, and lets new ones wait for company."""
+    seen = Seen()
+
+    async def agent(stream: Any) -> None:
+        stream.ask_room(lambda: _PLACES)
+        async for event in stream.noack().events():
+            seen.append(event.value)
+            event.ack()
+
+    app.agent(bench.topic(app, config={"linger": seconds}), name="lingering")(agent)
+    return seen
+
+
+async def test_entries_that_nobody_waits_for_are_read_together(bench: Bench, redis: Client, group: str) -> None:
+    """Each of a slow trickle would be a read of its own; the first comes at once."""
+    app = bench.app()
+    seen = lingering(bench, app, 1.0)
+    async with running(app):
+        await bench.send(b"0")
+        await seen.become(1)
+        before = await commands(redis)
+        for number in range(1, _PLACES // 2):
+            await redis.xadd(bench.topic_name, {"event": str(number)})
+        await seen.become(_PLACES // 2)
+        assert await commands(redis) < before + _PLACES // 4
+
+
+async def test_a_backlog_does_not_wait_for_company(bench: Bench, redis: Client, group: str) -> None:
+    """What has brought as many as were asked for is followed at once, here by another hour's worth of waiting."""
+    bench.settings |= {"block": "50ms"}
+    app = bench.app()
+    seen = lingering(bench, app, 3600.0)
+    await bench.send(*(b"%d" % number for number in range(3 * _PLACES)))
+    async with running(app):
+        await seen.become(3 * _PLACES)
