@@ -147,7 +147,7 @@ class RedisSettings:
     """The most entries of one topic that a worker holds in all, started ones included. It bounds agents that take
     events and never acknowledge them."""
 
-    ack_linger: timedelta = _setting(timedelta(milliseconds=5), _duration)
+    ack_linger: timedelta = _setting(timedelta(milliseconds=50), _duration)
     """How long an acknowledgement waits for company. Longer: fewer, larger commands. Shorter: fewer events are repeated
     after a `kill -9`."""
 
