@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 import aiosql
 import asyncpg
@@ -21,14 +22,17 @@ from infra.advice import explained
 from infra.errors import TeamfitError
 from infra.postgres import Connection, Database, columns
 from infra.settings import Settings
-from streams.delivery.batching import Batcher
+from streams.delivery.batching import Batcher, Linger
 from streams.delivery.deliveries import Delivery, Record
-from streams.jobs.events import JobCancelRequested, JobEvent, JobId, JobRequested
+from streams.jobs.events import TERMINAL, JobCancelRequested, JobEvent, JobId, JobRequested
 from streams.jobs.ownership import Ownership, archive_id
 
 log = structlog.get_logger(__name__)
 
 _queries = aiosql.from_path(Path(__file__).with_name("queries.sql"), "asyncpg")
+
+# A caller waits for a job's end; that it was taken in, or has begun, may be told a moment later.
+_LINGER_S: Final = 0.05
 
 
 class Overtaken(TeamfitError):
@@ -39,7 +43,11 @@ class Events:
     """This handler takes the believable events of all topics into the read model."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
-        self._ownership = Ownership(database, timeout=timedelta(seconds=settings.stage_timeout_s))
+        self._ownership = Ownership(
+            database,
+            timeout=timedelta(seconds=settings.stage_timeout_s),
+            linger=Linger(_LINGER_S, settings.batch_size, lambda event: isinstance(event, TERMINAL)),
+        )
         self._batches: Batcher[JobEvent, Sequence[Record]] = Batcher(
             Projection(database).project, max_size=settings.batch_size, timeout_s=settings.stage_timeout_s
         )

@@ -4,13 +4,18 @@ Faust's `stream.take` acknowledges its whole buffer in a `finally`, also when th
 (faust/streams.py, `take_events`), and adds its `within` to every quiet moment. Here each agent keeps its own delivery
 and its own acknowledgement, and the batch is whatever has gathered while the one before it ran: no waiting when the
 stream is quiet, large batches when it is not.
+
+An item without a caller who waits may wait for company (`Linger`): at tens of jobs a second a batch of one costs as
+much as one of ten. Nothing is acknowledged or written meanwhile. If the process dies then, the broker delivers again.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from contextvars import Context
-from typing import Generic, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from infra import tracing
 from infra.errors import DependencyDown
@@ -18,8 +23,30 @@ from infra.errors import DependencyDown
 T = TypeVar("T")
 R = TypeVar("R")
 
+# So many share what a batch costs well enough; waiting for more would bound what the stage takes in a second.
+_COMPANY: Final = 20
+
 # What was submitted, where its result goes, and the span that it was submitted in.
 _Item: TypeAlias = tuple[T, "asyncio.Future[R]", "tracing.Context | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Linger(Generic[T]):
+    """Items wait for company so long, unless one of them is in a hurry.
+
+    Attributes:
+        seconds: longest an item waits before its batch begins.
+        at_once: how many are submitted at once, at most. When so many wait, no other can come.
+        hurries: whether an item is waited for. It takes along all that wait.
+    """
+
+    seconds: float
+    at_once: int
+    hurries: Callable[[T], bool]
+
+    def is_over(self, waiting: int, newest: T) -> bool:
+        """Return whether those that wait go now, of which the newest has just come."""
+        return waiting >= min(_COMPANY, self.at_once) or self.hurries(newest)
 
 
 class Batcher(Generic[T, R]):
@@ -31,6 +58,7 @@ class Batcher(Generic[T, R]):
         timeout_s: longest one batch may take.
         name: what traces call it; that of `run` if None.
         looks_up: whether `run` only looks something up; see `infra.tracing.batch`.
+        linger: how long items wait for company; None: not at all.
     """
 
     def __init__(
@@ -41,12 +69,15 @@ class Batcher(Generic[T, R]):
         timeout_s: float,
         name: str | None = None,
         looks_up: bool = False,
+        linger: Linger[T] | None = None,
     ) -> None:
         self._run = run
         self._name = getattr(run, "__qualname__", "") if name is None else name
         self._looks_up = looks_up
         self._max_size = max_size
         self._timeout_s = timeout_s
+        self._linger = linger
+        self._enough = asyncio.Event()
         self._waiting: deque[_Item[T, R]] = deque()
         self._runner: asyncio.Task[None] | None = None
 
@@ -59,6 +90,8 @@ class Batcher(Generic[T, R]):
         """
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future, tracing.here()))
+        if self._linger is not None and self._linger.is_over(len(self._waiting), item):
+            self._enough.set()
         if self._runner is None:
             # In a context of its own: what is bound to the log lines of this item is not bound to the others'.
             self._runner = asyncio.create_task(self._drain(), context=Context())
@@ -67,11 +100,20 @@ class Batcher(Generic[T, R]):
     async def _drain(self) -> None:
         try:
             while self._waiting:
+                if self._linger is not None:
+                    await self._gather(self._linger.seconds)
                 await asyncio.sleep(0)  # let the other agents that were just handed a delivery join in
                 size = min(self._max_size, len(self._waiting))
+                if size == len(self._waiting):
+                    self._enough.clear()
                 await self._run_batch([self._waiting.popleft() for _ in range(size)])
         finally:
             self._runner = None
+
+    async def _gather(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._enough.wait()
 
     async def _run_batch(self, batch: "list[_Item[T, R]]") -> None:
         live = [one for one in batch if not one[1].done()]

@@ -36,7 +36,7 @@ from pydantic import ValidationError
 
 from infra.errors import ForgedEvent, InvalidEvent, JobIdReused
 from infra.postgres import Connection, Database, columns
-from streams.delivery.batching import Batcher
+from streams.delivery.batching import Batcher, Linger
 from streams.jobs.events import (
     TERMINAL,
     JobCancelled,
@@ -84,12 +84,22 @@ class Evidence:
 
 
 class Ownership:
-    """The check, with what is on record read for many events at once."""
+    """The check, with what is on record read for many events at once.
 
-    def __init__(self, database: Database, *, timeout: timedelta) -> None:
+    Args:
+        database: where it is.
+        timeout: longest one look may take.
+        linger: how long events wait for company, which they keep in what is done with them then.
+    """
+
+    def __init__(self, database: Database, *, timeout: timedelta, linger: Linger[JobEvent] | None = None) -> None:
         self._database = database
         self._batcher: Batcher[JobEvent, Evidence] = Batcher(
-            self._read, max_size=_LARGEST_BATCH, timeout_s=timeout.total_seconds(), looks_up=True
+            self._read,
+            max_size=_LARGEST_BATCH,
+            timeout_s=timeout.total_seconds(),
+            looks_up=True,
+            linger=linger,
         )
 
     async def check(self, event: JobEvent) -> Evidence:

@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from infra.errors import DependencyDown
-from streams.delivery.batching import Batcher
+from streams.delivery.batching import Batcher, Linger
 
 
 class Transaction:
@@ -15,10 +15,12 @@ class Transaction:
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.begun = asyncio.Event()
         self.down = False
 
     async def run(self, numbers: Sequence[int]) -> list[int]:
         self.sizes.append(len(numbers))
+        self.begun.set()
         await asyncio.sleep(0)
         if self.down:
             raise DependencyDown("postgres", "away")
@@ -40,6 +42,76 @@ async def test_a_lone_item_waits_for_nobody() -> None:
     transaction = Transaction()
     batcher = Batcher(transaction.run, max_size=300, timeout_s=5)
     assert [await batcher.submit(number) for number in (1, 2)] == [2, 4]
+    assert transaction.sizes == [1, 1]
+
+
+def patient(transaction: Transaction, seconds: float, *, max_size: int = 300, at_once: int = 300) -> Batcher[int, int]:
+    """Return a batcher in which nothing but 7 hurries."""
+    linger: Linger[int] = Linger(seconds, at_once, lambda number: number == 7)
+    return Batcher(transaction.run, max_size=max_size, timeout_s=5, linger=linger)
+
+
+async def test_items_that_nobody_waits_for_wait_for_company() -> None:
+    """What comes one after the other within that time is one batch."""
+    transaction = Transaction()
+    batcher = patient(transaction, 0.2)
+    first = asyncio.create_task(batcher.submit(1))
+    await asyncio.sleep(0.02)
+    second = asyncio.create_task(batcher.submit(2))
+    await asyncio.sleep(0.02)
+    assert transaction.sizes == []
+    assert [await first, await second] == [2, 4]
+    assert transaction.sizes == [2]
+
+
+async def test_an_item_in_a_hurry_takes_along_all_that_wait() -> None:
+    """It goes at once, before and after others, and none of them is handled after it."""
+    transaction = Transaction()
+    batcher = patient(transaction, 60)
+    async with asyncio.timeout(5):
+        for _ in range(2):
+            waiting = asyncio.create_task(batcher.submit(1))
+            await asyncio.sleep(0.01)
+            assert await batcher.submit(7) == 14
+            assert await waiting == 2
+        assert await batcher.submit(7) == 14
+    assert transaction.sizes == [2, 2, 1]
+
+
+async def test_those_that_wait_go_when_they_are_many() -> None:
+    """So no stage takes fewer events a second than it could; what is beyond a batch's size is not left behind."""
+    transaction = Transaction()
+    async with asyncio.timeout(5):
+        batcher = patient(transaction, 60)
+        await asyncio.gather(*(batcher.submit(1) for _ in range(20)))
+        small = patient(transaction, 60, max_size=8)
+        await asyncio.gather(*(small.submit(1) for _ in range(20)))
+    assert transaction.sizes == [20, 8, 8, 4]
+
+
+async def test_none_waits_for_company_that_cannot_come() -> None:
+    """A stage that handles one or two at once does not stand still for the rest of the time."""
+    async with asyncio.timeout(5):
+        for at_once in (1, 2):
+            transaction = Transaction()
+            batcher = patient(transaction, 60, at_once=at_once)
+            for _ in range(2):
+                await asyncio.gather(*(batcher.submit(1) for _ in range(at_once)))
+            assert transaction.sizes == [at_once, at_once]
+
+
+async def test_one_that_comes_during_a_batch_waits_for_company_too() -> None:
+    """A hurry is over when its batch has begun; what hurries meanwhile is the next batch."""
+    transaction = Transaction()
+    batcher = patient(transaction, 0.05)
+    hurried = asyncio.create_task(batcher.submit(7))
+    async with asyncio.timeout(5):
+        await transaction.begun.wait()
+    late = asyncio.create_task(batcher.submit(1))
+    await hurried
+    await asyncio.sleep(0.01)
+    assert transaction.sizes == [1]
+    assert await late == 2
     assert transaction.sizes == [1, 1]
 
 
