@@ -1,6 +1,8 @@
 """The Faust app of the generation stage."""
 
 import asyncio
+from datetime import timedelta
+from typing import Final
 from uuid import uuid4
 
 from consumers.generation.handlers import Generation
@@ -19,6 +21,8 @@ from streams.jobs.topics import expecting
 _TOPICS = RUN_TOPICS[GENERATION]
 # Four times in the time after which a silent worker's slots count no more.
 _TELL_S = 5.0
+# A run that ended leaves a slot. What takes it stands in `job-accepted` already, and the one after it has this long.
+_LINGER: Final = timedelta(milliseconds=20)
 
 
 def create(settings: Settings, database: Database | None = None) -> StageApp:
@@ -37,7 +41,7 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     for line in route.lines:
         line.check_settings()
     generation = Generation(database=app.database, route=route, publisher=app.publisher, clock=clock, settings=settings)
-    dispatcher = Dispatcher(app.database, app.publisher, window=settings.dispatch_window)
+    dispatcher = Dispatcher(app.database, app.publisher, window=settings.dispatch_window, linger=_LINGER)
     stage = app.stage(
         expecting(JobAccepted),
         dispatcher.after(generation.handle),
