@@ -8,7 +8,7 @@ from typing import Final, Literal
 import aiohttp
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from infra.local.stack import API, WEB, WORKERS, Stack
 from infra.settings import Settings
@@ -17,7 +17,9 @@ from tests.browser.chromium import chromium_or_why_not
 from tests.browser.people import Customer, Visitor
 
 _CHROMIUM, _WHY_NOT = chromium_or_why_not()
+# Playwright's own 5 s are short for a page that six processes build while other tests run.
 _DEADLINE_MS: Final = 20_000
+expect.set_options(timeout=_DEADLINE_MS)
 
 
 @pytest.hookimpl(trylast=True)

@@ -229,12 +229,13 @@ async def test_hundreds_of_jobs_are_in_flight_at_once(
     stage: StageUnderTest, endpoint: Endpoint, database: Pool
 ) -> None:
     """Three hundred jobs wait for the LLM side by side, and each gets its own three activities."""
-    await endpoint.tell("ok", latency=3.0)
+    # Long enough that a busy machine begins most of them before the first ends.
+    await endpoint.tell("ok", latency=8.0)
     events = [accepted() for _ in range(300)]
     handling = asyncio.gather(*(stage.handle(event) for event in events))
 
     async def all_in_flight() -> bool:
-        return int((await endpoint.calls())["in_flight"]) >= 250
+        return int((await endpoint.calls())["in_flight"]) >= 200
 
     await wait_for(all_in_flight, what="the calls to be in flight together")
     assert all(len(records) == 1 for records in await handling)
