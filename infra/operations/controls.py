@@ -18,7 +18,7 @@ from infra.actions import Act, acting, current_actor
 from infra.errors import TeamfitError
 from infra.postgres import Connection, Database
 from infra.texts import storable
-from streams.delivery.brake import paused_for
+from streams.delivery.brake import put_aside_as
 from streams.delivery.scheduled import hasten
 from streams.jobs.controls import CHANNEL, Control, ControlKind, Controls, read_controls
 from streams.jobs.stages import RUN_TOPICS, STAGES
@@ -183,7 +183,7 @@ async def unset_control(database: Database, wish: Wish) -> Mapping[str, Any]:
                 raise UnknownSubject(f"{wish.target}: no {wish.kind} is in force; `teamfit workers` shows what is")
             act.effects = {"was": ended["reason"], "set_by": ended["set_by"], "set_at": str(ended["set_at"])}
         if wish.kind == "pause" and wish.organization_id:
-            why = f"Postponed: {paused_for(subject, wish.organization_id)}"
+            why = put_aside_as(subject, wish.organization_id)
             act.effects["runs_due_now"] = await hasten(connection, reason=why, now=database.clock.now())
         act.effects |= {"still_paused_for": await _others(connection, wish)} if wish.kind == "pause" else {}
         await _queries.tell(connection, channel=CHANNEL)

@@ -30,8 +30,12 @@ class Orders:
     organizations: Mapping[str, float | None] = field(default_factory=dict)
 
 
-def paused_for(stage: str, organization_id: str) -> str:
-    """Return why a run of a paused organization waits, as it stands in the schedule."""
+def put_aside_as(stage: str, organization_id: str) -> str:
+    """Return the reason for which a run of a paused organization stands in the schedule."""
+    return f"{Postponed.__name__}: {_paused_for(stage, organization_id)}"
+
+
+def _paused_for(stage: str, organization_id: str) -> str:
     return f"{stage} is paused for {organization_id}"
 
 
@@ -111,7 +115,7 @@ class Brake:
         if isinstance(whose, str) and whose in self.orders.organizations:
             ends_in_s = self.orders.organizations[whose]
             delay = self._aside if ends_in_s is None else min(self._aside, timedelta(seconds=max(1.0, ends_in_s)))
-            raise Postponed(paused_for(self._stage, whose), delay=delay)
+            raise Postponed(_paused_for(self._stage, whose), delay=delay)
 
     @property
     def _is_free(self) -> bool:

@@ -11,7 +11,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import aiosql
 
 from infra.clock import Clock
-from infra.postgres import Connection, Database
+from infra.postgres import Connection, Database, Session
 from infra.texts import storable
 from streams.delivery.deliveries import Record
 
@@ -63,7 +63,7 @@ async def take_due(connection: Connection, *, now: datetime, limit: int) -> list
     return [Record(row["topic"], row["key"], row["event"], read_headers(row["headers"])) async for row in rows]
 
 
-async def hasten(connection: Connection, *, reason: str, now: datetime) -> int:
+async def hasten(connection: "Connection | Session", *, reason: str, now: datetime) -> int:
     """Make due what waits for this reason; return how much there was."""
     return int(await _queries.hasten(connection, reason=storable(reason, _LONGEST_REASON), now=now))
 

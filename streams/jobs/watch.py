@@ -28,7 +28,8 @@ from infra import telemetry
 from infra.errors import DependencyDown
 from infra.postgres import Database, Session, behind_pooler
 from infra.postgres_errors import down
-from streams.delivery.brake import Brake
+from streams.delivery.brake import Brake, put_aside_as
+from streams.delivery.scheduled import hasten
 from streams.jobs.controls import CHANNEL, Controls, read_controls
 from streams.jobs.stages import QUOTA, STAGES
 
@@ -39,7 +40,8 @@ _queries = aiosql.from_path(Path(__file__).with_name("processes.sql"), "asyncpg"
 ProcessKind: TypeAlias = Literal["worker", "api", "console"]
 
 # A run of an organization whose generation is paused goes back to its line at once. In the quota stage it waits in the
-# schedule, where looking at it again costs a write; `resume` makes it due.
+# schedule, where looking at it again costs a write. `resume` makes it due, and so does each worker when it has heard of
+# that, and once more a look later: what it put aside in between would wait for its minute.
 _SHORT: Final = timedelta(seconds=1)
 _ASIDE: Final = {QUOTA: timedelta(minutes=1)}
 
@@ -121,6 +123,7 @@ class Watch:
         self._looked = asyncio.Event()
         self._told_at = float("-inf")
         self._is_away = self._drains = self._is_news = False
+        self._resumed: frozenset[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
 
     def adopt(self, other: "Watch") -> None:
@@ -193,20 +196,26 @@ class Watch:
         self._changed.clear()
         self.controls = await read_controls(connection)
         self._is_away = False
-        self._obey()
+        resumed = self._obey()
         self._looked.set()
+        for reason in sorted(resumed | self._resumed):
+            await hasten(connection, reason=reason, now=self._database.clock.now())
+        self._resumed = resumed
         if self._is_news or monotonic() - self._told_at >= _TELL_S:
             await self._tell(connection)
             self._told_at, self._is_news = monotonic(), False
 
-    def _obey(self) -> None:
-        controls = self.controls
+    def _obey(self) -> frozenset[str]:
+        """Pass on what is wanted; return what stood aside for pauses of organizations that are over."""
+        controls, resumed = self.controls, set[str]()
         for stage in self.stages:
             before = stage.brake.orders
             stage.brake.obey(controls.orders(stage.name))
             if stage.brake.orders.paused != before.paused:
                 log.info("stage.paused" if stage.brake.orders.paused else "stage.unpaused", stage=stage.name)
                 self._is_news = True
+            over = before.organizations.keys() - stage.brake.orders.organizations.keys()
+            resumed |= {put_aside_as(stage.name, one) for one in over}
         level = controls.find("log_level", self.process)
         telemetry.set_log_level(None if level is None else level.value)
         for hook in self.hooks:
@@ -216,6 +225,7 @@ class Watch:
             self._drains = True
             log.warning("worker.drained", why=drain.sentence)
             os.kill(os.getpid(), signal.SIGTERM)
+        return frozenset(resumed)
 
     async def _tell(self, connection: Session) -> None:
         await _queries.is_here(
