@@ -22,6 +22,10 @@ SELECT
     (SELECT count(*) FROM job_events WHERE type = 'teamfit.job.cancelled.v1') AS told,
     (SELECT count(DISTINCT job_id) FROM job_events WHERE type = 'teamfit.job.cancelled.v1') AS told_once;
 
+-- name: add_team()!
+-- Adds the team that failed jobs are for.
+INSERT INTO teams (id, organization_id, name, size) VALUES ('bench-team', 'bench-0', 'Bench', 8);
+
 -- name: failed_states()
 -- How many failed events are in each state.
 SELECT state, count(*) AS events FROM failed_events GROUP BY state;
