@@ -14,7 +14,9 @@ import pytest
 
 from infra.local.environment import environment
 from infra.local.processes import free_port
+from infra.operations.controls import PAUSABLE
 from infra.settings import Settings
+from streams.jobs.stages import STAGES
 from tests.api_server import api_settings, bearer, serving
 from tests.commands import commands
 from tests.conftest import Pool
@@ -223,7 +225,7 @@ async def test_a_worker_is_set_and_drained(fleet: Fleet) -> None:
     worker = fleet.start()
     told = await wait_for(lambda: fleet.alive(worker.pid), deadline_s=_DEADLINE_S, what="the worker to tell of itself")
     process = told["process"]
-    assert told["stages"] == ["quota", "generation", "projection", "failures", "webhooks", "schedule"]
+    assert told["stages"] == [one.name for one in STAGES]
     assert told["rss_bytes"] > 0
     much = {"kind": "concurrency", "subject": "generation", "value": "10000", "reason": "all of it"}
     effects = (await fleet.post("/effects", much))["effects"]
@@ -257,7 +259,7 @@ async def test_a_worker_is_set_and_drained(fleet: Fleet) -> None:
 WRONG: tuple[tuple[dict[str, object], int, str], ...] = (
     ({"kind": "pause", "subject": "generation"}, 422, "reason"),
     ({"kind": "pause", "subject": "schedule", "reason": "x"}, 422, "stage"),
-    ({"kind": "pause", "subject": "generaton", "reason": "x"}, 422, "quota, generation, projection, failures"),
+    ({"kind": "pause", "subject": "generaton", "reason": "x"}, 422, ", ".join(PAUSABLE)),
     ({"kind": "pause", "subject": "projection", "organization_id": "acme", "reason": "x"}, 422, "organization"),
     ({"kind": "pause", "subject": "quota", "organization_id": "nobody", "reason": "x"}, 404, "nobody"),
     ({"kind": "pause", "subject": "quota", "value": "3", "reason": "x"}, 422, "value"),

@@ -19,6 +19,7 @@ from streams.delivery.batching import Batcher
 from streams.delivery.deliveries import Record
 from streams.jobs.events import JobAccepted, JobFailed, JobId, JobRejected, JobRequested, TerminalFact, parse_event
 from streams.jobs.outcomes import RunOutcome, decide_outcome
+from streams.jobs.stages import QUOTA, topic_after
 from tests.conftest import Pool
 from tests.integration.quota_scene import (
     NOON,
@@ -76,7 +77,7 @@ async def test_an_eligible_request_is_accepted_and_holds_a_unit(postgres: Databa
     [[record]] = await admissions(postgres).admit([asked])  # type: ignore[misc]  # it is no InvalidEvent
     accepted = parse_event(record.value)
     assert isinstance(accepted, JobAccepted)
-    assert (record.topic, record.key) == ("job-accepted", str(asked.job_id).encode())
+    assert (record.topic, record.key) == (topic_after(QUOTA), str(asked.job_id).encode())
     assert accepted.data.model_dump(exclude={"priority"}) == asked.data.model_dump(exclude={"run_at"})
     assert await usage(database) == (1, 0)
 
@@ -87,7 +88,7 @@ async def test_a_priority_subscription_is_said_in_the_acceptance(postgres: Datab
     [[record]] = await admissions(postgres).admit([request()])  # type: ignore[misc]  # it is no InvalidEvent
     event = parse_event(record.value)
     assert isinstance(event, JobAccepted)
-    assert (record.topic, event.data.priority) == ("job-accepted", True)
+    assert (record.topic, event.data.priority) == (topic_after(QUOTA), True)
 
 
 async def test_each_rule_refuses_with_its_code_and_takes_no_unit(postgres: Database, database: Pool) -> None:

@@ -16,6 +16,7 @@ from infra.postgres import Database
 from streams.delivery.deliveries import Record
 from streams.delivery.scheduled import ScheduledRetries
 from streams.jobs.events import JobAccepted, JobEvent, JobRejected, parse_event
+from streams.jobs.stages import QUOTA, topic_after
 from tests.conftest import Pool
 from tests.facts import decide
 from tests.integration.quota_scene import add_organization, completed, request
@@ -73,7 +74,7 @@ async def test_requests_are_decided_and_completions_charged(database: Pool, redi
     await write(redis_url, "job-requests", b"{", completed(accepted), accepted, refused)
 
     async def decided() -> bool:
-        admitted, rejected = await read(redis_url, "job-accepted"), await read(redis_url, "job-events")
+        admitted, rejected = await read(redis_url, topic_after(QUOTA)), await read(redis_url, "job-events")
         return [(type(event), event.job_id) for event in [*admitted, *rejected]] == [
             (JobAccepted, accepted.job_id),
             (JobRejected, refused.job_id),
@@ -137,7 +138,7 @@ async def test_a_scheduled_event_is_published_when_it_is_due(database: Pool, dat
     await postgres.close()
 
     async def admitted() -> bool:
-        return [event.job_id for event in await read(redis_url, "job-accepted")] == [asked.job_id]
+        return [event.job_id for event in await read(redis_url, topic_after(QUOTA))] == [asked.job_id]
 
     await wait_for(admitted, deadline_s=30, what="the scheduled request to be accepted")
     assert await database.fetchval("SELECT count(*) FROM scheduled_events") == 0

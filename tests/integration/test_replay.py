@@ -17,7 +17,7 @@ from streams.delivery.publisher import BrokerDown
 from streams.delivery.seal import Seal
 from streams.jobs.events import JobAccepted, JobFailed, JobRejected, JobRequested, fact_id, parse_event
 from streams.jobs.outcomes import complete_runs, decide_outcome
-from streams.jobs.stages import GENERATION, PROJECTION, QUOTA
+from streams.jobs.stages import GENERATION, PROJECTION, QUOTA, RELEASED_TO, RUN_TOPICS
 from streams.jobs.topics import JOB_ACCEPTED, JOB_EVENTS, JOB_REQUESTS
 from tests.conftest import Pool
 from tests.integration.quota_scene import completed, request, state, usage
@@ -384,6 +384,11 @@ async def test_aborting_stops_whoever_is_applying(scene: Scene) -> None:
     assert left.sent < 20
 
 
+def _onward(runs: int) -> list[tuple[str, int]]:
+    """Return the topics that bring runs on after quota, with how many each gets."""
+    return [(RUN_TOPICS[stage][0], runs) for stage in RELEASED_TO]
+
+
 async def test_a_plan_says_what_would_follow_and_writes_nothing_else(scene: Scene) -> None:
     """Counts, quota, tokens, events downstream, and what stays behind; not a row outside the plan's tables changes."""
     wanted = [await scene.failed_generation() for _ in range(3)]
@@ -406,7 +411,7 @@ async def test_a_plan_says_what_would_follow_and_writes_nothing_else(scene: Scen
     # One run cost 150, the other 100 twice.
     assert (effects.tokens.per_run, effects.tokens.total) == (175, 525)
     assert [(one.topic, one.records) for one in effects.sends] == [("job-requests", 3)]
-    assert [(one.topic, one.records) for one in effects.follows] == [("job-accepted", 3), ("job-events", 6)]
+    assert [(one.topic, one.records) for one in effects.follows] == [*_onward(3), ("job-events", 6)]
     assert [(one.stage, one.events, one.jobs) for one in effects.behind] == [("projection", 1, 1)]
     items = (await scene.plans.page(plan.id)).items
     assert {one.job_id: one.others_behind for one in items} == {
@@ -418,7 +423,7 @@ async def test_a_plan_says_what_would_follow_and_writes_nothing_else(scene: Scen
     assert scene.topics.records == []
     await scene.pool.execute("UPDATE subscriptions SET priority = true")
     first = (await scene.plan(stage=GENERATION)).effects
-    assert [(one.topic, one.records) for one in first.follows] == [("job-accepted", 3), ("job-events", 6)]
+    assert [(one.topic, one.records) for one in first.follows] == [*_onward(3), ("job-events", 6)]
     resend = (await scene.plan(stage=QUOTA)).effects
     assert [(one.topic, one.group, one.records) for one in resend.sends] == [("job-requests", "quota", 1)]
 

@@ -18,6 +18,7 @@ from infra.local.stack import ALL, API, Stack
 from infra.settings import Settings
 from streams.jobs.events import JobId
 from streams.jobs.facts import job_requested
+from streams.jobs.stages import RUN_TOPICS
 from tests.acceptance.customer import Customer
 from tests.acceptance.running import running
 from tests.waiting import wait_for
@@ -167,9 +168,9 @@ async def from_the_request_to_the_projection(customer: Customer, collector: Coll
     assert (root.kind, root.service) == (_SERVER, "teamfit-api")
     assert root.attributes["http.route"] == "/api/activities/generate-custom"
     assert below("send job-requests") == {root.name}
-    assert below("process job-requests") == {"send job-requests"}
-    assert below("send job-accepted") == {"process job-requests"}
-    assert below("process job-accepted") == {"send job-accepted"}
+    way = [topics[0] for topics in RUN_TOPICS.values()]
+    assert [below(f"process {topic}") for topic in way] == [{f"send {topic}"} for topic in way]
+    assert [below(f"send {after}") for after in way[1:]] == [{f"process {before}"} for before in way[:-1]]
     assert below("wait for a slot") == {"process job-accepted"}
     assert below("send job-events") == {"process job-accepted"}
     assert below("batch Projection.project") <= {"send job-requests", "send job-events"}
