@@ -46,20 +46,25 @@ def test_waits_grow_to_a_bound() -> None:
     assert all(0.5 <= wait <= 1.0 for wait in [backoff.wait() for _ in range(30)][5:])
 
 
-async def test_a_server_that_does_not_wait_is_not_asked_at_once() -> None:
+async def test_a_server_that_does_not_wait_is_not_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two early answers are another worker's doing; each after them is waited for, until a read waits again."""
     patience = Patience("of a topic")
-    clock = asyncio.get_running_loop().time
+    waited: list[float] = []
 
-    async def waits(*, asked_s: float, took_s: float) -> bool:
-        began = clock()
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr("streams.redis.loop.asyncio.sleep", sleep)
+
+    async def wait_s(*, asked_s: float, took_s: float) -> float:
+        waited.clear()
         await patience.after(asked_s=asked_s, took_s=took_s)
-        return clock() - began > 0.01
+        return sum(waited)
 
-    assert [await waits(asked_s=1.0, took_s=0.001) for _ in range(4)] == [False, False, True, True]
-    assert not await waits(asked_s=1.0, took_s=0.9)
-    assert not await waits(asked_s=1.0, took_s=0.001)
-    assert not any([await waits(asked_s=0.002, took_s=0.0005) for _ in range(9)])
+    assert [await wait_s(asked_s=1.0, took_s=0.001) > 0.01 for _ in range(4)] == [False, False, True, True]
+    assert await wait_s(asked_s=1.0, took_s=0.9) == 0
+    assert await wait_s(asked_s=1.0, took_s=0.001) == 0
+    assert all([await wait_s(asked_s=0.002, took_s=0.0005) <= 0.0015 for _ in range(9)])
 
 
 async def test_a_loop_ends_though_its_work_swallowed_the_cancellation() -> None:
