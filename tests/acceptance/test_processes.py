@@ -144,7 +144,7 @@ async def test_sigterm_ends_all_in_good_order(forked: Stack, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("variables", "code", "said"),
     [
-        ({"TEAMFIT_GENERATION_TIMEOUT_S": "soon"}, 2, "TEAMFIT_GENERATION_TIMEOUT_S"),
+        ({"TEAMFIT_WEBHOOK_CONCURRENCY": "many"}, 2, "TEAMFIT_WEBHOOK_CONCURRENCY"),
         ({"TEAMFIT_WORKER_PORT": "high"}, 2, "TEAMFIT_WORKER_PORT"),
         ({"BROKER_URL": "redis://127.0.0.1:1/0?lease=never"}, 2, "BROKER_URL"),
         ({"DATABASE_URL": "postgresql://127.0.0.1:1/none?sslmod=require"}, 2, "DATABASE_URL"),
