@@ -66,7 +66,7 @@ def create(settings, database=None):
     )
     for topic in RUN_TOPICS["{STAGE}"]:
         app.feed(topic, stage, concurrency=settings.batch_size)
-    app.close_first(dispatcher.close)
+    app.close_before_producer(dispatcher.close)
     return app
 """,
     "handlers.py": f"""

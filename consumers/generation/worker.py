@@ -98,4 +98,5 @@ def _tell_slots(app: StageApp, slots: Slots, dispatcher: Dispatcher, hands: Empt
             await asyncio.wait(telling)
 
     hands.on_change = tell_soon
-    app.close_first(told, dispatcher.close, slots.withdraw)
+    app.close_before_producer(dispatcher.close)
+    app.close_first(told, slots.withdraw)

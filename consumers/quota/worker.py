@@ -29,5 +29,5 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     told = app.stage(read_fact, about_jobs(ends.handle), is_last=True)
     app.feed(JOB_REQUESTS, asked, concurrency=settings.batch_size)
     app.feed(JOB_EVENTS, told, concurrency=settings.batch_size, linger=_LINGER)
-    app.close_first(dispatcher.close)
+    app.close_before_producer(dispatcher.close)
     return app

@@ -63,7 +63,7 @@ def create(settings: Settings, database: Database | None = None) -> StageApp:
     duties = Duties()
     app.watch(lambda: taker.held, lambda: reconciler.held, duties.failing)
     dispatcher = Dispatcher(database, app.publisher, window=settings.dispatch_window)
-    app.close_first(dispatcher.close)
+    app.close_before_producer(dispatcher.close)
     _publish_due(app, duties, taker)
     _dispatch(app, duties, dispatcher)
     tasks = Tasks(

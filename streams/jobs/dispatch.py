@@ -141,11 +141,16 @@ class Dispatcher:
         self._publisher = SealedPublisher(publisher, Seal(database))
         self._window = window
         self._linger = linger
-        self._poked = False
+        self._poked = self._is_closed = False
         self._task: asyncio.Task[None] | None = None
 
     def poke(self) -> None:
-        """Release soon what may be released now: something was admitted, or has ended. Never raises or waits."""
+        """Release soon what may be released now: something was admitted, or has ended. Never raises or waits.
+
+        What is not looked at any more, once this is closed, another process or the next sweep finds.
+        """
+        if self._is_closed:
+            return
         self._poked = True
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work(), name="dispatch")
@@ -161,7 +166,11 @@ class Dispatcher:
         return handled
 
     async def close(self) -> None:
-        """Wait for what is being released."""
+        """Wait for what is being released, and release nothing more.
+
+        It could not be published: the producer stops next.
+        """
+        self._is_closed = True
         if self._task is not None:
             await asyncio.wait([self._task])
 

@@ -81,6 +81,7 @@ class StageApp(faust.App):
     concurrency: int = 0
     watched: list[Callable[[], str | None]]
     resources: list[Callable[[], Awaitable[None]]]
+    publishing: list[Callable[[], Awaitable[None]]]
     brake: Brake
     watcher: Watch | None
     endpoints: Sequence[str] = ()
@@ -98,6 +99,13 @@ class StageApp(faust.App):
     def close_first(self, *close: Callable[[], Awaitable[None]]) -> None:
         """Have these called before all others: they still use what those close."""
         self.resources[:0] = close
+
+    def close_before_producer(self, *close: Callable[[], Awaitable[None]]) -> None:
+        """Have these called when the drain is over: they publish, and the producer stops next.
+
+        Agents that are still busy may use them afterwards.
+        """
+        self.publishing += close
 
     def stage(
         self,
@@ -187,6 +195,8 @@ class StageApp(faust.App):
         for stage in self.stages:
             stage.waits.stop()
         await super().on_stop()
+        for close in self.publishing:
+            await close()
 
     async def on_shutdown(self) -> None:
         """Close what the agents have used; they are Faust's children and have stopped."""
@@ -297,7 +307,7 @@ def create_app(group: str, settings: Settings, database: Database | None = None,
     app.database = database or Database(settings.database_url, size=settings.database_pool_size, keeps_plans=True)
     app.publisher = FaustPublisher(app)
     app.unreached = dict
-    app.stages, app.resources, app.watched, app.beside = [], [], [], []
+    app.stages, app.resources, app.publishing, app.watched, app.beside = [], [], [], [], []
     app.brake = brake_of(group)
     app.watcher = _watcher(app) if is_stage(group) else None
     # The `faust` command turns the web server on by default, and two workers of one machine would want the same port.

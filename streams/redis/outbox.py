@@ -65,13 +65,17 @@ class Outbox:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
+        self._has_ended = False
         self._room.set()
         self._idle.set()
 
     async def put(self, outgoing: Outgoing) -> None:
-        """Queue entries to be written. Waits while too much is waiting already."""
+        """Queue entries to be written. Waits while too much is waiting already. Those put here after the end fail."""
         while not self._room.is_set():
             await self._room.wait()
+        if self._has_ended:
+            self._refuse(outgoing)
+            return
         size = outgoing.size
         self._waiting.append((outgoing, size))
         self._idle.clear()
@@ -83,19 +87,35 @@ class Outbox:
         await self._idle.wait()
 
     async def run(self, client: Client) -> None:
-        """Write what is put here, until cancelled."""
-        self._client = client
-        while True:
-            await self._wake.wait()
-            # Let everything that is ready to send join this batch, and the event loop look at the sockets: a connection
-            # that the server has closed meanwhile is found before anything is written to it.
-            await asyncio.sleep(0)
-            while self._waiting:
-                # No wait after a failure: each sender hears of it, and decides about the next try.
-                with self._loop:
-                    await self._write(self._take_batch())
-            self._wake.clear()
-            self._idle.set()
+        """Write what is put here, until cancelled. What is not written then, or put here later, fails."""
+        self._client, self._has_ended = client, False
+        try:
+            while True:
+                await self._wake.wait()
+                # Let everything that is ready to send join this batch, and the event loop look at the sockets: a
+                # connection that the server has closed meanwhile is found before anything is written to it.
+                await asyncio.sleep(0)
+                while self._waiting:
+                    # No wait after a failure: each sender hears of it, and decides about the next try.
+                    with self._loop:
+                        await self._write(self._take_batch())
+                self._wake.clear()
+                self._idle.set()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._has_ended = True
+        while self._waiting:
+            outgoing, size = self._waiting.popleft()
+            self._count(-outgoing.entries, -size)
+            self._refuse(outgoing)
+        self._room.set()
+        self._idle.set()
+
+    def _refuse(self, outgoing: Outgoing) -> None:
+        never = BrokerUnavailable("the producer has stopped", maybe_written=False)
+        self._settle([outgoing], [never] * outgoing.entries)
 
     def close(self) -> None:
         """From now on nothing can be written."""

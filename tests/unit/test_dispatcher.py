@@ -54,3 +54,14 @@ async def test_a_poke_during_a_look_has_another_one_follow() -> None:
         dispatcher.poke()
         await dispatcher.close()
         assert dispatcher.looks == 2
+
+
+async def test_nothing_is_released_once_it_is_closed() -> None:
+    """What was poked before is looked at; a poke after it would release what nobody publishes."""
+    dispatcher = Counting(timedelta(milliseconds=20))
+    dispatcher.poke()
+    await dispatcher.close()
+    assert dispatcher.looks == 1
+    dispatcher.poke()
+    await dispatcher.close()
+    assert dispatcher.looks == 1

