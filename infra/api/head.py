@@ -2,8 +2,12 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEADERS_ALONE: Final = "teamfit.headers_alone"
+"""In the scope of a GET that was a HEAD: it must use nothing up (RFC 9110, section 9.2.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class Head:
                 getting.cancel()
             return {"type": "http.disconnect"}
 
-        await self.app({**scope, "method": "GET"}, receive_until_answered, send_headers)
+        await self.app({**scope, "method": "GET", HEADERS_ALONE: True}, receive_until_answered, send_headers)
 
 
 async def _received(receive: Receive) -> Message:

@@ -18,6 +18,7 @@ import aiosql
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from infra.api.head import HEADERS_ALONE
 from infra.api.problems import Problem
 from infra.auth import JOBS, Caller
 from infra.postgres import Connection, Database
@@ -91,14 +92,14 @@ class Tickets:
     async def use(self, connection: Connection, request: Request, job_id: UUID) -> None:
         """Use up the ticket in a request's address, if it shows one.
 
-        It belongs into the transaction of the stream's first look: what refuses the stream rolls this back. A process
-        that dies after the commit leaves a ticket that opens nothing; the page asks for another one.
+        HEAD uses none up. This belongs into the transaction of the stream's first look: what refuses the stream rolls
+        it back. A process that dies after the commit leaves a ticket that opens nothing; the page asks for another one.
 
         Raises:
             Problem: 401, somebody else has used it meanwhile.
         """
         shown = request.scope.get(_SHOWN)
-        if shown is not None:
+        if shown is not None and HEADERS_ALONE not in request.scope:
             _known(await _queries.use(connection, secret_hash=_hash(shown), job_id=job_id))
 
 

@@ -170,6 +170,17 @@ async def test_what_refuses_the_stream_leaves_the_ticket(
     assert await code_of(here, address) == (401, "ticket_invalid")
 
 
+async def test_who_asks_for_the_headers_alone_leaves_the_ticket(
+    apis: tuple[aiohttp.ClientSession, aiohttp.ClientSession],
+) -> None:
+    """HEAD is safe: a program that looks at an address before a page opens it does the page no harm."""
+    here, _ = apis
+    address = await ticket_for(here)
+    async with here.head(address) as answer:
+        assert (answer.status, answer.content_type) == (200, "text/event-stream")
+    assert await kinds(here, address) == ["requested", "completed"]
+
+
 async def test_a_job_that_is_gone_takes_no_ticket(
     apis: tuple[aiohttp.ClientSession, aiohttp.ClientSession], database: Pool
 ) -> None:
