@@ -4,7 +4,7 @@ It takes one transaction and three statements a batch: lock, archive, write. If 
 nothing has happened; after it, the archive has the events, and their repeats change nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -40,13 +40,19 @@ class Overtaken(TeamfitError):
 
 
 class Events:
-    """This handler takes the believable events of all topics into the read model."""
+    """This handler takes the believable events of all topics into the read model.
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    Args:
+        database: where it is.
+        settings: of the process.
+        at_once: how many events may be handled at once now.
+    """
+
+    def __init__(self, database: Database, settings: Settings, at_once: Callable[[], int]) -> None:
         self._ownership = Ownership(
             database,
             timeout=timedelta(seconds=settings.stage_timeout_s),
-            linger=Linger(_LINGER_S, settings.batch_size, lambda event: isinstance(event, TERMINAL)),
+            linger=Linger(_LINGER_S, at_once, lambda event: isinstance(event, TERMINAL)),
         )
         self._batches: Batcher[JobEvent, Sequence[Record]] = Batcher(
             Projection(database).project, max_size=settings.batch_size, timeout_s=settings.stage_timeout_s

@@ -35,6 +35,8 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _PAUSE_S: Final = 2.0  # between two starts of a stage, as systemd's unit has it
 # No supervisor waits then, who would end what does not stop. As long as systemd's unit waits.
 _LONGEST_STOP_S: Final = 45.0
+# By the signal itself, before it had begun anything: Ctrl-C reaches the children too, and ends one that starts so.
+_IN_GOOD_ORDER: Final = {0, -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGINT}
 _CONSUMES, _STOPS = b"+", b"-"
 # What Faust loads when it makes and starts an app: each child would have a copy of its own.
 _LOADED_LATE: Final = (
@@ -117,13 +119,15 @@ class _Forks:
         self._waking.settimeout(0)
         signal.set_wakeup_fd(self._waking.fileno())
         self._before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        # A program that ignores the ends of its children passes that on, and the system keeps no code of ours then.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def run(self) -> tuple[str, Parent]:
         """Return in a child; end the parent when no child is left."""
         while self._children or self._due:
             now = time.monotonic()
             for stage in [stage for stage, at in self._due.items() if at <= now]:
-                parent = self._fork(stage)
+                parent = self._begin(stage)
                 if parent is not None:
                     return stage, parent
             next_at = min(self._kill_at, *self._due.values(), math.inf)
@@ -141,12 +145,27 @@ class _Forks:
             self._tell(bool(consume) and all(consume) and not self._due)
         sys.exit(self._code)
 
+    def _begin(self, stage: str) -> Parent | None:
+        """Fork a stage, or try again later: without memory or descriptors for one, the others go on."""
+        try:
+            return self._fork(stage)
+        except OSError as error:
+            log.warning("worker.not_forked", stage=stage, why=str(error))
+            self._due[stage] = time.monotonic() + _PAUSE_S
+            return None
+
     def _fork(self, stage: str) -> Parent | None:
-        """Return the parent in the child, None in the parent."""
+        """Return the parent in the child, None in the parent. Raises OSError: there is no room for another process."""
         ours, theirs = socket.socketpair()
         # What came in the child before it has let go of the parent's would be heard by the parent.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            raise
         if pid == 0:
             signal.set_wakeup_fd(-1)
             for number, handler in self._before.items():
@@ -165,7 +184,7 @@ class _Forks:
         child = self._children[line]
         if told := line.recv(64):
             child.consumes = told.endswith(_CONSUMES)
-            if child.consumes:
+            if _CONSUMES in told:
                 self._worked.add(child.stage)
             return
         line.close()
@@ -173,7 +192,7 @@ class _Forks:
         code = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         if self._stops:
-            if code not in {0, -signal.SIGTERM}:  # by SIGTERM: before it had begun anything
+            if code not in _IN_GOOD_ORDER:
                 log.error("worker.ended", stage=child.stage, how=how)
                 self._code = self._code or 1
         elif code > 0 and child.stage not in self._worked:

@@ -36,17 +36,17 @@ class Linger(Generic[T]):
 
     Attributes:
         seconds: longest an item waits before its batch begins.
-        at_once: how many are submitted at once, at most. When so many wait, no other can come.
+        at_once: how many may be submitted at once now. When so many wait, no other can come.
         hurries: whether an item is waited for. It takes along all that wait.
     """
 
     seconds: float
-    at_once: int
+    at_once: Callable[[], int]
     hurries: Callable[[T], bool]
 
     def is_over(self, waiting: int, newest: T) -> bool:
         """Return whether those that wait go now, of which the newest has just come."""
-        return waiting >= min(_COMPANY, self.at_once) or self.hurries(newest)
+        return waiting >= min(_COMPANY, self.at_once()) or self.hurries(newest)
 
 
 class Batcher(Generic[T, R]):

@@ -31,8 +31,10 @@ RETURNING topic, key, event, headers;
 UPDATE scheduled_events SET due_at = :now WHERE key = ANY(:keys::bytea[]) AND topic = :topic AND due_at > :now;
 
 -- name: hasten(reason, now)$
--- Makes due what waits for this reason; returns how much there was.
-WITH due AS (
-    UPDATE scheduled_events SET due_at = :now WHERE reason = :reason AND due_at > :now RETURNING id
+-- Makes due what waits for this reason; returns how much there was. Several do so at once: each passes by what another has locked.
+WITH waiting AS (
+    SELECT id FROM scheduled_events WHERE reason = :reason AND due_at > :now FOR UPDATE SKIP LOCKED
+), due AS (
+    UPDATE scheduled_events SET due_at = :now WHERE id IN (SELECT id FROM waiting) RETURNING id
 )
 SELECT count(*) FROM due;

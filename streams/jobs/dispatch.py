@@ -52,6 +52,7 @@ log = structlog.get_logger(__name__)
 
 _queries = aiosql.from_path(Path(__file__).with_name("dispatch.sql"), "asyncpg")
 
+_LONGEST_CLOSE_S: Final = 5.0
 # Where released runs stand, and where each goes on after its retry: nothing is released into what is only worked off.
 _ONWARD: Final = {topic: RUN_TOPICS[stage][0] for stage in RELEASED_TO for topic in RUN_TOPICS[stage]}
 
@@ -172,7 +173,8 @@ class Dispatcher:
         """
         self._is_closed = True
         if self._task is not None:
-            await asyncio.wait([self._task])
+            # The next sweep finds what a database that stalls keeps from being published: others wait for this stop.
+            await asyncio.wait([self._task], timeout=_LONGEST_CLOSE_S)
 
     async def release(self, *, sweep: bool = False) -> int:
         """Release what is next into the window, publish it, and return the number of runs.

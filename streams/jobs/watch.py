@@ -198,12 +198,19 @@ class Watch:
         self._is_away = False
         resumed = self._obey()
         self._looked.set()
-        for reason in sorted(resumed | self._resumed):
-            await hasten(connection, reason=reason, now=self._database.clock.now())
-        self._resumed = resumed
         if self._is_news or monotonic() - self._told_at >= _TELL_S:
             await self._tell(connection)
             self._told_at, self._is_news = monotonic(), False
+        await self._hasten(connection, resumed)
+
+    async def _hasten(self, connection: Session, resumed: frozenset[str]) -> None:
+        """Make due what stood aside for pauses that ended now or a look ago.
+
+        If this fails, `resume` has done most of it, and the rest waits its minute.
+        """
+        reasons, self._resumed = resumed | self._resumed, resumed
+        for reason in sorted(reasons):
+            await hasten(connection, reason=reason, now=self._database.clock.now())
 
     def _obey(self) -> frozenset[str]:
         """Pass on what is wanted; return what stood aside for pauses of organizations that are over."""

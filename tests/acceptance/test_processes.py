@@ -1,6 +1,7 @@
 """Stages in processes that are forked from one: each dies alone, none outlives its parent, and nothing is lost."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -114,7 +115,8 @@ async def test_the_stages_end_when_their_parent_is_killed(forked: Stack) -> None
         await asyncio.to_thread(forked.start, PROCESSES)
 
 
-async def test_sigterm_ends_all_in_good_order(forked: Stack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["SIGTERM to the parent", "Ctrl-C in a terminal"])
+async def test_a_stop_ends_all_in_good_order(forked: Stack, tmp_path: Path, how: str) -> None:
     """A second parent, of two stages, joins the first and leaves: with code 0, no child and no ready file."""
     ready = tmp_path / "ready"
     command = [sys.executable, "-m", "infra.cli", "worker", "generation", "quota", "--processes"]
@@ -125,13 +127,17 @@ async def test_sigterm_ends_all_in_good_order(forked: Stack, tmp_path: Path) -> 
             stderr=subprocess.STDOUT,
             cwd=tmp_path,
             env=environment(forked.settings),
+            start_new_session=True,
         )
     try:
         await wait_for(ready.exists, deadline_s=_START_S, what="the ready file")
         stages = psutil.Process(parent.pid).children()
         assert len(stages) == 2
         async with _sixty_jobs(forked):
-            parent.send_signal(signal.SIGTERM)
+            if how == "SIGTERM to the parent":
+                parent.send_signal(signal.SIGTERM)
+            else:
+                os.killpg(parent.pid, signal.SIGINT)
             assert await asyncio.to_thread(parent.wait, 30) == 0, (tmp_path / "output").read_text()
         assert not any(one.is_running() for one in stages)
         assert not ready.exists()

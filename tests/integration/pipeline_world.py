@@ -71,7 +71,7 @@ class World:
     calls: int = 0
 
     def __post_init__(self) -> None:
-        settings = Settings(_env_file=None, batch_size=1)  # so that none waits for company: steps are one by one
+        settings = Settings(_env_file=None, batch_size=1)
         self.admissions = Admissions(self.database, self.clock, trust_threshold=0.5)
         self.dispatcher = Dispatcher(self.database, self, window=10_000)
         self.cancellations = Cancellations(self.database, self.clock)
@@ -79,7 +79,7 @@ class World:
         self.projection = Projection(self.database)
         self.requests = Requests(self.database, self.clock, settings)
         self.facts = Facts(self.database, self.clock, settings)
-        self.events = Events(self.database, settings)
+        self.events = Events(self.database, settings, lambda: 1)  # none waits for company: steps are one by one
         self.attempts = Attempts(self.database, self.clock, settings, Gate("e"))
         self.reconciler = Reconciler(
             self.database,

@@ -47,7 +47,7 @@ async def test_a_lone_item_waits_for_nobody() -> None:
 
 def patient(transaction: Transaction, seconds: float, *, max_size: int = 300, at_once: int = 300) -> Batcher[int, int]:
     """Return a batcher in which nothing but 7 hurries."""
-    linger: Linger[int] = Linger(seconds, at_once, lambda number: number == 7)
+    linger: Linger[int] = Linger(seconds, lambda: at_once, lambda number: number == 7)
     return Batcher(transaction.run, max_size=max_size, timeout_s=5, linger=linger)
 
 
