@@ -2,7 +2,8 @@
 
 Rows, times, tokens and the ledger's numbers stay, so bills and `teamfit verify` hold afterwards. Its jobs are gone
 through in the order of their IDs, some hundred at a time, so that no statement takes long and everybody sees how far it
-is. Those that have not ended are cancelled first: a worker that holds one finds its run ended and saves nothing.
+is. Those that have not ended are cancelled first, all of them: a worker that holds one finds its run ended and saves
+nothing, and no LLM is asked for what is erased.
 
 Each table is erased in a transaction of its own and repeating any of them changes nothing. If the process dies
 anywhere, the whole is run again, or from the last job that was told as erased.
@@ -38,6 +39,7 @@ ERASED: Final = "[erased]"  # stands where a text stood; events need one to stay
 # Few enough to stop within a moment, many enough that the round trips are spread over them.
 _AT_ONCE: Final = 500
 _ROWS_AT_ONCE: Final = 5_000
+_BEFORE_ALL: Final = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ class Erased(Progress):
     """An erasure has come so far.
 
     Attributes:
-        next: the job up to which all is erased, where the time was over; None: everything is.
+        next: the job up to which all is erased, where the time was over; None: everything is. While live jobs are
+            cancelled it is before all.
     """
 
     next: UUID | None = None
@@ -127,6 +130,12 @@ async def erase_texts(database: Database, cancellation: Cancellation, texts: Tex
         known = [JobId(row["job_id"]) async for row in rows]
     left = [job_id for job_id in known if after is None or job_id > after]
     report(Progress(len(known), len(left)))
+    live = list(texts.live)
+    while live:
+        some, live = live[:_AT_ONCE], live[_AT_ONCE:]
+        await uninterrupted(_cancel_lot(database, cancellation, _Lot(organization_id, operator, some)))
+        if monotonic() >= deadline:
+            return Erased(len(known), len(left), after or _BEFORE_ALL)
     while left:
         some, left = left[:_AT_ONCE], left[_AT_ONCE:]
         await uninterrupted(_erase_lot(database, cancellation, _Lot(organization_id, operator, some)))
@@ -167,14 +176,18 @@ class _Lot:
 
 
 async def _erase_lot(database: Database, cancellation: Cancellation, lot: _Lot) -> None:
-    """Cancel what is live of some jobs, and erase their texts."""
-    async with database.transaction() as connection:
-        told = await _cancel(connection, lot, database.clock.now())
-    await cancellation.tell_of_many(told, organization_id=lot.organization_id)
+    """Erase the texts of some jobs, and cancel those that were asked for meanwhile."""
+    await _cancel_lot(database, cancellation, lot)
     # Scheduled records go first: what is published from them would bring a text back into the archive.
     for step in (_delete_scheduled, _erase_archive, _erase_records, _erase_failed_events):
         async with database.transaction() as connection:
             await step(connection, lot)
+
+
+async def _cancel_lot(database: Database, cancellation: Cancellation, lot: _Lot) -> None:
+    async with database.transaction() as connection:
+        told = await _cancel(connection, lot, database.clock.now())
+    await cancellation.tell_of_many(told, organization_id=lot.organization_id)
 
 
 async def _cancel(connection: Connection, lot: _Lot, now: datetime) -> Sequence[Record]:

@@ -216,7 +216,7 @@ async def _left_of(pool: Pool) -> dict[str, set[str]]:
 
 
 async def test_many_jobs_are_erased_step_by_step(database: Pool, database_url: str, redis_url: str) -> None:
-    """Each step goes on where the one before stopped; after the last no table has a word, and no job is live."""
+    """The first cancels all that is live, each goes on where the one before stopped; then no table has a word."""
     await fill(database_url, _MANY)
     assert all((await _left_of(database)).values())
     books, steps = Database(database_url, size=3), list[Erased]()
@@ -234,11 +234,12 @@ async def test_many_jobs_are_erased_step_by_step(database: Pool, database_url: s
                     report=lambda progress: told.append(progress.left),
                 )
             )
+            assert not (await find_texts(books, "org-0")).live
     finally:
         await broker.close()
         await books.close()
-    assert [(one.total, one.left) for one in steps] == [(1_200, 700), (1_200, 200), (1_200, 0)]
-    assert told == [1_200, 700, 700, 200, 200, 0]
+    assert [(one.total, one.left) for one in steps] == [(1_200, 1_200), (1_200, 700), (1_200, 200), (1_200, 0)]
+    assert told == [1_200, 1_200, 700, 700, 200, 200, 0]
     assert await _left_of(database) == {word: set() for word in _WORDS}
     assert await database.fetchval("SELECT count(*) FROM webhook_deliveries") == 0
     facts = [json.loads(fields[b"event"])["subject"] for fields in await entries_of(redis_url, "job-events")]

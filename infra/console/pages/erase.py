@@ -17,8 +17,8 @@ from infra.texts import STORABLE
 from producers.cancellation import Cancellation
 from producers.turns import Turns
 
-# Short enough that whoever looks sees it move, and no proxy hangs up.
-_STEP: Final = timedelta(seconds=5)
+# Short enough that whoever looks sees it move, and that another operator's step gets its turn.
+_STEP: Final = timedelta(seconds=2)
 _AGAIN: Final = "Repeat it once the topics' retention in the broker has passed, then run teamfit verify."
 
 
