@@ -49,7 +49,6 @@ LONGEST_FIRST: Final = (
     "test_fleet_control.py",
     "test_processes.py",
     "test_from_celery.py",
-    "test_further_stage.py",
     "test_typescript.py",
     "test_counts.py",
     "test_duplicates.py",
