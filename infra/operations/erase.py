@@ -218,7 +218,8 @@ async def _erase_records(connection: Connection, lot: _Lot) -> None:
 
 
 async def _erase_failed_events(connection: Connection, lot: _Lot) -> None:
-    await _queries.erase_failed_events(connection, **lot.erased, operator=lot.operator)
+    ids = [row["id"] async for row in _queries.failed_events_of(connection, **lot.erased)]
+    await _queries.erase_failed_events(connection, ids=ids, erased=ERASED, operator=lot.operator)
 
 
 async def _erase_rest(database: Database, organization_id: str, operator: str) -> None:
@@ -231,8 +232,10 @@ async def _erase_rest(database: Database, organization_id: str, operator: str) -
 
 
 async def _erase_other_failed_events(connection: Connection, organization_id: str, operator: str) -> int:
-    whose = {"organization_id": organization_id, "erased": ERASED, "operator": operator}
-    return int(await _queries.erase_other_failed_events(connection, **whose, at_once=_ROWS_AT_ONCE))
+    some = {"organization_id": organization_id, "erased": ERASED, "at_once": _ROWS_AT_ONCE}
+    ids = [row["id"] async for row in _queries.failed_events_of_no_job(connection, **some)]
+    await _queries.erase_failed_events(connection, ids=ids, erased=ERASED, operator=operator)
+    return len(ids)
 
 
 async def _delete_webhooks(connection: Connection, organization_id: str, _operator: str) -> int:

@@ -135,8 +135,25 @@ WHERE activity.job_id = ANY(:job_ids) AND job.job_id = activity.job_id AND job.o
 UPDATE dispatch_runs SET event = convert_to(:erased, 'UTF8')
 WHERE job_id = ANY(:job_ids) AND organization_id = :organization_id AND ended;
 
--- name: erase_failed_events(job_ids, organization_id, erased, operator)!
--- The dead letters of some jobs. What has no bytes any more cannot be replayed, so an open one is discarded.
+-- name: failed_events_of(job_ids, organization_id, erased)
+-- The dead letters of some jobs.
+SELECT id FROM failed_events
+WHERE job_id = ANY(:job_ids) AND error_message <> :erased AND (
+    organization_id = :organization_id
+    OR (organization_id IS NULL AND EXISTS (
+        SELECT FROM customization_jobs AS job
+        WHERE job.job_id = failed_events.job_id AND job.organization_id = :organization_id
+    ))
+);
+
+-- name: failed_events_of_no_job(organization_id, erased, at_once)
+-- The dead letters of no job, so many at once.
+SELECT id FROM failed_events
+WHERE organization_id = :organization_id AND job_id IS NULL AND error_message <> :erased
+LIMIT :at_once;
+
+-- name: erase_failed_events(ids, erased, operator)!
+-- What has no bytes any more cannot be replayed, so an open one is discarded.
 UPDATE failed_events
 SET event = NULL,
     headers = '{}',
@@ -146,34 +163,7 @@ SET event = NULL,
     discarded_occurrences = greatest(discarded_occurrences, occurrences),
     discarded_because = coalesce(discarded_because, :erased),
     discarded_by = coalesce(discarded_by, :operator)
-WHERE job_id = ANY(:job_ids) AND error_message <> :erased AND (
-    organization_id = :organization_id
-    OR (organization_id IS NULL AND EXISTS (
-        SELECT FROM customization_jobs AS job
-        WHERE job.job_id = failed_events.job_id AND job.organization_id = :organization_id
-    ))
-);
-
--- name: erase_other_failed_events(organization_id, erased, operator, at_once)$
--- The dead letters of no job, so many at once; how many there were.
-WITH found AS (
-    SELECT id FROM failed_events
-    WHERE organization_id = :organization_id AND job_id IS NULL AND error_message <> :erased
-    LIMIT :at_once
-), erased AS (
-    UPDATE failed_events
-    SET event = NULL,
-        headers = '{}',
-        error_message = :erased,
-        traceback = NULL,
-        discarded_at = coalesce(discarded_at, now()),
-        discarded_occurrences = greatest(discarded_occurrences, occurrences),
-        discarded_because = coalesce(discarded_because, :erased),
-        discarded_by = coalesce(discarded_by, :operator)
-    WHERE id IN (SELECT id FROM found)
-    RETURNING id
-)
-SELECT count(*) FROM erased;
+WHERE id = ANY(:ids::uuid[]);
 
 -- name: forget_webhooks(organization_id)!
 -- Has what was told until now not be told again: its deliveries are deleted next. The endpoints are locked before the deliveries, as

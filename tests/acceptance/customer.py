@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,8 @@ from redis.asyncio import Redis
 
 from infra.local.organizations import BIRCH
 from infra.local.stack import Stack
+from producers.client import JobRequests, Request
+from tests.verified import assert_consistent
 from tests.waiting import wait_for
 
 WISH = "Something creative outdoors for 6 designers, about 45 minutes."
@@ -102,3 +105,25 @@ def hand_written(job_id: str, organization_id: str, team_id: str, **changes: Any
         "data": {"organization_id": organization_id, "team_id": team_id, "requirements": WISH},
     } | changes
     return json.dumps({name: value for name, value in event.items() if value is not None})
+
+
+@asynccontextmanager
+async def sixty_jobs(stack: Stack) -> AsyncIterator[Customer]:
+    """Let a block do what it will once sixty jobs have begun; all of them complete all the same, and once."""
+    async with aiohttp.ClientSession(stack.api_url) as http:
+        customer = Customer(stack, http)
+        async with JobRequests.connect(stack.settings.broker_url) as requests:
+            wish = "Something outdoors for 6 people, variant {}"
+            jobs = await requests.submit_many(
+                Request(organization_id=BIRCH.id, team_id=BIRCH.team.id, requirements=wish.format(number))
+                for number in range(60)
+            )
+
+        async def begun() -> bool:
+            return any([(await customer.job(job))["status"] != "pending" for job in jobs])
+
+        await wait_for(begun, what="the first job to begin")
+        yield customer
+        ended = [await customer.ended_job(job) for job in jobs]
+        assert {job["status"] for job in ended} == {"completed"}
+    await assert_consistent(stack.settings.database_url, deadline_s=30)

@@ -6,14 +6,11 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
-from infra.local.organizations import BIRCH
 from infra.local.processes import HOST, free_port
 from infra.local.stack import ALL, API, WORKERS, Stack
 from infra.settings import Settings
-from producers.client import JobRequests, Request
-from tests.acceptance.customer import Customer
+from tests.acceptance.customer import Customer, sixty_jobs
 from tests.acceptance.running import running
-from tests.verified import assert_consistent
 from tests.waiting import wait_for
 
 
@@ -43,27 +40,14 @@ async def test_all_stages_share_one_process_and_its_death_loses_nothing(small: S
     async with aiohttp.ClientSession(small.api_url) as http:
         customer = Customer(small, http)
         await customer.gets_three_activities()
-        async with JobRequests.connect(small.settings.broker_url) as requests:
-            wish = "Something outdoors for 6 people, variant {}"
-            jobs = await requests.submit_many(
-                Request(organization_id=BIRCH.id, team_id=BIRCH.team.id, requirements=wish.format(number))
-                for number in range(60)
-            )
-
-        async def begun() -> bool:
-            return any([(await customer.job(job))["status"] != "pending" for job in jobs])
-
-        await wait_for(begun, what="the first job to begin")
-        small.kill(ALL)
-        await asyncio.to_thread(small.start, ALL)
-        ended = [await customer.ended_job(job) for job in jobs]
-        assert {job["status"] for job in ended} == {"completed"}
+        async with sixty_jobs(small):
+            small.kill(ALL)
+            await asyncio.to_thread(small.start, ALL)
         async with http.get(f"http://{HOST}:{port}/readyz") as ready:
             assert await ready.json() == {"status": "ready", "problems": [], "paused": []}
         async with http.get(f"http://{HOST}:{port}/metrics") as answer:
             metrics = await answer.text()
         assert all(f'teamfit_stage_held{{group="{stage}",reason="postgres"}} 0.0' in metrics for stage in WORKERS)
-    await assert_consistent(small.settings.database_url, deadline_s=30)
 
 
 async def test_every_stage_that_stands_still_is_told(small: Stack, port: int) -> None:

@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -14,14 +13,11 @@ import psutil
 import pytest
 
 from infra.local.environment import environment
-from infra.local.organizations import BIRCH
 from infra.local.processes import HOST, free_port
 from infra.local.stack import API, PROCESSES, WORKERS, Stack
 from infra.settings import Settings
-from producers.client import JobRequests, Request
-from tests.acceptance.customer import Customer
+from tests.acceptance.customer import sixty_jobs
 from tests.acceptance.running import running
-from tests.verified import assert_consistent
 from tests.waiting import wait_for
 
 _START_S = 60.0
@@ -55,28 +51,6 @@ def _stages(stack: Stack) -> list[psutil.Process]:
     return [*psutil.Process(stack.pids()[PROCESSES]).children()]
 
 
-@asynccontextmanager
-async def _sixty_jobs(stack: Stack) -> AsyncIterator[Customer]:
-    """Let a block do what it will once sixty jobs have begun; all of them complete all the same, and once."""
-    async with aiohttp.ClientSession(stack.api_url) as http:
-        customer = Customer(stack, http)
-        async with JobRequests.connect(stack.settings.broker_url) as requests:
-            wish = "Something outdoors for 6 people, variant {}"
-            jobs = await requests.submit_many(
-                Request(organization_id=BIRCH.id, team_id=BIRCH.team.id, requirements=wish.format(number))
-                for number in range(60)
-            )
-
-        async def begun() -> bool:
-            return any([(await customer.job(job))["status"] != "pending" for job in jobs])
-
-        await wait_for(begun, what="the first job to begin")
-        yield customer
-        ended = [await customer.ended_job(job) for job in jobs]
-        assert {job["status"] for job in ended} == {"completed"}
-    await assert_consistent(stack.settings.database_url, deadline_s=30)
-
-
 async def test_each_stage_has_a_port_and_metrics_of_its_own(forked: Stack, ports: Sequence[int]) -> None:
     """The first has the port of the settings, and the others have the next ones."""
     async with aiohttp.ClientSession() as http:
@@ -93,7 +67,7 @@ async def test_a_stage_that_dies_is_started_again_alone(forked: Stack) -> None:
     """Whichever it is, by `kill -9` or by SIGTERM; the ready file is away until it consumes again."""
     ready = forked.folder / f"{PROCESSES}.ready"
     for end in (signal.SIGKILL, signal.SIGTERM):
-        async with _sixty_jobs(forked):
+        async with sixty_jobs(forked):
             for dead in _stages(forked):
                 others = {one.pid for one in _stages(forked)} - {dead.pid}
                 dead.send_signal(end)
@@ -107,7 +81,7 @@ async def test_a_stage_that_dies_is_started_again_alone(forked: Stack) -> None:
 
 async def test_the_stages_end_when_their_parent_is_killed(forked: Stack) -> None:
     """By themselves and in good order. A parent that is started then finishes what was begun."""
-    async with _sixty_jobs(forked):
+    async with sixty_jobs(forked):
         stages = _stages(forked)
         forked.kill(PROCESSES)
         await wait_for(lambda: not any(one.is_running() for one in stages), deadline_s=30, what="the stages to end")
@@ -133,7 +107,7 @@ async def test_a_stop_ends_all_in_good_order(forked: Stack, tmp_path: Path, how:
         await wait_for(ready.exists, deadline_s=_START_S, what="the ready file")
         stages = psutil.Process(parent.pid).children()
         assert len(stages) == 2
-        async with _sixty_jobs(forked):
+        async with sixty_jobs(forked):
             if how == "SIGTERM to the parent":
                 parent.send_signal(signal.SIGTERM)
             else:
