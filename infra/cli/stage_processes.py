@@ -38,7 +38,7 @@ _LONGEST_STOP_S: Final = 45.0
 # By the signal itself, before it had begun anything: Ctrl-C reaches the children too, and ends one that starts so.
 _IN_GOOD_ORDER: Final = {0, -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGINT}
 _CONSUMES, _STOPS = b"+", b"-"
-# What Faust loads when it makes and starts an app: each child would have a copy of its own.
+# Faust loads these when it makes and starts an app: each child would have a copy of its own.
 _LOADED_LATE: Final = (
     *("faust.app.router", "faust.assignor.partition_assignor", "faust.fixups.django", "faust.tables.objects"),
     *("faust.tables.sets", "faust.transport.utils", "faust.web.drivers.aiohttp"),
@@ -157,7 +157,7 @@ class _Forks:
     def _fork(self, stage: str) -> Parent | None:
         """Return the parent in the child, None in the parent. Raises OSError: there is no room for another process."""
         ours, theirs = socket.socketpair()
-        # What came in the child before it has let go of the parent's would be heard by the parent.
+        # The parent would hear of a signal that came to the child before it has let go of the parent's socket.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             pid = os.fork()

@@ -1,4 +1,4 @@
-"""Who is measured. What each is set to, and why, stands in its own module.
+"""This list names who is measured. A module of its own says what each is set to, and why.
 
 Each peer has a virtual environment: installed into one, they would silently downgrade each other.
 """
